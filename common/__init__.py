@@ -1,0 +1,1 @@
+"""What every room shares: configuration, errors, audio files, progress, the latent grid."""

@@ -1,0 +1,125 @@
+"""Typed, frozen, strict configuration: JSON files hold what differs from the defaults, `--set a.b=value` the rest."""
+
+import json
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from common.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+"""Configs that ship with Backline; they are found by bare name."""
+
+
+class Config(BaseModel):
+    """Base of every configuration section."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def load_config(kind: type[AnyConfig], source: str | Path | None, settings: Sequence[str] = ()) -> AnyConfig:
+    """Read `source` (a path, a bare name in configs/, or None for the defaults), then apply `a.b=value` settings.
+
+    Raises UserError, one line that names the key, for a missing file, bad JSON, an unknown key or a bad value.
+    """
+    name = "defaults" if source is None else str(source)
+    values = {} if source is None else read_json(find_config(source))
+    if not isinstance(values, dict):
+        raise UserError(f"{name}: the file holds a {type(values).__name__}; a config is a JSON object {{...}}.")
+    for setting in settings:
+        _apply(values, setting)
+    return check_config(kind, values, name)
+
+
+def check_config(kind: type[AnyConfig], values: dict[str, Any], name: str) -> AnyConfig:
+    """Validate `values` as JSON values (no silent conversion from text to number). `name` is quoted in the error."""
+    try:
+        return kind.model_validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise UserError(f"{name}: {_first_problem(kind, error)}") from None
+
+
+def find_config(source: str | Path) -> Path:
+    """The file meant by a path or by the bare name of a shipped config ("image2image_base")."""
+    path = Path(source)
+    candidates = [path, CONFIGS / path.name, CONFIGS / f"{path.name}.json"] if path.name == str(source) else [path]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    shipped = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.json")))
+    raise UserError(f"{source}: no such config file. Give a path, or one of the shipped names: {shipped}.")
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file; a key given twice is an error, as is NaN."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both ValueErrors
+        raise UserError(f"{path}: not valid JSON ({error}).") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"key {key!r} is given twice")
+    return dict(pairs)
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is not a number that a config may hold")
+
+
+def _apply(values: dict[str, Any], setting: str) -> None:
+    dotted, equals, text = setting.partition("=")
+    if not equals or not dotted:
+        raise UserError(f"--set {setting}: write it as name=value, for example --set lora.r=64.")
+    *sections, last = dotted.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {setting}: {section} is a value, not a section.")
+    values[last] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    """The JSON value `text` spells, else the text itself (so that --set exp_name=try2 needs no quotes)."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except ValueError:
+        return text
+
+
+def _first_problem(kind: type[Config], error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        names = _fields_at(kind, problem["loc"][:-1])
+        near = get_close_matches(str(problem["loc"][-1]), names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}."
+        return f"unknown key {where}; {hint}{more}"
+    message = problem["msg"].removeprefix("Value error, ")
+    got = f", got {problem['input']!r}" if where and not isinstance(problem["input"], dict) else ""
+    return f"{where}: {message}{got}{more}" if where else f"{message}{more}"
+
+
+def _fields_at(kind: type[Config], sections: tuple[int | str, ...]) -> list[str]:
+    for section in sections:
+        field = kind.model_fields.get(str(section))
+        options = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        found = [option for option in options if isinstance(option, type) and issubclass(option, Config)]
+        if not found:
+            return []
+        kind = found[0]
+    return list(kind.model_fields)

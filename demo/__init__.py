@@ -1,0 +1,1 @@
+"""The newcomer's command, over everything."""

@@ -1,0 +1,1 @@
+"""A vocal and an adapter in, an accompaniment out, and the judging of it."""

@@ -1,0 +1,1 @@
+"""The networks, with ACE-Step's weight names, and the mathematics around them."""

@@ -1,0 +1,1 @@
+"""Songs in, shards of latents out."""

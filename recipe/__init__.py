@@ -1,0 +1,1 @@
+"""How models/tiny/ is made; not shipped in the wheel."""

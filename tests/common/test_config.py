@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+from common.config import Config, load_config
+from common.errors import UserError
+
+
+class Inner(Config):
+    r: int = 4
+    """Rank."""
+
+
+class Outer(Config):
+    lora: Inner = Inner()
+    rate: float = 1.0
+    name: str = "x"
+    layers: tuple[int, ...] = ()
+
+
+def written(tmp_path, text):
+    path = tmp_path / "c.json"
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+    return path
+
+
+def test_settings_override_the_file_with_types_checked(tmp_path):
+    config = load_config(
+        Outer, written(tmp_path, {"rate": 2}), ["lora.r=64", "name=try2", "layers=[0, 4]", "rate=1e-4"]
+    )
+    assert config == Outer(lora=Inner(r=64), rate=1e-4, name="try2", layers=(0, 4))
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        ({"lora": {"rr": 1}}, [], "{path}: unknown key lora.rr; did you mean r?"),
+        ({"zzz": 1}, [], "{path}: unknown key zzz; known: lora, rate, name, layers."),
+        ({}, ["lora.r=many"], "{path}: lora.r: Input should be a valid integer, got 'many'"),
+        ({}, ["lora.r"], "--set lora.r: write it as name=value, for example --set lora.r=64."),
+        ({}, ["rate.x=1", "rate.y=2"], "{path}: rate: Input should be a valid number"),
+        ('{"rate": 1, "rate": 2}', [], "{path}: not valid JSON (key 'rate' is given twice)."),
+        ('{"rate": NaN}', [], "{path}: not valid JSON (NaN is not a number that a config may hold)."),
+        ("[]", [], "{path}: the file holds a list; a config is a JSON object {{...}}."),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_key(tmp_path, text, settings, message):
+    path = written(tmp_path, text)
+    with pytest.raises(UserError) as caught:
+        load_config(Outer, path, settings)
+    assert str(caught.value) == message.format(path=path)
+
+
+def test_a_missing_file_lists_the_shipped_names(tmp_path):
+    with pytest.raises(UserError, match="nowhere: no such config file"):
+        load_config(Outer, "nowhere")

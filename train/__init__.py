@@ -1,0 +1,1 @@
+"""Shards in, an adapter out."""
