@@ -1,0 +1,179 @@
+"""Audio files in and out, and the measures that prep and infer must take alike: loudness, peak, vocal activity.
+
+Samples are float32 arrays [c, N]: c channels, N samples; full scale is 1. T latent frames, ceil(N / 4096) at 44.1 kHz.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyloudnorm
+import scipy.signal
+import soundfile
+import torch
+import torchaudio.functional
+
+from common.decode import audio_stream
+from common.errors import UserError
+from common.files import whole_file
+from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ, frames_of
+
+PEAK_CEILING_DBFS = -1.0
+"""No levelled part goes above this peak."""
+LOUDNESS_BLOCK_SECONDS = 0.4
+"""Length of a gating block of BS.1770-4; nothing shorter has a loudness."""
+SILENT_DBFS, SUNG_DBFS = -50.0, -40.0
+"""Level of a frame, after levelling, where vocal activity leaves 0 and reaches 1."""
+
+_CENTRE = math.sqrt(0.5)
+_SPEAKERS = {"L": (1.0, 0.0), "R": (0.0, 1.0), "C": (_CENTRE, _CENTRE), "LFE": (0.0, 0.0), "l": (_CENTRE, 0.0)}
+_SPEAKERS["r"] = (0.0, _CENTRE)  # l, r: the speakers behind and beside
+_LAYOUTS = {3: "L R C", 4: "L R l r", 5: "L R C l r", 6: "L R C LFE l r", 8: "L R C LFE l r l r"}
+"""Channel order of WAV, FLAC and what ffmpeg gives."""
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A decoded clip: samples float32 [c, N] at rate_hz."""
+
+    samples: np.ndarray
+    rate_hz: int
+
+    @property
+    def seconds(self) -> float:
+        return self.samples.shape[-1] / self.rate_hz
+
+
+def read_audio(path: Path) -> Audio:
+    """Decode a whole file, whatever its rate and channels.
+
+    Raises UserError for a file that is missing, empty, damaged, cut short, not audio, or holds NaN or infinity.
+    """
+    with audio_stream(path) as stream:
+        blocks = list(stream.blocks)
+    return Audio(np.concatenate(blocks, axis=1), stream.rate_hz)
+
+
+def write_audio(
+    path: Path, samples: np.ndarray, rate_hz: int, *, subtype: Literal["PCM_16", "PCM_24", "FLOAT"] = "PCM_24"
+) -> None:
+    """Write samples [c, N] to a .wav or .flac file that appears whole or not at all.
+
+    Integers are rounded to the grid that reading gives back (1/32768 or 1/8388608), and clipped to full scale.
+    """
+    kind = {".wav": "WAV", ".flac": "FLAC"}.get(path.suffix.lower())
+    if kind is None:
+        raise UserError(f"{path}: audio is written as .wav or .flac, not {path.suffix or 'a name without suffix'}.")
+    assert np.isfinite(samples).all(), f"{path}: NaN or infinity would be written"
+    with whole_file(path) as partial:
+        soundfile.write(partial, _on_grid(samples, subtype).T, rate_hz, subtype=subtype, format=kind)
+
+
+def _on_grid(samples: np.ndarray, subtype: str) -> np.ndarray:
+    """Left-justified integers as libsndfile stores them (its own conversion from float is off by one part in 2^15)."""
+    if subtype == "FLOAT":
+        return np.asarray(samples, dtype=np.float32)
+    bits = {"PCM_16": 16, "PCM_24": 24}[subtype]
+    steps = np.clip(np.rint(samples.astype(np.float64) * 2 ** (bits - 1)), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return steps.astype(np.int32) << (32 - bits)
+
+
+def to_stereo(samples: np.ndarray) -> np.ndarray:
+    """[c, N] as [2, N]: mono doubled, surround folded down (rear and centre at -3 dB, no LFE), else the mean twice.
+
+    A fold-down is scaled so that no channel can exceed full scale.
+    """
+    channels = samples.shape[0]
+    if channels == 2:
+        return samples
+    if channels not in _LAYOUTS:
+        return np.repeat(samples.mean(axis=0, keepdims=True), 2, axis=0)
+    weights = np.array([_SPEAKERS[name] for name in _LAYOUTS[channels].split()], dtype=np.float32).T
+    return (weights / weights.sum(axis=1, keepdims=True)) @ samples
+
+
+def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """[c, N] at from_hz as [c, ceil(N * to_hz / from_hz)] at to_hz, the way the codec's authors do (reference 5.2)."""
+    if from_hz == to_hz:
+        return samples
+    common = math.gcd(from_hz, to_hz)
+    if from_hz // common > 2000:  # a rate like 44101 Hz: torchaudio's table of filters would take gigabytes
+        return scipy.signal.resample_poly(samples, to_hz // common, from_hz // common, axis=1).astype(np.float32)
+    return torchaudio.functional.resample(torch.from_numpy(samples), from_hz, to_hz).numpy()
+
+
+def at_codec_rate(audio: Audio) -> np.ndarray:
+    """The clip as the codec takes it: stereo [2, N] at 44.1 kHz."""
+    return resample(np.ascontiguousarray(to_stereo(audio.samples)), audio.rate_hz, SAMPLE_RATE_HZ)
+
+
+def decibels(amplitude: float) -> float:
+    """20 log10 of an amplitude; -inf for 0."""
+    return 20 * math.log10(amplitude) if amplitude > 0 else -math.inf
+
+
+def peak_dbfs(samples: np.ndarray) -> float:
+    """Highest sample in dB below full scale; -inf for silence."""
+    return decibels(float(np.abs(samples).max(initial=0.0)))
+
+
+def loudness_lufs(samples: np.ndarray, rate_hz: int) -> float:
+    """Integrated loudness by BS.1770-4 of [c, N]; -inf where every block lies under its gate of -70 LUFS.
+
+    Raises UserError for a clip shorter than one block.
+    """
+    seconds = samples.shape[-1] / rate_hz
+    if seconds < LOUDNESS_BLOCK_SECONDS:
+        raise UserError(f"{seconds:.2f} s is shorter than one loudness block ({LOUDNESS_BLOCK_SECONDS:g} s).")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(pyloudnorm.Meter(rate_hz).integrated_loudness(samples.T.astype(np.float64)))
+
+
+def frame_levels(samples: np.ndarray, *, frame_samples: int = FRAME_SAMPLES) -> np.ndarray:
+    """RMS in dBFS over all channels of each frame, float64 [ceil(N / frame_samples)]; the last one counts zeros too."""
+    power = np.mean(np.square(samples, dtype=np.float64), axis=0)
+    padded = np.pad(power, (0, -power.size % frame_samples))
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(padded.reshape(-1, frame_samples).mean(axis=1))
+
+
+def vocal_activity(vocal: np.ndarray) -> np.ndarray:
+    """How much each latent frame is sung, float32 [T] in [0, 1], of a levelled vocal [2, N] at 44.1 kHz.
+
+    0 at or below -50 dBFS RMS, 1 at or above -40, linear in dB between.
+    """
+    activity = (frame_levels(vocal) - SILENT_DBFS) / (SUNG_DBFS - SILENT_DBFS)
+    assert activity.size == frames_of(vocal.shape[-1])
+    return np.clip(activity, 0.0, 1.0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """One gain for all parts of a segment."""
+
+    db: float
+    peak_limited: bool
+    """True where the loudest peak, not the loudness, set it."""
+
+    @property
+    def factor(self) -> np.float32:
+        return np.float32(10 ** (self.db / 20))
+
+
+def gain_to(target_lufs: float, *, lufs: float, peak: float, ceiling_dbfs: float = PEAK_CEILING_DBFS) -> Gain:
+    """The gain that brings `lufs` to `target_lufs`, lowered where a part's `peak` (dBFS) would pass the ceiling."""
+    wanted, allowed = target_lufs - lufs, ceiling_dbfs - peak
+    return Gain(min(wanted, allowed), peak_limited=allowed < wanted)
+
+
+def level_vocal(vocal: np.ndarray, rate_hz: int, target_lufs: float) -> np.ndarray:
+    """A vocal alone [c, N] at the loudness that vocals had in training (the manifest's and the adapter's vocal_lufs).
+
+    Raises UserError for a vocal that is silent or shorter than one loudness block.
+    """
+    lufs = loudness_lufs(vocal, rate_hz)
+    if math.isinf(lufs):
+        raise UserError(f"this vocal is silent (peak {peak_dbfs(vocal):.1f} dBFS). Give one that can be heard.")
+    return vocal * gain_to(target_lufs, lufs=lufs, peak=peak_dbfs(vocal)).factor

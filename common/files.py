@@ -1,0 +1,41 @@
+"""Files that appear whole or not at all."""
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import UserError
+
+
+@contextmanager
+def whole_file(path: Path, *, partial: Path | None = None) -> Generator[Path]:
+    """Give a name to write to; when the block ends well, that file is flushed to disk and renamed to `path`.
+
+    `partial` is the temporary name (by default a hidden neighbour of `path`; it must lie on the same disk). A block
+    that fails leaves `path` as it was and removes the partial file.
+    Raises UserError where the disk refuses (full, no permission, no such folder).
+    """
+    written = partial or path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        written.parent.mkdir(parents=True, exist_ok=True)
+        yield written
+        flush(written)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written.replace(path)
+        flush(path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    finally:
+        written.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Have the system put a file, or the names in a folder, on the disk now."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders and needs no such flush
+        return
+    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
