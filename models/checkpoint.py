@@ -1,0 +1,225 @@
+"""Checkpoint folders in ACE-Step's published layout, opened part by part, with every weight accounted for.
+
+A weight that is missing, unknown or of another shape than config.json says is a UserError that names it and its file.
+Networks come in eval mode, without gradients, on the CPU; reading one takes the memory of its weights once.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from common.config import AnyConfig, check_config, read_json
+from common.errors import UserError
+from common.progress import say
+
+if TYPE_CHECKING:  # each opener imports its network itself: train need not import what only prep and infer use
+    from models.codec import Codec
+    from models.text import TextEncoder
+    from models.transformer import ACEStepTransformer2DModel
+    from models.vocoder import Vocoder
+
+Part = Literal["ace_step_transformer", "music_dcae_f8c8", "music_vocoder", "umt5-base", "demucs"]
+
+TINY = Path(__file__).resolve().parent / "tiny"
+"""The bundle that ships with Backline."""
+CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.json"
+WEIGHTS_FILES: Mapping[Part, str] = {
+    "ace_step_transformer": "diffusion_pytorch_model.safetensors",
+    "music_dcae_f8c8": "diffusion_pytorch_model.safetensors",
+    "music_vocoder": "diffusion_pytorch_model.safetensors",
+    "umt5-base": "model.safetensors",
+}
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+def resolve_checkpoint(name: str | Path, parts: Sequence[Part]) -> Path:
+    """The folder that holds `parts`: the word "tiny", a folder, or a Hugging Face id, of which `parts` are fetched.
+
+    Only the text "tiny" means the bundle; Path("tiny") and "./tiny" are folders.
+    """
+    if name == "tiny":
+        _say_what_tiny_is()
+        return TINY
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _download(str(name), parts)
+    for part in parts:
+        if not (folder / part).is_dir():
+            raise UserError(f"{name}: there is no {part}/ in it. Give a folder in the layout of ACE-Step-v1-3.5B.")
+    return folder
+
+
+def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "ACEStepTransformer2DModel":
+    """The transformer, its weights cast to `dtype` one by one as they are read."""
+    from models.transformer import ACEStepTransformer2DModel
+
+    part: Part = "ace_step_transformer"
+    config = _read_config(folder, part)
+    try:
+        with torch.device("meta"):
+            network = ACEStepTransformer2DModel(**without_notes(config))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder / part / CONFIG_FILE}: {error}") from None
+    return _fill(network, read_weights(_weights_path(folder, part), shapes_of(network), dtype=dtype))
+
+
+def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "Codec":
+    """The halves asked for; the file need not hold the other, which is never allocated."""
+    from models.codec import Codec, CodecConfig
+
+    part: Part = "music_dcae_f8c8"
+    config = network_config(CodecConfig, _read_config(folder, part), str(folder / part / CONFIG_FILE))
+    with torch.device("meta"):
+        codec = Codec(config, encoder=encoder, decoder=decoder)
+    unread = tuple(prefix for prefix, wanted in (("encoder.", encoder), ("decoder.", decoder)) if not wanted)
+    return _fill(codec, read_weights(_weights_path(folder, part), shapes_of(codec), unread=unread))
+
+
+def open_vocoder(folder: Path) -> "Vocoder":
+    """The vocoder, its weight norm folded into plain weights."""
+    from models.vocoder import Vocoder, VocoderConfig, fold, stored_shapes
+
+    part: Part = "music_vocoder"
+    config = network_config(VocoderConfig, _read_config(folder, part), str(folder / part / CONFIG_FILE))
+    with torch.device("meta"):
+        vocoder = Vocoder(config)
+    return _fill(vocoder, fold(read_weights(_weights_path(folder, part), stored_shapes(vocoder))))
+
+
+def open_text_encoder(folder: Path) -> "TextEncoder":
+    """The text encoder with its tokenizer, from the folder's files alone."""
+    from models.text import TextEncoder, build_network, open_tokenizer, stored_shapes, tied
+
+    part: Part = "umt5-base"
+    network = build_network(_read_config(folder, part), folder / part / CONFIG_FILE)
+    weights = read_weights(_weights_path(folder, part), stored_shapes(network))
+    network = _fill(network, tied(weights))
+    network.tie_weights()
+    return TextEncoder(network, open_tokenizer(folder / part / TOKENIZER_FILE)).eval()
+
+
+@cache
+def _say_what_tiny_is() -> None:
+    say('checkpoint "tiny": the small bundle inside Backline, for trying and testing, not for music.')
+
+
+def _download(name: str, parts: Sequence[Part]) -> Path:
+    """Fetch `parts` of a Hugging Face id into its cache, or find them there."""
+    if not HUB_ID.fullmatch(name):
+        raise UserError(f"{name}: no such folder. Give a checkpoint folder, a Hugging Face id (owner/name), or tiny.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    try:
+        found = [snapshot_download(name, allow_patterns=[f"{part}/*"]) for part in parts]
+    except (OSError, HTTPError, HFValidationError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"{name}: no such folder, and not to be had from Hugging Face ({type(error).__name__}: {reason}). "
+            "Check the name and the connection, or give a folder."
+        ) from None
+    return Path(found[-1])
+
+
+def _read_config(folder: Path, part: Part) -> dict[str, Any]:
+    path = folder / part / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. A checkpoint folder holds {part}/{CONFIG_FILE}.")
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: holds a {type(config).__name__}; it must be a JSON object.")
+    return config
+
+
+def without_notes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json without what diffusers notes there about itself (_class_name, ...)."""
+    return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
+def network_config(kind: type[AnyConfig], config: Mapping[str, Any], name: str) -> AnyConfig:
+    """A config.json, checked; `name` is for errors."""
+    return check_config(kind, without_notes(config), name)
+
+
+def _weights_path(folder: Path, part: Part) -> Path:
+    return folder / part / WEIGHTS_FILES[part]
+
+
+def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a network's weights."""
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def read_weights(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    dtype: torch.dtype = torch.float32,
+    unread: tuple[str, ...] = (),
+) -> dict[str, Tensor]:
+    """Exactly the weights named in `shapes`, cast to `dtype` one by one.
+
+    The file may also hold weights whose names begin with one of `unread`, and no others.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. It holds the weights of {path.parent.name}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            _account(path, shapes, {name: shape for name, shape in stored.items() if not name.startswith(unread)})
+            return {name: file.get_tensor(name).to(dtype, copy=True) for name in shapes}
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged ({error}). Copy or download it again.") from None
+
+
+def _account(path: Path, wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, tuple[int, ...]]) -> None:
+    missing = [name for name in wanted if name not in stored]
+    unknown = [name for name in stored if name not in wanted]
+    bent = [name for name in wanted if name in stored and stored[name] != wanted[name]]
+    if not missing and not unknown and not bent:
+        return
+    counts = ((missing, "missing"), (unknown, "unknown"), (bent, "of another shape"))
+    summary = ", ".join(f"{len(names)} {what}" for names, what in counts if names)
+    first = [*missing, *unknown, *bent][0]
+    shapes = f" is {list(stored[first])}, expected {list(wanted[first])}" if first in bent else ""
+    raise UserError(f"{path}: weights do not fit {CONFIG_FILE}: {summary}; the first is {first}{shapes}.")
+
+
+def _fill(network: AnyModule, weights: Mapping[str, Tensor]) -> AnyModule:
+    network.load_state_dict(weights, assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def part_hash(folder: Path, part: Part) -> str:
+    """sha256 (hex) over what `part` computes with: its config, weights and tokenizer, by name and content."""
+    digest = hashlib.sha256()
+    for path in _files_of(folder / part, part):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file. A checkpoint folder holds {part}/{path.name}.")
+        stat = path.stat()
+        digest.update(f"{path.name}\0{_file_hash(path, stat.st_size, stat.st_mtime_ns)}\n".encode())
+    return digest.hexdigest()
+
+
+def _files_of(room: Path, part: Part) -> list[Path]:
+    if part == "demucs":  # a bag: its yaml names its files
+        return sorted([*room.glob("*.yaml"), *room.glob("*.safetensors")])
+    names = [CONFIG_FILE, WEIGHTS_FILES[part]] + ([TOKENIZER_FILE] if part == "umt5-base" else [])
+    return [room / name for name in names]
+
+
+@cache
+def _file_hash(path: Path, size: int, mtime_ns: int) -> str:
+    """sha256 of a file; size and time of change tell a changed file from one already read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

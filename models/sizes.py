@@ -1,0 +1,179 @@
+"""Configurations of the networks as their config.json files hold them: the published sizes, and tiny ones.
+
+The tiny networks keep the published layout, names and block types; only widths and depths differ.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+SettingsDict = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """One config.json per part of a checkpoint folder."""
+
+    transformer: SettingsDict
+    codec: SettingsDict
+    vocoder: SettingsDict
+    text_encoder: SettingsDict
+
+
+PUBLISHED = Sizes(
+    transformer={
+        "_class_name": "ACEStepTransformer2DModel",
+        "_diffusers_version": "0.32.2",
+        "attention_head_dim": 128,
+        "in_channels": 8,
+        "inner_dim": 2560,
+        "lyric_encoder_vocab_size": 6693,
+        "lyric_hidden_size": 1024,
+        "max_height": 16,
+        "max_position": 32768,
+        "max_width": 32768,
+        "mlp_ratio": 2.5,
+        "num_attention_heads": 20,
+        "num_layers": 24,
+        "out_channels": 8,
+        "patch_size": [16, 1],
+        "rope_theta": 1000000.0,
+        "speaker_embedding_dim": 512,
+        "ssl_encoder_depths": [8, 8],
+        "ssl_latent_dims": [1024, 768],
+        "ssl_names": ["mert", "m-hubert"],
+        "text_embedding_dim": 768,
+    },
+    codec={
+        "_class_name": "AutoencoderDC",
+        "_diffusers_version": "0.32.2",
+        "_name_or_path": "checkpoints/music_dcae_f8c8",
+        "attention_head_dim": 32,
+        "decoder_act_fns": "silu",
+        "decoder_block_out_channels": [128, 256, 512, 1024],
+        "decoder_block_types": ["ResBlock", "ResBlock", "ResBlock", "EfficientViTBlock"],
+        "decoder_layers_per_block": [3, 3, 3, 3],
+        "decoder_norm_types": "rms_norm",
+        "decoder_qkv_multiscales": [[], [], [5], [5]],
+        "downsample_block_type": "Conv",
+        "encoder_block_out_channels": [128, 256, 512, 1024],
+        "encoder_block_types": ["ResBlock", "ResBlock", "ResBlock", "EfficientViTBlock"],
+        "encoder_layers_per_block": [2, 2, 3, 3],
+        "encoder_qkv_multiscales": [[], [], [5], [5]],
+        "in_channels": 2,
+        "latent_channels": 8,
+        "scaling_factor": 0.41407,
+        "upsample_block_type": "interpolate",
+    },
+    vocoder={
+        "_class_name": "ADaMoSHiFiGANV1",
+        "_diffusers_version": "0.32.2",
+        "depths": [3, 3, 9, 3],
+        "dims": [128, 256, 384, 512],
+        "drop_path_rate": 0.0,
+        "f_max": 16000,
+        "f_min": 40,
+        "hop_length": 512,
+        "input_channels": 128,
+        "kernel_sizes": [7],
+        "n_fft": 2048,
+        "n_mels": 128,
+        "num_mels": 512,
+        "post_conv_kernel_size": 13,
+        "pre_conv_kernel_size": 13,
+        "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5], [1, 3, 5]],
+        "resblock_kernel_sizes": [3, 7, 11, 13],
+        "sampling_rate": 44100,
+        "upsample_initial_channel": 1024,
+        "upsample_kernel_sizes": [8, 8, 4, 4, 4, 4, 4],
+        "upsample_rates": [4, 4, 2, 2, 2, 2, 2],
+        "use_template": False,
+        "win_length": 2048,
+    },
+    text_encoder={
+        "_name_or_path": "google/umt5-base",
+        "architectures": ["UMT5EncoderModel"],
+        "classifier_dropout": 0.0,
+        "d_ff": 2048,
+        "d_kv": 64,
+        "d_model": 768,
+        "decoder_start_token_id": 0,
+        "dense_act_fn": "gelu_new",
+        "dropout_rate": 0.1,
+        "eos_token_id": 1,
+        "feed_forward_proj": "gated-gelu",
+        "initializer_factor": 1.0,
+        "is_encoder_decoder": True,
+        "is_gated_act": True,
+        "layer_norm_epsilon": 1e-06,
+        "model_type": "umt5",
+        "num_decoder_layers": 12,
+        "num_heads": 12,
+        "num_layers": 12,
+        "output_past": True,
+        "pad_token_id": 0,
+        "relative_attention_max_distance": 128,
+        "relative_attention_num_buckets": 32,
+        "scalable_attention": True,
+        "tie_word_embeddings": False,
+        "tokenizer_class": "T5Tokenizer",
+        "torch_dtype": "float32",
+        "transformers_version": "4.44.0",
+        "use_cache": True,
+        "vocab_size": 256384,
+    },
+)
+
+TINY = Sizes(
+    transformer=PUBLISHED.transformer
+    | {
+        "attention_head_dim": 16,
+        "inner_dim": 64,
+        "lyric_encoder_ff": 32,
+        "lyric_encoder_heads": 4,
+        "lyric_hidden_size": 16,
+        "num_attention_heads": 4,
+        "num_layers": 6,
+        "ssl_encoder_depths": [2, 2],
+    },
+    codec={key: value for key, value in PUBLISHED.codec.items() if key != "_name_or_path"}
+    | {
+        "decoder_block_out_channels": [8, 16, 32, 64],
+        "decoder_layers_per_block": [1, 1, 1, 1],
+        "encoder_block_out_channels": [8, 16, 32, 64],
+        "encoder_layers_per_block": [1, 1, 1, 1],
+    },
+    vocoder=PUBLISHED.vocoder
+    | {
+        "depths": [1, 1, 1, 1],
+        "dims": [16, 24, 32, 48],
+        "num_mels": 48,
+        "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5]],
+        "resblock_kernel_sizes": [3, 7],
+        "upsample_initial_channel": 64,
+        "upsample_kernel_sizes": [16, 16, 4, 4, 4],
+        "upsample_rates": [8, 8, 2, 2, 2],
+    },
+    text_encoder={key: value for key, value in PUBLISHED.text_encoder.items() if key != "_name_or_path"}
+    | {
+        "d_ff": 32,
+        "d_kv": 16,
+        "num_decoder_layers": 2,
+        "num_heads": 2,
+        "num_layers": 2,
+        "vocab_size": 300,
+    },
+)
+"""The bundle in models/tiny/. Text states stay 768 wide: shards hold them at that width."""
+
+TINY_SEPARATOR: SettingsDict = {
+    "sources": ["drums", "bass", "other", "vocals"],
+    "channels": 4,
+    "depth": 4,
+    "nfft": 4096,
+    "dconv_comp": 4,
+    "t_layers": 1,
+    "t_heads": 2,
+    "t_hidden_scale": 1.0,
+    "samplerate": 44100,
+}
+"""Arguments of the tiny bundle's HTDemucs."""

@@ -1,0 +1,111 @@
+"""Prompts to text states: the UMT5 encoder with its tokenizer (reference section 7).
+
+B prompts, S text tokens (at most 256, the longest of the batch), D width of a text state.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import UMT5Config, UMT5EncoderModel
+
+from common.errors import UserError
+
+MAX_TOKENS = 256
+WEAK_BLOCKS = (8, 9)
+WEAK_QUERY = 0.01
+"""Entropy rectifying guidance multiplies the queries of WEAK_BLOCKS by this in its unconditional pass."""
+TIED = "encoder.embed_tokens.weight"
+"""A second name of shared.weight, which the file leaves out."""
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """What the transformer hears of prompts; at padding the states are whatever the encoder makes there."""
+
+    states: Tensor  # [B, S, D]
+    mask: Tensor  # [B, S] bool
+
+
+class TextEncoder(nn.Module):
+    """UMT5 and the tokenizer of its checkpoint."""
+
+    def __init__(self, network: UMT5EncoderModel, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.network = network
+        self.tokenizer = tokenizer
+        tokenizer.enable_truncation(MAX_TOKENS)
+        tokenizer.enable_padding(pad_id=network.config.pad_token_id)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.network.config.d_model
+
+    def embed(self, prompts: Sequence[str], *, weakened: bool = False) -> TextStates:
+        """Text states of `prompts`; `weakened` gives those of entropy rectifying guidance (see `states`)."""
+        rows = self.tokenizer.encode_batch(list(prompts))
+        ids = torch.tensor([row.ids for row in rows], device=self.network.device)
+        mask = torch.tensor([row.attention_mask for row in rows], device=self.network.device)
+        return TextStates(self.states(ids, mask, weakened=weakened), mask.bool())
+
+    def states(self, ids: Tensor, mask: Tensor, *, weakened: bool = False) -> Tensor:
+        """Last hidden states, after the final norm. ids, mask [B, S] integers -> [B, S, D].
+
+        `weakened` flattens the attention of blocks 8 and 9; UserError where the network has no such blocks.
+        """
+        if not weakened:
+            return self.network(input_ids=ids, attention_mask=mask).last_hidden_state
+        with self._weak_queries():
+            return self.states(ids, mask)
+
+    @contextmanager
+    def _weak_queries(self) -> Generator[None]:
+        layers = self.network.config.num_layers
+        if layers <= max(WEAK_BLOCKS):
+            raise UserError(
+                f"erg: this text encoder has {layers} blocks; blocks {WEAK_BLOCKS[0]} and {WEAK_BLOCKS[1]} are those "
+                "to weaken. Set erg to false."
+            )
+        queries = [self.network.get_submodule(f"encoder.block.{i}.layer.0.SelfAttention.q") for i in WEAK_BLOCKS]
+        hooks = [query.register_forward_hook(lambda module, inputs, output: output * WEAK_QUERY) for query in queries]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def build_network(config: Mapping[str, Any], path: Path) -> UMT5EncoderModel:
+    """The network of a config.json, without memory for its weights (on the meta device). `path` is for the error."""
+    try:
+        with torch.device("meta"):
+            return UMT5EncoderModel(UMT5Config(**config))
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def stored_shapes(network: UMT5EncoderModel) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in the file."""
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items() if name != TIED}
+
+
+def tied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the file under all names of the network."""
+    return {**weights, TIED: weights["shared.weight"]}
+
+
+def open_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a tokenizer.json; it appends the end token by itself."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. The text encoder needs its tokenizer.")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"{path}: damaged ({error}). Copy or download it again.") from None

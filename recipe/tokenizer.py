@@ -1,0 +1,33 @@
+"""The tiny text encoder's tokenizer: byte-level BPE over music tags. It encodes any text; tags take few tokens."""
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+SPECIAL_TOKENS = ["<pad>", "</s>", "<unk>"]  # ids 0, 1 and 2, as in UMT5
+TAGS = """
+acoustic guitar, electric guitar, bass guitar, slide guitar, piano, electric piano, organ, synth, synth pad, synth bass,
+drums, drum machine, percussion, strings, violin, cello, brass, trumpet, saxophone, flute, harp, banjo, ukulele, choir,
+pop, rock, indie rock, hard rock, metal, punk, folk, country, bluegrass, blues, jazz, swing, bossa nova, soul, funk,
+disco, house, techno, trance, drum and bass, dubstep, ambient, lo-fi, hip hop, rap, trap, reggae, dub, ska, latin,
+salsa, samba, cumbia, classical, orchestral, cinematic, soundtrack, gospel, ballad, singer-songwriter, musical, opera,
+happy, sad, melancholic, calm, relaxed, energetic, upbeat, dreamy, dark, bright, warm, romantic, aggressive, epic,
+slow, medium tempo, fast, groovy, danceable, minimal, dense, quiet, loud, live, studio, vintage, modern, retro,
+male vocal, female vocal, duet, a cappella, instrumental, accompaniment, backing track, verse, chorus, bridge, intro,
+major key, minor key, 60 bpm, 70 bpm, 80 bpm, 90 bpm, 100 bpm, 110 bpm, 120 bpm, 130 bpm, 140 bpm, 150 bpm, 4/4, 3/4
+"""
+
+
+def make_tokenizer(vocabulary_size: int) -> Tokenizer:
+    """A tokenizer of exactly `vocabulary_size` tokens that ends every text with </s>."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([TAGS], trainer)
+    assert tokenizer.get_vocab_size() == vocabulary_size
+    return tokenizer
