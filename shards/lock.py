@@ -1,0 +1,62 @@
+"""One writer at a time: a lock that dies with its process, and the folder for what is not finished."""
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import UserError
+
+BUILD_FOLDER = ".build"
+"""Below the folder of shards while something is written there; nobody else reads it."""
+LOCK_FILE = "lock"
+
+
+@contextmanager
+def build_folder(out: Path) -> Generator[Path]:
+    """Make and lock `out`/.build for as long as the block runs; remove it afterwards where nothing is left in it.
+
+    Raises UserError where another process holds it, or the folder cannot be made.
+    """
+    folder = out / BUILD_FOLDER
+    descriptor = _locked(out, folder)
+    try:
+        yield folder
+    finally:
+        (folder / LOCK_FILE).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        os.close(descriptor)
+
+
+def _locked(out: Path, folder: Path) -> int:
+    """Descriptor of the lock file, locked. The system lets go of it when this process ends, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written to ({error.strerror}).") from None
+    if not _try_lock(descriptor) or not _is_still(folder / LOCK_FILE, descriptor):
+        os.close(descriptor)
+        raise UserError(f"{out}: another prep is writing here. Wait for it to end, or give another folder.")
+    return descriptor
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether `path` still names what we locked: a writer that just ended may have removed it in between."""
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor))
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

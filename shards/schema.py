@@ -1,0 +1,271 @@
+"""What a shard holds: samples of numpy arrays with a JSON note each, and the manifest over all of them.
+
+C latent channels (8), H latent rows (16), T latent frames, K tag orders, L text tokens, D text width, N lyric tokens,
+n MERT frames, m mHuBERT frames.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from common.canonical import sha256_of
+from common.config import Config
+from common.errors import UserError
+from common.latents import LATENT_CHANNELS, LATENT_ROWS, LatentStatistics, frames_of
+from shards.fingerprint import Fingerprint
+
+Part = Literal["vocal", "inst", "mix"]
+Target = Literal["inst", "mix"]
+Reason = Literal[
+    "orphan_stem",  # a vocal or an inst alone: nothing to make the mix from
+    "ambiguous",  # two files claim the same part of the same song
+    "bad_text",  # a prompt or lyrics file that is not UTF-8
+    "unreadable",  # audio that is missing, damaged, cut short, or no audio
+    "misaligned",  # stems of different length, or shifted against the mix
+    "silent",  # nothing to hear in the mix
+    "too_short",  # shorter than segment.min_seconds once its silence is trimmed
+    "no_vocal",  # vocal activity under min_vocal_activity
+    "no_separator",  # a full song, and separator.name is "none"
+]
+
+MANIFEST_FILE = "manifest.json"
+REJECTED_FILE = "rejected.jsonl"
+SHARD_NAME = r"^shard-[0-9]{6}\.tar$"
+SUNG = 0.5
+"""A frame with at least this vocal activity counts as sung (the latent statistics are taken over such frames)."""
+
+
+class Source(Config):
+    """One file that a song was made from."""
+
+    part: Part
+    file: str
+    """Path below the folder of songs, with slashes."""
+    sha256: str
+
+
+class PartLevels(Config):
+    """Loudness of each part in LUFS, before the gain; null where it is silent or absent."""
+
+    vocal: float | None = None
+    inst: float | None = None
+    mix: float | None = None
+
+
+class SegmentAudio(Config):
+    """What is known of a segment's sound."""
+
+    start_seconds: float
+    """Where it begins in the decoded files."""
+    samples: int
+    """Exact length at 44.1 kHz; decoded audio is cut to it."""
+    seconds: float
+    frames: int
+    """T, ceil(samples / 4096)."""
+    lufs: PartLevels
+    gain_db: float
+    """The one gain that all parts were given."""
+    peak_limited: bool
+    """True where a peak, not the loudness, set the gain."""
+    separator: str | None
+    """Name of the network that took the vocal out of the mix; null where stems were given."""
+    derived: Part | None
+    """The part that was made from the two others."""
+    residual_db: float | None
+    """Level of mix - vocal - inst against the mix, where all three were given; null where they sum to it exactly."""
+    bleed_db: float | None
+    """Level, against the mix, of what the separated vocal held where nobody sings and the gate took away."""
+
+
+class SegmentMeta(SegmentAudio):
+    """A sample's `json` field."""
+
+    key: str
+    """Name of the sample: the song's key and the segment's number."""
+    song: str
+    """Key of the song."""
+    name: str
+    """What the song was called: its path below the folder of songs, without part and suffix."""
+    segment: Annotated[int, Field(ge=0)]
+    """Number of the segment in the song, from 0."""
+    prompt: str
+    tag_orders: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The prompt's tags in each order that text.npy holds, K of them, as written first."""
+    lyrics: str
+    sources: tuple[Source, ...]
+
+
+def sample_key(song: str, segment: int) -> str:
+    """Key of a song's segment: "ballad_003"."""
+    return f"{song}_{segment:03d}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One segment of a song, as a shard holds it: each array is the field NAME.npy, `meta` the field json."""
+
+    meta: SegmentMeta
+    vocal: np.ndarray  # float16 [C, H, T], scaled DCAE latents
+    activity: np.ndarray  # float16 [T], vocal activity in [0, 1]
+    text: np.ndarray  # float16 [K, L, D], one prompt in K tag orders
+    text_mask: np.ndarray  # bool [K, L]
+    lyrics: np.ndarray  # int32 [N], token ids
+    inst: np.ndarray | None = None  # float16 [C, H, T]
+    mix: np.ndarray | None = None  # float16 [C, H, T]
+    inst_mert: np.ndarray | None = None  # float16 [n, 1024]
+    inst_mhubert: np.ndarray | None = None  # float16 [m, 768]
+    mix_mert: np.ndarray | None = None  # float16 [n, 1024]
+    mix_mhubert: np.ndarray | None = None  # float16 [m, 768]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that are there, by name, in the order in which a shard holds them."""
+        found = {name: getattr(self, name) for name in ARRAYS}
+        return {name: array for name, array in found.items() if array is not None}
+
+
+ARRAYS = {
+    "vocal": ("float16", "CHT"),
+    "inst": ("float16", "CHT"),
+    "mix": ("float16", "CHT"),
+    "activity": ("float16", "T"),
+    "text": ("float16", "KLD"),
+    "text_mask": ("bool", "KL"),
+    "lyrics": ("int32", "N"),
+    "inst_mert": ("float16", "nM"),
+    "inst_mhubert": ("float16", "mQ"),
+    "mix_mert": ("float16", "nM"),
+    "mix_mhubert": ("float16", "mQ"),
+}
+"""dtype and shape, in letters, of each array; M is 1024, Q 768."""
+OPTIONAL = frozenset(field.name for field in fields(Sample) if field.default is None)
+"""Arrays that a sample need not have."""
+
+
+def check_sample(sample: Sample) -> list[str]:
+    """What is wrong with a sample, a line each; empty for a good one."""
+    meta = sample.meta
+    sizes = {"C": LATENT_CHANNELS, "H": LATENT_ROWS, "T": meta.frames, "K": len(meta.tag_orders), "M": 1024, "Q": 768}
+    found = sample.arrays()
+    wrong = [f"has no {name}" for name in ARRAYS if name not in found and name not in OPTIONAL]
+    wrong += [problem for name, array in found.items() if (problem := _array_problem(name, array, sizes))]
+    if meta.frames != frames_of(meta.samples):
+        wrong.append(f"{meta.samples} samples make {frames_of(meta.samples)} frames, not {meta.frames}")
+    if meta.key != sample_key(meta.song, meta.segment):
+        wrong.append(f"key {meta.key} is not segment {meta.segment} of song {meta.song}")
+    return wrong
+
+
+def _array_problem(name: str, array: np.ndarray, sizes: dict[str, int]) -> str | None:
+    """What is wrong with one array; a letter that has no size yet takes the size it has here."""
+    dtype, letters = ARRAYS[name]
+    for letter, size in zip(letters, array.shape, strict=False):
+        sizes.setdefault(letter, size)
+    expected = [sizes.get(letter, letter) for letter in letters]
+    if array.dtype != np.dtype(dtype) or list(array.shape) != expected:
+        return f"{name} is {array.dtype} {list(array.shape)}, expected {dtype} {expected}"
+    return None if np.isfinite(array).all() else f"{name} holds NaN or infinity"
+
+
+class Rejection(Config):
+    """One line of rejected.jsonl: a song that is not in the shards."""
+
+    key: str
+    reason: Reason
+    detail: str
+
+
+class SongError(UserError):
+    """A song that cannot be used, with its reason."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason: Reason = reason
+
+
+class SegmentEntry(Config):
+    """A sample in the manifest."""
+
+    key: str
+    song: str
+    frames: int
+    seconds: float
+    vocal_lufs: float | None
+    """Loudness of its vocal as encoded; null where nobody sings."""
+
+
+class SongEntry(Config):
+    """A song in the manifest, so that a later build knows what it need not make again."""
+
+    key: str
+    name: str
+    audio_sha256: str
+    """Over the content of its audio files."""
+    text_sha256: str
+    """Over its prompt and lyrics."""
+
+
+def audio_identity(sources: Iterable[Source]) -> str:
+    """Hash over what a song's audio files hold, whatever they are called."""
+    return sha256_of({source.part: source.sha256 for source in sources})
+
+
+def text_identity(prompt: str, lyrics: str) -> str:
+    """Hash over a song's texts."""
+    return sha256_of([prompt, lyrics])
+
+
+class VocalMoments(Config):
+    """Sums over a shard's sung frames and all rows, from which the latent statistics come; z' = z - silence."""
+
+    frames: int
+    """Sung frames."""
+    sums: tuple[float, ...]
+    """Sum of z' over rows and sung frames, [C]."""
+    square_sums: tuple[float, ...]
+    """Sum of the squares of z', [C]."""
+
+
+class ShardEntry(Config):
+    """A tar in the manifest."""
+
+    name: Annotated[str, Field(pattern=SHARD_NAME)]
+    samples: int
+    frames: int
+    bytes: int
+    sha256: str
+    segments: tuple[SegmentEntry, ...]
+    songs: tuple[SongEntry, ...]
+    vocal: VocalMoments | None = None
+
+
+class Totals(Config):
+    """Sums over all shards."""
+
+    songs: int
+    segments: int
+    frames: int
+    seconds: float
+    bytes: int
+
+
+class Manifest(Config):
+    """manifest.json: all that a reader needs to know before it opens a tar."""
+
+    format: Literal["backline-shards"] = "backline-shards"
+    version: Literal[1] = 1
+    shards: tuple[ShardEntry, ...]
+    fingerprint: Fingerprint
+    totals: Totals
+    targets: tuple[Target, ...]
+    """Which of inst and mix every sample holds; none in shards made for inference."""
+    vocal_lufs: float | None
+    """Median loudness of the vocals as encoded: a vocal is brought to it before inference."""
+    statistics: LatentStatistics | None
+    """Constants that normalise a vocal latent; null in shards made for inference."""
+
+    def songs(self) -> dict[str, SongEntry]:
+        """Every song by its key."""
+        return {song.key: song for shard in self.shards for song in shard.songs}

@@ -1,0 +1,68 @@
+"""Whether a folder of shards is what its manifest says."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.canonical import sha256_of_file
+from common.errors import UserError
+from shards.reader import read_manifest, read_shard
+from shards.schema import Manifest, Sample, SegmentEntry, ShardEntry, check_sample
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, where."""
+
+    shard: str
+    sample: str | None
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.shard}, {self.sample}: {self.what}" if self.sample else f"{self.shard}: {self.what}"
+
+
+def verify(folder: Path) -> list[Problem]:
+    """Everything that is wrong: hashes, shapes, dtypes, NaN, parts that do not line up, an index that does not fit.
+
+    Raises UserError where there is no manifest to check against.
+    """
+    manifest = read_manifest(folder)
+    return [problem for entry in manifest.shards for problem in verify_shard(folder, manifest, entry)]
+
+
+def verify_shard(folder: Path, manifest: Manifest, entry: ShardEntry) -> list[Problem]:
+    """Everything that is wrong with one shard."""
+    path = folder / entry.name
+    if not path.is_file():
+        return [Problem(entry.name, None, "missing")]
+    size, digest = path.stat().st_size, sha256_of_file(path)
+    problems = []
+    if size != entry.bytes:
+        problems.append(Problem(entry.name, None, f"holds {size} bytes, the manifest says {entry.bytes}"))
+    elif digest != entry.sha256:
+        problems.append(Problem(entry.name, None, f"sha256 is {digest[:8]}, the manifest says {entry.sha256[:8]}"))
+    return problems + list(_verify_samples(folder, manifest, entry))
+
+
+def _verify_samples(folder: Path, manifest: Manifest, entry: ShardEntry) -> Iterator[Problem]:
+    expected = list(entry.segments)
+    try:
+        for sample in read_shard(folder, entry):
+            segment = expected.pop(0) if expected else None
+            yield from (Problem(entry.name, sample.meta.key, what) for what in _wrong(manifest, segment, sample))
+    except UserError as error:
+        yield Problem(entry.name, expected[0].key if expected else None, str(error))
+        return
+    yield from (Problem(entry.name, segment.key, "missing") for segment in expected)
+
+
+def _wrong(manifest: Manifest, segment: SegmentEntry | None, sample: Sample) -> Iterator[str]:
+    yield from check_sample(sample)
+    found = (sample.meta.key, sample.meta.song, sample.meta.frames)
+    indexed = segment and (segment.key, segment.song, segment.frames)
+    if found != indexed:
+        yield f"the manifest has {indexed} here, the sample is {found}"
+    targets = tuple(name for name in ("inst", "mix") if getattr(sample, name) is not None)
+    if set(targets) != set(manifest.targets):
+        yield f"holds targets {list(targets)}, the manifest says {list(manifest.targets)}"

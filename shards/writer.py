@@ -1,0 +1,213 @@
+"""Songs into shards: tars of about `shard_samples` samples, a manifest over them, a list of what was rejected.
+
+Each file appears by rename when it is whole, the manifest last. Same songs in the same order, same bytes.
+C latent channels (8), H latent rows (16).
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from common.canonical import canonical_json, sha256_of_file
+from common.errors import UserError
+from common.files import whole_file
+from shards.fingerprint import Fingerprint
+from shards.lock import BUILD_FOLDER
+from shards.reader import read_manifest
+from shards.schema import (
+    MANIFEST_FILE,
+    REJECTED_FILE,
+    Manifest,
+    Rejection,
+    Sample,
+    SegmentEntry,
+    SegmentMeta,
+    ShardEntry,
+    SongEntry,
+    SongError,
+    Target,
+    Totals,
+    audio_identity,
+    text_identity,
+)
+from shards.statistics import SungSums, latent_statistics
+from shards.tar import append_sample, open_tar
+
+SHARD_SAMPLES = 64
+
+
+class ShardWriter:
+    """Writes `out`: `with ShardWriter(...) as writer: writer.add(samples of a song)`.
+
+    Leaving the block well writes rejected.jsonl and manifest.json; leaving it by an error leaves both as they were.
+    `silence` [C, H] is the latent of digital silence; without it the manifest has no latent statistics.
+    With `append`, the manifest that lies in `out`, its shards stay as they are and new ones follow. Without, what was
+    there is replaced, and of it only files that its manifest names are removed.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        *,
+        fingerprint: Fingerprint,
+        targets: Sequence[Target],
+        shard_samples: int = SHARD_SAMPLES,
+        silence: np.ndarray | None = None,
+        append: Manifest | None = None,
+    ) -> None:
+        self._out, self._shard_samples, self._silence = out, shard_samples, silence
+        self._fingerprint = append.fingerprint.joined(fingerprint) if append else fingerprint
+        self._targets = tuple(targets)
+        self._done: list[ShardEntry] = list(append.shards) if append else []
+        self._replaced = _shards_named_in(out)
+        self._rejections: list[Rejection] = []
+        self._open: _Shard | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and self._open is not None:
+            self._open.drop(kind, error, trace)
+        if kind is not None:
+            return
+        self._close_shard()
+        self._write(REJECTED_FILE, "".join(_line(row) for row in sorted(self._rejections, key=lambda row: row.key)))
+        if self._done:
+            self._write(MANIFEST_FILE, canonical_json(self.manifest().model_dump(mode="json"), indent=1))
+        for name in self._replaced - {shard.name for shard in self._done}:
+            (self._out / name).unlink(missing_ok=True)
+
+    def add(self, samples: Sequence[Sample]) -> None:
+        """Add the segments of one song; they lie together in one shard."""
+        if self._open is not None and self._open.samples + len(samples) > self._shard_samples:
+            self._close_shard()
+        if self._open is None:
+            self._open = _Shard(self._out, f"shard-{len(self._done):06d}.tar", self._silence)
+        self._open.add(samples)
+
+    def reject(self, rejection: Rejection) -> None:
+        """Note a song that is not in the shards."""
+        self._rejections.append(rejection)
+
+    @contextmanager
+    def rejecting(self, key: str) -> Generator[None]:
+        """A UserError inside the block becomes the row of song `key` in rejected.jsonl."""
+        try:
+            yield
+        except UserError as error:
+            self.reject(rejection_of(key, error))
+
+    def manifest(self) -> Manifest:
+        """The manifest over the shards that are finished."""
+        shards = tuple(self._done)
+        levels = [s.vocal_lufs for shard in shards for s in shard.segments if s.vocal_lufs is not None]
+        moments = [shard.vocal for shard in shards if shard.vocal is not None]
+        return Manifest(
+            shards=shards,
+            fingerprint=self._fingerprint,
+            totals=_totals(shards),
+            targets=self._targets,
+            vocal_lufs=median(levels) if levels else None,
+            statistics=None if self._silence is None else latent_statistics(self._silence, moments),
+        )
+
+    def _close_shard(self) -> None:
+        if self._open is not None:
+            self._done.append(self._open.close())
+            self._open = None
+
+    def _write(self, name: str, text: str) -> None:
+        with whole_file(self._out / name, partial=self._out / BUILD_FOLDER / name) as partial:
+            partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def rejection_of(key: str, error: UserError) -> Rejection:
+    """The row of song `key`, from what went wrong with it."""
+    return Rejection(key=key, reason=error.reason if isinstance(error, SongError) else "unreadable", detail=str(error))
+
+
+class _Shard:
+    """A tar that grows below .build until it is renamed to its place."""
+
+    def __init__(self, out: Path, name: str, silence: np.ndarray | None) -> None:
+        self._path = out / name
+        self._sung = None if silence is None else SungSums(silence)
+        self._segments: list[SegmentEntry] = []
+        self._songs: list[SongEntry] = []
+        self._files = ExitStack()
+        partial = self._files.enter_context(whole_file(self._path, partial=out / BUILD_FOLDER / name))
+        self._tar = self._files.enter_context(open_tar(self._files.enter_context(partial.open("wb"))))
+
+    @property
+    def samples(self) -> int:
+        return len(self._segments)
+
+    def add(self, samples: Sequence[Sample]) -> None:
+        for sample in samples:
+            append_sample(self._tar, sample)
+            self._segments.append(_segment_entry(sample.meta))
+            if self._sung is not None:
+                self._sung.add(sample)
+        self._songs.append(_song_entry(samples[0].meta))
+
+    def close(self) -> ShardEntry:
+        """Rename the finished tar to its place."""
+        self._files.close()
+        return ShardEntry(
+            name=self._path.name,
+            samples=self.samples,
+            frames=sum(segment.frames for segment in self._segments),
+            bytes=self._path.stat().st_size,
+            sha256=sha256_of_file(self._path),
+            segments=tuple(self._segments),
+            songs=tuple(self._songs),
+            vocal=None if self._sung is None else self._sung.moments(),
+        )
+
+    def drop(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Remove the unfinished tar."""
+        self._files.__exit__(kind, error, trace)
+
+
+def _shards_named_in(out: Path) -> set[str]:
+    """Shards of the build that lies in `out`; none where its manifest is gone or unreadable, for then we know none."""
+    try:
+        return {shard.name for shard in read_manifest(out).shards}
+    except UserError:
+        return set()
+
+
+def _line(rejection: Rejection) -> str:
+    return canonical_json(rejection.model_dump(mode="json"))
+
+
+def _segment_entry(meta: SegmentMeta) -> SegmentEntry:
+    lufs = None if meta.lufs.vocal is None else meta.lufs.vocal + meta.gain_db
+    return SegmentEntry(key=meta.key, song=meta.song, frames=meta.frames, seconds=meta.seconds, vocal_lufs=lufs)
+
+
+def _song_entry(meta: SegmentMeta) -> SongEntry:
+    return SongEntry(
+        key=meta.song,
+        name=meta.name,
+        audio_sha256=audio_identity(meta.sources),
+        text_sha256=text_identity(meta.prompt, meta.lyrics),
+    )
+
+
+def _totals(shards: Sequence[ShardEntry]) -> Totals:
+    return Totals(
+        songs=sum(len(shard.songs) for shard in shards),
+        segments=sum(shard.samples for shard in shards),
+        frames=sum(shard.frames for shard in shards),
+        seconds=sum(segment.seconds for shard in shards for segment in shard.segments),
+        bytes=sum(shard.bytes for shard in shards),
+    )
