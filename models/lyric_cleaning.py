@@ -1,0 +1,78 @@
+"""A line of lyrics as the lyric tokenizer wants it: lower case, numbers and signs as words. Reference section 8.
+
+English is cleaned as upstream does for whole numbers below a million, dollars, the signs & @ % and the abbreviations
+below. Upstream leaves numbers and romanisation to libraries that Backline does not bring along, so other languages are
+lower-cased only, and a line that cannot be right without those libraries is a UserError.
+"""
+
+import re
+
+from common.errors import UserError
+
+UNROMANISED = re.compile(
+    "[\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uff66-\uff9d]"
+)
+"""Hangul, kana and Han."""
+KEEPS_DIGITS = ("zh", "ja", "hi")
+"""Languages whose numbers upstream does not spell out, or whose digits mean tones."""
+NUMBER = re.compile(r"(?<![\w.,])(\$?)(\d{1,3}(?:,\d{3})+|\d+)(?!\w|[.,]\d)")
+"""A whole number that stands alone, perhaps in dollars: not a part of 3.5, 1st or mp3."""
+ABBREVIATIONS = {"mr": "mister", "dr": "doctor", "st": "saint", "co": "company"}
+SIGNS = {"&": " and ", "@": " at ", "%": " percent "}
+# fmt: off
+ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)
+TENS = ("zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+# fmt: on
+SPELT_BELOW = 1_000_000
+
+
+def clean_line(line: str, language: str) -> str:
+    """`line` ready for the tokenizer. UserError where digits or a script would need a library that we lack."""
+    if UNROMANISED.search(line):
+        raise UserError(
+            f'lyrics line "{line}": Chinese, Japanese and Korean must be written in Latin letters '
+            "(ni3 hao3, sakura, annyeong). Romanise the line, or leave it out."
+        )
+    if language == "tr":
+        line = line.replace("İ", "i")  # lower() alone would make two characters of it
+    cleaned = line.replace('"', "").lower()
+    if language == "en":
+        cleaned = _in_english_words(cleaned)
+    if language not in KEEPS_DIGITS and any(character.isdigit() for character in cleaned):
+        raise UserError(f'lyrics line "{line}": this number is not spelt out in "{language}". Write it as words.')
+    return " ".join(cleaned.split())
+
+
+def spell(number: int) -> str:
+    """English words for 0 <= number < 1,000,000: "one thousand, nine hundred and ninety-nine"."""
+    if number < 20:
+        return ONES[number]
+    if number < 100:
+        tens, ones = divmod(number, 10)
+        return f"{TENS[tens]}-{ONES[ones]}" if ones else TENS[tens]
+    size, word = (100, "hundred") if number < 1000 else (1000, "thousand")
+    count, rest = divmod(number, size)
+    head = f"{spell(count)} {word}"
+    if not rest:
+        return head
+    return f"{head} and {spell(rest)}" if rest < 100 else f"{head}, {spell(rest)}"
+
+
+def _in_english_words(line: str) -> str:
+    line = NUMBER.sub(_number_in_words, line)
+    for short, word in ABBREVIATIONS.items():
+        line = re.sub(rf"\b{short}\.", word, line)
+    for sign, word in SIGNS.items():
+        line = line.replace(sign, word)
+    return line
+
+
+def _number_in_words(match: re.Match[str]) -> str:
+    number = int(match[2].replace(",", ""))
+    if number >= SPELT_BELOW:
+        return match[0]
+    unit = "" if not match[1] else " dollar" if number == 1 else " dollars"
+    return spell(number) + unit

@@ -1,0 +1,81 @@
+"""One of the transformer's blocks. Reference section 2.4.
+
+B items, T latent frames, E condition tokens, I inner width, G width inside the feed-forward.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.attention import CrossAttention, LinearAttention, RotaryTable
+
+NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class BlockContext:
+    """What every block of one pass sees alike; each adds its own table to `modulation`."""
+
+    modulation: Tensor  # [B, 6, I], from the timestep
+    latent_mask: Tensor | None  # [B, T] bool, True where a frame is real; None: all are
+    latent_table: RotaryTable  # positions 0 .. T-1
+    conditions: Tensor  # [B, E, I]
+    condition_mask: Tensor | None  # [B, E] bool, True where a token is real; None: all are
+    condition_table: RotaryTable  # positions 0 .. E-1
+
+
+def rms_norm(width: int) -> nn.RMSNorm:
+    """x / sqrt(mean(x^2) + 1e-6) over the width, without weights; the mean in float32."""
+    return nn.RMSNorm(width, eps=NORM_EPS, elementwise_affine=False)
+
+
+def modulate(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """normed [B, T, I]; shift, scale [B, 1, I]."""
+    return normed * (1 + scale) + shift
+
+
+class GluFeedForward(nn.Module):
+    """Gated feed-forward whose gate and value also look one frame to each side."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        both = 2 * inner
+        self.inverted_conv = nn.Sequential(OrderedDict(conv=nn.Conv1d(width, both, 1), act=nn.SiLU()))
+        self.depth_conv = nn.Sequential(OrderedDict(conv=nn.Conv1d(both, both, 3, padding=1, groups=both)))
+        self.point_conv = nn.Sequential(OrderedDict(conv=nn.Conv1d(inner, width, 1, bias=False)))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """states [B, T, I]."""
+        value, gate = self.depth_conv(self.inverted_conv(states.transpose(1, 2))).chunk(2, dim=1)
+        return self.point_conv(value * functional.silu(gate)).transpose(1, 2)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention, feed-forward; the timestep modulates and gates the first and the last."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = rms_norm(width)
+        self.attn = LinearAttention(width, heads)
+        self.cross_attn = CrossAttention(width, heads)
+        self.norm2 = rms_norm(width)
+        self.ff = GluFeedForward(width, int(width * mlp_ratio))
+        self.scale_shift_table = nn.Parameter(torch.randn(6, width) / width**0.5)
+
+    def forward(self, states: Tensor, context: BlockContext) -> Tensor:
+        """states [B, T, I]. Cross-attention has neither norm, modulation nor gate: the checkpoint's way."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + context.modulation).chunk(6, dim=1)
+        attended = self.attn(modulate(self.norm1(states), shift1, scale1), context.latent_mask, context.latent_table)
+        states = states + gate1 * attended
+        states = states + self.cross_attn(
+            states,
+            context.conditions,
+            state_mask=context.latent_mask,
+            condition_mask=context.condition_mask,
+            state_table=context.latent_table,
+            condition_table=context.condition_table,
+        )
+        return states + gate2 * self.ff(modulate(self.norm2(states), shift2, scale2))
