@@ -3,16 +3,11 @@ import json
 
 import pytest
 import torch
-from peft import LoraConfig
-from safetensors.torch import load_file
 
 from common.errors import UserError
-from models.attention import CrossAttention, LinearAttention, linear_attention, rotary_table, rotate
+from models.attention import rotary_table
 from models.timestep import timestep_sinusoid
 from models.transformer import ACEStepTransformer2DModel, Conditions, cross_norm
-
-LORA_TARGETS = ["speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0"]
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -21,16 +16,8 @@ def upstream(golden):
 
 
 @pytest.fixture
-def transformer(upstream):
-    lyric = upstream.notes["lyric_encoder_args"]
-    transformer = ACEStepTransformer2DModel(
-        **upstream.notes["config"],
-        lyric_encoder_heads=lyric["attention_heads"],
-        lyric_encoder_ff=lyric["linear_units"],
-        lyric_encoder_layers=lyric["num_blocks"],
-    )
-    transformer.load_state_dict(upstream.weights)
-    return transformer.eval()
+def transformer(golden_transformer):
+    return golden_transformer("transformer").requires_grad_(True)
 
 
 @pytest.fixture
@@ -86,9 +73,6 @@ def assert_close(actual, expected):
     torch.testing.assert_close(actual, expected, atol=1e-5 * (1 if size < 10 else size), rtol=0)
 
 
-# Against upstream
-
-
 @torch.no_grad()
 def test_forward_and_its_inner_outputs_match_upstream(transformer, outputs, arguments, ssl_features, upstream):
     expected = upstream.expected
@@ -107,7 +91,7 @@ def test_forward_and_its_inner_outputs_match_upstream(transformer, outputs, argu
 
 
 def test_tables_match_upstream_exactly(transformer, inputs, upstream):
-    table = rotary_table(37, 32, theta=1e6, device=CPU)
+    table = rotary_table(37, 32, theta=1e6, device=torch.device("cpu"))
     assert torch.equal(table.cos, upstream.expected["rope_cos"])
     assert torch.equal(table.sin, upstream.expected["rope_sin"])
     assert_close(timestep_sinusoid(inputs["timestep"]), upstream.expected["time_proj"])
@@ -165,6 +149,13 @@ def test_tables_rounded_to_bfloat16_match_upstreams_training(transformer, argume
     assert_close(transformer(**arguments).sample, upstream.expected["sample_bf16_rounded_tables"])
 
 
+def switch_on_training_without_dropout(transformer):
+    transformer.train()
+    for module in transformer.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.eval()
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_gradients_match_upstream(transformer, arguments, dropped_lyrics, ssl_features, upstream, checkpointing):
     if checkpointing:
@@ -195,112 +186,6 @@ def test_the_published_network_has_exactly_the_published_names_and_shapes(golden
     assert transformer.config["num_attention_heads"] == 20
     assert transformer.config["lyric_encoder_heads"] == 16
     assert transformer.config["rope_theta"] == 1e6
-
-
-# Saving and loading
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("low_memory", [True, False])
-def test_saved_and_loaded_is_the_same_network(transformer, arguments, tmp_path, low_memory):
-    transformer.save_pretrained(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
-    loaded = ACEStepTransformer2DModel.from_pretrained(tmp_path, low_cpu_mem_usage=low_memory)
-    assert torch.equal(loaded(**arguments).sample, transformer(**arguments).sample)
-    weights, expected = loaded.state_dict(), transformer.state_dict()
-    assert weights.keys() == expected.keys()
-    assert all(torch.equal(weights[name], expected[name]) for name in expected)
-
-
-@torch.no_grad()
-def test_loading_in_bfloat16_and_back_rounds_weights_but_no_table(transformer, arguments, tmp_path):
-    transformer.save_pretrained(tmp_path)
-    loaded = ACEStepTransformer2DModel.from_pretrained(tmp_path, torch_dtype=torch.bfloat16).float()
-    rounded = transformer.bfloat16().float()
-    assert torch.equal(loaded(**arguments).sample, rounded(**arguments).sample)
-
-
-# Adapters
-
-
-def lora_config(**options):
-    return LoraConfig(r=4, lora_alpha=4, target_modules=LORA_TARGETS, **options)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("use_dora", [False, True])
-def test_fresh_lora_changes_nothing(transformer, arguments, use_dora):
-    before = transformer(**arguments).sample
-    transformer.add_adapter(lora_config(use_dora=use_dora))
-    after = transformer(**arguments).sample
-    if use_dora:
-        torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
-    else:
-        assert torch.equal(after, before)
-
-
-@torch.no_grad()
-def test_an_adapter_is_saved_and_loaded_under_upstreams_names(transformer, arguments, tmp_path, goldens_folder):
-    before = transformer(**arguments).sample
-    transformer.add_adapter(lora_config(init_lora_weights=False))
-    adapted = transformer(**arguments).sample
-    assert not torch.equal(adapted, before)
-    transformer.save_lora_adapter(tmp_path)
-    written = load_file(tmp_path / "pytorch_lora_weights.safetensors")
-    upstreams = load_file(goldens_folder / "lora_pytorch_lora_weights.safetensors")
-    assert {name: tensor.shape for name, tensor in written.items()} == {n: t.shape for n, t in upstreams.items()}
-
-    transformer.delete_adapters("default")
-    assert torch.equal(transformer(**arguments).sample, before)
-    transformer.load_lora_adapter(tmp_path, prefix=None, use_safetensors=True)
-    torch.testing.assert_close(transformer(**arguments).sample, adapted, atol=1e-5, rtol=0)
-
-
-# Properties of the pieces
-
-
-def test_rotate_is_what_the_formula_says():
-    x = torch.randn(1, 1, 3, 8)
-    table = rotary_table(3, 8, theta=10.0, device=CPU)
-    expected = torch.empty(3, 8)
-    for position in range(3):
-        for element in range(8):
-            angle = torch.tensor(position * 10.0 ** (-2 * (element % 4) / 8))
-            companion = -x[0, 0, position, element + 1] if element % 2 == 0 else x[0, 0, position, element - 1]
-            expected[position, element] = x[0, 0, position, element] * angle.cos() + companion * angle.sin()
-    torch.testing.assert_close(rotate(x, table)[0, 0], expected, atol=1e-6, rtol=0)
-
-
-def test_linear_attention_is_a_weighted_mean_of_values():
-    q, k, v = torch.rand(3, 2, 2, 5, 4).unbind()
-    weights = q @ k.transpose(-1, -2)
-    mean = (weights / weights.sum(-1, keepdim=True)) @ v
-    torch.testing.assert_close(linear_attention(q, k, v), mean)
-
-
-def test_the_linear_attention_core_is_float32_under_autocast():
-    q, k, v = torch.rand(3, 1, 1, 2000, 8).unbind()
-    exact = linear_attention(q, k, v)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(linear_attention(q, k, v), exact)
-
-
-def bias_of(attention):
-    return attention.to_out[0].bias.expand(2, 5, -1)
-
-
-@torch.no_grad()
-def test_fully_masked_rows_give_the_bias_and_no_nan():
-    states, nothing = torch.randn(2, 5, 16), torch.zeros(2, 5, dtype=torch.bool)
-    table = rotary_table(5, 8, theta=1e6, device=CPU)
-    attention = LinearAttention(16, 2)
-    assert torch.equal(attention(states, nothing, table), bias_of(attention))
-    cross = CrossAttention(16, 2)
-    for masks in ((nothing, None), (nothing, nothing), (None, nothing)):
-        found = cross(
-            states, states, state_mask=masks[0], condition_mask=masks[1], state_table=table, condition_table=table
-        )
-        assert torch.equal(found, bias_of(cross))
 
 
 # Properties of the whole
@@ -400,75 +285,3 @@ def test_a_missing_ssl_network_is_skipped(transformer, arguments, ssl_features):
     assert transformer(**arguments).projection_losses == ()
     with pytest.raises(ValueError, match=r"ssl_features: 1 entries; expected one for each of \['mert', 'm-hubert'\]\."):
         transformer(**arguments, ssl_hidden_states=ssl_features[:1])
-
-
-# Training
-
-
-def switch_on_training_without_dropout(transformer):
-    transformer.train()
-    for module in transformer.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.eval()
-
-
-def training_gradients(transformer, arguments):
-    """Gradients of a step with dropout on, of whatever is trainable."""
-    torch.manual_seed(3)
-    transformer.zero_grad()
-    transformer(**arguments).sample.square().mean().backward()
-    return {name: p.grad.clone() for name, p in transformer.named_parameters() if p.grad is not None}
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-def test_gradient_checkpointing_changes_no_gradient(transformer, arguments, frozen):
-    if frozen:
-        transformer.requires_grad_(False)
-        transformer.add_adapter(lora_config(init_lora_weights=False))
-    transformer.train()
-    plain = training_gradients(transformer, arguments)
-    transformer.enable_gradient_checkpointing()
-    calls = []
-    block = transformer.transformer_blocks[0]
-    block.register_forward_pre_hook(lambda *_: calls.append(1))
-    checkpointed = training_gradients(transformer, arguments)
-    assert len(calls) == 2, "the block runs again for the backward pass"
-    assert plain.keys() == checkpointed.keys()
-    assert all(torch.equal(plain[name], checkpointed[name]) for name in plain)
-    transformer.eval()
-    training_gradients(transformer, arguments)
-    assert len(calls) == 3, "no checkpointing outside training"
-
-
-# bfloat16
-
-
-@torch.no_grad()
-def test_a_bfloat16_network_stays_close_and_takes_any_input_dtype(transformer, arguments):
-    exact = transformer(**arguments).sample
-    rough = transformer.bfloat16()(**arguments).sample
-    assert rough.dtype == torch.bfloat16
-    assert rough.isfinite().all()
-    assert (rough.float() - exact).norm() < 0.02 * exact.norm()
-    halves = {n: t.half() if t.is_floating_point() and n != "timestep" else t for n, t in arguments.items()}
-    again = transformer(**halves).sample
-    assert (again.float() - exact).norm() < 0.02 * exact.norm()
-
-
-def test_autocast_to_bfloat16_stays_close_and_trains(transformer, arguments, inputs):
-    with torch.no_grad():
-        exact = transformer(**arguments).sample
-    transformer.requires_grad_(False)
-    transformer.add_adapter(lora_config(init_lora_weights=False))
-    transformer.train()
-    transformer.enable_gradient_checkpointing()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        sample = transformer(**arguments | {"attention_mask": inputs["attention_mask_padded"]}).sample
-    sample.float().square().mean().backward()
-    gradients = [p.grad for p in transformer.parameters() if p.requires_grad]
-    assert all(g is not None and g.isfinite().all() for g in gradients)
-    transformer.disable_lora()
-    transformer.eval()
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = transformer(**arguments).sample
-    assert (rough.float() - exact).norm() < 0.02 * exact.norm()
