@@ -130,7 +130,7 @@ class LyricEncoder(nn.Module):
         states = self.dropout(self.embed(tokens))
         table = self.dropout(table.to(states.dtype))
         for layer in self.encoders:
-            if self.training and self.gradient_checkpointing:
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
                 states = self._gradient_checkpointing_func(layer, states, table, mask)
             else:
                 states = layer(states, table, mask)

@@ -169,7 +169,7 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         for index, block in enumerate(self.transformer_blocks):
             if index in injections:
                 states = injected(states, injections[index], index)
-            if self.training and self.gradient_checkpointing:
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
                 states = self._gradient_checkpointing_func(block, states, context)
             else:
                 states = block(states, context)
