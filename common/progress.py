@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from tqdm import tqdm
@@ -42,7 +42,7 @@ class Progress:
 
 
 @contextmanager
-def progress(total: int, what: str, unit: str) -> Iterator[Progress]:
+def progress(total: int, what: str, unit: str) -> Generator[Progress]:
     """Show the progress of `total` units of work named `what` while the block runs."""
     with tqdm(total=total, desc=what, unit=unit, disable=not sys.stderr.isatty(), file=sys.stderr) as bar:
         yield Progress(bar, total, what, unit)
