@@ -129,11 +129,11 @@ def training_step(transformer: ACEStepTransformer2DModel, clip: Batch, *, rank: 
     trained = [p for p in [*transformer.parameters(), *projection.parameters()] if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=BETAS)
     transformer.enable_gradient_checkpointing()
-    transformer.transformer_blocks.train()
-    made = estimate(transformer, clip, objective=conditioning_of(config).make_objective(), conditioner=projection)
+    objective = conditioning_of(config).make_objective()
+    made = estimate(transformer, clip, encode(transformer, clip), objective=objective, conditioner=projection)
     denoising_loss(made.clean, clip.target, clip.source.activity).mean().backward()
     optimizer.step()
-    transformer.eval().requires_grad_(False)
+    transformer.requires_grad_(False)
 
 
 def sampling_steps(transformer: ACEStepTransformer2DModel, clip: Batch, *, steps: int) -> Tensor:
