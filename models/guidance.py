@@ -1,0 +1,84 @@
+"""Guidance: how predictions with and without conditions become one. Reference section 9.
+
+B songs, C latent channels (8), H latent rows (16), T latent frames. All predictions are [B, C, H, T].
+`scale` 1 is the conditional prediction itself, except for cfg_double, which has a scale per step.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+EACH_CHANNEL = (-1, -2)
+"""APG measures norms and directions over rows and frames: per item and channel."""
+
+
+def cfg(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance: on from the unconditional prediction, through the conditional one."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def cfg_double(full: Tensor, partial: Tensor, none: Tensor, *, partial_scale: float, full_scale: float) -> Tensor:
+    """Guidance in two legs: none -> partial, scaled by partial_scale, then partial -> full, scaled by full_scale.
+
+    Upstream's double condition (text, then text and lyrics); also the guidance over a control of formulation
+    section 5 (text, then text and vocal).
+    """
+    return none + partial_scale * (partial - none) + full_scale * (full - partial)
+
+
+def cfg_zero_star(conditional: Tensor, unconditional: Tensor, scale: float, *, step: int) -> Tensor:
+    """CFG-zero*: the unconditional prediction is first scaled to fit the conditional one; steps 0 and 1 predict 0."""
+    if step <= 1:
+        return torch.zeros_like(conditional)
+    axes = tuple(range(1, conditional.ndim))
+    overlap = (conditional * unconditional).sum(axes, keepdim=True)
+    fit = overlap / (unconditional.square().sum(axes, keepdim=True) + 1e-8)
+    return cfg(conditional, fit * unconditional, scale)
+
+
+@dataclass
+class Apg:
+    """Adaptive projected guidance; one object per sampling run, since it remembers what it was shown."""
+
+    momentum: float = -0.75
+    """Weight of the running difference; 0 remembers nothing."""
+    eta: float = 0.0
+    """Weight of the part of the difference that is parallel to the conditional prediction."""
+    threshold: float = 2.5
+    """Largest norm of the difference in a channel; 0 is no limit."""
+    _running: Tensor | None = field(default=None, init=False)
+
+    def __call__(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        difference = self._limit(self._remember(conditional - unconditional))
+        kept = difference.double() - (1 - self.eta) * _parallel(difference.double(), conditional.double())
+        return conditional + (scale - 1) * kept.to(conditional.dtype)
+
+    def _remember(self, difference: Tensor) -> Tensor:
+        if self._running is not None:
+            difference = difference + self.momentum * self._running
+        self._running = difference
+        return difference
+
+    def _limit(self, difference: Tensor) -> Tensor:
+        if self.threshold <= 0:
+            return difference
+        norm = difference.norm(dim=EACH_CHANNEL, keepdim=True)
+        return difference * (self.threshold / norm).clamp(max=1.0)
+
+
+def _parallel(difference: Tensor, conditional: Tensor) -> Tensor:
+    """The part of `difference` along `conditional`, per item and channel."""
+    direction = conditional / conditional.norm(dim=EACH_CHANNEL, keepdim=True).clamp(min=1e-12)
+    return (difference * direction).sum(EACH_CHANNEL, keepdim=True) * direction
+
+
+def guidance_interval(steps: int, fraction: float) -> range:
+    """The steps to guide: the middle `fraction` of `steps`; elsewhere the conditional prediction stands alone."""
+    return range(int(steps * ((1 - fraction) / 2)), int(steps * (fraction / 2 + 0.5)))
+
+
+def decayed_scale(step: int, interval: range, *, scale: float, minimum: float, decay: float) -> float:
+    """Guidance scale at `step`: it falls linearly over `interval`, by decay 1 from `scale` down to `minimum`."""
+    progress = (step - interval.start) / max(1, len(interval) - 1)
+    return scale - (scale - minimum) * decay * progress

@@ -1,0 +1,227 @@
+"""From noise to latents: the sampling loop, the network under guidance, and the baseline that needs no training.
+
+B songs, C latent channels (8), H latent rows (16), T latent frames. Reference sections 9 and 10.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from common.config import Config
+from common.errors import UserError
+from common.latents import LATENT_CHANNELS, LATENT_ROWS
+from models.conditioning import A_MAX_LIMIT, TEXT2MUSIC, Conditioner, Objective, VocalSource
+from models.erg import diffusion_queries, weakened
+from models.guidance import Apg, cfg, cfg_zero_star, decayed_scale, guidance_interval
+from models.schedule import TIMESTEPS, OmegaMean, add_noise, euler_step, heun_step, inference_sigmas, pingpong_step
+from models.transformer import ACEStepTransformer2DModel, Conditions, Injections
+
+Predict = Callable[[Tensor, Tensor, int], Tensor]
+"""State [B, C, H, T], its sigma [] and the index of the step -> velocity [B, C, H, T]."""
+
+OnStep = Callable[[int, Tensor], None]
+"""Called after each step with the number of steps done and the state [B, C, H, T]."""
+
+
+class SamplerSettings(Config):
+    """How latents are drawn from the network."""
+
+    steps: Annotated[int, Field(ge=1, le=1000)] = 60
+    """Sampling steps."""
+    scheduler: Literal["euler", "heun", "pingpong"] = "euler"
+    """What a step does: euler, heun (two network passes a step) or pingpong (fresh noise after each step)."""
+    shift: Annotated[float, Field(gt=0)] = 3.0
+    """How far the grid of sigmas is bent towards noise; the value the network was trained with."""
+    omega_scale: float = 10.0
+    """How much a step is enlarged about its mean, 10 by 4.6 %; 0 for plain steps."""
+    omega_mean: OmegaMean = "item"
+    """What that mean is over: each song, or the whole batch as upstream has it."""
+    guidance: Literal["apg", "cfg", "cfg_zero_star", "none"] = "apg"
+    """How the conditional and the unconditional prediction become one."""
+    guidance_scale: Annotated[float, Field(ge=1)] = 15.0
+    """Strength of the guidance; 1 is none."""
+    guidance_interval: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the steps, in the middle, that are guided."""
+    guidance_interval_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How far the scale falls within that interval: 1 is down to min_guidance_scale."""
+    min_guidance_scale: Annotated[float, Field(ge=1)] = 3.0
+    """What guidance_scale decays to."""
+    erg: bool = False
+    """Weaken the queries of blocks 15 to 19 in the unconditional pass, as upstream does by default."""
+
+
+@torch.no_grad()
+def sample(
+    transformer: ACEStepTransformer2DModel,
+    conditions: Conditions,
+    null: Conditions,
+    noise: Tensor,
+    settings: SamplerSettings,
+    *,
+    objective: Objective = TEXT2MUSIC,
+    source: VocalSource | None = None,
+    conditioner: Conditioner | None = None,
+    generators: Sequence[torch.Generator] | None = None,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Latents [B, C, H, T] in float32, scaled as the codec takes them, from plain noise [B, C, H, T].
+
+    `noise` is what text2music would start from (draw_noise); the objective mixes the vocal in. pingpong alone draws
+    more, from `generators`, one per song. Put the transformer and the conditioner in eval mode.
+    """
+    predict = GuidedVelocity(
+        transformer,
+        conditions,
+        null,
+        settings,
+        eps=noise,
+        objective=objective,
+        source=source,
+        conditioner=conditioner,
+    )
+    if objective.name == "naive":  # its result is the last estimate as it is
+        settings = settings.model_copy(update={"omega_scale": 0.0})
+    return integrate(
+        predict,
+        objective.make_x1(noise, source),
+        inference_sigmas(settings.steps, shift=settings.shift),
+        settings,
+        renoise=lambda: objective.make_x1(draw_noise(generators, noise.shape[-1]).to(noise), source),
+        on_step=on_step,
+    )
+
+
+@torch.no_grad()
+def sdedit(
+    transformer: ACEStepTransformer2DModel,
+    conditions: Conditions,
+    null: Conditions,
+    noise: Tensor,
+    settings: SamplerSettings,
+    *,
+    vocal: Tensor,
+    strength: float,
+    generators: Sequence[torch.Generator] | None = None,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """The baseline that needs no training: start from the noised vocal, part of the way to the end.
+
+    `vocal` [B, C, H, T] is as the codec makes it, not normalised. Upstream's audio2audio with its two faults mended:
+    the start is as noisy as the first timestep says, and the number of steps is rounded. Strength 0 is text2music.
+    """
+    if not 0 <= strength <= A_MAX_LIMIT:
+        raise UserError(f"ref_strength: {strength:g} is outside 0 to {A_MAX_LIMIT:g}, the range of sdedit.")
+    settings = settings.model_copy(update={"steps": max(1, round((1 - strength) * settings.steps))})
+    sigmas = inference_sigmas(settings.steps, shift=settings.shift, sigma_max=1 - strength)
+    predict = GuidedVelocity(transformer, conditions, null, settings, eps=noise)
+    return integrate(
+        predict,
+        add_noise(vocal, noise, sigmas[0]),
+        sigmas,
+        settings,
+        renoise=lambda: draw_noise(generators, noise.shape[-1]).to(noise),
+        on_step=on_step,
+    )
+
+
+def draw_noise(generators: Sequence[torch.Generator] | None, frames: int) -> Tensor:
+    """Plain noise [B, C, H, frames] float32, each song's from its own generator, so that a batch changes nothing."""
+    if generators is None:
+        raise ValueError("this scheduler draws fresh noise: pass one generator per song")
+    shape = (LATENT_CHANNELS, LATENT_ROWS, frames)
+    return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in generators])
+
+
+def integrate(
+    predict: Predict,
+    start: Tensor,
+    sigmas: Tensor,
+    settings: SamplerSettings,
+    *,
+    renoise: Callable[[], Tensor],
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Follow `predict` from `start` [B, C, H, T] at sigmas[0] through sigmas [steps + 1] to the last.
+
+    `renoise` makes fresh noise [B, C, H, T] of the kind that `start` was, for pingpong.
+    """
+    omega, omega_mean = settings.omega_scale, settings.omega_mean
+    state, sigmas = start, sigmas.to(start.device)
+    steps = len(sigmas) - 1
+    for step in range(steps):
+        sigma, sigma_next = sigmas[step], sigmas[step + 1]
+        velocity = predict(state, sigma, step)
+        if settings.scheduler == "pingpong":
+            state = pingpong_step(state, velocity, sigma, sigma_next, noise=renoise())
+        elif settings.scheduler == "heun" and step + 1 < steps:
+            ahead = euler_step(state, velocity, sigma, sigma_next, omega=omega, omega_mean=omega_mean)
+            second = predict(ahead, sigma_next, step)
+            state = heun_step(state, velocity, second, sigma, sigma_next, omega=omega, omega_mean=omega_mean)
+        else:
+            state = euler_step(state, velocity, sigma, sigma_next, omega=omega, omega_mean=omega_mean)
+        if on_step is not None:
+            on_step(step + 1, state)
+    return state
+
+
+class GuidedVelocity:
+    """The network as `integrate` sees it: the vocal put in, guidance applied, one object per sampling run.
+
+    Both passes of a guided step share the state and what the conditioner injects: the text is guided, the vocal not.
+    """
+
+    def __init__(
+        self,
+        transformer: ACEStepTransformer2DModel,
+        conditions: Conditions,
+        null: Conditions,
+        settings: SamplerSettings,
+        *,
+        eps: Tensor,
+        objective: Objective = TEXT2MUSIC,
+        source: VocalSource | None = None,
+        conditioner: Conditioner | None = None,
+    ) -> None:
+        self._transformer, self._conditions, self._null = transformer, conditions, null
+        self._settings, self._eps = settings, eps
+        self._objective, self._source, self._conditioner = objective, source, conditioner
+        self._apg = Apg()
+        guides = settings.guidance != "none" and settings.guidance_scale != 1
+        self._interval = guidance_interval(settings.steps, settings.guidance_interval) if guides else range(0)
+        self._null_queries = diffusion_queries(transformer) if settings.erg else []
+
+    def __call__(self, state: Tensor, sigma: Tensor, step: int) -> Tensor:
+        timestep = (TIMESTEPS * sigma).expand(len(state))
+        injections: Injections = {}
+        if self._conditioner is not None and self._source is not None:
+            injections = self._conditioner.injections(self._source, timestep)
+        shown = self._objective.network_input(state, sigma, self._source, self._eps)
+
+        def velocity(conditions: Conditions) -> Tensor:
+            output = self._transformer.decode(shown, timestep, conditions, injections=injections).sample
+            return self._objective.velocity(state, output.to(state.dtype), sigma)
+
+        conditional = velocity(self._conditions)
+        if step not in self._interval:
+            return conditional
+        with weakened(self._null_queries):
+            unconditional = velocity(self._null)
+        return self._guide(conditional, unconditional, step)
+
+    def _guide(self, conditional: Tensor, unconditional: Tensor, step: int) -> Tensor:
+        settings = self._settings
+        scale = decayed_scale(
+            step,
+            self._interval,
+            scale=settings.guidance_scale,
+            minimum=settings.min_guidance_scale,
+            decay=settings.guidance_interval_decay,
+        )
+        if settings.guidance == "apg":
+            return self._apg(conditional, unconditional, scale)
+        if settings.guidance == "cfg_zero_star":
+            return cfg_zero_star(conditional, unconditional, scale, step=step)
+        return cfg(conditional, unconditional, scale)
