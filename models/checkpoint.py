@@ -123,7 +123,7 @@ def _download(name: str, parts: Sequence[Part]) -> Path:
     try:
         found = [snapshot_download(name, allow_patterns=[f"{part}/*"]) for part in parts]
     except (OSError, HTTPError, HFValidationError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise UserError(
             f"{name}: no such folder, and not to be had from Hugging Face ({type(error).__name__}: {reason}). "
             "Check the name and the connection, or give a folder."

@@ -92,10 +92,10 @@ def decode_audio_overlapped(codec: Codec, vocoder: Vocoder, latents: Tensor, *, 
 
     The DCAE attends over a whole window, so the result is near that of decode_audio, not equal to it.
     """
-    return vocode_in_blocks(vocoder, _decode_mel_in_windows(codec, latents))[:, :samples]
+    return vocode_in_blocks(vocoder, decode_mel_in_windows(codec, latents))[:, :samples]
 
 
-def _decode_mel_in_windows(codec: Codec, latents: Tensor) -> Tensor:
+def decode_mel_in_windows(codec: Codec, latents: Tensor) -> Tensor:
     """[C, H, T] -> [2, 128, F]; a window gives up a quarter of a full one at each edge where it meets another."""
     frames = latents.shape[-1]
     starts = range(0, max(frames - WINDOW_HOP, 1), WINDOW_HOP)

@@ -3,8 +3,8 @@
 B prompts, S text tokens (at most 256, the longest of the batch), D width of a text state.
 """
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from common.errors import UserError
+from models.erg import weakened as weak
 
 MAX_TOKENS = 256
 WEAK_BLOCKS = (8, 9)
-WEAK_QUERY = 0.01
-"""Entropy rectifying guidance multiplies the queries of WEAK_BLOCKS by this in its unconditional pass."""
+"""Blocks whose queries entropy rectifying guidance weakens in its unconditional pass."""
 TIED = "encoder.embed_tokens.weight"
 """A second name of shared.weight, which the file leaves out."""
 
@@ -60,26 +60,17 @@ class TextEncoder(nn.Module):
 
         `weakened` flattens the attention of blocks 8 and 9; UserError where the network has no such blocks.
         """
-        if not weakened:
+        with weak(self._weak_queries()) if weakened else nullcontext():
             return self.network(input_ids=ids, attention_mask=mask).last_hidden_state
-        with self._weak_queries():
-            return self.states(ids, mask)
 
-    @contextmanager
-    def _weak_queries(self) -> Generator[None]:
+    def _weak_queries(self) -> list[nn.Module]:
         layers = self.network.config.num_layers
         if layers <= max(WEAK_BLOCKS):
             raise UserError(
                 f"erg: this text encoder has {layers} blocks; blocks {WEAK_BLOCKS[0]} and {WEAK_BLOCKS[1]} are those "
                 "to weaken. Set erg to false."
             )
-        queries = [self.network.get_submodule(f"encoder.block.{i}.layer.0.SelfAttention.q") for i in WEAK_BLOCKS]
-        hooks = [query.register_forward_hook(lambda module, inputs, output: output * WEAK_QUERY) for query in queries]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        return [self.network.get_submodule(f"encoder.block.{i}.layer.0.SelfAttention.q") for i in WEAK_BLOCKS]
 
 
 def build_network(config: Mapping[str, Any], path: Path) -> UMT5EncoderModel:
@@ -88,7 +79,7 @@ def build_network(config: Mapping[str, Any], path: Path) -> UMT5EncoderModel:
         with torch.device("meta"):
             return UMT5EncoderModel(UMT5Config(**config))
     except (StrictDataclassError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
 
 
 def stored_shapes(network: UMT5EncoderModel) -> dict[str, tuple[int, ...]]:

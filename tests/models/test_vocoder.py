@@ -1,0 +1,79 @@
+"""The vocoder against upstream's numbers; weight norm folded at load."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from models.checkpoint import network_config, shapes_of
+from models.sizes import TINY
+from models.vocoder import MEL_TABLES, Vocoder, VocoderConfig, fold, stored_shapes
+
+
+@pytest.fixture
+def vocoder(golden) -> Vocoder:
+    known = golden("vocoder")
+    network = Vocoder(network_config(VocoderConfig, known.notes["config"], "golden"))
+    network.load_state_dict(fold(known.weights))
+    return network.eval().requires_grad_(False)
+
+
+def test_wave_is_upstreams(golden, vocoder):
+    known = golden("vocoder")
+    torch.testing.assert_close(vocoder(known.inputs["mel"]), known.expected["wav"], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["backbone", "head_conv_pre"])
+def test_inner_results_are_upstreams(golden, vocoder, name):
+    known = golden("vocoder")
+    inner = vocoder.backbone(known.inputs["mel"])
+    found = inner if name == "backbone" else vocoder.head.conv_pre(inner)
+    expected = known.expected[name]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * max(1.0, float(expected.abs().max())))
+
+
+def test_folded_weights_are_upstreams(golden):
+    known = golden("vocoder")
+    folded = fold(known.weights)
+    for name, key in (("head.conv_pre.weight", "conv_pre"), ("head.ups.0.weight", "ups_0")):
+        torch.testing.assert_close(folded[name], known.expected[f"effective_weight_{key}"], rtol=0, atol=1e-6)
+
+
+def test_stored_names_and_shapes_are_the_files(golden, vocoder):
+    assert stored_shapes(vocoder) == {name: tuple(weight.shape) for name, weight in golden("vocoder").weights.items()}
+
+
+def test_folding_gives_the_networks_own_weights(golden, vocoder):
+    folded = fold(golden("vocoder").weights)
+    assert {name: tuple(weight.shape) for name, weight in folded.items()} == shapes_of(vocoder)
+    assert not MEL_TABLES.keys() & folded.keys()
+
+
+def test_folded_weight_has_the_norm_that_g_says():
+    stored = {
+        "head.ups.0.weight_v": torch.randn(4, 2, 8, generator=torch.Generator().manual_seed(1)),
+        "head.ups.0.weight_g": torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None, None],
+    }
+    torch.testing.assert_close(fold(stored)["head.ups.0.weight"].norm(dim=(1, 2)), torch.tensor([1.0, 2.0, 3.0, 4.0]))
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_every_mel_frame_becomes_512_samples_within_full_scale(vocoder, frames):
+    wave: Tensor = vocoder(torch.full((2, 128, frames), -5.0))
+    assert wave.shape == (2, 1, 512 * frames)
+    assert wave.abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"upsample_rates": [4, 4, 2, 2, 2]}, "v.json: upsample_rates multiply to 128; it must be 512"),
+        ({"num_mels": 8}, "v.json: the last of dims is 48 and num_mels 8; they must be equal"),
+        ({"use_template": True}, "v.json: use_template: Input should be False, got True"),
+        ({"hop_length": 256}, "v.json: hop_length: Input should be 512, got 256"),
+    ],
+)
+def test_a_vocoder_of_another_kind_is_refused(change, message):
+    with pytest.raises(UserError) as error:
+        network_config(VocoderConfig, TINY.vocoder | change, "v.json")
+    assert str(error.value) == message
