@@ -1,0 +1,128 @@
+"""Shards of made-up latents, written by the real writer, and configs small enough for seconds on a CPU."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.latents import FRAME_SAMPLES, FRAMES_PER_SECOND
+from shards.fingerprint import Fingerprint
+from shards.schema import PartLevels, Sample, SegmentMeta, Target, sample_key
+from shards.writer import ShardWriter
+from train.config import TrainingConfig
+
+TEXT_WIDTH = 768  # of the tiny base
+
+
+def made_sample(song: str, segment: int, frames: int, targets: Sequence[Target] = ("inst", "mix")) -> Sample:
+    """A segment of random latents whose mix is vocal + inst, with two tag orders of different length."""
+    random = np.random.default_rng(_number(song, segment))
+    vocal, inst = random.standard_normal((2, 8, 16, frames))
+    text_mask = np.array([[True] * 5, [True] * 3 + [False] * 2])
+    meta = SegmentMeta(
+        key=sample_key(song, segment),
+        song=song,
+        name=song,
+        segment=segment,
+        prompt="piano, drums",
+        tag_orders=("piano, drums", "drums, piano"),
+        lyrics="[instrumental]",
+        start_seconds=0.0,
+        samples=frames * FRAME_SAMPLES,
+        seconds=frames / FRAMES_PER_SECOND,
+        frames=frames,
+        lufs=PartLevels(vocal=-20.0),
+        gain_db=0.0,
+        peak_limited=False,
+        separator=None,
+        derived=None,
+        residual_db=None,
+        bleed_db=None,
+        sources=(),
+    )
+    return Sample(
+        meta=meta,
+        vocal=vocal.astype(np.float16),
+        inst=inst.astype(np.float16) if "inst" in targets else None,
+        mix=(vocal + inst).astype(np.float16) if "mix" in targets else None,
+        activity=random.choice([0.0, 0.5, 1.0], frames).astype(np.float16),
+        text=(random.standard_normal((2, 5, TEXT_WIDTH)) * text_mask[:, :, None]).astype(np.float16),
+        text_mask=text_mask,
+        lyrics=np.array([261, 259, 6688, 2], dtype=np.int32),
+    )
+
+
+def _number(song: str, segment: int) -> int:
+    return int.from_bytes(f"{song}/{segment}".encode(), "big") % 2**32
+
+
+@pytest.fixture
+def make_sample() -> Callable[..., Sample]:
+    """make_sample("song", 0, 24) is a segment of 24 frames."""
+    return made_sample
+
+
+@pytest.fixture
+def make_shards(tmp_path: Path) -> Callable[..., Path]:
+    """make_shards({"song": [frames of each segment]}) writes tmp_path/shards and returns it."""
+
+    def make(
+        songs: dict[str, list[int]],
+        *,
+        targets: Sequence[Target] = ("inst", "mix"),
+        shard_samples: int = 4,
+        folder: str = "shards",
+    ) -> Path:
+        fingerprint = Fingerprint(settings={}, networks={}, steps={})
+        out = tmp_path / folder
+        silence = np.full((8, 16), 0.25)
+        with ShardWriter(
+            out, fingerprint=fingerprint, targets=targets, shard_samples=shard_samples, silence=silence
+        ) as writer:
+            for song, lengths in songs.items():
+                writer.add([made_sample(song, number, frames, targets) for number, frames in enumerate(lengths)])
+        return out
+
+    return make
+
+
+@pytest.fixture
+def song_shards(make_shards: Callable[..., Path]) -> Path:
+    """Eleven segments of nine songs, of three lengths, in four shards."""
+    return make_shards({f"song{number}": [24, 17] if number < 2 else [24 + 5 * (number % 2)] for number in range(9)})
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path) -> Callable[..., TrainingConfig]:
+    """tiny_config(shards, "controlnet", max_steps=3): everything small, a path for runs in tmp_path."""
+
+    def make(
+        shards: Path, mode: str = "image2image", *, accompaniment: dict | None = None, **settings
+    ) -> TrainingConfig:
+        conditioning = {
+            "mode": mode,
+            "control_encoder_depth": 2,
+            "control_encoder_dim": 128,
+            "injection_layers": (0, 3),
+            **(accompaniment or {}),
+        }
+        values: dict[str, Any] = {
+            "lora": {"r": 4, "lora_alpha": 4, "lora_dropout": 0.1},
+            "accompaniment": conditioning,
+            "dataset_path": str(shards),
+            "crop_seconds": 2.0,
+            "learning_rate": 1e-3,
+            "max_steps": 6,
+            "warmup_steps": 0,
+            "batch_size": 2,
+            "accumulate_grad_batches": 2,
+            "gradient_checkpointing": False,
+            "logger_dir": str(tmp_path / "runs"),
+            "exp_name": mode,
+            **settings,
+        }
+        return TrainingConfig(**values)
+
+    return make

@@ -1,0 +1,148 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.command import run
+from common.config import load_config
+from train.cli import app
+from train.clips import ClipMaker
+from train.config import TrainingConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def command(capsys, monkeypatch, tmp_path):
+    """command("run", "--config", ...) in tmp_path: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            run(app, arguments)
+        printed = capsys.readouterr()
+        return stopped.value.code, printed.out, printed.err
+
+    return call
+
+
+def python(*arguments):
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8"
+    )
+
+
+def examples():
+    shown = python("-m", "train", "run", "--help")
+    return [line.split("$ train ")[1] for line in shown.stdout.splitlines() if "$ train " in line]
+
+
+@pytest.mark.parametrize("line", examples())
+def test_the_examples_of_the_help_run(command, song_shards, line):
+    code, out, err = command(*line.split(), "--set", "max_steps=2", "--set", "val_fraction=0")
+    assert code == 0, err
+    summary, _, adapter = out.strip().partition(": ")
+    assert summary.startswith("step 2 after ")
+    assert Path(adapter, "adapter.json").is_file()
+
+
+def test_help_needs_no_torch():
+    shown = python("-X", "importtime", "-m", "train", "run", "--help")
+    assert shown.stdout.startswith("Usage: ")
+    imported = {line.rpartition("|")[2].strip() for line in shown.stderr.splitlines()}
+    assert "train.config" in imported
+    assert not {"torch", "numpy", "lightning", "diffusers", "peft", "models"} & imported
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config", "tiny_image2image", "--set", "lora.rr=4"],
+            "tiny_image2image: unknown key lora.rr; did you mean r?",
+        ),
+        (["--config", "nowhere.json"], "nowhere.json: no such config file. Give a path, or one of the shipped names: "),
+        (["--shards", "nothing"], "nothing: no manifest.json here. Make shards with: prep build-shards raw/ nothing"),
+        (
+            ["--resume"],
+            "exps/logs/accompaniment_lora: no last.ckpt in any version of this experiment. Start it without --resume.",
+        ),
+        (["--resume", "--resume-from", "x"], "--resume and --resume-from both say where to go on. Leave one out."),
+        (
+            ["--resume-from", "x"],
+            "x: no last.ckpt there. Give one, or the version folder that holds checkpoints/last.ckpt.",
+        ),
+        (
+            ["--checkpoint-dir", "./tiny"],
+            "./tiny: no such folder. Give a checkpoint folder, a Hugging Face id (owner/name), or tiny.",
+        ),
+        (["--precision", "16"], "Invalid value for '--precision': Value error, '16' is not one of '32', 'bf16'."),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(command, arguments, message):
+    code, out, err = command("run", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+
+
+def test_layers_past_the_bases_last_block_are_refused(command, song_shards):
+    code, _, err = command(
+        "run", "--config", "controlnet_base", "--shards", "shards", "--set", "accompaniment.control_encoder_dim=128"
+    )
+    assert code == 2
+    assert err.splitlines()[-1] == ("error: injection_layers: this base has 6 blocks, 0 to 5; 6 is none of them.")
+
+
+def test_print_config_shows_what_would_run(command):
+    code, out, _ = command(
+        "run",
+        "--config",
+        "tiny_controlnet",
+        "--shards",
+        "my shards",
+        "--precision",
+        "bf16",
+        "--set",
+        "lora.r=3",
+        "--print-config",
+    )
+    assert code == 0
+    Path("printed.json").write_text(out)
+    printed = load_config(TrainingConfig, "./printed.json")
+    assert (printed.dataset_path, printed.base_dtype, printed.lora.r) == ("my shards", "bfloat16", 3)
+    assert printed.accompaniment.mode == "controlnet"
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_saves_first_and_says_so_by_its_code(command, song_shards, monkeypatch, number, expected):
+    plain = ClipMaker.batch
+
+    def interrupting(maker, samples, **given):
+        os.kill(os.getpid(), number)
+        return plain(maker, samples, **given)
+
+    monkeypatch.setattr(ClipMaker, "batch", interrupting)
+    code, out, err = command("run", "--config", "tiny_image2image", "--shards", "shards", "--set", "val_fraction=0")
+    assert code == expected
+    assert out.startswith("step 1 after ")
+    assert f"{number.name}: saving after this step (again: stop at once)" in err
+    monkeypatch.setattr(ClipMaker, "batch", plain)
+    code, out, _ = command(
+        "run",
+        "--config",
+        "tiny_image2image",
+        "--shards",
+        "shards",
+        "--set",
+        "val_fraction=0",
+        "--set",
+        "max_steps=2",
+        "--resume",
+    )
+    assert code == 0
+    assert out.startswith("step 2 after ")
+    assert "version_0" in out

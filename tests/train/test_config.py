@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import pytest
+
+from common.config import CONFIGS, load_config, read_json
+from common.errors import UserError
+from train.config import TARGET_MODULES, AccompanimentConfig, LoRAConfig, OptunaConfig, TrainingConfig
+
+PLAN = Path(__file__).parent / "plan"
+
+
+@pytest.mark.parametrize("name", ["image2image_base", "controlnet_base"])
+def test_the_plans_files_load_unchanged_and_ours_say_the_same(name):
+    theirs = load_config(TrainingConfig, PLAN / f"{name}.json")
+    assert load_config(TrainingConfig, name) == theirs
+    assert theirs.accumulate_grad_batches == 4
+    assert theirs.exp_name == f"accompaniment_{name.removesuffix('_base')}"
+
+
+def test_the_plans_search_loads_unchanged():
+    search = load_config(OptunaConfig, PLAN / "optuna_search.json")
+    assert search.search_space["lora_rank"].model_dump() == {"type": "int", "low": 64, "high": 512, "step": 64}
+    assert set(search.search_space) == {
+        "reference_strength",
+        "lora_rank",
+        "learning_rate",
+        "controlnet_scale",
+        "control_encoder_depth",
+    }
+
+
+def test_defaults_are_the_plans():
+    config = TrainingConfig()
+    assert config.lora == LoRAConfig(
+        r=256, lora_alpha=32, target_modules=("to_q", "to_k", "to_v", "to_out.0"), use_rslora=True, lora_dropout=0.0
+    )
+    wanted = config.accompaniment
+    assert (wanted.mode, wanted.output_type, wanted.reference_strength) == ("image2image", "accompaniment", 0.5)
+    assert (wanted.control_encoder_depth, wanted.control_encoder_dim, wanted.controlnet_scale) == (6, 1536, 1.0)
+    assert wanted.injection_layers == (0, 4, 8, 12)
+    assert (config.learning_rate, config.max_steps, config.warmup_steps) == (1e-4, 200_000, 100)
+    assert (config.weight_decay, config.batch_size, config.accumulate_grad_batches) == (0.01, 1, 1)
+    assert (config.ssl_coeff, config.ssl_depths, config.checkpoint_every_n_steps) == (1.0, (8, 8), 2000)
+    assert (config.exp_name, config.logger_dir, config.shift) == ("accompaniment_lora", "./exps/logs/", 3.0)
+    assert (config.dataset_path, config.max_duration) == ("./data/accompaniment_dataset", 240.0)
+
+
+def test_strengths_follow_the_reference_strength():
+    assert AccompanimentConfig().strengths == (0.3, 1.0)
+    assert AccompanimentConfig(reference_strength=0.1).strengths == (0.1, 1.0)
+    assert AccompanimentConfig(strength_range=(0.2, 0.6)).strengths == (0.2, 0.6)
+    assert AccompanimentConfig().vocal_dropout == 0.15
+    assert AccompanimentConfig(mode="controlnet").vocal_dropout == 0.1
+
+
+def test_a_crop_is_counted_in_latent_frames():
+    assert TrainingConfig().crop_frames == 2584
+    assert TrainingConfig(crop_seconds=30).crop_frames == 323
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("lora.r=0", "lora.r: Input should be greater than or equal to 1, got 0"),
+        ("lora.r=1025", "lora.r: Input should be less than or equal to 1024, got 1025"),
+        ("lora.r=8.5", "lora.r: Input should be a valid integer, got 8.5"),
+        (
+            'lora.target_modules=["to_q", "ff"]',
+            f"lora.target_modules: ff cannot carry an adapter; choose from {', '.join(TARGET_MODULES)}, "
+            "got ['to_q', 'ff']",
+        ),
+        ("lora.blocks=[7, 0]", "lora.blocks: give the first and the last block, such as [0, 7], got [7, 0]"),
+        (
+            "lora.rank=8",
+            "unknown key lora.rank; known: r, lora_alpha, target_modules, use_rslora, lora_dropout, use_dora, blocks.",
+        ),
+        ("learning_rat=1", "unknown key learning_rat; did you mean learning_rate?"),
+        ("accompaniment.a_max=1", "accompaniment.a_max: Input should be less than or equal to 0.95, got 1"),
+        (
+            "accompaniment.control_encoder_dim=200",
+            "accompaniment.control_encoder_dim: Input should be a multiple of 128, got 200",
+        ),
+        (
+            "accompaniment.strength_range=[0.6, 1]",
+            "accompaniment: reference_strength 0.5 is outside strength_range [0.6, 1]; widen strength_range, or "
+            "leave it out",
+        ),
+        (
+            "accompaniment.strength_range=[1, 0.5]",
+            "accompaniment: strength_range [1, 0.5] is upside down; write the lower strength first",
+        ),
+        (
+            'accompaniment={"a_max": 0, "source_projection": false}',
+            "accompaniment: a_max 0 without source_projection leaves the vocal no way in; set one of them",
+        ),
+        (
+            "accompaniment.injection_layers=[0, 0]",
+            "accompaniment.injection_layers: name at least one block, each once, got [0, 0]",
+        ),
+        (
+            "crop_seconds=300",
+            "crop_seconds 300 is longer than max_duration 240; shorten the first or lengthen the second",
+        ),
+    ],
+)
+def test_mistakes_name_the_key_and_the_way_out(setting, message):
+    with pytest.raises(UserError) as caught:
+        load_config(TrainingConfig, None, [setting])
+    assert str(caught.value) == f"defaults: {message}"
+
+
+def test_shipped_files_hold_only_what_differs():
+    defaults = TrainingConfig().model_dump(mode="json")
+
+    def repeated(values, of):
+        return [
+            name
+            for name, value in values.items()
+            if (repeated(value, of[name]) if isinstance(value, dict) else value == of[name])
+        ]
+
+    for name in ("image2image_base", "controlnet_base", "tiny_image2image", "tiny_controlnet"):
+        assert repeated(read_json(CONFIGS / f"{name}.json"), defaults) == []

@@ -1,0 +1,137 @@
+"""What happens beside the steps of a run: validation, checkpoints, a clean stop on a signal, progress."""
+
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from common.progress import Progress, progress, say
+from train.checkpoint import save_last
+from train.module import AccompanimentModule
+from train.validation import Validation
+
+Save = Callable[[AccompanimentModule, Path, Mapping[str, float]], None]
+"""Writes an adapter folder: module, folder, latest validation figures."""
+HEADLINES = ("val/loss", "val/x0_gain", "val/conditioning_gain")
+announce = rank_zero_only(say)
+
+
+class Interruption(Callback):
+    """The first SIGINT or SIGTERM lets the run finish its step, save and stop; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over after Lightning has installed its own handlers, which would stop amid an accumulation."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._give_back()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._give_back()
+
+    def _note(self, number: int, frame: object) -> None:
+        self.received = signal.Signals(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        say(f"{self.received.name}: saving after this step (again: stop at once)")
+
+    def _give_back(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+
+class Milestones(Callback):
+    """After the optimiser steps where they are due: validation, then adapter folder and last.ckpt."""
+
+    def __init__(self, folder: Path, save: Save, validation: Validation | None, interruption: Interruption) -> None:
+        self.folder, self.adapter = folder, folder
+        self.figures: dict[str, float] = {}
+        self._save, self._validation, self._interruption = save, validation, interruption
+        self._best, self._without_gain = float("-inf"), 0
+        self._step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, AccompanimentModule)
+        if trainer.global_step == self._step:  # gradients are still being accumulated
+            return
+        self._step = trainer.global_step
+        config = pl_module.config
+        finished = self._step == config.max_steps
+        if self._validation and (finished or self._step % config.val_every_n_steps == 0):
+            self._validate(trainer, pl_module, self._validation)
+        stop = trainer.should_stop or self._interruption.received is not None
+        if finished or stop or self._step % config.checkpoint_every_n_steps == 0:
+            self._checkpoint(trainer, pl_module)
+        trainer.should_stop = stop
+
+    def _validate(self, trainer: Trainer, module: AccompanimentModule, validation: Validation) -> None:
+        with module.as_used():
+            self.figures = validation(module).named()
+        for logger in trainer.loggers:
+            logger.log_metrics(self.figures, step=self._step)
+        announce(f"step {self._step}: " + ", ".join(f"{name} {self.figures[name]:.4f}" for name in HEADLINES))
+        gained = self.figures["val/x0_gain"] > self._best
+        self._best = max(self._best, self.figures["val/x0_gain"])
+        self._without_gain = 0 if gained else self._without_gain + 1
+        patience = module.config.early_stop_patience
+        if patience and self._without_gain >= patience:
+            announce(f"step {self._step}: {patience} validations without a better val/x0_gain; stopping early")
+            trainer.should_stop = True
+
+    def _checkpoint(self, trainer: Trainer, module: AccompanimentModule) -> None:
+        self.adapter = self.folder / f"epoch={module.data_epoch}-step={self._step}_lora"
+        if trainer.is_global_zero:
+            with module.as_used():
+                self._save(module, self.adapter, self.figures)
+        save_last(trainer, self.folder)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"figures": self.figures, "best": self._best, "without_gain": self._without_gain}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.figures = state_dict["figures"]
+        self._best, self._without_gain = state_dict["best"], state_dict["without_gain"]
+
+
+class ShownProgress(Callback):
+    """Steps done, with the loss beside them."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._shown: Progress | None = None
+        self._step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
+        if trainer.is_global_zero:
+            self._shown = self._stack.enter_context(progress(trainer.max_steps - self._step, "train", "steps"))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._shown and trainer.global_step > self._step:
+            self._step = trainer.global_step
+            self._shown.update(note=f"loss {outputs['loss'].item():.4f}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stack.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stack.close()

@@ -1,0 +1,91 @@
+"""last.ckpt: what is trained, optimiser, schedule, random state and place in the data; nothing of the frozen base."""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from common.errors import UserError
+from common.files import whole_file
+from train.config import TrainingConfig
+
+CHECKPOINTS = "checkpoints"
+LAST = "last.ckpt"
+MAY_CHANGE = frozenset(
+    {
+        "max_steps",
+        "checkpoint_every_n_steps",
+        "val_every_n_steps",
+        "early_stop_patience",
+        "gradient_checkpointing",
+        "exp_name",
+        "logger_dir",
+        "dataset_path",
+    }
+)
+"""Settings that a resumed run may have otherwise: they do not touch what has been learned so far."""
+
+
+def save_last(trainer: Trainer, folder: Path) -> None:
+    """Replace folder/last.ckpt by the state of the run. Raises UserError where the disk refuses."""
+    if trainer.is_global_zero:
+        with whole_file(folder / LAST) as partial:
+            trainer.save_checkpoint(partial, weights_only=False)
+    else:  # takes part in the gathering; only rank 0 writes
+        trainer.save_checkpoint(folder / LAST, weights_only=False)
+
+
+def find_last(config: TrainingConfig) -> Path:
+    """The last.ckpt of the newest version of an experiment that has one."""
+    experiment = Path(config.logger_dir) / config.exp_name
+    found = [path for path in experiment.glob(f"version_*/{CHECKPOINTS}/{LAST}") if _version(path) is not None]
+    if not found:
+        raise UserError(f"{experiment}: no {LAST} in any version of this experiment. Start it without --resume.")
+    return max(found, key=lambda path: _version(path) or 0)
+
+
+def locate(path: Path) -> Path:
+    """The last.ckpt meant by a file, a version folder or its checkpoints folder."""
+    for candidate in (path, path / LAST, path / CHECKPOINTS / LAST):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{path}: no {LAST} there. Give one, or the version folder that holds {CHECKPOINTS}/{LAST}.")
+
+
+def check_resumable(path: Path, config: TrainingConfig, base_fingerprint: str) -> None:
+    """Raise UserError if a checkpoint is damaged, finished, or of another run than this one would be."""
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        step, was, base = checkpoint["global_step"], checkpoint["config"], checkpoint["base"]
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path}: cannot be read ({reason}). Resume from another, or start anew.") from None
+    if base != base_fingerprint:
+        raise UserError(
+            f"{path}: trained on the base {base[:8]}, this one is {base_fingerprint[:8]}. "
+            "Give the --checkpoint-dir of the first run."
+        )
+    for name, value in _leaves(config.model_dump(mode="json")).items():
+        before = _leaves(was).get(name)
+        if name.partition(".")[0] not in MAY_CHANGE and before != value:
+            raise UserError(
+                f"{path}: trained with {name} {before}, now it is {value}. Resume with the first, or start anew."
+            )
+    if step >= config.max_steps:
+        raise UserError(f"{path}: stands at step {step} of max_steps {config.max_steps}. Raise max_steps to go on.")
+
+
+def _version(path: Path) -> int | None:
+    """Number of the version folder that a last.ckpt lies in."""
+    matched = re.fullmatch(r"version_(\d+)", path.parents[1].name)
+    return int(matched[1]) if matched else None
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for name, value in values.items():
+        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found

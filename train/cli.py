@@ -1,0 +1,84 @@
+"""The train command: shards in, an adapter out."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from common.command import command_app, example, run
+from common.config import load_config
+from common.errors import UserError
+from train.config import TrainingConfig
+
+app = command_app("Train adapters that make the band for a vocal.")
+
+
+@app.callback()
+def train() -> None: ...
+
+
+@app.command(
+    "run",
+    epilog=example(
+        "train run --config tiny_image2image --shards shards/",
+        "train run --config tiny_controlnet --shards shards/ --set lora.r=4 --set max_steps=4",
+    ),
+)
+def train_run(
+    config: Annotated[
+        str | None, typer.Option(help="JSON file, or the name of a shipped one [the defaults].", metavar="FILE")
+    ] = None,
+    shards: Annotated[
+        Path | None, typer.Option(help="Folder of shards [the config's dataset_path].", metavar="DIR")
+    ] = None,
+    checkpoint_dir: Annotated[
+        str, typer.Option(help="Base model: a folder, a Hugging Face id, or tiny.", metavar="DIR")
+    ] = "tiny",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one setting; may be repeated.", metavar="NAME=VALUE")
+    ] = None,
+    devices: Annotated[int, typer.Option(help="How many GPUs (or, without any, processes).", min=1)] = 1,
+    precision: Annotated[
+        Literal["32", "bf16"] | None, typer.Option(help="Number format of the frozen base [base_dtype, else 32].")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the experiment's newest run.")] = False,
+    resume_from: Annotated[
+        Path | None, typer.Option(help="Go on from this last.ckpt or run folder.", metavar="PATH")
+    ] = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Show the resolved config and stop.")] = False,
+) -> None:
+    """Train on cached latents; adapters go to logger_dir/exp_name/version_N/checkpoints.
+
+    Prints the newest adapter's folder. Ctrl-C saves first; --resume goes on as if nothing had happened.
+    """
+    resolved = load_config(TrainingConfig, config, _overrides(settings or [], shards, precision))
+    if print_config:
+        typer.echo(resolved.model_dump_json(indent=2))
+        return
+    if resume and resume_from:
+        raise UserError("--resume and --resume-from both say where to go on. Leave one out.")
+
+    from train.checkpoint import find_last, locate
+    from train.fit import fit
+
+    last = find_last(resolved) if resume else locate(resume_from) if resume_from else None
+    outcome = fit(resolved, checkpoint_dir=checkpoint_dir, devices=devices, resume_from=last)
+    if outcome.rank == 0:
+        gain = outcome.figures.get("val/x0_gain")
+        gained = "" if gain is None else f", val/x0_gain {gain:.4f}"
+        typer.echo(f"step {outcome.step} after {outcome.seconds:.0f} s{gained}: {outcome.adapter}")
+    if outcome.interrupted_by is not None:
+        raise typer.Exit(128 + outcome.interrupted_by)
+
+
+def _overrides(settings: list[str], shards: Path | None, precision: str | None) -> list[str]:
+    """The flags that are settings, before those that were given as settings."""
+    flags = [f'dataset_path="{shards.as_posix()}"'] if shards else []
+    if precision:
+        flags.append("base_dtype=" + {"32": "float32", "bf16": "bfloat16"}[precision])
+    return flags + settings
+
+
+def main() -> None:
+    """Entry point of the train command."""
+    run(app)

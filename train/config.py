@@ -1,0 +1,274 @@
+"""What one training run is: the owner's plan (names, defaults, bounds), how the vocal enters, how we validate."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from common.config import Config
+from common.latents import FRAMES_PER_SECOND
+
+TARGET_MODULES = (
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "speaker_embedder",
+    "genre_embedder",
+    "lyric_proj",
+    "linear_q",
+    "linear_k",
+    "linear_v",
+    "timestep_embedder.linear_1",
+    "timestep_embedder.linear_2",
+)
+"""Linear layers of the transformer that may carry an adapter, by the end of their names."""
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+
+class LoRAConfig(Config):
+    """Low-rank adapters on the frozen transformer."""
+
+    r: Annotated[int, Field(ge=1, le=1024)] = 256
+    """Rank."""
+    lora_alpha: Positive = 32
+    """The update is scaled by lora_alpha / sqrt(r), or by lora_alpha / r without use_rslora."""
+    target_modules: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    """Layers that carry an adapter, by the end of their names."""
+    use_rslora: bool = True
+    """Rank-stabilised scale."""
+    lora_dropout: Probability = 0.0
+    """Dropout on an adapter's input."""
+    use_dora: bool = False
+    """Learn a magnitude per output beside the low-rank direction (DoRA)."""
+    blocks: tuple[int, int] | None = None
+    """First and last transformer block that carry adapters, both included; null is all. Other layers are not bound."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def _known_modules(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in TARGET_MODULES]
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} cannot carry an adapter; choose from {', '.join(TARGET_MODULES)}")
+        if not names:
+            raise ValueError(f"name at least one of {', '.join(TARGET_MODULES)}")
+        if len(set(names)) < len(names):
+            raise ValueError("a name is given twice")
+        return names
+
+    @field_validator("blocks")
+    @classmethod
+    def _ordered_blocks(cls, blocks: tuple[int, int] | None) -> tuple[int, int] | None:
+        if blocks is not None and not 0 <= blocks[0] <= blocks[1]:
+            raise ValueError("give the first and the last block, such as [0, 7]")
+        return blocks
+
+
+class AccompanimentConfig(Config):
+    """How the vocal conditions the model, and what the model makes of it (formulation sections 3 to 5)."""
+
+    mode: Literal["image2image", "controlnet"] = "image2image"
+    """image2image: the vocal enters through the noise and a projection; controlnet: through an encoder of its own."""
+    output_type: Literal["accompaniment", "mix"] = "accompaniment"
+    """Target: the band alone, or vocal and band together."""
+    reference_strength: Probability = 0.5
+    """Strength r that validation uses and inference uses by default; 0 ignores the vocal."""
+    strength_range: tuple[Probability, Probability] | None = None
+    """Strengths drawn in training, uniform; null is [min(0.3, reference_strength), 1.0]."""
+
+    objective: Literal["bridge_vp", "bridge_lerp", "offset", "naive"] = "bridge_vp"
+    """image2image: where the path from noise to band starts (formulation sections 3 and 4)."""
+    source_projection: bool = True
+    """image2image: the network also sees the vocal through a projection that starts at zero."""
+    a_max: Annotated[float, Field(ge=0.0, le=0.95)] = 0.3
+    """image2image, bridge_vp: share of the vocal in the starting noise at strength 1; 0 leaves the projection only."""
+    offset_weight: Literal["1-s", "s", "1"] = "1-s"
+    """image2image, offset: how strongly the vocal is added to the network's input, as a function of the noise level."""
+    strength_dropout: Probability = 0.15
+    """image2image: chance that a sample is trained without its vocal."""
+    latent_noise: Probability = 0.1
+    """Standard deviation of the noise added to the vocal that the network sees, against separation bleed."""
+    activity_gate: bool = True
+    """image2image: frames where nobody sings start from pure noise."""
+
+    control_encoder_depth: Annotated[int, Field(ge=2, le=12)] = 6
+    """controlnet: blocks of the control encoder."""
+    control_encoder_dim: Annotated[int, Field(ge=128, le=2560, multiple_of=128)] = 1536
+    """controlnet: its width; one attention head for each 128."""
+    controlnet_scale: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
+    """controlnet: factor on what it adds to the transformer's hidden states."""
+    injection_layers: tuple[NotNegative, ...] = (0, 4, 8, 12)
+    """controlnet: transformer blocks whose input it is added to."""
+    control_injection: Literal["zero", "cross_norm"] = "zero"
+    """controlnet: a zero-initialised layer for each block, or gated cross normalisation."""
+    control_dropout: Probability = 0.1
+    """controlnet: chance that a sample is trained without its vocal."""
+
+    @property
+    def strengths(self) -> tuple[float, float]:
+        """Lowest and highest strength drawn in training."""
+        return self.strength_range or (min(0.3, self.reference_strength), 1.0)
+
+    @property
+    def vocal_dropout(self) -> float:
+        """Chance that a sample is trained without its vocal, in either mode."""
+        return self.strength_dropout if self.mode == "image2image" else self.control_dropout
+
+    @field_validator("injection_layers")
+    @classmethod
+    def _distinct_layers(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if not layers or len(set(layers)) < len(layers):
+            raise ValueError("name at least one block, each once")
+        return layers
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        low, high = self.strengths
+        if low > high:
+            raise ValueError(f"strength_range [{low:g}, {high:g}] is upside down; write the lower strength first")
+        if self.reference_strength and not low <= self.reference_strength <= high:
+            raise ValueError(
+                f"reference_strength {self.reference_strength:g} is outside strength_range [{low:g}, {high:g}]; "
+                "widen strength_range, or leave it out"
+            )
+        bridge = self.objective in {"bridge_vp", "bridge_lerp"}
+        if self.mode == "image2image" and bridge and not self.source_projection and self.a_max == 0:
+            raise ValueError("a_max 0 without source_projection leaves the vocal no way in; set one of them")
+        return self
+
+
+class TrainingConfig(Config):
+    """One run of `train run`."""
+
+    lora: LoRAConfig = LoRAConfig()
+    accompaniment: AccompanimentConfig = AccompanimentConfig()
+
+    dataset_path: str = "./data/accompaniment_dataset"
+    """Folder of shards that `prep build-shards` wrote; `--shards` overrides it."""
+    max_duration: Annotated[float, Field(gt=0.0)] = 240.0
+    """Longest clip, in seconds."""
+    crop_seconds: Annotated[float, Field(gt=0.0)] | None = None
+    """Clips are cut at random to this length, in seconds; null is max_duration."""
+
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    """Highest learning rate, reached after the warm-up; it falls to 0 at max_steps."""
+    max_steps: Positive = 200_000
+    """Optimiser steps of the whole run."""
+    warmup_steps: NotNegative = 100
+    """Optimiser steps over which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
+    """Decoupled weight decay."""
+    optimizer: Literal["adamw"] = "adamw"
+    """AdamW with betas (0.8, 0.9)."""
+    batch_size: Positive = 1
+    """Clips in a batch on one device; all have one length."""
+    accumulate_grad_batches: Positive = 1
+    """Batches whose gradients make one optimiser step."""
+    gradient_clip_val: Annotated[float, Field(ge=0.0)] = 0.5
+    """Largest norm of the gradient; 0 does not clip."""
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Adapters hold a moving average of the weights with this decay; 0 is off."""
+    base_dtype: Literal["float32", "bfloat16"] | None = None
+    """Number format of the frozen transformer; null follows `--precision`. Adapters are always float32."""
+    gradient_checkpointing: bool = True
+    """Recompute each block in the backward pass: far less memory for about a third more time."""
+
+    text_dropout: Probability = 0.15
+    """Chance that a clip is trained without its prompt."""
+    lyric_dropout: Probability = 0.15
+    """Chance that a clip is trained without its lyrics."""
+    speaker_dropout: Probability = 0.5
+    """Chance that a clip is trained without its speaker (the checkpoint and our shards have none: zeros either way)."""
+    shift: Annotated[float, Field(gt=0.0)] = 3.0
+    """Shift of the noise levels drawn in training; inference uses the same."""
+
+    ssl_coeff: Annotated[float, Field(ge=0.0)] = 1.0
+    """Weight of the feature losses, where the shards carry features (`prep build-shards --ssl`)."""
+    ssl_depths: tuple[NotNegative, ...] = (8, 8)
+    """Blocks whose hidden states the two feature losses look at; used with features only."""
+    structure_coeff: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the plan's structure loss: how the target's energy follows the vocal's; 0 is off."""
+
+    seed: NotNegative = 0
+    """Everything random in the run follows from it."""
+    val_fraction: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
+    """Share of songs kept for validation, chosen by a hash of the song; 0 trains on all."""
+    val_every_n_steps: Positive = 2000
+    """Optimiser steps between two validations; one more follows the last step."""
+    early_stop_patience: NotNegative = 0
+    """Stop after this many validations in a row without a better val/x0_gain; 0 is off."""
+
+    checkpoint_every_n_steps: Positive = 2000
+    """Optimiser steps between two checkpoints; one more follows the last step."""
+    exp_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "accompaniment_lora"
+    """Name of the experiment: runs go to logger_dir/exp_name/version_N."""
+    logger_dir: str = "./exps/logs/"
+    """Folder of all experiments."""
+
+    @property
+    def crop_frames(self) -> int:
+        """Longest clip in latent frames."""
+        return max(1, round((self.crop_seconds or self.max_duration) * FRAMES_PER_SECOND))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.crop_seconds is not None and self.crop_seconds > self.max_duration:
+            raise ValueError(
+                f"crop_seconds {self.crop_seconds:g} is longer than max_duration {self.max_duration:g}; "
+                "shorten the first or lengthen the second"
+            )
+        return self
+
+
+class FloatRange(Config):
+    """A real number to search, evenly or by its logarithm."""
+
+    type: Literal["float", "loguniform"]
+    low: float
+    high: float
+
+
+class IntRange(Config):
+    """A whole number to search."""
+
+    type: Literal["int"]
+    low: int
+    high: int
+    step: Positive = 1
+
+
+class Choices(Config):
+    """One of a few values."""
+
+    type: Literal["categorical"]
+    choices: tuple[int | float | str, ...]
+
+
+Dimension = Annotated[FloatRange | IntRange | Choices, Field(discriminator="type")]
+
+
+def _plans_space() -> dict[str, Dimension]:
+    return {
+        "reference_strength": FloatRange(type="float", low=0.1, high=0.9),
+        "lora_rank": IntRange(type="int", low=64, high=512, step=64),
+        "learning_rate": FloatRange(type="loguniform", low=1e-5, high=1e-3),
+    }
+
+
+class OptunaConfig(Config):
+    """A search for better settings."""
+
+    n_trials: Positive = 50
+    """Runs to try."""
+    timeout: Positive | None = None
+    """Seconds after which no further run is started; null has no limit."""
+    pruner_type: Literal["median", "successive_halving", "hyperband"] = "median"
+    """What ends runs that promise little."""
+    pruner_n_startup_trials: NotNegative = 5
+    """Runs that are never ended early."""
+    pruner_n_warmup_steps: NotNegative = 100
+    """Optimiser steps before a run may be ended."""
+    search_space: dict[str, Dimension] = Field(default_factory=_plans_space)
+    """Settings to search, by name."""
