@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Data:
-    """The shards of a run, divided and, where they fit, in memory."""
+    """The shards of a run, divided."""
 
     manifest: Manifest
     split: Split
@@ -99,6 +99,8 @@ def fit(
         check_resumable(resume_from, config, fingerprint)
     data = open_data(config)
     module = make_module(config, base, fingerprint, data)
+    in_memory = data.samples.remember({segment.key for segment in data.split.training})  # once the base has its room
+    announce(_described(data.split, in_memory=in_memory))
     logger = _logger(config, resume_from)
     folder = Path(logger.log_dir)
     _write_config(config, folder)
@@ -119,6 +121,8 @@ def fit(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+        if torch.cuda.is_available():
+            torch.set_float32_matmul_precision("high")  # TF32, as upstream
         torch.manual_seed(config.seed)  # LoRA's dropout is the one thing that draws from the global generator
         started = time.monotonic()
         trainer.fit(module, datamodule=Batches(data), ckpt_path=resume_from, weights_only=True)
@@ -160,8 +164,6 @@ def open_data(config: TrainingConfig) -> Data:
     shards = sorted({segment.shard for segment in divided.validation})
     asked = samples.load(shards, {segment.key for segment in divided.validation})
     validation = Validation(asked, maker) if len(asked) >= FEWEST_VALIDATION_SONGS else None
-    in_memory = samples.remember({segment.key for segment in divided.training})
-    announce(_described(divided, in_memory=in_memory))
     return Data(manifest, divided, maker, samples, validation)
 
 
