@@ -119,20 +119,20 @@ class LoraCard(Config):
 
 
 class AdapterCard(Config):
-    """adapter.json."""
+    """adapter.json. What it leaves out is as in the plan: strength 0.5, weight 0.8, 60 steps, guidance 15."""
 
     format: Literal[1] = 1
     conditioning: Conditioning
     output_type: Literal["accompaniment", "mix"]
     """What it makes: the band alone, or vocal and band together."""
-    reference_strength: float
+    reference_strength: float = 0.5
     """Strength to use by default."""
     strength_range: tuple[float, float]
     """Strengths it was trained with."""
     lora: LoraCard
-    lora_weight: float = 1.0
+    lora_weight: float = 0.8
     """Recommended weight of the LoRA."""
-    sampler: SamplerSettings
+    sampler: SamplerSettings = SamplerSettings()
     """Recommended sampler settings; shift is the one it was trained with."""
     statistics: LatentStatistics
     """How vocals are normalised."""

@@ -241,6 +241,7 @@ def _card(
             target_modules=config.lora.target_modules,
             blocks=config.lora.blocks,
         ),
+        lora_weight=1.0,
         sampler=SamplerSettings(shift=config.shift),
         statistics=manifest.statistics,
         vocal_lufs=manifest.vocal_lufs,
