@@ -21,8 +21,6 @@ from train.plan import clip_frames, seeded
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Effective noise: noise over noise plus data in the state, whatever the vocal's share in x1."""
-MOST_SONGS = 32
-"""More songs would cost more time than they add certainty."""
 RESAMPLES = 1000
 """Bootstrap draws behind a 95 % interval."""
 
