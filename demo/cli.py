@@ -1,0 +1,28 @@
+"""The backline-demo command: the whole road on made-up songs, in minutes, on any computer."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.command import command_app, example, run
+
+app = command_app("Walk the whole road once.")
+
+
+@app.command(epilog=example("backline-demo my-demo/"))
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder for all that is made.", metavar="OUT")] = Path("backline-demo"),
+) -> None:
+    """Make up songs, encode them, train two small adapters, and let them accompany a voice they never heard.
+
+    Uses the tiny model inside Backline; needs no download and no GPU. Run again, it goes on where it stopped.
+    """
+    from demo.road import RoadConfig, told, walk
+
+    typer.echo(told(walk(out, RoadConfig())))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run(app)

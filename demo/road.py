@@ -1,0 +1,113 @@
+"""The road from songs to an accompaniment, each stage through the function that its command calls."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from common.config import Config, load_config
+from common.progress import say
+from infer.generate import Generated, generate
+from infer.request import Request
+from models.adapter import read_card
+from prep.build import build_shards
+from prep.config import PrepConfig
+from prep.demo_songs import HELD_OUT_SEED, make_songs
+from train.checkpoint import CHECKPOINTS, LAST, find_last
+from train.config import TrainingConfig
+from train.fit import fit, quiet_lightning
+
+Mode = Literal["image2image", "controlnet"]
+PUBLISHED = "ACE-Step/ACE-Step-v1-3.5B"
+MODES: tuple[Mode, ...] = ("image2image", "controlnet")
+
+
+class RoadConfig(Config):
+    """How far to walk."""
+
+    songs: Annotated[int, Field(ge=3)] = 8
+    """Songs to learn from; two of them are kept for validation."""
+    seconds: Annotated[float, Field(ge=2)] = 10.0
+    """Length of each song."""
+    train_steps: Annotated[int, Field(ge=1)] = 40
+    """Training steps in each mode."""
+    infer_steps: Annotated[int, Field(ge=1)] = 20
+    """Sampling steps of each accompaniment."""
+
+
+@dataclass(frozen=True)
+class Road:
+    """What lies along it."""
+
+    out: Path
+    adapters: Mapping[Mode, Path]
+    made: Mapping[Mode, Generated]
+
+
+def walk(out: Path, config: RoadConfig) -> Road:
+    """Make what is not there yet, and say where we are. A training that is interrupted saves first."""
+    say(f"1/4 songs: {config.songs} to learn from, one that is kept away from training")
+    make_songs(out / "songs", songs=config.songs, seconds=config.seconds, seed=0)
+    (mix,) = make_songs(out / "held-out", songs=1, seconds=config.seconds, seed=HELD_OUT_SEED)
+    say("2/4 shards: the songs as latents, all that training reads")
+    shards = out / "shards"
+    build_shards(out / "songs", shards, PrepConfig(), checkpoint="tiny", workers=1, devices=["cpu"], rebuild=False)
+    say("3/4 adapters: one mixes the vocal into the noise, one hears it through an encoder of its own")
+    quiet_lightning()
+    adapters = {mode: train(mode, shards, out / "training", steps=config.train_steps) for mode in MODES}
+    say("4/4 accompaniments: a band for the voice that was kept away")
+    vocal = mix.with_name(mix.name.replace("_mix", "_vocal"))
+    made = {
+        mode: generate(
+            Request(
+                adapter=adapters[mode],
+                vocal=vocal,
+                infer_steps=config.infer_steps,
+                output_dir=out / "accompaniments" / mode,
+                device="cpu",
+            )
+        )
+        for mode in MODES
+    }
+    return Road(out, adapters, made)
+
+
+def train(mode: Mode, shards: Path, runs: Path, *, steps: int) -> Path:
+    """The adapter of a mode after `steps`: the one that is there, else that of a new or a resumed run."""
+    settings = [f"dataset_path={json.dumps(str(shards))}", f"logger_dir={json.dumps(str(runs))}", f"max_steps={steps}"]
+    config = load_config(TrainingConfig, f"tiny_{mode}", settings)
+    checkpoints = sorted((runs / config.exp_name).glob(f"version_*/{CHECKPOINTS}"))
+    finished = [adapter for folder in checkpoints for adapter in folder.glob(f"epoch=*-step={steps}_lora")]
+    if finished:
+        say(f"{mode}: trained already ({finished[-1]})")
+        return finished[-1]
+    started = any((folder / LAST).is_file() for folder in checkpoints)
+    outcome = fit(config, checkpoint_dir="tiny", resume_from=find_last(config) if started else None)
+    if outcome.interrupted_by is not None:
+        raise KeyboardInterrupt
+    return outcome.adapter
+
+
+def told(road: Road) -> str:
+    """What was made, where it lies, and what comes next, for a person who reads it once."""
+    wavs = {mode: made.mixes[0].relative_to(road.out) for mode, made in road.made.items()}
+    gains = {mode: read_card(adapter).validation.get("val/x0_gain") for mode, adapter in road.adapters.items()}
+    better = ", ".join(f"{mode} {gain:.0%}" for mode, gain in gains.items() if gain is not None)
+    return f"""
+Made in {road.out}/
+  songs/ held-out/   made-up songs: voice, band, mix, tags, lyrics
+  shards/            the songs as latents
+  training/          two adapters (tensorboard --logdir {road.out / "training"})
+  {wavs["image2image"]}, {wavs["controlnet"]}
+                     a voice that nothing was trained on, with its bands; beside each the band alone
+
+Denoising error below that of the base without a vocal: {better}.
+These networks are tiny: they show that the road is whole, not how ACE-Step sounds.
+
+Next, with your own songs and the published model (7 GB, fetched the first time):
+  $ prep build-shards my-songs/ shards/ --checkpoint-dir {PUBLISHED}
+  $ train run --config image2image_base --shards shards/ --checkpoint-dir {PUBLISHED} --precision bf16
+  $ infer generate --vocal me.wav --prompt "piano, drums" --adapter ADAPTER --checkpoint-dir {PUBLISHED}"""

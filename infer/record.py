@@ -1,0 +1,80 @@
+"""KEY.json: everything that one generation used, written beside its results."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from common.config import Config
+from models.adapter import Conditioning
+from models.sampler import SamplerSettings
+
+
+class GenerationSettings(Config):
+    """The numbers of a generation, each from its flag, else from adapter.json, else from the plan."""
+
+    ref_strength: Annotated[float, Field(ge=0, le=1)]
+    """How much the vocal counts; 0 is text2music."""
+    lora_weight: Annotated[float, Field(ge=0, le=2)]
+    """Weight of the adapter's LoRA."""
+    sampler: SamplerSettings
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    """Seed of the first sample; the others count up from it."""
+    num_samples: Annotated[int, Field(ge=1, le=1000)]
+    """How many accompaniments."""
+
+
+class VocalRecord(Config):
+    """Where the vocal came from: a file, or segments in shards."""
+
+    seconds: float
+    file: str | None = None
+    sha256: str | None = None
+    """Of the file."""
+    lufs: float | None = None
+    """Loudness that the file was brought to before it was encoded: that of the training vocals."""
+    shards: str | None = None
+    segments: tuple[str, ...] = ()
+
+
+class AdapterRecord(Config):
+    """Which adapter."""
+
+    folder: str
+    sha256: str
+    """Of its LoRA file."""
+    step: int
+    """Training steps behind it."""
+    conditioning: Conditioning
+    shards_fingerprint: str
+
+
+class SampleRecord(Config):
+    """One result."""
+
+    seed: int
+    accompaniment: str | None
+    """File beside this one; null for an adapter that makes whole mixes."""
+    mix: str
+
+
+class Record(Config):
+    """KEY.json."""
+
+    key: str
+    vocal: VocalRecord
+    prompt: str
+    lyrics: str
+    settings: GenerationSettings
+    adapter: AdapterRecord
+    checkpoint_dir: str
+    base_fingerprint: str
+    """Hash of the transformer."""
+    device: str
+    dtype: str
+    """Number format of the transformer."""
+    rate_hz: int
+    samples: int
+    """Length of every result at rate_hz."""
+    results: tuple[SampleRecord, ...]
+    versions: dict[str, str]
+    """Of Backline and torch."""

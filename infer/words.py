@@ -1,0 +1,103 @@
+"""The words that go with a vocal: its prompt as text states and its lyrics as token ids, and their absence.
+
+S text tokens, D width of a text state, L lyric tokens, E condition tokens, I inner width.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from common.progress import say
+from models.checkpoint import open_text_encoder
+from models.conditioning import pack_conditions
+from models.lyric_tokens import INSTRUMENTAL, VOCABULARY_FILE, encode_lyrics, open_lyric_vocabulary
+from models.transformer import ACEStepTransformer2DModel, Conditions
+from shards.schema import Sample
+
+NO_PROMPT = "instrumental"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Comma-separated tags, and what the text encoder makes of them."""
+
+    tags: str
+    states: Tensor  # [S, D] float32
+
+
+@dataclass(frozen=True)
+class Lyrics:
+    """Lyrics as text and as token ids."""
+
+    text: str
+    ids: Tensor  # [L] int64
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the network is told besides the vocal."""
+
+    prompt: Prompt
+    lyrics: Lyrics
+
+
+@torch.no_grad()
+def embed_prompt(tags: str, *, base: Path, device: torch.device) -> Prompt:
+    """A prompt, spelt with ", " between its tags as shards spell it; the text encoder is open only for this call."""
+    spelt = ", ".join(tag for part in tags.split(",") if (tag := " ".join(part.split())))
+    encoder = open_text_encoder(base).to(device)
+    return Prompt(spelt, encoder.embed([spelt]).states[0].cpu())
+
+
+def cached_prompt(sample: Sample) -> Prompt:
+    """The prompt that a shard holds, its tags in the order in which they were written."""
+    return Prompt(sample.meta.prompt, torch.from_numpy(sample.text[0][sample.text_mask[0]]).float())
+
+
+def read_lyrics(path: Path | None, *, base: Path) -> Lyrics:
+    """The lyrics in a file, [instrumental] without one. Raises UserError for a file that is no UTF-8 text."""
+    text = (read_text(path) if path else "") or INSTRUMENTAL
+    tokens = encode_lyrics(text, open_lyric_vocabulary(base))
+    if tokens.dropped_words:
+        say(f"{path}: only its [tags] are used; words need {VOCABULARY_FILE} in the checkpoint folder.")
+    return Lyrics(text, torch.from_numpy(tokens.ids).long())
+
+
+def cached_lyrics(sample: Sample) -> Lyrics:
+    """The lyrics that a shard holds."""
+    return Lyrics(sample.meta.lyrics, torch.tensor(sample.lyrics, dtype=torch.int64))
+
+
+@torch.no_grad()
+def conditions(transformer: ACEStepTransformer2DModel, words: Words) -> Conditions:
+    """What the transformer makes of the words: states [1, E, I]."""
+    return _encode(transformer, words.prompt.states, words.lyrics.ids, lyrics_heard=True)
+
+
+@torch.no_grad()
+def null_conditions(transformer: ACEStepTransformer2DModel, words: Words) -> Conditions:
+    """The words left out, as training leaves them out: a text of zeros as long as theirs, no lyrics (reference 7)."""
+    text, ids = torch.zeros_like(words.prompt.states), torch.zeros_like(words.lyrics.ids)
+    return _encode(transformer, text, ids, lyrics_heard=False)
+
+
+def _encode(transformer: ACEStepTransformer2DModel, text: Tensor, ids: Tensor, *, lyrics_heard: bool) -> Conditions:
+    device = transformer.device
+    text, ids = text[None].to(device), ids[None].to(device)
+    text_mask = torch.ones(text.shape[:2], dtype=torch.bool, device=device)
+    speaker = text.new_zeros(1, transformer.speaker_embedder.in_features)
+    lyric_mask = torch.full(ids.shape, lyrics_heard, device=device)
+    return pack_conditions(transformer.encode(text, text_mask, speaker, ids, lyric_mask))
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text without the blanks around it. Raises UserError where there is none."""
+    try:
+        return path.read_text(encoding="utf-8-sig").strip()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text. Save it as UTF-8.") from None

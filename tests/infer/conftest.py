@@ -1,0 +1,152 @@
+"""A voice, shards that hold it, and adapters on the tiny base whose every weight says something."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from common.audio import write_audio
+from common.latents import FRAME_SAMPLES, FRAMES_PER_SECOND, LatentStatistics
+from models.adapter import AdapterCard, Conditioning, LoraCard, save_adapter
+from models.checkpoint import TINY, open_transformer, part_hash
+from models.lora import attach_lora
+from models.sampler import SamplerSettings
+from shards.fingerprint import Fingerprint
+from shards.schema import PartLevels, Sample, SegmentMeta, sample_key
+from shards.writer import ShardWriter
+
+VOCAL_LUFS = -20.0
+
+
+def voice(seconds: float, rate_hz: int) -> np.ndarray:
+    """A mono note [1, N] with vibrato that is sung for the first two thirds."""
+    time = np.arange(round(seconds * rate_hz)) / rate_hz
+    phase = 2 * np.pi * 220 * time + 0.5 * np.sin(2 * np.pi * 5.5 * time)
+    tone = np.sin(phase) + 0.5 * np.sin(2 * phase) + 0.25 * np.sin(3 * phase)
+    return (0.1 * tone * (time < seconds * 2 / 3)).astype(np.float32)[None]
+
+
+def song_sample(song: str, segment: int, frames: int, cut: int = 0) -> Sample:
+    """A segment of a made-up vocal; it ends `cut` samples before its last frame does."""
+    random = np.random.default_rng(list(sample_key(song, segment).encode()))
+    samples = frames * FRAME_SAMPLES - cut
+    meta = SegmentMeta(
+        key=sample_key(song, segment),
+        song=song,
+        name=song,
+        segment=segment,
+        prompt="piano, drums",
+        tag_orders=("piano, drums", "drums, piano"),
+        lyrics="[verse]",
+        sources=(),
+        start_seconds=0.0,
+        samples=samples,
+        seconds=frames / FRAMES_PER_SECOND,
+        frames=frames,
+        lufs=PartLevels(vocal=VOCAL_LUFS),
+        gain_db=0.0,
+        peak_limited=False,
+        separator=None,
+        derived=None,
+        residual_db=None,
+        bleed_db=None,
+    )
+    return Sample(
+        meta=meta,
+        vocal=random.standard_normal((8, 16, frames)).astype(np.float16),
+        activity=random.choice([0.0, 1.0], frames).astype(np.float16),
+        text=random.standard_normal((2, 5, 768)).astype(np.float16),
+        text_mask=np.array([[True] * 3 + [False] * 2, [True] * 5]),
+        lyrics=np.array([261, 259, 6683, 2], dtype=np.int32),
+    )
+
+
+@pytest.fixture
+def make_voice() -> Callable[..., np.ndarray]:
+    """make_voice(seconds, rate_hz) is a mono note [1, N]."""
+    return voice
+
+
+@pytest.fixture
+def vocal_file(tmp_path) -> Path:
+    """1.5 s of singing, mono, at 48 kHz."""
+    path = tmp_path / "ballad_vocal.wav"
+    write_audio(path, voice(1.5, 48_000), 48_000)
+    return path
+
+
+@pytest.fixture
+def shards(tmp_path) -> Path:
+    """Shards of two songs: "ballad" of two segments (12 and 7 frames), and "hymn" of 2700 frames, over 240 s."""
+    with ShardWriter(
+        tmp_path / "shards", fingerprint=Fingerprint(settings={}, networks={}, steps={}), targets=()
+    ) as writer:
+        writer.add([song_sample("ballad", 0, 12), song_sample("ballad", 1, 7, cut=100)])
+        writer.add([song_sample("hymn", 0, 2500), song_sample("hymn", 1, 200)])
+    return tmp_path / "shards"
+
+
+def build_adapter(folder: Path, conditioning: Conditioning, **changes: Any) -> Path:
+    """An adapter folder of the tiny base whose every weight says something; `changes` go to its card."""
+    transformer = open_transformer(TINY)
+    attach_lora(transformer, rank=2, alpha=2, target_modules=("to_q", "to_v"))
+    conditioner = conditioning.make_conditioner(transformer)
+    generator = torch.Generator().manual_seed(7)
+    trained = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+    for parameter in [*trained, *(conditioner.parameters() if conditioner else [])]:
+        parameter.data.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
+    save_adapter(folder, transformer, conditioner, make_card(conditioning, **changes))
+    return folder
+
+
+def make_card(conditioning: Conditioning, **changes: Any) -> AdapterCard:
+    lora = LoraCard(r=2, lora_alpha=2, use_rslora=True, use_dora=False, target_modules=("to_q", "to_v"), blocks=None)
+    values: dict[str, Any] = {
+        "conditioning": conditioning,
+        "output_type": "accompaniment",
+        "reference_strength": 0.6,
+        "strength_range": (0.3, 1.0),
+        "lora": lora,
+        "lora_weight": 0.9,
+        "sampler": SamplerSettings(steps=4, guidance_scale=7.0),
+        "statistics": LatentStatistics(silence=((0.1,) * 16,) * 8, mean=(0.0,) * 8, std=(1.2,) * 8),
+        "vocal_lufs": VOCAL_LUFS,
+        "base_fingerprint": part_hash(TINY, "ace_step_transformer"),
+        "shards_fingerprint": "b" * 64,
+        "epoch": 1,
+        "step": 20,
+    }
+    return AdapterCard(**values | changes)
+
+
+@pytest.fixture
+def make_adapter(tmp_path) -> Callable[..., Path]:
+    """make_adapter(conditioning, step=9) is an adapter folder of the tiny base; the rest changes the card."""
+
+    def make(conditioning: Conditioning | None = None, **changes: Any) -> Path:
+        return build_adapter(tmp_path / "made_adapter", conditioning or Conditioning(), **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def adapter(tmp_path_factory) -> Path:
+    """The default adapter: image2image, 4 steps, strength 0.6, weight 0.9, scale 7."""
+    return build_adapter(tmp_path_factory.mktemp("adapter") / "adapter", Conditioning())
+
+
+@pytest.fixture
+def decoder_only(tmp_path) -> Path:
+    """A copy of the tiny bundle that cannot encode: no text encoder, no separator, no encoder in the codec's file."""
+    folder = tmp_path / "decoder_only"
+    for part in ("ace_step_transformer", "music_dcae_f8c8", "music_vocoder"):
+        shutil.copytree(TINY / part, folder / part)
+    weights = folder / "music_dcae_f8c8" / "diffusion_pytorch_model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(weights).items() if not name.startswith("encoder.")}
+    save_file(kept, weights)
+    return folder

@@ -1,0 +1,108 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import UserError
+from infer.band import Decoder, draw, draw_one
+from infer.request import Place, Request, settle
+from infer.vocal import vocal_from_shards
+from infer.words import Words, cached_lyrics, cached_prompt, conditions, null_conditions
+from models.adapter import Conditioning, ControlShape, open_adapter, read_card
+from models.checkpoint import TINY, open_transformer, part_hash
+from models.sampler import SamplerSettings, sample
+from shards.reader import read_song
+
+PLACE = Place(TINY, torch.device("cpu"))
+CONTROL = Conditioning(
+    mode="controlnet",
+    a_max=0.0,
+    source_projection=False,
+    control=ControlShape(depth=2, dim=128, injection_layers=(0, 2)),
+)
+
+
+@pytest.fixture
+def heard(shards):
+    segments = read_song(shards, "ballad")
+    words = Words(cached_prompt(segments[0]), cached_lyrics(segments[0]))
+    return vocal_from_shards(shards, "ballad", segments), words
+
+
+def drawn(heard, folder, *seeds, **flags):
+    settings = settle(Request(adapter=folder, **flags), read_card(folder))
+    return draw(*heard, settings, seeds, adapter=folder, place=PLACE)
+
+
+@pytest.mark.parametrize("scheduler", ["euler", "heun", "pingpong"])
+@pytest.mark.parametrize("conditioning", [Conditioning(), CONTROL], ids=["image2image", "controlnet"])
+def test_without_weight_and_strength_it_is_text2music_bit_for_bit(heard, make_adapter, conditioning, scheduler):
+    sampler = SamplerSettings(steps=4, guidance_scale=7.0, scheduler=scheduler)
+    folder = make_adapter(conditioning, sampler=sampler)
+    (ours,) = drawn(heard, folder, 3, lora_weight=0, ref_strength=0)
+    vocal, words = heard
+    transformer = open_transformer(TINY)
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn((1, *vocal.latents.shape), generator=generator)
+    told, untold = conditions(transformer, words), null_conditions(transformer, words)
+    plain = sample(transformer, told, untold, noise, sampler, generators=[generator])
+    assert torch.equal(ours, plain[0])
+    assert not torch.equal(drawn(heard, folder, 3, lora_weight=0)[0], ours)
+    assert not torch.equal(drawn(heard, folder, 3, ref_strength=0)[0], ours)
+
+
+def test_a_sample_depends_on_its_seed_alone(heard, adapter):
+    both = drawn(heard, adapter, 5, 6)
+    (second,) = drawn(heard, adapter, 6)
+    assert torch.equal(both[1], second)
+    assert not torch.equal(both[0], second)
+
+
+@pytest.mark.parametrize("conditioning", [Conditioning(), CONTROL], ids=["image2image", "controlnet"])
+def test_the_vocal_changes_the_band(heard, make_adapter, conditioning):
+    folder = make_adapter(conditioning)
+    vocal, words = heard
+    reversed_vocal = type(vocal)(**vars(vocal) | {"latents": vocal.latents.flip(-1)})
+    (ours,) = drawn(heard, folder, 1)
+    (other,) = drawn((reversed_vocal, words), folder, 1)
+    assert ours.shape == vocal.latents.shape
+    assert (ours - other).abs().max() > 1e-3
+
+
+def test_steps_are_counted(heard, adapter):
+    settings = settle(Request(adapter=adapter), read_card(adapter))
+    transformer = open_transformer(TINY)
+    opened = open_adapter(adapter, transformer, weight=1.0, base_fingerprint=part_hash(TINY, "ace_step_transformer"))
+    steps = []
+    draw_one(transformer, opened, *heard, settings, seed=0, on_step=lambda step, state: steps.append(step))
+    assert steps == [1, 2, 3, 4]
+
+
+def test_an_adapter_for_another_base_is_one_line(heard, make_adapter):
+    folder = make_adapter(base_fingerprint="0" * 64)
+    this = part_hash(TINY, "ace_step_transformer")[:8]
+    message = (
+        f"{folder}: made for the base 00000000, this one is {this}. Give the --checkpoint-dir that it was trained with."
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        drawn(heard, folder, 0)
+
+
+def test_a_decoded_wave_has_the_length_asked_for(heard):
+    vocal, _ = heard
+    decoder = Decoder.open(PLACE)
+    assert decoder.codec.encoder is None
+    wave = decoder.wave(vocal.latents, vocal.samples)
+    assert wave.shape == (2, vocal.samples)
+    assert wave.dtype == "float32"
+
+
+def test_long_latents_are_decoded_in_windows(heard, monkeypatch):
+    vocal, _ = heard
+    decoder = Decoder.open(PLACE)
+    whole = decoder.wave(vocal.latents, vocal.samples)
+    monkeypatch.setattr("infer.band.WINDOW_FRAMES", 18)
+    windowed = decoder.wave(vocal.latents, vocal.samples)
+    assert windowed.shape == whole.shape
+    np.testing.assert_allclose(windowed[:, :30_000], whole[:, :30_000], atol=1e-5)

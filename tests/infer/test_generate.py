@@ -1,0 +1,198 @@
+import json
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from common.audio import peak_dbfs, read_audio, write_audio
+from common.command import run
+from infer.cli import app
+from infer.generate import Generated, generate
+from infer.record import Record
+from infer.request import Request
+from models.checkpoint import TINY
+
+
+def outcome(capsys, *arguments):
+    """Exit code, stdout and stderr of `infer ...`."""
+    with pytest.raises(SystemExit) as stopped:
+        run(app, [str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    return stopped.value.code, printed.out, printed.err
+
+
+def read_record(made: Generated) -> Record:
+    return Record(**json.loads(made.record.read_text()))
+
+
+def test_a_vocal_file_becomes_a_band_a_mix_and_a_record(tmp_path, vocal_file, adapter):
+    out = tmp_path / "out"
+    made = generate(Request(adapter=adapter, vocal=vocal_file, prompt="piano,drums", output_dir=out, device="cpu"))
+    assert sorted(path.name for path in out.iterdir()) == [
+        "ballad.json", "ballad_accompaniment.wav", "ballad_mix.wav"
+    ]  # fmt: skip
+    for path in (*made.accompaniments, *made.mixes):
+        info = soundfile.info(path)
+        assert (info.samplerate, info.channels, info.frames) == (48_000, 2, 72_000)
+    band, mix = read_audio(made.accompaniments[0]).samples, read_audio(made.mixes[0]).samples
+    assert np.isfinite(band).all()
+    assert band.any()
+    assert peak_dbfs(mix) <= -0.99
+    record = read_record(made)
+    assert (record.key, record.prompt, record.lyrics) == ("ballad", "piano, drums", "[instrumental]")
+    assert (record.settings.sampler.steps, record.settings.ref_strength, record.settings.seed) == (4, 0.6, 0)
+    assert (record.rate_hz, record.samples, record.device, record.dtype) == (48_000, 72_000, "cpu", "float32")
+    assert record.vocal.file == vocal_file.as_posix()
+    assert record.adapter.folder == adapter.as_posix()
+
+
+def test_the_mix_holds_the_vocal_at_its_training_level(tmp_path, vocal_file, adapter):
+    made = generate(Request(adapter=adapter, vocal=vocal_file, output_dir=tmp_path / "out", device="cpu"))
+    band, mix = (read_audio(path).samples for path in (*made.accompaniments, *made.mixes))
+    vocal = read_audio(vocal_file).samples
+    sung = (mix - band).mean(axis=0)
+    gain = float(sung @ vocal[0] / (vocal[0] @ vocal[0]))
+    assert np.abs(sung - gain * vocal[0])[2000:-2000].max() < 0.02 * np.abs(sung).max()
+
+
+def test_a_second_run_writes_the_same_bytes(tmp_path, shards, adapter):
+    written = []
+    for name in ("one", "two"):
+        made = generate(Request(adapter=adapter, shards=shards, key="ballad", output_dir=tmp_path / name, device="cpu"))
+        written.append([path.read_bytes() for path in (*made.accompaniments, *made.mixes, made.record)])
+    assert written[0] == written[1]
+
+
+def test_several_samples_count_their_seeds_up(tmp_path, shards, adapter):
+    request: dict[str, Any] = {"adapter": adapter, "shards": shards, "key": "ballad", "device": "cpu"}
+    many = generate(Request(**request, seed=7, num_samples=2, output_dir=tmp_path / "many"))
+    alone = generate(Request(**request, seed=8, output_dir=tmp_path / "alone"))
+    assert [path.name for path in (*many.accompaniments, *many.mixes)] == [
+        "ballad_accompaniment_01.wav", "ballad_accompaniment_02.wav", "ballad_mix_01.wav", "ballad_mix_02.wav"
+    ]  # fmt: skip
+    assert many.accompaniments[1].read_bytes() == alone.accompaniments[0].read_bytes()
+    assert many.accompaniments[0].read_bytes() != alone.accompaniments[0].read_bytes()
+    record = read_record(many)
+    assert [(made.seed, made.mix) for made in record.results] == [(7, "ballad_mix_01.wav"), (8, "ballad_mix_02.wav")]
+
+
+def test_an_adapter_of_whole_mixes_makes_a_mix_alone(tmp_path, shards, make_adapter):
+    folder = make_adapter(output_type="mix")
+    made = generate(Request(adapter=folder, shards=shards, key="ballad", output_dir=tmp_path / "out", device="cpu"))
+    assert made.accompaniments == ()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ballad.json", "ballad_mix.wav"]
+
+
+OPENED: list[str] | None = None
+
+
+def _watch(event, arguments):
+    if OPENED is not None and event in ("open", "os.listdir", "os.scandir"):
+        OPENED.append(str(arguments[0]))
+
+
+sys.addaudithook(_watch)
+
+
+def test_cached_latents_need_no_encoder(tmp_path, shards, adapter, decoder_only, monkeypatch):
+    """From a bundle that cannot encode; of the bundle that can, nothing is touched."""
+    monkeypatch.setattr(sys.modules[__name__], "OPENED", [])
+    made = generate(
+        Request(
+            adapter=adapter,
+            shards=shards,
+            key="ballad",
+            checkpoint_dir=str(decoder_only),
+            output_dir=tmp_path / "out",
+            device="cpu",
+        )
+    )
+    assert soundfile.info(made.accompaniments[0]).frames == round((19 * 4096 - 100) * 48_000 / 44_100)
+    assert OPENED is not None
+    assert any(str(decoder_only) in path for path in OPENED)
+    for forbidden in ("umt5-base", "demucs", str(TINY)):
+        assert not [path for path in OPENED if forbidden in path]
+
+
+def test_the_command_takes_the_plans_spelling_and_prints_what_it_wrote(tmp_path, vocal_file, adapter, capsys):
+    code, out, err = outcome(
+        capsys, "generate", "--vocal_path", vocal_file, "--lora_path", adapter, "--ref_strength", 0.5, "--lora_weight",
+        0.8, "--guidance_scale", 2, "--infer_steps", 2, "--output_dir", tmp_path / "out", "--prompt", "piano",
+    )  # fmt: skip
+    assert (code, [line.rpartition("/")[2] for line in out.splitlines()]) == (
+        0,
+        ["ballad_accompaniment.wav", "ballad_mix.wav", "ballad.json"],
+    )
+    assert "sampling: 2/2 steps" in err
+    settings = Record(**json.loads((tmp_path / "out" / "ballad.json").read_text())).settings
+    assert (settings.ref_strength, settings.lora_weight) == (0.5, 0.8)
+    assert (settings.sampler.guidance_scale, settings.sampler.steps) == (2, 2)
+
+
+def test_a_missing_prompt_is_said(vocal_file, adapter, capsys, tmp_path):
+    code, _, err = outcome(
+        capsys, "generate", "--vocal", vocal_file, "--adapter", adapter, "--infer-steps", 1, "--output-dir", tmp_path
+    )
+    assert code == 0
+    assert 'no --prompt and no ballad_prompt.txt: taking "instrumental".\n' in err
+
+
+def test_words_may_lie_beside_the_vocal(vocal_file, adapter, tmp_path):
+    vocal_file.with_name("ballad_prompt.txt").write_text("organ, 90bpm\n")
+    vocal_file.with_name("ballad_lyrics.txt").write_text("[verse]\n\n[chorus]\n")
+    request: dict[str, Any] = {"adapter": adapter, "vocal": vocal_file, "infer_steps": 1, "device": "cpu"}
+    record = read_record(generate(Request(**request, output_dir=tmp_path / "out")))
+    assert (record.prompt, record.lyrics) == ("organ, 90bpm", "[verse]\n\n[chorus]")
+    record = read_record(generate(Request(**request, prompt="piano", output_dir=tmp_path / "out")))
+    assert (record.prompt, record.lyrics) == ("piano", "[verse]\n\n[chorus]")
+
+
+def silent(path):
+    write_audio(path, np.zeros((1, 48_000), np.float32), 48_000)
+    return path
+
+
+def blip(path):
+    write_audio(path, np.full((1, 9600), 0.1, np.float32), 48_000)
+    return path
+
+
+def noise(path):
+    path.write_bytes(b"no audio at all")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (silent, "a.wav: this vocal is silent (peak -inf dBFS). Give one that can be heard."),
+        (blip, "a.wav: 0.20 s is shorter than one loudness block (0.4 s)."),
+        (noise, "a.wav: "),
+        (lambda path: path, "a.wav: no such file."),
+    ],
+)
+def test_a_bad_vocal_is_one_line_and_code_2(tmp_path, adapter, capsys, make, message):
+    path = make(tmp_path / "a.wav")
+    code, out, err = outcome(
+        capsys, "generate", "--vocal", path, "--adapter", adapter, "--output-dir", tmp_path / "out"
+    )
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"error: {message}")
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_mistakes_are_one_line_too(tmp_path, vocal_file, shards, adapter, capsys):
+    code, _, err = outcome(capsys, "generate", "--vocal", vocal_file)
+    assert (code, err) == (2, "error: Missing option '--adapter' / '--lora-path'.\n")
+    code, _, err = outcome(capsys, "generate", "--vocal", vocal_file, "--adapter", tmp_path)
+    assert code == 2
+    assert err == (
+        f"error: {tmp_path}: no adapter.json inside. Give a folder that `train run` wrote (checkpoints/..._lora).\n"
+    )
+    code, _, err = outcome(capsys, "generate", "--shards", shards, "--key", "waltz", "--adapter", adapter)
+    assert (code, err.splitlines()[-1]) == (
+        2, f"error: {shards}: no song waltz among 2. prep inspect lists them."
+    )  # fmt: skip

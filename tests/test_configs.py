@@ -1,0 +1,23 @@
+"""Every JSON in configs/ loads with the class that reads it, by its bare name."""
+
+import pytest
+
+from common.config import CONFIGS, load_config
+from prep.config import PrepConfig
+from train.config import TrainingConfig
+
+NAMES = sorted(path.stem for path in CONFIGS.iterdir())
+
+
+def class_of(name: str) -> type[PrepConfig] | type[TrainingConfig]:
+    return PrepConfig if name.startswith("prep") else TrainingConfig
+
+
+def test_configs_holds_json_only():
+    assert {path.suffix for path in CONFIGS.iterdir() if path.name != "__pycache__"} == {".json"}
+    assert {"prep_base", "image2image_base", "controlnet_base", "tiny_image2image", "tiny_controlnet"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_config_loads_by_its_bare_name(name):
+    load_config(class_of(name), name)
