@@ -168,12 +168,17 @@ def gain_to(target_lufs: float, *, lufs: float, peak: float, ceiling_dbfs: float
     return Gain(min(wanted, allowed), peak_limited=allowed < wanted)
 
 
-def level_vocal(vocal: np.ndarray, rate_hz: int, target_lufs: float) -> np.ndarray:
-    """A vocal alone [c, N] at the loudness that vocals had in training (the manifest's and the adapter's vocal_lufs).
+def vocal_gain(vocal: np.ndarray, rate_hz: int, target_lufs: float) -> Gain:
+    """The gain that brings a vocal alone [c, N] to the loudness that vocals had in training (vocal_lufs).
 
     Raises UserError for a vocal that is silent or shorter than one loudness block.
     """
     lufs = loudness_lufs(vocal, rate_hz)
     if math.isinf(lufs):
         raise UserError(f"this vocal is silent (peak {peak_dbfs(vocal):.1f} dBFS). Give one that can be heard.")
-    return vocal * gain_to(target_lufs, lufs=lufs, peak=peak_dbfs(vocal)).factor
+    return gain_to(target_lufs, lufs=lufs, peak=peak_dbfs(vocal))
+
+
+def level_vocal(vocal: np.ndarray, rate_hz: int, target_lufs: float) -> np.ndarray:
+    """A vocal [c, N] under its `vocal_gain`: what prep encodes, and infer hears, of a vocal that comes alone."""
+    return vocal * vocal_gain(vocal, rate_hz, target_lufs).factor

@@ -18,6 +18,11 @@ def canonical_json(value: Any, *, indent: int | None = None) -> str:
     )
 
 
+def unicode_text(text: str) -> str:
+    """`text` with a mark for each byte of a file name that is no UTF-8, so that it can be written anywhere."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def sha256_of(value: Any) -> str:
     """SHA-256, in hex, of a value's canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()

@@ -29,6 +29,13 @@ def build_folder(out: Path) -> Generator[Path]:
         os.close(descriptor)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a writer that is done, or one that was killed, left in its build folder."""
+    for path in folder.iterdir():
+        if path.name != LOCK_FILE:
+            path.unlink()
+
+
 def _locked(out: Path, folder: Path) -> int:
     """Descriptor of the lock file, locked. The system lets go of it when this process ends, however it ends."""
     try:

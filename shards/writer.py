@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from common.canonical import canonical_json, sha256_of_file
+from common.canonical import canonical_json, sha256_of_file, unicode_text
 from common.errors import UserError
 from common.files import whole_file
 from shards.fingerprint import Fingerprint
@@ -79,9 +79,10 @@ class ShardWriter:
         if kind is not None:
             return
         self._close_shard()
-        self._write(REJECTED_FILE, "".join(_line(row) for row in sorted(self._rejections, key=lambda row: row.key)))
-        if self._done:
-            self._write(MANIFEST_FILE, canonical_json(self.manifest().model_dump(mode="json"), indent=1))
+        self._write(REJECTED_FILE, "".join(_line(row) for row in self.rejections))
+        if not self._done:
+            return
+        self._write(MANIFEST_FILE, canonical_json(self.manifest().model_dump(mode="json"), indent=1))
         for name in self._replaced - {shard.name for shard in self._done}:
             (self._out / name).unlink(missing_ok=True)
 
@@ -93,16 +94,21 @@ class ShardWriter:
             self._open = _Shard(self._out, f"shard-{len(self._done):06d}.tar", self._silence)
         self._open.add(samples)
 
+    @property
+    def rejections(self) -> tuple[Rejection, ...]:
+        """Every song that is not in the shards, by key."""
+        return tuple(sorted(self._rejections, key=lambda row: row.key))
+
     def reject(self, rejection: Rejection) -> None:
         """Note a song that is not in the shards."""
         self._rejections.append(rejection)
 
     @contextmanager
     def rejecting(self, key: str) -> Generator[None]:
-        """A UserError inside the block becomes the row of song `key` in rejected.jsonl."""
+        """A SongError in the block becomes song `key`'s row in rejected.jsonl; other errors are no song's fault."""
         try:
             yield
-        except UserError as error:
+        except SongError as error:
             self.reject(rejection_of(key, error))
 
     def manifest(self) -> Manifest:
@@ -129,9 +135,9 @@ class ShardWriter:
             partial.write_text(text, encoding="utf-8", newline="\n")
 
 
-def rejection_of(key: str, error: UserError) -> Rejection:
+def rejection_of(key: str, error: SongError) -> Rejection:
     """The row of song `key`, from what went wrong with it."""
-    return Rejection(key=key, reason=error.reason if isinstance(error, SongError) else "unreadable", detail=str(error))
+    return Rejection(key=key, reason=error.reason, detail=unicode_text(str(error)))
 
 
 class _Shard:

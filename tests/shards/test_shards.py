@@ -152,12 +152,18 @@ def test_a_bad_song_is_a_row_with_its_reason(tmp_path, fingerprint, songs):
         with writer.rejecting("a"):
             writer.add(songs[0])
         with writer.rejecting("y"):
-            raise UserError("y.wav: damaged.")
+            raise SongError("unreadable", "y\udcff.wav: damaged.")
     assert (tmp_path / "rejected.jsonl").read_text().splitlines() == [
-        '{"detail":"y.wav: damaged.","key":"y","reason":"unreadable"}',
+        '{"detail":"y�.wav: damaged.","key":"y","reason":"unreadable"}',
         '{"detail":"z: nothing to hear.","key":"z","reason":"silent"}',
     ]
     assert read_manifest(tmp_path).totals.songs == 1
+
+
+def test_an_error_that_is_no_songs_fault_stops_the_build(tmp_path, fingerprint):
+    writer = ShardWriter(tmp_path, fingerprint=fingerprint, targets=())
+    with pytest.raises(UserError, match="disk full"), writer.rejecting("a"):
+        raise UserError("disk full")
 
 
 def test_without_a_song_there_is_no_manifest(tmp_path, fingerprint):

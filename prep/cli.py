@@ -1,0 +1,155 @@
+"""The prep command: songs in, shards out, and questions about shards answered."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from common.command import command_app, example, run
+from common.errors import UserError
+
+app = command_app("Turn songs into shards of latents.")
+
+Shards = Annotated[Path, typer.Argument(help="Folder of shards.", metavar="SHARDS")]
+ConfigFile = Annotated[str, typer.Option("--config", help="JSON file, or the name of a shipped one.", metavar="FILE")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Change one setting; may be repeated.", metavar="NAME=VALUE")
+]
+Checkpoint = Annotated[str, typer.Option(help="Base model: a folder, a Hugging Face id, or tiny.", metavar="DIR")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or several: cuda:0,cuda:1.", metavar="DEVICE")]
+
+
+@app.command(
+    epilog=example(
+        "prep build-shards raw/ shards/",
+        "prep build-shards raw/ shards/ --targets inst --set segment.max_seconds=60 --rebuild",
+    )
+)
+def build_shards(
+    raw: Annotated[Path, typer.Argument(help="Folder of songs, searched recursively.", metavar="RAW")],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards.", metavar="OUT")],
+    config: ConfigFile = "prep_base",
+    settings: Settings = None,
+    checkpoint_dir: Checkpoint = "tiny",
+    separator: Annotated[
+        str | None, typer.Option(help="Demucs model by name or folder, or none.", metavar="NAME")
+    ] = None,
+    targets: Annotated[str | None, typer.Option(help="What to encode beside the vocal.", metavar="inst,mix")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes [a device or core each, for 4 songs or more].", min=1)
+    ] = None,
+    device: Device = "auto",
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make all shards anew.")] = False,
+) -> None:
+    """Encode every song of RAW that OUT does not hold yet.
+
+    A song is KEY.EXT, which is separated, or two or three of KEY_vocal.EXT, KEY_inst.EXT and KEY_mix.EXT; tags in
+    KEY_prompt.txt and lyrics in KEY_lyrics.txt beside it. Songs that cannot be used are listed in OUT/rejected.jsonl.
+    """
+    from prep.build import build_shards as build
+    from prep.config import load_prep_config
+    from prep.workers import choose_devices
+    from shards.schema import REJECTED_FILE
+
+    resolved = load_prep_config(config, settings or [], separator=separator, targets=targets)
+    devices = choose_devices(device)
+    done = build(raw, out, resolved, checkpoint=checkpoint_dir, workers=workers, devices=devices, rebuild=rebuild)
+    totals, rejected = done.manifest.totals, len(done.rejections)
+    typer.echo(
+        f"{done.kept} of {done.kept + rejected} songs kept, {rejected} rejected ({out / REJECTED_FILE}); "
+        f"{totals.segments} segments in {len(done.manifest.shards)} shards, "
+        f"fingerprint {done.manifest.fingerprint.short}"
+    )
+
+
+@app.command(epilog=example("prep encode ballad_vocal.wav vocal/ --vocal-lufs -20"))
+def encode(
+    vocal: Annotated[Path, typer.Argument(help="A vocal alone.", metavar="VOCAL")],
+    out: Annotated[Path, typer.Argument(help="Folder for its shard.", metavar="OUT")],
+    adapter: Annotated[
+        Path | None, typer.Option(help="Bring the vocal to the level this adapter learned from.", metavar="DIR")
+    ] = None,
+    vocal_lufs: Annotated[float | None, typer.Option(help="Bring the vocal to this loudness.", min=-70, max=0)] = None,
+    prompt: Annotated[str | None, typer.Option(help="Tags of the band [KEY_prompt.txt].", metavar="TAGS")] = None,
+    lyrics: Annotated[Path | None, typer.Option(help="File of lyrics [KEY_lyrics.txt].", metavar="FILE")] = None,
+    config: ConfigFile = "prep_base",
+    settings: Settings = None,
+    checkpoint_dir: Checkpoint = "tiny",
+    device: Device = "auto",
+) -> None:
+    """Encode one vocal, whole and untrimmed, so that infer can use it without any encoder."""
+    from prep.config import load_prep_config
+    from prep.vocal import encode_vocal
+    from prep.workers import choose_devices
+
+    made = encode_vocal(
+        vocal,
+        out,
+        load_prep_config(config, settings or []),
+        vocal_lufs=_level(adapter, vocal_lufs),
+        checkpoint=checkpoint_dir,
+        device=choose_devices(device)[0],
+        prompt=prompt,
+        lyrics=lyrics,
+    )
+    typer.echo(
+        f"{made.shards[0].songs[0].key}: {made.totals.seconds:.1f} s in {made.totals.segments} segments of {out}"
+    )
+
+
+@app.command(epilog=example("prep verify shards/"))
+def verify(shards: Shards) -> None:
+    """Check hashes, shapes, numbers and index of every shard; exit code 1 and a list if anything is wrong."""
+    from shards.reader import read_manifest
+    from shards.verify import verify as check
+
+    problems = check(shards)
+    for problem in problems:
+        typer.echo(str(problem))
+    if problems:
+        raise typer.Exit(1)
+    totals = read_manifest(shards).totals
+    typer.echo(f"{totals.segments} segments of {totals.songs} songs are as the manifest says")
+
+
+@app.command(epilog=example("prep inspect shards/", "prep inspect shards/ --json"))
+def inspect(shards: Shards, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Show what shards hold, song by song."""
+    from prep.inspect import summary, table
+
+    typer.echo(json.dumps(summary(shards)) if as_json else table(shards))
+
+
+@app.command(epilog=example("prep demo-songs raw/ --songs 2 --seconds 8 --seed 0"))
+def demo_songs(
+    out: Annotated[Path, typer.Argument(help="Folder for the songs.", metavar="OUT")],
+    songs: Annotated[int, typer.Option(help="How many.")] = 8,
+    seconds: Annotated[float, typer.Option(help="Length of each.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Other seeds give other songs.")] = 0,
+    form: Annotated[Literal["stems", "songs"], typer.Option(help="Vocal, inst and mix, or the mix alone.")] = "stems",
+) -> None:
+    """Make up songs to try things with: a voice, a band that fits it, tags and lyrics."""
+    from prep.demo_songs import make_songs
+
+    made = make_songs(out, songs=songs, seconds=seconds, seed=seed, form=form)
+    typer.echo(f"{len(made)} songs of {seconds:g} s in {out}")
+
+
+def _level(adapter: Path | None, vocal_lufs: float | None) -> float:
+    if (adapter is None) == (vocal_lufs is None):
+        raise UserError("say how loud the vocal shall be: either --adapter DIR or --vocal-lufs LEVEL.")
+    if vocal_lufs is not None:
+        return vocal_lufs
+    from models.adapter import read_card
+
+    assert adapter is not None
+    level = read_card(adapter).vocal_lufs
+    if level is None:
+        raise UserError(f"{adapter}: its training vocals had no loudness. Use --vocal-lufs.")
+    return level
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run(app)

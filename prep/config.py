@@ -1,0 +1,109 @@
+"""What decides the bytes that prep makes; every field is part of the fingerprint."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from common.audio import LOUDNESS_BLOCK_SECONDS, PEAK_CEILING_DBFS
+from common.config import Config, load_config
+from shards.schema import Part, Target
+from shards.writer import SHARD_SAMPLES
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Decibels = Annotated[float, Field(ge=-100.0, le=0.0)]
+
+
+class SeparatorConfig(Config):
+    """How the vocal is taken out of a full song."""
+
+    name: str = "auto"
+    """A Demucs model by its published name (htdemucs, htdemucs_ft, ...), a folder with its yaml and safetensors, none
+    for folders of stems only, or auto: demucs/ of the checkpoint where it has one, else htdemucs."""
+    overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
+    """Share of one of Demucs' own windows that overlaps the next."""
+    gate_db: Annotated[float, Field(gt=0.0)] | None = 40.0
+    """Parts of the separated vocal this far below its loud parts are bleed and are faded out; null keeps them."""
+
+
+class TrimConfig(Config):
+    """Silence before and after a song."""
+
+    silence_dbfs: Decibels = -60.0
+    """A mix below this level is silence."""
+    keep_seconds: Annotated[float, Field(ge=0.0)] = 0.1
+    """Silence that stays on either side."""
+
+
+class SegmentConfig(Config):
+    """Cutting long songs."""
+
+    max_seconds: Annotated[float, Field(gt=0.0, le=240.0)] = 240.0
+    """Longest segment; longer songs are cut at quiet points."""
+    min_seconds: Annotated[float, Field(ge=LOUDNESS_BLOCK_SECONDS)] = 1.0
+    """Shortest segment; a shorter song is rejected."""
+    search_seconds: Annotated[float, Field(ge=0.0)] = 15.0
+    """How far before the limit a quiet point is looked for."""
+
+    @model_validator(mode="after")
+    def _room_to_cut(self) -> Self:
+        if self.search_seconds + 2 * self.min_seconds > self.max_seconds:
+            needed = f"search_seconds {self.search_seconds:g} + 2 x min_seconds {self.min_seconds:g}"
+            raise ValueError(f"max_seconds {self.max_seconds:g} is less than {needed}; raise it or lower the others")
+        return self
+
+
+class LoudnessConfig(Config):
+    """The one gain that all parts of a segment get."""
+
+    target_lufs: Annotated[float, Field(ge=-70.0, le=0.0)] = -14.0
+    """Loudness after the gain."""
+    measure: Part = "mix"
+    """The part that is brought to it (the mix where that part is silent)."""
+    peak_dbfs: Decibels = PEAK_CEILING_DBFS
+    """No part's peak goes above this; the gain is lowered where one would."""
+
+
+class TextConfig(Config):
+    """Prompts and lyrics."""
+
+    tag_orders: Annotated[int, Field(ge=1, le=64)] = 4
+    """Orders of a prompt's tags that are embedded, the first as written (fewer where there are not that many)."""
+    seed: int = 0
+    """Chooses the other orders."""
+    lyrics_language: str = "en"
+    """Language that lines of words are read in."""
+
+
+class PrepConfig(Config):
+    """configs/prep_base.json, and what --config and --set may change."""
+
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)] = ("inst", "mix")
+    """What the shards hold beside the vocal."""
+    separator: SeparatorConfig = SeparatorConfig()
+    trim: TrimConfig = TrimConfig()
+    segment: SegmentConfig = SegmentConfig()
+    loudness: LoudnessConfig = LoudnessConfig()
+    text: TextConfig = TextConfig()
+    min_vocal_activity: Fraction = 0.02
+    """A song that is sung for a smaller share of its time is rejected as instrumental."""
+    shard_samples: Annotated[int, Field(ge=1)] = SHARD_SAMPLES
+    """Samples in a shard; a song's segments stay together."""
+    threads_per_worker: Annotated[int, Field(ge=1)] = 1
+    """CPU threads of each network: another number may change the last bits of what it makes."""
+
+    @model_validator(mode="after")
+    def _targets_once(self) -> Self:
+        if len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"targets names {self.targets[0]} twice; leave one out")
+        return self
+
+
+def load_prep_config(
+    source: str, settings: Sequence[str], *, separator: str | None = None, targets: str | None = None
+) -> PrepConfig:
+    """`source` with `settings` and the flags that have their own names. Raises UserError for a bad value."""
+    flags = [] if separator is None else [f"separator.name={json.dumps(separator)}"]
+    flags += [] if targets is None else [f"targets={json.dumps(targets.split(','))}"]
+    return load_config(PrepConfig, source, [*settings, *flags])

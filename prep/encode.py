@@ -1,0 +1,153 @@
+"""One song's sound into latents: decode, align or separate, cut, level, encode. No text here.
+
+N samples at 44.1 kHz, stereo [2, N]; C latent channels (8), H latent rows (16), T latent frames.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.audio import at_codec_rate, read_audio, vocal_activity
+from common.errors import UserError
+from common.latents import SAMPLE_RATE_HZ, frames_of
+from models.codec import Codec
+from prep.align import Aligned, align
+from prep.config import PrepConfig
+from prep.scan import Song
+from prep.segment import Level, Parts, Span, level, mix_levels, spans
+from prep.separate import Separator
+from shards.schema import SegmentAudio, SongError
+
+SILENCE_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class EncodedSegment:
+    """The sound of one segment as a sample holds it."""
+
+    audio: SegmentAudio
+    vocal: np.ndarray  # float16 [C, H, T]
+    activity: np.ndarray  # float16 [T]
+    inst: np.ndarray | None = None  # float16 [C, H, T]
+    mix: np.ndarray | None = None  # float16 [C, H, T]
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """A song's parts, and how we came by them."""
+
+    aligned: Aligned
+    separator: str | None = None
+    bleed_db: float | None = None
+
+
+@dataclass(frozen=True)
+class PlannedSegment:
+    """A segment that is known but not encoded."""
+
+    span: Span
+    level: Level
+    activity: np.ndarray
+
+
+class SongEncoder:
+    """The networks that a song's sound goes through; the separator is opened for the first full song."""
+
+    def __init__(self, config: PrepConfig, codec: Codec, open_separator: Callable[[], Separator | None]) -> None:
+        self._config, self._codec, self._open_separator = config, codec, open_separator
+
+    @cached_property
+    def _separator(self) -> Separator | None:
+        return self._open_separator()
+
+    def encode(self, song: Song) -> list[EncodedSegment]:
+        """The segments of a song, in order. Raises SongError where it cannot be used."""
+        tracks = self.tracks(song)
+        planned = list(plan_segments(tracks.aligned.parts, self._config))
+        _check_sung(planned, self._config.min_vocal_activity)
+        return [self._encode(tracks, segment) for segment in planned]
+
+    def tracks(self, song: Song) -> Tracks:
+        """A song's parts, given or separated, at full length. Raises SongError where they cannot be had."""
+        if not song.is_full:
+            return Tracks(align({part: decode(path) for part, path in song.files.items()}))
+        if self._separator is None:
+            only = song.files["mix"].name
+            raise SongError("no_separator", f"{only}: a full song, but separator.name is none. Add its stems.")
+        mix = decode(song.files["mix"])
+        separated = self._separator.separate(mix)
+        parts = Parts(separated.vocal, mix - separated.vocal, mix)
+        return Tracks(Aligned(parts, "inst", None), self._separator.name, separated.bleed_db)
+
+    def _encode(self, tracks: Tracks, planned: PlannedSegment) -> EncodedSegment:
+        piece = tracks.aligned.parts.piece(planned.span).times(planned.level.gain.factor)
+        waves = {"inst": piece.inst, "mix": piece.mix}
+        targets = {target: encode_wave(self._codec, waves[target]) for target in self._config.targets}
+        return EncodedSegment(
+            audio=_segment_audio(tracks, planned),
+            vocal=encode_wave(self._codec, piece.vocal),
+            activity=planned.activity.astype(np.float16),
+            **targets,
+        )
+
+
+def decode(path: Path) -> np.ndarray:
+    """A file as [2, N] at 44.1 kHz. Raises SongError where it cannot be read."""
+    try:
+        return at_codec_rate(read_audio(path))
+    except UserError as error:
+        raise SongError("unreadable", str(error)) from None
+
+
+def plan_segments(parts: Parts, config: PrepConfig) -> Iterator[PlannedSegment]:
+    """The segments that can be heard, with their gains. Raises SongError where there are none."""
+    levels = mix_levels(parts.mix)
+    heard = 0
+    for span in spans(levels, parts.samples, config.trim, config.segment):
+        piece = parts.piece(span)
+        found = level(piece, config.loudness)
+        if found is not None:
+            heard += 1
+            yield PlannedSegment(span, found, vocal_activity(piece.vocal * found.gain.factor))
+    if not heard:
+        raise SongError("silent", "every block of its mix lies under the gate of BS.1770 (-70 LUFS).")
+
+
+def _check_sung(planned: Sequence[PlannedSegment], least: float) -> None:
+    share = float(np.mean(np.concatenate([segment.activity for segment in planned])))
+    if share < least:
+        raise SongError("no_vocal", f"sung for {share:.1%} of its time, under min_vocal_activity ({least:.1%}).")
+
+
+@torch.inference_mode()
+def encode_wave(codec: Codec, wave: np.ndarray) -> np.ndarray:
+    """Scaled latents of [2, N] as shards hold them, float16 [C, H, T]."""
+    device = next(codec.parameters()).device
+    return codec.encode(torch.from_numpy(wave).to(device)).to("cpu", torch.float16).contiguous().numpy()
+
+
+def silence_latent(codec: Codec) -> np.ndarray:
+    """z_silence, float32 [C, H]: the median over frames of encoded digital silence."""
+    wave = np.zeros((2, SILENCE_SECONDS * SAMPLE_RATE_HZ), dtype=np.float32)
+    return np.median(encode_wave(codec, wave).astype(np.float32), axis=-1)
+
+
+def _segment_audio(tracks: Tracks, planned: PlannedSegment) -> SegmentAudio:
+    samples = planned.span.end - planned.span.start
+    return SegmentAudio(
+        start_seconds=planned.span.start / SAMPLE_RATE_HZ,
+        samples=samples,
+        seconds=samples / SAMPLE_RATE_HZ,
+        frames=frames_of(samples),
+        lufs=planned.level.lufs,
+        gain_db=planned.level.gain.db,
+        peak_limited=planned.level.gain.peak_limited,
+        separator=tracks.separator,
+        derived=tracks.aligned.derived,
+        residual_db=tracks.aligned.residual_db,
+        bleed_db=tracks.bleed_db,
+    )

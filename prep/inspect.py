@@ -1,0 +1,61 @@
+"""What a folder of shards holds, as a table for people or as JSON for programs."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from shards.reader import read_manifest
+from shards.schema import Manifest, SegmentEntry
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Totals, fingerprint and every song, as plain JSON values."""
+    manifest = read_manifest(folder)
+    return {
+        "fingerprint": manifest.fingerprint.digest,
+        "targets": list(manifest.targets),
+        "vocal_lufs": manifest.vocal_lufs,
+        "shards": len(manifest.shards),
+        **manifest.totals.model_dump(mode="json"),
+        "per_song": [_song_row(key, segments) for key, segments in _by_song(manifest).items()],
+    }
+
+
+def table(folder: Path) -> str:
+    """The same as `summary`, in columns."""
+    found = summary(folder)
+    songs = found["per_song"]
+    width = max(len(song["key"]) for song in songs)
+    lines = [f"{'song':{width}}  segments   seconds  vocal LUFS"]
+    lines += [
+        f"{song['key']:{width}}  {song['segments']:8d}  {song['seconds']:8.1f}  {_level(song['vocal_lufs']):>10}"
+        for song in songs
+    ]
+    lines += [
+        f"{found['songs']} songs, {found['segments']} segments, {found['seconds'] / 3600:.2f} hours, "
+        f"{found['bytes'] / 1e6:.1f} MB in {found['shards']} shards; targets {', '.join(found['targets']) or 'none'}; "
+        f"vocals at {_level(found['vocal_lufs'])} LUFS; fingerprint {found['fingerprint'][:8]}"
+    ]
+    return "\n".join(lines)
+
+
+def _by_song(manifest: Manifest) -> dict[str, list[SegmentEntry]]:
+    songs = defaultdict[str, list[SegmentEntry]](list)
+    for shard in manifest.shards:
+        for segment in shard.segments:
+            songs[segment.song].append(segment)
+    return songs
+
+
+def _song_row(key: str, segments: list[SegmentEntry]) -> dict[str, Any]:
+    levels = [segment.vocal_lufs for segment in segments if segment.vocal_lufs is not None]
+    return {
+        "key": key,
+        "segments": len(segments),
+        "seconds": sum(segment.seconds for segment in segments),
+        "vocal_lufs": sum(levels) / len(levels) if levels else None,
+    }
+
+
+def _level(lufs: float | None) -> str:
+    return "-" if lufs is None else f"{lufs:.1f}"

@@ -1,0 +1,94 @@
+"""A song's texts as the transformer takes them: the prompt's states in several tag orders, and lyric ids.
+
+K tag orders, L text tokens (the longest order's), D text width, N lyric tokens.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import factorial
+
+import numpy as np
+import torch
+
+from common.errors import UserError
+from models.lyric_tokens import LyricVocabulary, encode_lyrics
+from models.text import TextEncoder
+from prep.config import TextConfig
+from shards.schema import SongError
+
+KEPT_PROMPTS = 256
+"""Prompts whose states are kept, for songs that share one."""
+TRIES = 1000
+"""Shuffles to look at for orders that differ."""
+
+
+@dataclass(frozen=True)
+class PromptStates:
+    """A prompt's states in each of its tag orders."""
+
+    orders: tuple[str, ...]
+    text: np.ndarray  # float16 [K, L, D], 0 where there is no token
+    mask: np.ndarray  # bool [K, L]
+
+
+@dataclass(frozen=True)
+class LyricIds:
+    """A song's lyrics as ids."""
+
+    ids: np.ndarray  # int32 [N]
+    dropped_words: bool
+    """Words were left out, because there is no vocabulary."""
+
+
+class TextMaker:
+    """Embeds prompts, each distinct one once, and encodes lyrics."""
+
+    def __init__(self, config: TextConfig, encoder: TextEncoder, vocabulary: LyricVocabulary | None) -> None:
+        self._config, self._encoder, self._vocabulary = config, encoder, vocabulary
+        self.prompt = lru_cache(maxsize=KEPT_PROMPTS)(self._prompt)
+        encode_lyrics("", None, config.lyrics_language)  # an unknown language is no song's fault: say so now
+
+    def _prompt(self, prompt: str) -> PromptStates:
+        """A prompt's states; each order is embedded by itself, so that none is padded while the network runs."""
+        orders = tag_orders(prompt, self._config)
+        with torch.inference_mode():
+            states = [self._encoder.embed([order]).states[0].to("cpu", torch.float16).numpy() for order in orders]
+        return PromptStates(orders, _padded(states), _mask([len(state) for state in states]))
+
+    def lyrics(self, lyrics: str) -> LyricIds:
+        """Ids of a song's lyrics. Raises SongError for words that the chosen language cannot read."""
+        try:
+            tokens = encode_lyrics(lyrics, self._vocabulary, self._config.lyrics_language)
+        except UserError as error:
+            raise SongError("bad_text", f"lyrics: {error}") from None
+        return LyricIds(tokens.ids, tokens.dropped_words)
+
+
+def tag_orders(prompt: str, config: TextConfig) -> tuple[str, ...]:
+    """Distinct orders of a prompt's comma-separated tags, the first as written; as many as asked for and possible.
+
+    An order sorts the tags by a hash over seed, order and tag, so it depends on nothing else, the machine included.
+    """
+    tags = [tag.strip() for tag in prompt.split(",") if tag.strip()] or [prompt]
+    orders = {", ".join(tags): None}
+    wanted = min(config.tag_orders, factorial(len(set(tags))))
+    for attempt in range(TRIES):
+        if len(orders) >= wanted:
+            break
+        shuffled = sorted(tags, key=lambda tag: hashlib.sha256(f"{config.seed}/{attempt}/{tag}".encode()).digest())
+        orders.setdefault(", ".join(shuffled))
+    return tuple(orders)
+
+
+def _padded(states: Sequence[np.ndarray]) -> np.ndarray:
+    """[L_k, D] each -> [K, L, D], filled up with zeros."""
+    padded = np.zeros((len(states), max(map(len, states)), states[0].shape[1]), dtype=np.float16)
+    for row, state in zip(padded, states, strict=True):
+        row[: len(state)] = state
+    return padded
+
+
+def _mask(lengths: Sequence[int]) -> np.ndarray:
+    return np.arange(max(lengths)) < np.array(lengths)[:, None]

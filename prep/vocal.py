@@ -1,0 +1,100 @@
+"""A vocal alone into shards for inference: the whole of it, levelled, cut only where it is too long."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.audio import Gain, loudness_lufs, vocal_activity, vocal_gain
+from common.errors import UserError
+from common.latents import SAMPLE_RATE_HZ, frames_of
+from models.checkpoint import open_codec, open_text_encoder, resolve_checkpoint
+from models.codec import Codec
+from models.lyric_tokens import open_lyric_vocabulary
+from prep.config import PrepConfig
+from prep.encode import EncodedSegment, decode, encode_wave
+from prep.identity import build_fingerprint, know
+from prep.sample import make_samples
+from prep.scan import NO_LYRICS, NO_PROMPT, Song, read_text, safe_key, split_name
+from prep.segment import Span, cut, finite, mix_levels
+from prep.text import TextMaker
+from prep.workers import torch_threads
+from shards.lock import build_folder, sweep
+from shards.reader import read_manifest
+from shards.schema import MANIFEST_FILE, Manifest, PartLevels, SegmentAudio
+from shards.writer import ShardWriter
+
+
+def encode_vocal(
+    vocal: Path,
+    out: Path,
+    config: PrepConfig,
+    *,
+    vocal_lufs: float,
+    checkpoint: str,
+    device: str,
+    prompt: str | None,
+    lyrics: Path | None,
+) -> Manifest:
+    """Write `vocal`, brought to vocal_lufs, as the only song of `out`.
+
+    Prompt and lyrics are those given, else KEY_prompt.txt and KEY_lyrics.txt beside the vocal.
+    Raises UserError for a vocal that cannot be used, and for a folder that holds shards to train from.
+    """
+    song = _song(vocal, prompt, lyrics)
+    folder = resolve_checkpoint(checkpoint, ["music_dcae_f8c8", "umt5-base"])
+    fingerprint = build_fingerprint(config, folder, None, torch.device(device).type)
+    fingerprint = fingerprint.model_copy(update={"settings": {**fingerprint.settings, "vocal_lufs": vocal_lufs}})
+    wave = decode(vocal)
+    gain = vocal_gain(wave, SAMPLE_RATE_HZ, vocal_lufs)
+    with build_folder(out) as room, torch_threads(config.threads_per_worker):
+        _check_is_ours(out)
+        codec = open_codec(folder, encoder=True, decoder=False).to(device)
+        segments = [_encode(codec, wave, span, gain) for span in _spans(vocal, wave, config)]
+        texts = TextMaker(config.text, open_text_encoder(folder).to(device), open_lyric_vocabulary(folder))
+        with ShardWriter(out, fingerprint=fingerprint, targets=()) as writer:
+            known = know(song, vocal.parent)
+            writer.add(make_samples(known, segments, texts.prompt(song.prompt), texts.lyrics(song.lyrics)))
+        sweep(room)
+    return writer.manifest()
+
+
+def _song(vocal: Path, prompt: str | None, lyrics: Path | None) -> Song:
+    name, _ = split_name(vocal.stem)
+    if lyrics is not None and not lyrics.is_file():
+        raise UserError(f"{lyrics}: no such file.")
+    tags = prompt or read_text(vocal.with_name(f"{name}_prompt.txt")) or NO_PROMPT
+    words = read_text(lyrics or vocal.with_name(f"{name}_lyrics.txt")) or NO_LYRICS
+    return Song(safe_key(name), name, {"vocal": vocal}, " ".join(tags.split()), words, has_prompt=True)
+
+
+def _check_is_ours(out: Path) -> None:
+    if (out / MANIFEST_FILE).exists() and read_manifest(out).targets:
+        raise UserError(f"{out}: holds shards to train from, which would be replaced. Give another folder.")
+
+
+def _spans(vocal: Path, wave: np.ndarray, config: PrepConfig) -> list[Span]:
+    seconds = wave.shape[1] / SAMPLE_RATE_HZ
+    if seconds < config.segment.min_seconds:
+        least = f"segment.min_seconds ({config.segment.min_seconds:g} s)"
+        raise UserError(f"{vocal.name}: {seconds:.2f} s is shorter than {least}. Give a longer vocal.")
+    return cut(mix_levels(wave), Span(0, wave.shape[1]), config.segment)
+
+
+def _encode(codec: Codec, wave: np.ndarray, span: Span, gain: Gain) -> EncodedSegment:
+    piece = wave[:, span.start : span.end]
+    levelled = piece * gain.factor
+    audio = SegmentAudio(
+        start_seconds=span.start / SAMPLE_RATE_HZ,
+        samples=piece.shape[1],
+        seconds=piece.shape[1] / SAMPLE_RATE_HZ,
+        frames=frames_of(piece.shape[1]),
+        lufs=PartLevels(vocal=finite(loudness_lufs(piece, SAMPLE_RATE_HZ))),
+        gain_db=gain.db,
+        peak_limited=gain.peak_limited,
+        separator=None,
+        derived=None,
+        residual_db=None,
+        bleed_db=None,
+    )
+    return EncodedSegment(audio, encode_wave(codec, levelled), vocal_activity(levelled).astype(np.float16))

@@ -1,0 +1,168 @@
+"""Songs through the networks, in this process or in several: each job leaves a spill, or says why it cannot."""
+
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from pathlib import Path
+
+import torch
+
+from common.errors import UserError
+from models.checkpoint import open_codec
+from prep.config import PrepConfig
+from prep.encode import SongEncoder
+from prep.scan import Song
+from prep.separate import Separator, SeparatorFiles, open_separator
+from prep.spill import write_spill
+from shards.schema import Rejection, SongError
+from shards.writer import rejection_of
+
+SONGS_PER_WORKER = 4
+"""Fewer songs are not worth the seconds that another process takes to start."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A song to encode, and where its segments go."""
+
+    song: Song
+    spill: Path
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every worker opens."""
+
+    config: PrepConfig
+    checkpoint: Path
+    separator: SeparatorFiles | None
+    devices: tuple[str, ...]
+    """Songs and workers are dealt out over these."""
+
+    def open(self, device: str) -> SongEncoder:
+        """The networks on one device; the separator only once a full song needs it."""
+        codec = open_codec(self.checkpoint, encoder=True, decoder=False).to(device)
+        return SongEncoder(self.config, codec, lambda: self._open_separator(torch.device(device)))
+
+    def _open_separator(self, device: torch.device) -> Separator | None:
+        return None if self.separator is None else open_separator(self.separator, self.config.separator, device)
+
+
+def choose_devices(names: str) -> tuple[str, ...]:
+    """The devices in "cuda:0,cuda:1"; "auto" is cuda where there is one, else cpu. Raises UserError for others."""
+    if names == "auto":
+        return ("cuda",) if torch.cuda.is_available() else ("cpu",)
+    devices = tuple(name.strip() for name in names.split(","))
+    for name in devices:
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(f"--device {name}: cannot be used ({reason}). Use cpu, cuda, or cuda:0,cuda:1.") from None
+    if len({torch.device(name).type for name in devices}) > 1:
+        raise UserError(
+            f"--device {names}: one kind of device makes all of a build, for another kind rounds otherwise."
+        )
+    return devices
+
+
+def run_jobs(jobs: Sequence[Job], workshop: Workshop, *, workers: int | None) -> Iterator[Rejection | None]:
+    """Do all jobs, in any order; each gives None, or its song's rejection.
+
+    Every job comes out the same whatever the number of workers. By default that is one per device, or per core on a
+    CPU, but no more than one per SONGS_PER_WORKER songs.
+    """
+    if workers is None:
+        most = (os.cpu_count() or 1) if workshop.devices == ("cpu",) else len(workshop.devices)
+        workers = min(most, math.ceil(len(jobs) / SONGS_PER_WORKER))
+    if min(workers, len(jobs)) <= 1:
+        encoder = workshop.open(workshop.devices[0]) if jobs else None
+        for job in jobs:
+            assert encoder is not None
+            yield do(job, encoder)
+        return
+    yield from _in_processes(jobs, workshop, min(workers, len(jobs)))
+
+
+def do(job: Job, encoder: SongEncoder) -> Rejection | None:
+    """Encode one song and keep its segments. A disk that refuses them is a UserError, and no rejection."""
+    try:
+        segments = encoder.encode(job.song)
+    except SongError as error:
+        return rejection_of(job.song.key, error)
+    write_spill(job.spill, segments)
+    return None
+
+
+@contextmanager
+def torch_threads(count: int) -> Generator[None]:
+    """Run networks with so many CPU threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _in_processes(jobs: Sequence[Job], workshop: Workshop, workers: int) -> Iterator[Rejection | None]:
+    context, devices = _context(), workshop.devices[:workers]
+    lifeline, held = context.Pipe(duplex=False)
+    futures: list[Future[Rejection | None]] = []
+    with ExitStack() as stack:
+        for turn, device in enumerate(devices):
+            crew = len(range(turn, workers, len(devices)))
+            setup = (workshop.config.threads_per_worker, lifeline)
+            pool = stack.enter_context(ProcessPoolExecutor(crew, context, _start, setup))
+            futures += [pool.submit(_work, job, workshop, device) for job in jobs[turn :: len(devices)]]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool:
+            raise UserError(
+                f"a worker was killed, most likely for want of memory. Use fewer than --workers {workers}; what is "
+                "done is kept, and the same command goes on from there."
+            ) from None
+        finally:
+            held.close()
+
+
+def _context() -> BaseContext:
+    """On Linux, processes forked from one that has only imported what they need; elsewhere that is not safe."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["prep.workers", "models.codec"])
+    return context
+
+
+def _start(threads: int, lifeline: Connection) -> None:
+    """Set up a worker process, which ends when the other end of its lifeline is closed or its parent dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which lets go of the lifeline
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    torch.set_num_threads(threads)
+
+
+def _end_with(lifeline: Connection) -> None:
+    wait([lifeline])
+    os._exit(1)
+
+
+@cache
+def _encoder(workshop: Workshop, device: str) -> SongEncoder:
+    return workshop.open(device)
+
+
+def _work(job: Job, workshop: Workshop, device: str) -> Rejection | None:
+    return do(job, _encoder(workshop, device))

@@ -1,0 +1,59 @@
+"""Made-up music: a breathy sine with pauses is the vocal, noise over a low tone the band."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.audio import write_audio
+from common.latents import SAMPLE_RATE_HZ
+from prep.config import PrepConfig
+from prep.segment import Parts
+
+
+def make_parts(seconds: float, *, seed: int = 0) -> Parts:
+    """Half a second sung, a quarter of a second pause, and so on, over a steady band; on the grid of 16-bit files."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    tone = np.sin(2 * np.pi * (220 + 20 * seed) * t)
+    voice = (0.3 * tone + 0.02 * rng.normal(size=t.size)) * ((t % 0.75) < 0.5)
+    band = 0.05 * rng.normal(size=(2, t.size)) + 0.1 * np.sin(2 * np.pi * 110 * t)
+    vocal, inst = (np.rint(wave * 32768).astype(np.float32) / 32768 for wave in (np.stack([voice, voice]), band))
+    return Parts(vocal, inst, vocal + inst)
+
+
+def write_song(
+    folder: Path,
+    key: str,
+    *,
+    parts: Sequence[str] = ("vocal", "inst", "mix"),
+    seconds: float = 1.5,
+    seed: int = 0,
+    prompt: str | None = "folk, guitar, slow",
+    rate_hz: int = SAMPLE_RATE_HZ,
+) -> None:
+    """Write stems as KEY_part.wav, and with parts=("song",) the mix alone as KEY.wav."""
+    folder.mkdir(parents=True, exist_ok=True)
+    music = make_parts(seconds, seed=seed)
+    for part in parts:
+        name = f"{key}.wav" if part == "song" else f"{key}_{part}.wav"
+        wave = music.mix if part == "song" else getattr(music, part)
+        write_audio(folder / name, wave, rate_hz, subtype="PCM_16")
+    if prompt is not None:
+        (folder / f"{key}_prompt.txt").write_text(prompt, encoding="utf-8")
+
+
+@pytest.fixture
+def music() -> Callable[..., Parts]:
+    return make_parts
+
+
+@pytest.fixture
+def song() -> Callable[..., None]:
+    return write_song
+
+
+@pytest.fixture
+def config() -> PrepConfig:
+    return PrepConfig()

@@ -1,0 +1,319 @@
+"""Songs to shards with the tiny bundle: what the shards hold, and that builds repeat, extend and survive."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.audio import loudness_lufs, read_audio
+from common.errors import UserError
+from common.latents import SAMPLE_RATE_HZ
+from models.checkpoint import TINY, open_codec
+from prep.build import build_shards
+from prep.config import SegmentConfig
+from prep.encode import SongEncoder, encode_wave
+from prep.scan import scan
+from prep.separate import find_separator, open_separator
+from shards.reader import read_manifest, read_shard, read_song
+from shards.verify import verify
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def build(tmp_path, config):
+    """build("shards", ...) builds tmp_path/raw into tmp_path/shards in this process."""
+
+    def run(out="shards", *, raw="raw", config=config, workers=1, rebuild=False):
+        return build_shards(
+            tmp_path / raw,
+            tmp_path / out,
+            config,
+            checkpoint="tiny",
+            workers=workers,
+            devices=("cpu",),
+            rebuild=rebuild,
+        )
+
+    return run
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """Names of the songs that went through the networks."""
+    names = []
+    encode = SongEncoder.encode
+    monkeypatch.setattr(SongEncoder, "encode", lambda self, song: names.append(song.name) or encode(self, song))
+    return names
+
+
+def hashes(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def rejected(folder):
+    rows = [json.loads(line) for line in (folder / "rejected.jsonl").read_text().splitlines()]
+    return {row["key"]: (row["reason"], row["detail"]) for row in rows}
+
+
+def test_samples_hold_what_the_codec_makes_of_the_levelled_parts(tmp_path, song, build):
+    song(tmp_path / "raw", "pair", parts=("vocal", "mix"), seconds=2.0)
+    build()
+    (sample,) = read_song(tmp_path / "shards", "pair")
+    meta = sample.meta
+    waves = {part: read_audio(tmp_path / "raw" / f"pair_{part}.wav").samples for part in ("vocal", "mix")}
+    waves["inst"] = waves["mix"] - waves["vocal"]
+    start, factor = round(meta.start_seconds * SAMPLE_RATE_HZ), np.float32(10 ** (meta.gain_db / 20))
+    codec = open_codec(TINY, encoder=True, decoder=False)
+    torch.set_num_threads(1)
+    for part, wave in waves.items():
+        levelled = wave[:, start : start + meta.samples] * factor
+        np.testing.assert_array_equal(getattr(sample, part), encode_wave(codec, levelled))
+    assert loudness_lufs(waves["mix"][:, start:] * factor, SAMPLE_RATE_HZ) == pytest.approx(-14.0, abs=0.05)
+    assert (meta.derived, meta.separator, meta.residual_db) == ("inst", None, None)
+    assert (meta.prompt, meta.lyrics, meta.name, len(meta.tag_orders)) == (
+        "folk, guitar, slow",
+        "[instrumental]",
+        "pair",
+        4,
+    )
+    assert [(s.part, s.file) for s in meta.sources] == [("mix", "pair_mix.wav"), ("vocal", "pair_vocal.wav")]
+    assert meta.sources[0].sha256 == hashlib.sha256((tmp_path / "raw" / "pair_mix.wav").read_bytes()).hexdigest()
+    assert 0.3 < sample.activity.mean() < 0.95
+
+
+def test_a_full_song_is_separated_into_parts_that_sum_to_it(tmp_path, song, config):
+    song(tmp_path, "full", parts=("song",))
+    (full,) = scan(tmp_path).songs
+    files = find_separator("auto", TINY)
+    assert files is not None
+    separator = open_separator(files, config.separator, torch.device("cpu"))
+    encoder = SongEncoder(config, open_codec(TINY, encoder=True, decoder=False), lambda: separator)
+    tracks = encoder.tracks(full)
+    parts = tracks.aligned.parts
+    np.testing.assert_array_equal(parts.mix, read_audio(tmp_path / "full.wav").samples)
+    np.testing.assert_array_equal(parts.inst, parts.mix - parts.vocal)
+    assert (tracks.separator, tracks.aligned.derived) == ("tiny", "inst")
+    assert np.abs(parts.vocal).max() > 0.01
+
+
+def test_a_build_counts_levels_and_statistics(tmp_path, song, build):
+    song(tmp_path / "raw", "a", seed=1)
+    song(tmp_path / "raw", "b", parts=("song",), seed=2, prompt=None)
+    report = build()
+    manifest = read_manifest(tmp_path / "shards")
+    assert report.manifest == manifest
+    assert (report.kept, report.rejections) == (2, ())
+    assert set(manifest.fingerprint.networks) == {"demucs", "music_dcae_f8c8", "umt5-base"}
+    assert manifest.statistics is not None
+    assert min(manifest.statistics.std) > 0
+    samples = [sample for shard in manifest.shards for sample in read_shard(tmp_path / "shards", shard)]
+    levels = [sample.meta.lufs.vocal + sample.meta.gain_db for sample in samples if sample.meta.lufs.vocal is not None]
+    assert manifest.vocal_lufs == pytest.approx(np.median(levels))
+    assert samples[1].meta.prompt == "instrumental"
+    assert verify(tmp_path / "shards") == []
+    assert not (tmp_path / "shards" / ".build").exists()
+
+
+def test_long_songs_become_several_samples_that_follow_each_other(tmp_path, song, build, config):
+    song(tmp_path / "raw", "long", seconds=5.0)
+    segment = SegmentConfig(max_seconds=2.0, min_seconds=0.5, search_seconds=0.5)
+    build(config=config.model_copy(update={"segment": segment}))
+    samples = read_song(tmp_path / "shards", "long")
+    assert [sample.meta.key for sample in samples] == [f"long_{number:03d}" for number in range(len(samples))]
+    assert len(samples) >= 3
+    for earlier, later in pairwise(samples):
+        assert earlier.meta.start_seconds + earlier.meta.seconds == pytest.approx(later.meta.start_seconds)
+        assert earlier.meta.seconds <= 2.0
+
+
+def test_two_builds_give_the_same_bytes_whatever_the_workers(tmp_path, song, build):
+    song(tmp_path / "raw", "a", seed=1)
+    song(tmp_path / "raw", "b", parts=("song",), seed=2)
+    song(tmp_path / "raw", "c", parts=("vocal", "inst"), seed=3)
+    build("one")
+    build("two", workers=2)
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+
+
+def test_a_rerun_encodes_nothing_and_changes_nothing(tmp_path, song, build, encoded):
+    song(tmp_path / "raw", "a")
+    build()
+    before = hashes(tmp_path / "shards")
+    for path in (tmp_path / "raw").iterdir():
+        path.touch()
+    assert build().kept == 1
+    assert encoded == ["a"]
+    assert hashes(tmp_path / "shards") == before
+
+
+def test_new_songs_are_appended_and_nothing_older_is_touched(tmp_path, song, build, encoded):
+    song(tmp_path / "raw", "m", seed=1)
+    build()
+    before = hashes(tmp_path / "shards")
+    song(tmp_path / "raw", "a", seed=2)
+    song(tmp_path / "raw", "z", parts=("song",), seed=3)
+    report = build()
+    assert encoded == ["m", "a", "z"]
+    assert hashes(tmp_path / "shards")["shard-000000.tar"] == before["shard-000000.tar"]
+    manifest = read_manifest(tmp_path / "shards")
+    assert [[segment.key for segment in shard.segments] for shard in manifest.shards] == [["m_000"], ["a_000", "z_000"]]
+    assert (report.kept, manifest.totals.songs) == (3, 3)
+    assert "demucs" in manifest.fingerprint.networks
+    assert verify(tmp_path / "shards") == []
+
+
+def test_songs_that_left_stay_in_the_shards(tmp_path, song, build):
+    song(tmp_path / "raw", "a", seed=1)
+    build()
+    before = hashes(tmp_path / "shards")
+    song(tmp_path / "other", "b", seed=2)
+    build(raw="other")
+    assert read_manifest(tmp_path / "shards").totals.songs == 2
+    assert hashes(tmp_path / "shards")["shard-000000.tar"] == before["shard-000000.tar"]
+
+
+def test_a_changed_setting_names_itself_and_needs_rebuild(tmp_path, song, build, config, encoded):
+    song(tmp_path / "raw", "a")
+    build()
+    before = hashes(tmp_path / "shards")
+    softer = config.model_copy(update={"loudness": config.loudness.model_copy(update={"target_lufs": -16.0})})
+    with pytest.raises(UserError) as raised:
+        build(config=softer)
+    assert str(raised.value) == (
+        "these shards were built otherwise: loudness.target_lufs was -14.0, is -16.0. Use --rebuild, or another folder."
+    )
+    assert hashes(tmp_path / "shards") == before
+    build(config=softer, rebuild=True)
+    assert encoded == ["a", "a"]
+    build("anew", config=softer)
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "anew")
+
+
+def test_a_changed_song_names_itself_and_needs_rebuild(tmp_path, song, build):
+    song(tmp_path / "raw", "a", seed=1)
+    build()
+    song(tmp_path / "raw", "a", seed=2)
+    with pytest.raises(UserError, match=r"^a has changed since these shards were built\. Use --rebuild\.$"):
+        build()
+    build(rebuild=True)
+    (tmp_path / "raw" / "a_prompt.txt").write_text("jazz")
+    with pytest.raises(UserError, match=r"^a has changed since these shards were built\. Use --rebuild\.$"):
+        build()
+
+
+def test_bad_songs_leave_the_good_ones_as_they_would_be_alone(tmp_path, song, build, config):
+    for folder in ("good", "raw"):
+        song(tmp_path / folder, "good1", seed=1)
+        song(tmp_path / folder, "good2", parts=("vocal", "mix"), seed=2)
+    raw = tmp_path / "raw"
+    song(raw, "all", parts=("song",))
+    song(raw, "lone", parts=("vocal",))
+    song(raw, "short", seconds=0.7)
+    song(raw, "unsung", parts=("inst", "mix"))
+    (raw / "unsung_mix.wav").write_bytes((raw / "unsung_inst.wav").read_bytes())
+    song(raw, "late", parts=("vocal",), seed=4)
+    song(raw, "late", parts=("mix",), seed=4, seconds=3.0)
+    (raw / "text.mp3").write_text("la la la")
+    (raw / "gone.wav").symlink_to(raw / "nowhere.wav")
+    (raw / "empty_vocal.wav").touch()
+    (raw / "empty_mix.wav").touch()
+    none = config.model_copy(update={"separator": config.separator.model_copy(update={"name": "none"})})
+    report = build(config=none)
+    build("alone", raw="good", config=none)
+    assert report.kept == 2
+    assert rejected(tmp_path / "shards") == {
+        "all": ("no_separator", "all.wav: a full song, but separator.name is none. Add its stems."),
+        "empty": ("unreadable", "empty_mix.wav: is empty (0 bytes)."),
+        "gone": ("unreadable", "gone.wav: no such file."),
+        "late": ("misaligned", "its files differ in length by 1.50 s (at most 0.5 s is allowed)."),
+        "lone": ("orphan_stem", "lone_vocal.wav: one stem alone. Add the mix or the other stem."),
+        "short": (
+            "too_short",
+            "0.70 s without its outer silence is shorter than segment.min_seconds (1 s).",
+        ),
+        "text": ("no_separator", "text.mp3: a full song, but separator.name is none. Add its stems."),
+        "unsung": ("no_vocal", "sung for 0.0% of its time, under min_vocal_activity (2.0%)."),
+    }
+    with_bad, alone = hashes(tmp_path / "shards"), hashes(tmp_path / "alone")
+    assert {**with_bad, "rejected.jsonl": ""} == {**alone, "rejected.jsonl": ""}
+
+
+def test_without_one_good_song_nothing_is_made(tmp_path, song, build):
+    song(tmp_path / "raw", "a", parts=("vocal",))
+    with pytest.raises(UserError) as raised:
+        build()
+    assert str(raised.value) == (
+        f"none of 1 songs can be used ({tmp_path / 'shards' / 'rejected.jsonl'}); the first, a: "
+        "a_vocal.wav: one stem alone. Add the mix or the other stem."
+    )
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["rejected.jsonl"]
+
+
+def test_a_disk_that_refuses_stops_the_build_and_keeps_what_was_done(tmp_path, song, build, monkeypatch, encoded):
+    song(tmp_path / "raw", "a", seed=1)
+    song(tmp_path / "raw", "b", seed=2)
+
+    def full_disk(path, segments):
+        if len(encoded) == 2:
+            raise UserError("song-b: cannot be written (No space left on device).")
+        write(path, segments)
+
+    from prep import workers
+
+    write = workers.write_spill
+    monkeypatch.setattr(workers, "write_spill", full_disk)
+    with pytest.raises(UserError, match="No space left on device"):
+        build()
+    monkeypatch.undo()
+    spills = list((tmp_path / "shards" / ".build").glob("song-*"))
+    assert len(spills) == 1
+    build()
+    build("whole")
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
+
+
+def prep(*arguments, cwd):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "prep", *arguments]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_build_killed_and_run_again_ends_as_one_that_was_not(tmp_path, song, build, encoded):
+    for seed in range(4):
+        song(tmp_path / "raw", f"s{seed}", parts=("vocal", "mix"), seed=seed, seconds=3.0)
+    process = prep("build-shards", "raw", "shards", "--workers", "1", cwd=tmp_path)
+    waited_until = time.monotonic() + 120
+    while not list((tmp_path / "shards" / ".build").glob("song-*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < waited_until
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "shards" / "manifest.json").exists()
+    build()
+    assert 0 < len(encoded) < 4
+    build("whole")
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_real_songs_and_stems_become_shards(tmp_path, shared_audio, config):
+    report = build_shards(shared_audio, tmp_path, config, checkpoint="tiny", workers=2, devices=("cpu",), rebuild=False)
+    assert (report.kept, report.rejections) == (9, ())
+    assert verify(tmp_path) == []
+    samples = [sample for shard in report.manifest.shards for sample in read_shard(tmp_path, shard)]
+    assert sum(sample.meta.separator == "tiny" for sample in samples) == 4
+    residuals = [sample.meta.residual_db for sample in samples]
+    assert all(residual is None or residual < -100 for residual in residuals)

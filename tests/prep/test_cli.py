@@ -1,0 +1,160 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.audio import loudness_lufs, read_audio
+from common.command import run
+from common.latents import SAMPLE_RATE_HZ
+from prep.cli import app
+from shards.reader import read_manifest, read_song
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def prep(capsys, monkeypatch, tmp_path):
+    """Run prep in tmp_path: prep("verify", "shards") -> (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            run(app, arguments)
+        printed = capsys.readouterr()
+        return stopped.value.code, printed.out, printed.err
+
+    return call
+
+
+def examples(command):
+    """The example lines of a command's help."""
+    from typer.main import get_command
+
+    group = get_command(app)
+    epilog = group.commands[command].epilog or ""  # ty: ignore[missing-attribute]
+    return [line.strip().removeprefix("$ prep ").split() for line in epilog.splitlines() if "$ prep" in line]
+
+
+def test_build_says_what_it_made(prep, song):
+    song(Path("raw"), "a", seed=1)
+    song(Path("raw"), "b", parts=("vocal",))
+    code, out, err = prep("build-shards", "raw", "shards", "--workers", "1")
+    short = read_manifest(Path("shards")).fingerprint.short
+    assert (code, out) == (
+        0,
+        f"1 of 2 songs kept, 1 rejected (shards/rejected.jsonl); 1 segments in 1 shards, fingerprint {short}\n",
+    )
+    assert 'checkpoint "tiny"' in err or "pack: 1/1 songs" in err
+
+
+def test_no_song_is_exit_code_2_and_one_line(prep, song):
+    song(Path("raw"), "b", parts=("vocal",))
+    code, out, err = prep("build-shards", "raw", "shards", "--workers", "1")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("error: none of 1 songs can be used (shards/rejected.jsonl); the first, b: ")
+    assert prep("build-shards", "nowhere", "shards")[::2] == (2, "error: nowhere: no such folder.\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--set", "loudness.target=3"], "prep_base: unknown key loudness.target; did you mean target_lufs?"),
+        (["--separator", "no such"], "no such: no folder, and no name of a Demucs model such as htdemucs."),
+        (["--device", "tpu9"], "--device tpu9: cannot be used ("),
+        (["--checkpoint-dir", "./gone"], "./gone: no such folder."),
+        (["--workers", "0"], "Invalid value for '--workers'"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(prep, song, flags, complaint):
+    song(Path("raw"), "a", parts=("song",))
+    code, out, err = prep("build-shards", "raw", "shards", *flags)
+    assert (code, out) == (2, "")
+    last = err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert complaint in last
+    assert not Path("shards").exists()
+
+
+def test_examples_of_the_help_run(prep):
+    for command in ("demo-songs", "build-shards", "verify", "inspect"):
+        for line in examples(command):
+            code, _, err = prep(*line)
+            assert code == 0, (line, err)
+
+
+def test_verify_lists_what_is_wrong(prep, song):
+    song(Path("raw"), "a")
+    prep("build-shards", "raw", "shards", "--workers", "1")
+    assert prep("verify", "shards") == (0, "1 segments of 1 songs are as the manifest says\n", "")
+    shard = Path("shards/shard-000000.tar")
+    content = bytearray(shard.read_bytes())
+    content[-20_000] ^= 1
+    shard.write_bytes(content)
+    code, out, _ = prep("verify", "shards")
+    assert code == 1
+    assert re.match(r"shard-000000\.tar: sha256 is [0-9a-f]{8}, the manifest says [0-9a-f]{8}\n", out)
+    assert prep("verify", "raw")[0] == 2
+
+
+def test_inspect_shows_each_song(prep, song):
+    song(Path("raw"), "a", seconds=2.0)
+    prep("build-shards", "raw", "shards", "--workers", "1")
+    _, out, _ = prep("inspect", "shards")
+    assert re.search(r"^a +1 +2\.0 +-\d\d\.\d$", out, re.MULTILINE)
+    found = json.loads(prep("inspect", "shards", "--json")[1])
+    assert (found["songs"], found["segments"], found["targets"]) == (1, 1, ["inst", "mix"])
+    assert [row["key"] for row in found["per_song"]] == ["a"]
+
+
+def test_a_vocal_alone_is_encoded_whole_and_levelled(prep, song):
+    song(Path("raw"), "ballad", parts=("vocal",), seconds=2.0, prompt="jazz, piano")
+    code, out, _ = prep("encode", "raw/ballad_vocal.wav", "vocal", "--vocal-lufs", "-23")
+    assert (code, out) == (0, "ballad: 2.0 s in 1 segments of vocal\n")
+    (sample,) = read_song(Path("vocal"), "ballad")
+    assert sample.inst is None
+    assert sample.mix is None
+    assert (sample.meta.start_seconds, sample.meta.samples, sample.meta.prompt) == (0.0, 88_200, "jazz, piano")
+    wave = read_audio(Path("raw/ballad_vocal.wav")).samples * np.float32(10 ** (sample.meta.gain_db / 20))
+    assert loudness_lufs(wave, SAMPLE_RATE_HZ) == pytest.approx(-23.0, abs=1e-3)
+    manifest = read_manifest(Path("vocal"))
+    assert (manifest.targets, manifest.statistics) == ((), None)
+    assert manifest.vocal_lufs == pytest.approx(-23.0)
+
+
+def test_encode_takes_other_texts_and_replaces_only_its_own_shards(prep, song):
+    song(Path("raw"), "a")
+    Path("words.txt").write_text("[verse]\n\n[chorus]")
+    flags = ["--vocal-lufs", "-20", "--prompt", "metal", "--lyrics", "words.txt"]
+    assert prep("encode", "raw/a_vocal.wav", "vocal", *flags)[0] == 0
+    assert prep("encode", "raw/a_vocal.wav", "vocal", *flags)[0] == 0
+    assert read_song(Path("vocal"), "a_000")[0].meta.prompt == "metal"
+    assert read_song(Path("vocal"), "a")[0].lyrics.tolist() == [261, 259, 6683, 2, 2, 259, 6684, 2]
+    prep("build-shards", "raw", "shards", "--workers", "1")
+    code, _, err = prep("encode", "raw/a_vocal.wav", "shards", *flags)
+    assert code == 2
+    assert err.endswith("error: shards: holds shards to train from, which would be replaced. Give another folder.\n")
+
+
+def test_encode_wants_one_level(prep, song):
+    song(Path("raw"), "a", parts=("vocal",))
+    complaint = "error: say how loud the vocal shall be: either --adapter DIR or --vocal-lufs LEVEL.\n"
+    assert prep("encode", "raw/a_vocal.wav", "vocal")[::2] == (2, complaint)
+    assert prep("encode", "raw/a_vocal.wav", "v", "--vocal-lufs", "-20", "--adapter", "b")[::2] == (2, complaint)
+
+
+def test_help_answers_without_torch():
+    script = (
+        "import sys\nfrom prep.cli import app\nfrom typer.main import get_command\n"
+        "for arguments in ['--help'], ['build-shards', '--help'], ['encode', '--help']:\n"
+        "    get_command(app).main(arguments, standalone_mode=False)\n"
+        "assert not {'torch', 'numpy', 'demucs'} & set(sys.modules)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "$ prep build-shards raw/ shards/" in done.stdout

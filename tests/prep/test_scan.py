@@ -1,0 +1,148 @@
+import os
+import re
+import unicodedata
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from common.errors import UserError
+from prep.scan import KEY_BYTES, safe_key, scan
+
+
+def touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def found(folder):
+    return {song.key: sorted(song.files) for song in scan(folder).songs}
+
+
+def rejected(folder):
+    return {row.key: (row.reason, row.detail) for row in scan(folder).rejections}
+
+
+def test_songs_are_pairs_triples_and_mixes_in_any_folder(tmp_path):
+    touch(
+        tmp_path,
+        "pair_vocal.flac", "pair_mix.wav", "triple_vocal.mp3", "triple_inst.mp3", "triple_mix.mp3",
+        "bare.ogg", "bare_vocal.ogg", "full.MP3", "full2_mix.m4a", "album/side-a/full.wav",
+        "made_inst.wav", "made_vocal.wav", "notes.txt", "cover.jpg", "song_truth.json",
+    )  # fmt: skip
+    assert found(tmp_path) == {
+        "album__side-a__full": ["mix"],
+        "bare": ["mix", "vocal"],
+        "full": ["mix"],
+        "full2": ["mix"],
+        "made": ["inst", "vocal"],
+        "pair": ["mix", "vocal"],
+        "triple": ["inst", "mix", "vocal"],
+    }
+    assert rejected(tmp_path) == {}
+
+
+def test_songs_come_by_key_whatever_the_folders_order(tmp_path):
+    touch(tmp_path, "z.wav", "b/a.wav", "a.wav", "B.wav")
+    assert [song.key for song in scan(tmp_path).songs] == ["B", "a", "b__a", "z"]
+
+
+def test_a_stem_alone_is_an_orphan(tmp_path):
+    touch(tmp_path, "a_vocal.wav", "b_inst.wav", "c.wav")
+    assert rejected(tmp_path) == {
+        "a": ("orphan_stem", "a_vocal.wav: one stem alone. Add the mix or the other stem."),
+        "b": ("orphan_stem", "b_inst.wav: one stem alone. Add the mix or the other stem."),
+    }
+    assert found(tmp_path) == {"c": ["mix"]}
+
+
+def test_two_files_for_one_part_are_ambiguous(tmp_path):
+    touch(tmp_path, "a.wav", "a_mix.wav", "b_vocal.wav", "b_vocal.mp3", "b.wav")
+    assert rejected(tmp_path) == {
+        "a": ("ambiguous", "a.wav and a_mix.wav are both the mix of a. Keep one."),
+        "b": ("ambiguous", "b_vocal.mp3 and b_vocal.wav are both the vocal of b. Keep one."),
+    }
+
+
+def test_texts_are_read_and_have_defaults(tmp_path):
+    touch(tmp_path, "a.wav", "b_vocal.wav", "b_mix.wav", "c.wav")
+    (tmp_path / "a_prompt.txt").write_bytes("\ufefffolk,\r\n  été\n".encode())
+    (tmp_path / "b_lyrics.txt").write_text("[verse]\r\nla la\n\n[chorus]\n", newline="")
+    (tmp_path / "c_prompt.txt").write_text(" \n")
+    a, b, c = scan(tmp_path).songs
+    assert (a.prompt, a.lyrics, a.has_prompt) == ("folk, été", "[instrumental]", True)
+    assert (b.prompt, b.lyrics, b.has_prompt) == ("instrumental", "[verse]\nla la\n\n[chorus]", False)
+    assert (c.prompt, c.has_prompt) == ("instrumental", False)
+
+
+def test_texts_that_are_no_text_reject_their_song(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "c.wav")
+    (tmp_path / "a_prompt.txt").write_bytes(b"folk \xff\xfe")
+    (tmp_path / "b_lyrics.txt").write_bytes(b"la " * 30_000)
+    assert rejected(tmp_path) == {
+        "a": ("bad_text", "a_prompt.txt: not UTF-8 (byte 5). Save it as UTF-8."),
+        "b": ("bad_text", "b_lyrics.txt: longer than 64 KiB. Shorten it."),
+    }
+    assert found(tmp_path) == {"c": ["mix"]}
+
+
+def test_hidden_files_and_link_loops_are_no_songs(tmp_path):
+    touch(tmp_path, "a.wav", "._a.wav", ".cache/b.wav", "folder.wav/c.wav")
+    (tmp_path / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "folder.wav" / "up").symlink_to(tmp_path, target_is_directory=True)
+    assert list(found(tmp_path).values()) == [["mix"], ["mix"]]
+
+
+def test_a_name_that_is_no_unicode_is_still_a_song(tmp_path):
+    name = os.fsdecode(b"caf\xe9.wav")
+    touch(tmp_path, name)
+    (song,) = scan(tmp_path).songs
+    assert song.name == "caf\ufffd"
+    assert re.fullmatch(r"caf_-[0-9a-f]{8}", song.key)
+
+
+def test_a_folder_without_songs_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere: no such folder\.$"):
+        scan(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r": no songs in it \(names that end in \.aac, .*, \.wv\)\.$"):
+        scan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("ballad", "ballad"), ("No-1_b", "No-1_b"), ("夏の歌", "夏の歌"), ("x/y/z_2", "x__y__z_2")]
+)
+def test_a_clean_name_is_its_own_key(name, key):
+    assert safe_key(name) == key
+
+
+@pytest.mark.parametrize("name", ["a b", "a.b", "-a", "_a", "a_", "a__b", "a/-b", "é" * 40, "..", "a:b", "a\nb"])
+def test_another_name_gets_a_hash(name):
+    assert re.fullmatch(r"[\w-]*-[0-9a-f]{8}", safe_key(name))
+
+
+names = st.lists(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1), min_size=1)
+
+
+@given(name=names.map("/".join))
+@example(name="\u0345")
+def test_any_name_gets_a_key_that_every_file_system_takes(name):
+    key = safe_key(name)
+    assert re.fullmatch(r"[\w-]+", key)
+    assert not key.startswith("-")
+    assert len(key.encode()) <= KEY_BYTES
+
+
+@given(one=names.map("/".join), other=names.map("/".join))
+@example(one="a/b", other="a__b")
+@example(one="a b", other="a.b")
+@example(one="a_/b", other="a/_b")
+def test_different_names_get_different_keys(one, other):
+    assume(one != other)
+    assert safe_key(one) != safe_key(other)
+
+
+def test_composed_and_decomposed_spelling_are_one_song(tmp_path):
+    touch(tmp_path, unicodedata.normalize("NFC", "é_vocal.wav"), unicodedata.normalize("NFD", "é_mix.wav"))
+    assert found(tmp_path) == {"é": ["mix", "vocal"]}

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import UserError
+from models.checkpoint import TINY, open_text_encoder
+from prep.config import TextConfig
+from prep.text import TextMaker, tag_orders
+from shards.schema import SongError
+
+tags = st.lists(st.text("abc ", min_size=1, max_size=4).map(str.strip).filter(bool), min_size=1, max_size=6)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return open_text_encoder(TINY)
+
+
+@given(tags=tags, seed=st.integers(0, 5), wanted=st.integers(1, 8))
+def test_orders_are_distinct_shuffles_and_begin_as_written(tags, seed, wanted):
+    orders = tag_orders(" ,".join(tags), TextConfig(tag_orders=wanted, seed=seed))
+    assert orders[0] == ", ".join(tags)
+    assert len(set(orders)) == len(orders) <= wanted
+    assert all(sorted(order.split(", ")) == sorted(tags) for order in orders)
+
+
+def test_as_many_orders_as_asked_for_or_possible():
+    assert len(tag_orders("a, b, c, d", TextConfig(tag_orders=4))) == 4
+    assert len(tag_orders("a, b", TextConfig(tag_orders=4))) == 2
+    assert tag_orders("instrumental", TextConfig()) == ("instrumental",)
+
+
+def test_orders_depend_on_the_seed_and_on_nothing_else():
+    assert tag_orders("folk, guitar, slow", TextConfig(seed=1)) == (
+        "folk, guitar, slow",
+        "slow, folk, guitar",
+        "guitar, folk, slow",
+        "folk, slow, guitar",
+    )
+    assert tag_orders("folk, guitar, slow", TextConfig(seed=2)) != tag_orders("folk, guitar, slow", TextConfig(seed=1))
+
+
+def test_each_order_is_embedded_as_if_alone(encoder):
+    made = TextMaker(TextConfig(), encoder, None).prompt("folk, twelve-string guitar, slow")
+    assert made.text.dtype == np.float16
+    assert made.text.shape == (len(made.orders), made.mask.shape[1], encoder.width)
+    for order, states, mask in zip(made.orders, made.text, made.mask, strict=True):
+        with torch.inference_mode():
+            alone = encoder.embed([order]).states[0].half().numpy()
+        np.testing.assert_array_equal(states[mask], alone)
+        assert not states[~mask].any()
+
+
+def test_a_prompt_is_embedded_once(encoder, monkeypatch):
+    embedded = []
+    embed = encoder.embed
+    monkeypatch.setattr(encoder, "embed", lambda prompts: embedded.append(prompts) or embed(prompts))
+    maker = TextMaker(TextConfig(tag_orders=2), encoder, None)
+    assert maker.prompt("a, b") is maker.prompt("a, b")
+    assert embedded == [["a, b"], ["b, a"]]
+
+
+def test_lyrics_without_a_vocabulary_keep_their_tags(encoder):
+    maker = TextMaker(TextConfig(), encoder, None)
+    assert maker.lyrics("[verse]\nla la").dropped_words
+    assert maker.lyrics("[verse]\nla la").ids.tolist() == maker.lyrics("[verse]").ids.tolist() == [261, 259, 6683, 2]
+    assert not maker.lyrics("[instrumental]").dropped_words
+
+
+def test_an_unknown_language_is_said_before_any_song(encoder):
+    with pytest.raises(UserError, match='lyrics language "xx" is not one of') as raised:
+        TextMaker(TextConfig(lyrics_language="xx"), encoder, None)
+    assert not isinstance(raised.value, SongError)
