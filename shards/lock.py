@@ -24,8 +24,7 @@ def build_folder(out: Path) -> Generator[Path]:
         yield folder
     finally:
         (folder / LOCK_FILE).unlink(missing_ok=True)
-        if not any(folder.iterdir()):
-            folder.rmdir()
+        remove_if_empty(folder)
         os.close(descriptor)
 
 
@@ -34,6 +33,12 @@ def sweep(folder: Path) -> None:
     for path in folder.iterdir():
         if path.name != LOCK_FILE:
             path.unlink()
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a build folder in which nothing waits for another try."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _locked(out: Path, folder: Path) -> int:

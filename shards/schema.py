@@ -4,7 +4,7 @@ C latent channels (8), H latent rows (16), T latent frames, K tag orders, L text
 n MERT frames, m mHuBERT frames.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
@@ -166,7 +166,11 @@ def _array_problem(name: str, array: np.ndarray, sizes: dict[str, int]) -> str |
     expected = [sizes.get(letter, letter) for letter in letters]
     if array.dtype != np.dtype(dtype) or list(array.shape) != expected:
         return f"{name} is {array.dtype} {list(array.shape)}, expected {dtype} {expected}"
-    return None if np.isfinite(array).all() else f"{name} holds NaN or infinity"
+    if not np.isfinite(array).all():
+        return f"{name} holds NaN or infinity"
+    if name == "activity" and not ((array >= 0) & (array <= 1)).all():
+        return f"activity runs from {array.min():g} to {array.max():g}, expected 0 to 1"
+    return None
 
 
 class Rejection(Config):
@@ -249,6 +253,17 @@ class Totals(Config):
     frames: int
     seconds: float
     bytes: int
+
+
+def totals_of(shards: Sequence[ShardEntry]) -> Totals:
+    """Sums over shards."""
+    return Totals(
+        songs=sum(len(shard.songs) for shard in shards),
+        segments=sum(shard.samples for shard in shards),
+        frames=sum(shard.frames for shard in shards),
+        seconds=sum(segment.seconds for shard in shards for segment in shard.segments),
+        bytes=sum(shard.bytes for shard in shards),
+    )
 
 
 class Manifest(Config):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from common.canonical import sha256_of_file
 from common.errors import UserError
-from shards.reader import read_manifest, read_shard
-from shards.schema import Manifest, Sample, SegmentEntry, ShardEntry, check_sample
+from shards.reader import read_manifest
+from shards.schema import MANIFEST_FILE, Manifest, Sample, SegmentEntry, ShardEntry, check_sample, totals_of
+from shards.tar import read_samples
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,10 @@ def verify(folder: Path) -> list[Problem]:
     Raises UserError where there is no manifest to check against.
     """
     manifest = read_manifest(folder)
-    return [problem for entry in manifest.shards for problem in verify_shard(folder, manifest, entry)]
+    problems = [problem for entry in manifest.shards for problem in verify_shard(folder, manifest, entry)]
+    if manifest.totals != totals_of(manifest.shards):
+        problems.append(Problem(MANIFEST_FILE, None, "its totals are not the sums over its shards"))
+    return problems
 
 
 def verify_shard(folder: Path, manifest: Manifest, entry: ShardEntry) -> list[Problem]:
@@ -48,7 +52,7 @@ def verify_shard(folder: Path, manifest: Manifest, entry: ShardEntry) -> list[Pr
 def _verify_samples(folder: Path, manifest: Manifest, entry: ShardEntry) -> Iterator[Problem]:
     expected = list(entry.segments)
     try:
-        for sample in read_shard(folder, entry):
+        for sample in read_samples(folder / entry.name):
             segment = expected.pop(0) if expected else None
             yield from (Problem(entry.name, sample.meta.key, what) for what in _wrong(manifest, segment, sample))
     except UserError as error:

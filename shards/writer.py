@@ -17,7 +17,7 @@ from common.canonical import canonical_json, sha256_of_file, unicode_text
 from common.errors import UserError
 from common.files import whole_file
 from shards.fingerprint import Fingerprint
-from shards.lock import BUILD_FOLDER
+from shards.lock import BUILD_FOLDER, remove_if_empty
 from shards.reader import read_manifest
 from shards.schema import (
     MANIFEST_FILE,
@@ -31,9 +31,9 @@ from shards.schema import (
     SongEntry,
     SongError,
     Target,
-    Totals,
     audio_identity,
     text_identity,
+    totals_of,
 )
 from shards.statistics import SungSums, latent_statistics
 from shards.tar import append_sample, open_tar
@@ -74,17 +74,11 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and self._open is not None:
+        if kind is None:
+            self._finish()
+        elif self._open is not None:
             self._open.drop(kind, error, trace)
-        if kind is not None:
-            return
-        self._close_shard()
-        self._write(REJECTED_FILE, "".join(_line(row) for row in self.rejections))
-        if not self._done:
-            return
-        self._write(MANIFEST_FILE, canonical_json(self.manifest().model_dump(mode="json"), indent=1))
-        for name in self._replaced - {shard.name for shard in self._done}:
-            (self._out / name).unlink(missing_ok=True)
+        remove_if_empty(self._out / BUILD_FOLDER)
 
     def add(self, samples: Sequence[Sample]) -> None:
         """Add the segments of one song; they lie together in one shard."""
@@ -119,11 +113,20 @@ class ShardWriter:
         return Manifest(
             shards=shards,
             fingerprint=self._fingerprint,
-            totals=_totals(shards),
+            totals=totals_of(shards),
             targets=self._targets,
             vocal_lufs=median(levels) if levels else None,
             statistics=None if self._silence is None else latent_statistics(self._silence, moments),
         )
+
+    def _finish(self) -> None:
+        """Close the last shard, then write the lists, the manifest last; without a sample there is no manifest."""
+        self._close_shard()
+        self._write(REJECTED_FILE, "".join(_line(row) for row in self.rejections))
+        if self._done:
+            self._write(MANIFEST_FILE, canonical_json(self.manifest().model_dump(mode="json"), indent=1))
+            for name in self._replaced - {shard.name for shard in self._done}:
+                (self._out / name).unlink(missing_ok=True)
 
     def _close_shard(self) -> None:
         if self._open is not None:
@@ -206,14 +209,4 @@ def _song_entry(meta: SegmentMeta) -> SongEntry:
         name=meta.name,
         audio_sha256=audio_identity(meta.sources),
         text_sha256=text_identity(meta.prompt, meta.lyrics),
-    )
-
-
-def _totals(shards: Sequence[ShardEntry]) -> Totals:
-    return Totals(
-        songs=sum(len(shard.songs) for shard in shards),
-        segments=sum(shard.samples for shard in shards),
-        frames=sum(shard.frames for shard in shards),
-        seconds=sum(segment.seconds for shard in shards for segment in shard.segments),
-        bytes=sum(shard.bytes for shard in shards),
     )

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from common.audio import write_audio
+from common.canonical import sha256_of_file
 from common.latents import SAMPLE_RATE_HZ
+from prep.build import Report, build_shards
 from prep.config import PrepConfig
+from prep.encode import SongEncoder
 from prep.segment import Parts
 
 
@@ -57,3 +60,47 @@ def song() -> Callable[..., None]:
 @pytest.fixture
 def config() -> PrepConfig:
     return PrepConfig()
+
+
+@pytest.fixture
+def build(tmp_path: Path, config: PrepConfig) -> Callable[..., Report]:
+    """build("shards", ...) builds tmp_path/raw into tmp_path/shards in this process."""
+
+    def run(
+        out: str = "shards",
+        *,
+        raw: str = "raw",
+        config: PrepConfig = config,
+        workers: int = 1,
+        rebuild: bool = False,
+    ) -> Report:
+        return build_shards(
+            tmp_path / raw,
+            tmp_path / out,
+            config,
+            checkpoint="tiny",
+            workers=workers,
+            devices=("cpu",),
+            rebuild=rebuild,
+        )
+
+    return run
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the songs that went through the networks."""
+    names: list[str] = []
+    encode = SongEncoder.encode
+    monkeypatch.setattr(SongEncoder, "encode", lambda self, song: names.append(song.name) or encode(self, song))
+    return names
+
+
+@pytest.fixture
+def hashes() -> Callable[[Path], dict[str, str]]:
+    """hashes(folder) gives the SHA-256 of each file in it."""
+
+    def run(folder: Path) -> dict[str, str]:
+        return {path.name: sha256_of_file(path) for path in sorted(folder.iterdir())}
+
+    return run

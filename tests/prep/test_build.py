@@ -1,14 +1,8 @@
-"""Songs to shards with the tiny bundle: what the shards hold, and that builds repeat, extend and survive."""
+"""Songs to shards with the tiny bundle: what the shards hold, and which songs do not get in."""
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,41 +17,9 @@ from prep.config import SegmentConfig
 from prep.encode import SongEncoder, encode_wave
 from prep.scan import scan
 from prep.separate import find_separator, open_separator
+from prep.workers import torch_threads
 from shards.reader import read_manifest, read_shard, read_song
 from shards.verify import verify
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def build(tmp_path, config):
-    """build("shards", ...) builds tmp_path/raw into tmp_path/shards in this process."""
-
-    def run(out="shards", *, raw="raw", config=config, workers=1, rebuild=False):
-        return build_shards(
-            tmp_path / raw,
-            tmp_path / out,
-            config,
-            checkpoint="tiny",
-            workers=workers,
-            devices=("cpu",),
-            rebuild=rebuild,
-        )
-
-    return run
-
-
-@pytest.fixture
-def encoded(monkeypatch):
-    """Names of the songs that went through the networks."""
-    names = []
-    encode = SongEncoder.encode
-    monkeypatch.setattr(SongEncoder, "encode", lambda self, song: names.append(song.name) or encode(self, song))
-    return names
-
-
-def hashes(folder):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
 def rejected(folder):
@@ -74,10 +36,10 @@ def test_samples_hold_what_the_codec_makes_of_the_levelled_parts(tmp_path, song,
     waves["inst"] = waves["mix"] - waves["vocal"]
     start, factor = round(meta.start_seconds * SAMPLE_RATE_HZ), np.float32(10 ** (meta.gain_db / 20))
     codec = open_codec(TINY, encoder=True, decoder=False)
-    torch.set_num_threads(1)
     for part, wave in waves.items():
         levelled = wave[:, start : start + meta.samples] * factor
-        np.testing.assert_array_equal(getattr(sample, part), encode_wave(codec, levelled))
+        with torch_threads(1):
+            np.testing.assert_array_equal(getattr(sample, part), encode_wave(codec, levelled))
     assert loudness_lufs(waves["mix"][:, start:] * factor, SAMPLE_RATE_HZ) == pytest.approx(-14.0, abs=0.05)
     assert (meta.derived, meta.separator, meta.residual_db) == ("inst", None, None)
     assert (meta.prompt, meta.lyrics, meta.name, len(meta.tag_orders)) == (
@@ -136,82 +98,7 @@ def test_long_songs_become_several_samples_that_follow_each_other(tmp_path, song
         assert earlier.meta.seconds <= 2.0
 
 
-def test_two_builds_give_the_same_bytes_whatever_the_workers(tmp_path, song, build):
-    song(tmp_path / "raw", "a", seed=1)
-    song(tmp_path / "raw", "b", parts=("song",), seed=2)
-    song(tmp_path / "raw", "c", parts=("vocal", "inst"), seed=3)
-    build("one")
-    build("two", workers=2)
-    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
-
-
-def test_a_rerun_encodes_nothing_and_changes_nothing(tmp_path, song, build, encoded):
-    song(tmp_path / "raw", "a")
-    build()
-    before = hashes(tmp_path / "shards")
-    for path in (tmp_path / "raw").iterdir():
-        path.touch()
-    assert build().kept == 1
-    assert encoded == ["a"]
-    assert hashes(tmp_path / "shards") == before
-
-
-def test_new_songs_are_appended_and_nothing_older_is_touched(tmp_path, song, build, encoded):
-    song(tmp_path / "raw", "m", seed=1)
-    build()
-    before = hashes(tmp_path / "shards")
-    song(tmp_path / "raw", "a", seed=2)
-    song(tmp_path / "raw", "z", parts=("song",), seed=3)
-    report = build()
-    assert encoded == ["m", "a", "z"]
-    assert hashes(tmp_path / "shards")["shard-000000.tar"] == before["shard-000000.tar"]
-    manifest = read_manifest(tmp_path / "shards")
-    assert [[segment.key for segment in shard.segments] for shard in manifest.shards] == [["m_000"], ["a_000", "z_000"]]
-    assert (report.kept, manifest.totals.songs) == (3, 3)
-    assert "demucs" in manifest.fingerprint.networks
-    assert verify(tmp_path / "shards") == []
-
-
-def test_songs_that_left_stay_in_the_shards(tmp_path, song, build):
-    song(tmp_path / "raw", "a", seed=1)
-    build()
-    before = hashes(tmp_path / "shards")
-    song(tmp_path / "other", "b", seed=2)
-    build(raw="other")
-    assert read_manifest(tmp_path / "shards").totals.songs == 2
-    assert hashes(tmp_path / "shards")["shard-000000.tar"] == before["shard-000000.tar"]
-
-
-def test_a_changed_setting_names_itself_and_needs_rebuild(tmp_path, song, build, config, encoded):
-    song(tmp_path / "raw", "a")
-    build()
-    before = hashes(tmp_path / "shards")
-    softer = config.model_copy(update={"loudness": config.loudness.model_copy(update={"target_lufs": -16.0})})
-    with pytest.raises(UserError) as raised:
-        build(config=softer)
-    assert str(raised.value) == (
-        "these shards were built otherwise: loudness.target_lufs was -14.0, is -16.0. Use --rebuild, or another folder."
-    )
-    assert hashes(tmp_path / "shards") == before
-    build(config=softer, rebuild=True)
-    assert encoded == ["a", "a"]
-    build("anew", config=softer)
-    assert hashes(tmp_path / "shards") == hashes(tmp_path / "anew")
-
-
-def test_a_changed_song_names_itself_and_needs_rebuild(tmp_path, song, build):
-    song(tmp_path / "raw", "a", seed=1)
-    build()
-    song(tmp_path / "raw", "a", seed=2)
-    with pytest.raises(UserError, match=r"^a has changed since these shards were built\. Use --rebuild\.$"):
-        build()
-    build(rebuild=True)
-    (tmp_path / "raw" / "a_prompt.txt").write_text("jazz")
-    with pytest.raises(UserError, match=r"^a has changed since these shards were built\. Use --rebuild\.$"):
-        build()
-
-
-def test_bad_songs_leave_the_good_ones_as_they_would_be_alone(tmp_path, song, build, config):
+def test_bad_songs_leave_the_good_ones_as_they_would_be_alone(tmp_path, song, build, config, hashes):
     for folder in ("good", "raw"):
         song(tmp_path / folder, "good1", seed=1)
         song(tmp_path / folder, "good2", parts=("vocal", "mix"), seed=2)
@@ -257,55 +144,6 @@ def test_without_one_good_song_nothing_is_made(tmp_path, song, build):
         "a_vocal.wav: one stem alone. Add the mix or the other stem."
     )
     assert [path.name for path in (tmp_path / "shards").iterdir()] == ["rejected.jsonl"]
-
-
-def test_a_disk_that_refuses_stops_the_build_and_keeps_what_was_done(tmp_path, song, build, monkeypatch, encoded):
-    song(tmp_path / "raw", "a", seed=1)
-    song(tmp_path / "raw", "b", seed=2)
-
-    def full_disk(path, segments):
-        if len(encoded) == 2:
-            raise UserError("song-b: cannot be written (No space left on device).")
-        write(path, segments)
-
-    from prep import workers
-
-    write = workers.write_spill
-    monkeypatch.setattr(workers, "write_spill", full_disk)
-    with pytest.raises(UserError, match="No space left on device"):
-        build()
-    monkeypatch.undo()
-    spills = list((tmp_path / "shards" / ".build").glob("song-*"))
-    assert len(spills) == 1
-    build()
-    build("whole")
-    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
-
-
-def prep(*arguments, cwd):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "prep", *arguments]
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def test_a_build_killed_and_run_again_ends_as_one_that_was_not(tmp_path, song, build, encoded):
-    for seed in range(4):
-        song(tmp_path / "raw", f"s{seed}", parts=("vocal", "mix"), seed=seed, seconds=3.0)
-    process = prep("build-shards", "raw", "shards", "--workers", "1", cwd=tmp_path)
-    waited_until = time.monotonic() + 120
-    while not list((tmp_path / "shards" / ".build").glob("song-*")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < waited_until
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (tmp_path / "shards" / "manifest.json").exists()
-    build()
-    assert 0 < len(encoded) < 4
-    build("whole")
-    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
 
 
 @pytest.mark.slow

@@ -1,13 +1,17 @@
 """Made-up samples: random latents of any length, under a fingerprint of no network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from shards.fingerprint import Fingerprint
-from shards.schema import PartLevels, Sample, SegmentMeta, Source, sample_key
+from shards.reader import read_manifest
+from shards.schema import Manifest, PartLevels, Sample, SegmentMeta, Source, sample_key
+from shards.writer import ShardWriter
 
 
 def random_sample(song: str = "ballad", segment: int = 0, *, frames: int = 12, targets=("inst", "mix")) -> Sample:
@@ -59,3 +63,37 @@ def fingerprint() -> Fingerprint:
     return Fingerprint(
         settings={"loudness": {"target_lufs": -14.0}, "device": "cpu"}, networks={"codec": "a" * 64}, steps={"cut": 1}
     )
+
+
+@pytest.fixture
+def songs() -> list[list[Sample]]:
+    """Four songs of three, one, two and two segments."""
+    counts = {"a": 3, "b": 1, "c": 2, "d": 2}
+    return [[random_sample(name, n, frames=9 + n) for n in range(count)] for name, count in counts.items()]
+
+
+@pytest.fixture
+def write(fingerprint: Fingerprint) -> Callable[..., Manifest]:
+    """write(folder, songs, shard_samples=4, ...) writes shards and gives the manifest as it is read back."""
+
+    def run(out: Path, songs: Iterable[Sequence[Sample]], **options: Any) -> Manifest:
+        with ShardWriter(out, fingerprint=fingerprint, targets=("inst", "mix"), **options) as writer:
+            for song in songs:
+                writer.add(song)
+        return read_manifest(out)
+
+    return run
+
+
+@pytest.fixture
+def assert_same() -> Callable[[Sample, Sample], None]:
+    """assert_same(read, written): note and arrays are equal, dtypes too."""
+
+    def check(read: Sample, written: Sample) -> None:
+        assert read.meta == written.meta
+        assert read.arrays().keys() == written.arrays().keys()
+        for name, array in written.arrays().items():
+            assert read.arrays()[name].dtype == array.dtype
+            np.testing.assert_array_equal(read.arrays()[name], array)
+
+    return check
