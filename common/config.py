@@ -61,11 +61,17 @@ def find_config(source: str | Path) -> Path:
 def read_json(path: Path) -> Any:
     """Parse a JSON file; a key given twice is an error, as is NaN."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        return parse_json(path.read_bytes(), str(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def parse_json(content: bytes, where: str) -> Any:
+    """Parse JSON in UTF-8 that came from `where`; a key given twice is an error, as is NaN."""
+    try:
+        return json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both ValueErrors
-        raise UserError(f"{path}: not valid JSON ({error}).") from None
+        raise UserError(f"{where}: not valid JSON ({error}).") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,28 +1,50 @@
 """Shards as train and infer read them: the manifest first, then only the tars that it names."""
 
+import hashlib
+import io
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from common.config import check_config, read_json
+from common.config import check_config, parse_json, read_json
 from common.errors import UserError
+from shards.place import Place, address, fetch
 from shards.schema import MANIFEST_FILE, Manifest, Sample, ShardEntry
-from shards.tar import read_samples
+from shards.tar import read_samples, samples_in
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a folder of shards. Raises UserError where there is none, or another program's."""
-    path = folder / MANIFEST_FILE
-    if not path.is_file():
-        raise UserError(f"{folder}: no {MANIFEST_FILE} here. Make shards with: prep build-shards raw/ {folder}")
-    values = read_json(path)
+def read_manifest(place: Place) -> Manifest:
+    """The manifest of shards. Raises UserError where there is none, or another program's."""
+    if isinstance(place, Path) and not (place / MANIFEST_FILE).is_file():
+        raise UserError(f"{place}: no {MANIFEST_FILE} here. Make shards with: prep build-shards raw/ {place}")
+    where = address(place, MANIFEST_FILE)
+    values = read_json(Path(where)) if isinstance(place, Path) else parse_json(fetch(place, MANIFEST_FILE), where)
     if not isinstance(values, dict):
-        raise UserError(f"{path}: holds a {type(values).__name__}; a manifest is a JSON object.")
-    return check_config(Manifest, values, str(path))
+        raise UserError(f"{where}: holds a {type(values).__name__}; a manifest is a JSON object.")
+    return check_config(Manifest, values, where)
 
 
-def read_shard(folder: Path, entry: ShardEntry) -> Iterator[Sample]:
-    """The samples of one shard, in order, one at a time."""
-    return read_samples(folder / entry.name)
+def read_shard(place: Place, entry: ShardEntry, *, without: AbstractSet[str] = frozenset()) -> Iterator[Sample]:
+    """The samples of one shard, in order, one at a time, `without` some of the arrays that a sample need not have.
+
+    A shard of another size than the manifest says is an error; one from an address must have its hash too. (In a
+    folder only `prep verify` looks at hashes: it takes longer than all the rest.)
+    """
+    where = address(place, entry.name)
+    if isinstance(place, Path):
+        if (place / entry.name).is_file():
+            _check(where, "bytes", (place / entry.name).stat().st_size, entry.bytes)
+        yield from read_samples(place / entry.name, without=without)
+        return
+    content = fetch(place, entry.name, size=entry.bytes)
+    _check(where, "bytes", len(content), entry.bytes)
+    _check(where, "sha256", hashlib.sha256(content).hexdigest(), entry.sha256)
+    yield from samples_in(io.BytesIO(content), where, without=without)
+
+
+def _check(where: str, what: str, found: object, listed: object) -> None:
+    if found != listed:
+        raise UserError(f"{where}: its {what} are {found}, the manifest says {listed}. Copy the shards again.")
 
 
 def read_song(folder: Path, key: str) -> list[Sample]:
