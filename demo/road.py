@@ -18,7 +18,7 @@ from prep.config import PrepConfig
 from prep.demo_songs import HELD_OUT_SEED, make_songs
 from train.checkpoint import CHECKPOINTS, LAST, find_last
 from train.config import TrainingConfig
-from train.fit import fit, quiet_lightning
+from train.fit import fit
 
 Mode = Literal["image2image", "controlnet"]
 PUBLISHED = "ACE-Step/ACE-Step-v1-3.5B"
@@ -28,11 +28,11 @@ MODES: tuple[Mode, ...] = ("image2image", "controlnet")
 class RoadConfig(Config):
     """How far to walk."""
 
-    songs: Annotated[int, Field(ge=3)] = 8
+    songs: Annotated[int, Field(ge=3)] = 10
     """Songs to learn from; two of them are kept for validation."""
     seconds: Annotated[float, Field(ge=2)] = 10.0
     """Length of each song."""
-    train_steps: Annotated[int, Field(ge=1)] = 40
+    train_steps: Annotated[int, Field(ge=1)] = 60
     """Training steps in each mode."""
     infer_steps: Annotated[int, Field(ge=1)] = 20
     """Sampling steps of each accompaniment."""
@@ -56,7 +56,6 @@ def walk(out: Path, config: RoadConfig) -> Road:
     shards = out / "shards"
     build_shards(out / "songs", shards, PrepConfig(), checkpoint="tiny", workers=1, devices=["cpu"], rebuild=False)
     say("3/4 adapters: one mixes the vocal into the noise, one hears it through an encoder of its own")
-    quiet_lightning()
     adapters = {mode: train(mode, shards, out / "training", steps=config.train_steps) for mode in MODES}
     say("4/4 accompaniments: a band for the voice that was kept away")
     vocal = mix.with_name(mix.name.replace("_mix", "_vocal"))
