@@ -21,6 +21,7 @@ MAY_CHANGE = frozenset(
         "val_every_n_steps",
         "early_stop_patience",
         "gradient_checkpointing",
+        "num_workers",
         "exp_name",
         "logger_dir",
         "dataset_path",

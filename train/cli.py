@@ -1,5 +1,6 @@
 """The train command: shards in, an adapter out."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,7 +30,11 @@ def train_run(
         str | None, typer.Option(help="JSON file, or the name of a shipped one [the defaults].", metavar="FILE")
     ] = None,
     shards: Annotated[
-        Path | None, typer.Option(help="Folder of shards [the config's dataset_path].", metavar="DIR")
+        str | None,
+        typer.Option(
+            help="Folder of shards, http(s):// address of one, or pipe:COMMAND {} [the config's dataset_path].",
+            metavar="DIR",
+        ),
     ] = None,
     checkpoint_dir: Annotated[
         str, typer.Option(help="Base model: a folder, a Hugging Face id, or tiny.", metavar="DIR")
@@ -71,9 +76,9 @@ def train_run(
         raise typer.Exit(128 + outcome.interrupted_by)
 
 
-def _overrides(settings: list[str], shards: Path | None, precision: str | None) -> list[str]:
+def _overrides(settings: list[str], shards: str | None, precision: str | None) -> list[str]:
     """The flags that are settings, before those that were given as settings."""
-    flags = [f'dataset_path="{shards.as_posix()}"'] if shards else []
+    flags = [f"dataset_path={json.dumps(shards)}"] if shards else []
     if precision:
         flags.append("base_dtype=" + {"32": "float32", "bf16": "bfloat16"}[precision])
     return flags + settings

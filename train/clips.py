@@ -1,18 +1,18 @@
 """From a cached sample to what a training step sees: a random cut, one of the tag orders, dropped conditions, noise.
 
-Every draw depends on (seed, epoch, sample) alone, never on the batch a clip lands in.
+In two steps. The loader cuts clips and leaves them as the shards hold them; what is larger, floats and noise, is made
+where they are used. Every draw depends on (seed, epoch, sample) alone, never on the batch a clip lands in.
 
 B clips, C latent channels (8), H latent rows (16), T latent frames, S text tokens, D their width, L lyric tokens.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from common.latents import LatentStatistics
 from models.adapter import Conditioning
@@ -20,12 +20,56 @@ from models.conditioning import VocalSource, hear
 from models.schedule import draw_timesteps
 from shards.schema import Sample
 from train.config import TrainingConfig
-from train.plan import clip_frames, seeded
+from train.plan import clip_frames, seed_of
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which part of a sample, and which of its tag orders."""
+
+    start: int  # first latent frame
+    frames: int
+    tag_order: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was drawn for a clip."""
+
+    cut: Cut
+    strength: float
+    keep_text: bool = True
+    keep_lyrics: bool = True
+    timestep: float = 0.0
+    noise_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips of one length as the shards hold them, with everything chosen but no noise yet."""
+
+    keys: tuple[str, ...]
+    target: Tensor  # [B, C, H, T] float16
+    vocal: Tensor  # [B, C, H, T] float16, scaled latents
+    activity: Tensor  # [B, T] float16
+    strength: Tensor  # [B]
+    text: Tensor  # [B, S, D] float16, zeros where the prompt is dropped
+    text_mask: Tensor  # [B, S] bool; a dropped prompt keeps it
+    lyric_ids: Tensor  # [B, L] int64
+    lyric_mask: Tensor  # [B, L] bool, zeros where the lyrics are dropped
+    timestep: Tensor  # [B], 1000 * sigma
+    weight: Tensor  # [B], 0 for a clip that only fills up the last round of an epoch
+    features: tuple[tuple[Tensor, ...], ...]  # per SSL network, per clip [frames, width]; empty without features
+    noise_seeds: tuple[int, ...]
+
+    def to(self, device: torch.device) -> Self:
+        """The same clips on another device."""
+        return _moved(self, device)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips of one length with everything random already drawn."""
+    """Clips of one length as a training step sees them: floats, the vocal normalised, noise drawn."""
 
     keys: tuple[str, ...]
     target: Tensor  # [B, C, H, T], x0
@@ -39,7 +83,7 @@ class Batch:
     weight: Tensor  # [B], 0 for a clip that only fills up the last round of an epoch
     features: tuple[tuple[Tensor, ...], ...]  # per SSL network, per clip [frames, width]; empty without features
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> Self:
         """The same batch on another device."""
         return _moved(self, device)
 
@@ -52,62 +96,78 @@ class ClipMaker:
     conditioning: Conditioning
     statistics: LatentStatistics
 
-    def batch(self, samples: Sequence[Sample], *, epoch: int, weight: float = 1.0) -> Batch:
+    def batch(self, samples: Sequence[Sample], *, epoch: int) -> Batch:
         """The batch that `samples`, all of one clip length, make in this epoch."""
-        return joined([self.clip(sample, epoch=epoch, weight=weight) for sample in samples])
+        return self.drawn(self.cut(samples, epoch=epoch))
 
-    def clip(self, sample: Sample, *, epoch: int, weight: float = 1.0) -> Batch:
-        """A batch of one clip."""
+    def cut(self, samples: Sequence[Sample], *, epoch: int, weight: float = 1.0) -> Clips:
+        """The clips that `samples`, all of one clip length, give in this epoch."""
+        return self.chosen(samples, [self._choose(sample, epoch) for sample in samples], weight=weight)
+
+    def drawn(self, clips: Clips) -> Batch:
+        """The batch that `clips` become, on their device."""
+        batch = self.fixed(clips)
+        heard = torch.empty_like(batch.source.vocal)
+        for row, seed in enumerate(clips.noise_seeds):
+            generator = torch.Generator(batch.noise.device).manual_seed(seed)
+            torch.randn(batch.noise.shape[1:], generator=generator, out=batch.noise[row])
+            vocal, latent_noise = batch.source.vocal[row], self.config.accompaniment.latent_noise
+            heard[row] = hear(vocal, latent_noise=latent_noise, generator=generator)
+        return replace(batch, source=replace(batch.source, heard=heard))
+
+    def fixed(self, clips: Clips) -> Batch:
+        """The same without noise: eps is 0, and the vocal is heard as it is."""
+        source = self.conditioning.hear(clips.vocal.float(), clips.activity.float(), clips.strength, self.statistics)
+        return Batch(
+            keys=clips.keys,
+            target=clips.target.float(),
+            source=source,
+            text=clips.text.float(),
+            text_mask=clips.text_mask,
+            lyric_ids=clips.lyric_ids,
+            lyric_mask=clips.lyric_mask,
+            noise=torch.zeros_like(source.vocal),
+            timestep=clips.timestep,
+            weight=clips.weight,
+            features=tuple(tuple(item.float() for item in network) for network in clips.features),
+        )
+
+    def chosen(self, samples: Sequence[Sample], choices: Sequence[Choice], *, weight: float = 1.0) -> Clips:
+        """The clips that `choices` say, all of one length; texts and lyrics are padded at their ends."""
+        pairs = list(zip(samples, choices, strict=True))
+        cuts = [(slice(one.cut.start, one.cut.start + one.cut.frames), sample) for sample, one in pairs]
+        texts = [sample.text[one.cut.tag_order][sample.text_mask[one.cut.tag_order]] for sample, one in pairs]
+        text_mask = _ends([len(text) for text in texts])
+        lyric_mask = _ends([len(sample.lyrics) for sample in samples])
+        return Clips(
+            keys=tuple(sample.meta.key for sample in samples),
+            target=_stacked([self._target(sample)[:, :, frames] for frames, sample in cuts]),
+            vocal=_stacked([sample.vocal[:, :, frames] for frames, sample in cuts]),
+            activity=_stacked([sample.activity[frames] for frames, sample in cuts]),
+            strength=torch.tensor([one.strength for one in choices]),
+            text=_padded(texts, [one.keep_text for one in choices]),
+            text_mask=torch.from_numpy(text_mask),
+            lyric_ids=_padded([sample.lyrics for sample in samples], [one.keep_lyrics for one in choices]).long(),
+            lyric_mask=torch.from_numpy(lyric_mask & np.array([[one.keep_lyrics] for one in choices])),
+            timestep=torch.tensor([one.timestep for one in choices]),
+            weight=torch.full((len(samples),), weight),
+            features=self._features(samples, [one.cut for one in choices]),
+            noise_seeds=tuple(one.noise_seed for one in choices),
+        )
+
+    def _choose(self, sample: Sample, epoch: int) -> Choice:
         config = self.config
-        generator = seeded(config.seed, epoch, sample.meta.key, "choices")
+        generator = torch.Generator().manual_seed(seed_of(config.seed, epoch, sample.meta.key, "choices"))
         at, order, keep_text, keep_lyrics, keep_vocal, at_strength = torch.rand(6, generator=generator).tolist()
         low, high = config.accompaniment.strengths
-        strength = low + (high - low) * at_strength if keep_vocal >= config.accompaniment.vocal_dropout else 0.0
         frames = clip_frames(sample.meta.frames, config.crop_frames)
-        cut = Cut(
-            start=int(at * (sample.meta.frames - frames + 1)), frames=frames, tag_order=int(order * len(sample.text))
-        )
-        clip = self.fixed_clip(sample, cut, strength=strength)
-
-        noises = seeded(config.seed, epoch, sample.meta.key, "noise")
-        noise = torch.randn(clip.target.shape, generator=noises)
-        heard = hear(clip.source.vocal, latent_noise=config.accompaniment.latent_noise, generator=noises)
-        return replace(
-            clip,
-            source=replace(clip.source, heard=heard),
-            text=clip.text * (keep_text >= config.text_dropout),
-            lyric_ids=clip.lyric_ids * (keep_lyrics >= config.lyric_dropout),
-            lyric_mask=clip.lyric_mask & (keep_lyrics >= config.lyric_dropout),
-            noise=noise,
-            timestep=draw_timesteps(1, shift=config.shift, generator=generator),
-            weight=torch.tensor([weight]),
-        )
-
-    def fixed_clip(self, sample: Sample, cut: "Cut", *, strength: float) -> Batch:
-        """A batch of one clip as it stands: all conditions, the vocal heard as it is, no noise and timestep 0 yet."""
-        frames = slice(cut.start, cut.start + cut.frames)
-        target = _float(self._target(sample)[:, :, frames])[None]
-        source = self.conditioning.hear(
-            _float(sample.vocal[:, :, frames])[None],
-            _float(sample.activity[frames])[None],
-            torch.tensor([strength]),
-            self.statistics,
-        )
-        real = sample.text_mask[cut.tag_order]
-        text = sample.text[cut.tag_order][: int(real.sum())]
-        lyric_ids = torch.tensor(sample.lyrics, dtype=torch.int64)[None]
-        return Batch(
-            keys=(sample.meta.key,),
-            target=target,
-            source=source,
-            text=_float(text)[None],
-            text_mask=torch.ones(1, len(text), dtype=torch.bool),
-            lyric_ids=lyric_ids,
-            lyric_mask=torch.ones_like(lyric_ids, dtype=torch.bool),
-            noise=torch.zeros_like(target),
-            timestep=torch.zeros(1),
-            weight=torch.ones(1),
-            features=self._features(sample, cut),
+        return Choice(
+            Cut(int(at * (sample.meta.frames - frames + 1)), frames, tag_order=int(order * len(sample.text))),
+            strength=low + (high - low) * at_strength if keep_vocal >= config.accompaniment.vocal_dropout else 0.0,
+            keep_text=keep_text >= config.text_dropout,
+            keep_lyrics=keep_lyrics >= config.lyric_dropout,
+            timestep=draw_timesteps(1, shift=config.shift, generator=generator).item(),
+            noise_seed=seed_of(config.seed, epoch, sample.meta.key, "noise"),
         )
 
     def _target(self, sample: Sample) -> np.ndarray:
@@ -115,63 +175,46 @@ class ClipMaker:
         assert target is not None, "the manifest promised this target"
         return target
 
-    def _features(self, sample: Sample, cut: "Cut") -> tuple[tuple[Tensor, ...], ...]:
-        """SSL features of the target under the cut: of n for T frames, indices round(frame * n / T)."""
+    def _features(self, samples: Sequence[Sample], cuts: Sequence[Cut]) -> tuple[tuple[Tensor, ...], ...]:
+        """SSL features of the targets under the cuts; none unless all samples have them and the loss wants them."""
         if self.config.ssl_coeff == 0:
             return ()
         inst = self.config.accompaniment.output_type == "accompaniment"
-        mert, mhubert = (sample.inst_mert, sample.inst_mhubert) if inst else (sample.mix_mert, sample.mix_mhubert)
-        if mert is None or mhubert is None:
+        networks = ("inst_mert", "inst_mhubert") if inst else ("mix_mert", "mix_mhubert")
+        found = [[getattr(sample, network) for sample in samples] for network in networks]
+        if any(array is None for network in found for array in network):
             return ()
-        ends = (cut.start, cut.start + cut.frames)
-        return tuple((_float(_between(found, ends, sample.meta.frames)),) for found in (mert, mhubert))
+        return tuple(
+            tuple(
+                _between(array, cut, sample.meta.frames)
+                for array, cut, sample in zip(network, cuts, samples, strict=True)
+            )
+            for network in found
+        )
 
 
-@dataclass(frozen=True)
-class Cut:
-    """Which part of a sample, and which of its tag orders."""
-
-    start: int  # first latent frame
-    frames: int
-    tag_order: int
+def _stacked(arrays: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))
 
 
-def joined(clips: Sequence[Batch]) -> Batch:
-    """One batch of all `clips`, which have one length; texts and lyrics are padded at their ends."""
-    return Batch(
-        keys=tuple(key for clip in clips for key in clip.keys),
-        target=torch.cat([clip.target for clip in clips]),
-        source=VocalSource(
-            vocal=torch.cat([clip.source.vocal for clip in clips]),
-            heard=torch.cat([clip.source.heard for clip in clips]),
-            activity=torch.cat([clip.source.activity for clip in clips]),
-            strength=torch.cat([clip.source.strength for clip in clips]),
-        ),
-        text=_padded([clip.text for clip in clips]),
-        text_mask=_padded([clip.text_mask for clip in clips]),
-        lyric_ids=_padded([clip.lyric_ids for clip in clips]),
-        lyric_mask=_padded([clip.lyric_mask for clip in clips]),
-        noise=torch.cat([clip.noise for clip in clips]),
-        timestep=torch.cat([clip.timestep for clip in clips]),
-        weight=torch.cat([clip.weight for clip in clips]),
-        features=tuple(
-            tuple(item for (item,) in network) for network in zip(*(clip.features for clip in clips), strict=True)
-        ),
-    )
+def _ends(lengths: Sequence[int]) -> np.ndarray:
+    """True before each row's end, [B, longest]."""
+    return np.arange(max(lengths)) < np.array(lengths)[:, None]
 
 
-def _float(array: np.ndarray) -> Tensor:
-    return torch.tensor(array, dtype=torch.float32)
+def _padded(arrays: Sequence[np.ndarray], keep: Sequence[bool]) -> Tensor:
+    """[n, ...] each -> [B, longest n, ...], zeros past the ends and where an array is not to be kept."""
+    padded = np.zeros((len(arrays), max(len(array) for array in arrays), *arrays[0].shape[1:]), arrays[0].dtype)
+    for row, (array, kept) in enumerate(zip(arrays, keep, strict=True)):
+        if kept:
+            padded[row, : len(array)] = array
+    return torch.from_numpy(padded)
 
 
-def _between(features: np.ndarray, ends: tuple[int, int], frames: int) -> np.ndarray:
-    first, last = (round(end * len(features) / frames) for end in ends)
-    return features[first:last]
-
-
-def _padded(items: Sequence[Tensor]) -> Tensor:
-    """[1, n, ...] each -> [B, longest n, ...]."""
-    return pad_sequence([row for item in items for row in item], batch_first=True)
+def _between(features: np.ndarray, cut: Cut, frames: int) -> Tensor:
+    """Features under a cut: of n for `frames` latent frames, indices round(frame * n / frames)."""
+    first, last = (round(end * len(features) / frames) for end in (cut.start, cut.start + cut.frames))
+    return torch.tensor(features[first:last])
 
 
 def _moved(value: Any, device: torch.device) -> Any:

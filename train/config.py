@@ -164,6 +164,8 @@ class TrainingConfig(Config):
     """AdamW with betas (0.8, 0.9)."""
     batch_size: Positive = 1
     """Clips in a batch on one device; all have one length."""
+    num_workers: NotNegative = 2
+    """Threads on each device that read shards ahead of the training step; 0 reads when needed. Changes no result."""
     accumulate_grad_batches: Positive = 1
     """Batches whose gradients make one optimiser step."""
     gradient_clip_val: Annotated[float, Field(ge=0.0)] = 0.5

@@ -1,20 +1,23 @@
 """Batches for a run: which songs train and which validate, samples from shards or memory, and where the run stands."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
+from itertools import count, tee
 
 import psutil
 
 from common.errors import UserError
+from shards.place import Place
 from shards.reader import read_shard
-from shards.schema import Manifest, Sample, Target
-from train.clips import Batch, ClipMaker
+from shards.schema import OPTIONAL, Manifest, Sample, Target
+from train.clips import ClipMaker, Clips
 from train.config import TrainingConfig
-from train.plan import Segment, Window, batches_per_epoch, plan_epoch, validation_songs
+from train.plan import WINDOW_SHARDS, Segment, Window, batches_per_epoch, plan_epoch, validation_songs
+from train.prefetch import in_order
 
 MEMORY_SHARE = 0.5
 """Shards are kept in memory if they take less than this share of what is free."""
@@ -66,41 +69,32 @@ def target_of(config: TrainingConfig) -> Target:
 class ShardSamples:
     """Samples of chosen segments, read when asked for; from memory once `remember` found room for all of them."""
 
-    def __init__(self, folder: Path, manifest: Manifest, target: Target) -> None:
-        self._folder, self._manifest, self._target = folder, manifest, target
+    def __init__(self, place: Place, manifest: Manifest, target: Target) -> None:
+        self._place, self._manifest = place, manifest
+        self._without = frozenset(name for name in OPTIONAL if name.partition("_")[0] != target)
         self._kept: dict[str, Sample] | None = None
 
     def remember(self, keys: AbstractSet[str]) -> bool:
         """Read and keep the samples of `keys` if the shards fit into memory; whether they did."""
         fits = sum(entry.bytes for entry in self._manifest.shards) < MEMORY_SHARE * psutil.virtual_memory().available
         if fits:
-            self._kept = self._read(range(len(self._manifest.shards)), keys)
+            self._kept = self.load(range(len(self._manifest.shards)), keys)
         return fits
 
     def load(self, shards: Sequence[int], keys: AbstractSet[str]) -> dict[str, Sample]:
-        """Samples of `keys`, all of them in `shards`, by key."""
+        """Samples of `keys`, all of them in `shards`, by key; without the target that this run does not use."""
         if self._kept is not None:
             return {key: self._kept[key] for key in keys}
-        return self._read(shards, keys)
-
-    def _read(self, shards: Sequence[int], keys: AbstractSet[str]) -> dict[str, Sample]:
         found = {}
         for entry in (self._manifest.shards[shard] for shard in shards):
-            for sample in read_shard(self._folder, entry):
-                if sample.meta.key in keys:
-                    found[sample.meta.key] = self._slim(sample)
+            samples = read_shard(self._place, entry, without=self._without)
+            found |= {sample.meta.key: sample for sample in samples if sample.meta.key in keys}
         lost = sorted(keys - found.keys())
         if lost:
             raise UserError(
-                f"{self._folder}: {lost[0]} is not in its shard, though the manifest lists it. Run prep verify."
+                f"{self._place}: {lost[0]} is not in its shard, though the manifest lists it. Run prep verify."
             )
         return found
-
-    def _slim(self, sample: Sample) -> Sample:
-        """Without the target that this run does not use."""
-        if self._target == "inst":
-            return replace(sample, mix=None, mix_mert=None, mix_mhubert=None)
-        return replace(sample, inst=None, inst_mert=None, inst_mhubert=None)
 
 
 @dataclass(frozen=True)
@@ -112,8 +106,17 @@ class Scheduled:
     weight: float  # 0 only fills up the last round, so that all ranks take as many steps
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """A window of an epoch as one rank goes through it: what it reads, then its batches."""
+
+    epoch: int
+    reads: Mapping[int, frozenset[str]]  # shard -> samples of it that this rank will need
+    batches: tuple[Scheduled, ...]
+
+
 class BatchLoader:
-    """Epoch after epoch of batches, `length` in all; counts those handed out, and goes on from any count.
+    """Epoch after epoch of clips, `length` batches in all; counts those handed out, and goes on from any count.
 
     One pass of Lightning's loop is the whole run: accumulation and logging never meet the end of an epoch.
     """
@@ -134,39 +137,68 @@ class BatchLoader:
         batches = batches_per_epoch(segments, batch_size=config.batch_size, crop_frames=config.crop_frames)
         self.per_epoch = -(-batches // ranks)
         self.handed = 0
+        self._epoch, self._done = 0, 0  # epochs behind the next batch, and batches of its own
 
     @property
     def epoch(self) -> int:
         """Epoch of the batch handed out last."""
-        return max(0, self.handed - 1) // self.per_epoch
+        return self._epoch if self._done else max(0, self._epoch - 1)
 
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[Batch]:
-        while self.handed < self._length:
-            epoch, done = divmod(self.handed, self.per_epoch)
-            for batch in self._epoch(epoch, done):
-                self.handed += 1
-                yield batch
-                if self.handed == self._length:
-                    return
+    def __iter__(self) -> Iterator[Clips]:
+        read_ahead, stretches = tee(self._stretches())
+        tasks = (
+            partial(self._samples.load, (shard,), keys)
+            for stretch in read_ahead
+            for shard, keys in stretch.reads.items()
+        )
+        ready: dict[str, Sample] = {}
+        with closing(in_order(tasks, workers=self._maker.config.num_workers, ahead=WINDOW_SHARDS)) as loaded:
+            for stretch in stretches:
+                for _ in stretch.reads:
+                    ready |= next(loaded)
+                for batch in stretch.batches:
+                    samples = [ready.pop(key) for key in batch.keys]
+                    clips = self._maker.cut(samples, epoch=stretch.epoch, weight=batch.weight)
+                    self.handed += 1
+                    self._epoch, self._done = divmod(self._epoch * self.per_epoch + self._done + 1, self.per_epoch)
+                    yield clips
 
     def state_dict(self) -> dict[str, int | str]:
         """Where the run stands in its data."""
-        return {"handed": self.handed, "order": self._order()}
+        place = {"handed": self.handed, "epoch": self._epoch, "done": self._done, "ranks": self._ranks}
+        return place | {"order": self._order()}
 
     def load_state_dict(self, state: Mapping[str, int | str]) -> None:
-        """Go on from a state. Raises UserError if these are other data, batches or ranks."""
+        """Go on from a state. Raises UserError if these are other data or batches, or other ranks amid an epoch."""
         if state["order"] != self._order():
             raise UserError(
-                "the songs, batch_size, crop or number of devices changed since the checkpoint, so its place in the "
-                "data means nothing here. Resume with what it was made with, or start anew without --resume."
+                "the songs, batch_size or crop changed since the checkpoint, so its place in the data means nothing "
+                "here. Resume with what it was made with, or start anew without --resume."
             )
-        self.handed = int(state["handed"])
+        if state["ranks"] != self._ranks and state["done"]:
+            raise UserError(
+                f"the checkpoint stands amid an epoch, after {state['done']} batches on each of {state['ranks']} "
+                f"devices; now there are {self._ranks}, which can only go on from the start of an epoch. "
+                f"Resume with --devices {state['ranks']}."
+            )
+        self.handed, self._epoch, self._done = (int(state[name]) for name in ("handed", "epoch", "done"))
 
-    def _epoch(self, epoch: int, done: int) -> Iterator[Batch]:
-        """This rank's batches of an epoch after the first `done`."""
+    def _stretches(self) -> Iterator[Stretch]:
+        """This rank's way through the data from where it stands to the end of the run."""
+        done, left = self._done, self._length - self.handed
+        for epoch in count(self._epoch):
+            for stretch in self._epoch_from(epoch, done):
+                if left <= 0:
+                    return
+                yield replace(stretch, batches=stretch.batches[:left])
+                left -= len(stretch.batches)
+            done = 0
+
+    def _epoch_from(self, epoch: int, done: int) -> Iterator[Stretch]:
+        """This rank's part of an epoch after its first `done` batches."""
         config = self._maker.config
         windows = plan_epoch(
             self._segments,
@@ -176,25 +208,19 @@ class BatchLoader:
             crop_frames=config.crop_frames,
         )
         schedule = striped(windows, self._rank, self._ranks)[done:]
-        uses = Counter(key for batch in schedule for key in batch.keys)
         shard_of = {segment.key: segment.shard for segment in self._segments}
-        ready: dict[str, Sample] = {}
+        wanted: dict[int, set[str]] = {}
+        for key in (key for batch in schedule for key in batch.keys):
+            wanted.setdefault(shard_of[key], set()).add(key)
         for number, window in enumerate(windows):
-            keys = {key for key in uses if shard_of[key] in window.shards}
-            ready |= self._samples.load(sorted({shard_of[key] for key in keys}), keys)
-            for batch in (batch for batch in schedule if batch.window == number):
-                yield self._maker.batch([ready[key] for key in batch.keys], epoch=epoch, weight=batch.weight)
-                uses.subtract(batch.keys)
-                for key in batch.keys:
-                    if not uses[key]:
-                        del ready[key]
+            reads = {shard: frozenset(wanted[shard]) for shard in window.shards if shard in wanted}
+            yield Stretch(epoch, reads, tuple(batch for batch in schedule if batch.window == number))
 
     def _order(self) -> str:
         """A hash of all that decides which batch comes when."""
         config = self._maker.config
         listed = [(segment.key, segment.frames, segment.shard) for segment in self._segments]
-        decisive = (listed, config.seed, config.batch_size, config.crop_frames, self._ranks)
-        return hashlib.sha256(repr(decisive).encode()).hexdigest()
+        return hashlib.sha256(repr((listed, config.seed, config.batch_size, config.crop_frames)).encode()).hexdigest()
 
 
 def striped(windows: Sequence[Window], rank: int, ranks: int) -> list[Scheduled]:

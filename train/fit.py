@@ -23,11 +23,12 @@ from models.checkpoint import open_transformer, part_hash, resolve_checkpoint
 from models.lora import attach_lora
 from models.sampler import SamplerSettings
 from models.transformer import ACEStepTransformer2DModel
+from shards.place import place_of
 from shards.reader import read_manifest, read_shard
 from shards.schema import Manifest
 from train.callbacks import Interruption, Milestones, Save, ShownProgress
 from train.checkpoint import CHECKPOINTS, check_resumable
-from train.clips import ClipMaker
+from train.clips import Batch, ClipMaker, Clips
 from train.config import TrainingConfig
 from train.data import BatchLoader, ShardSamples, Split, check_manifest, split, target_of
 from train.module import AccompanimentModule, conditioning_of
@@ -84,6 +85,10 @@ class Batches(LightningDataModule):
             rank=self.trainer.global_rank,
             ranks=self.trainer.world_size,
         )
+
+    def on_after_batch_transfer(self, batch: Clips, dataloader_idx: int) -> Batch:
+        """Noise is drawn on the device that needs it."""
+        return self._data.maker.drawn(batch)
 
 
 def fit(
@@ -154,13 +159,13 @@ def quiet_lightning() -> Generator[None]:
 
 def open_data(config: TrainingConfig) -> Data:
     """The shards of a run. Raises UserError if they are missing or cannot train it."""
-    folder = Path(config.dataset_path)
-    manifest = read_manifest(folder)
+    place = place_of(config.dataset_path)
+    manifest = read_manifest(place)
     check_manifest(manifest, config)
     assert manifest.statistics is not None
     maker = ClipMaker(config, conditioning_of(config), manifest.statistics)
     divided = split(manifest, config.val_fraction)
-    samples = ShardSamples(folder, manifest, target_of(config))
+    samples = ShardSamples(place, manifest, target_of(config))
     shards = sorted({segment.shard for segment in divided.validation})
     asked = samples.load(shards, {segment.key for segment in divided.validation})
     validation = Validation(asked, maker) if len(asked) >= FEWEST_VALIDATION_SONGS else None
@@ -201,7 +206,7 @@ def _check_features(config: TrainingConfig, transformer: ACEStepTransformer2DMod
     """SSL losses need features in the shards and look at the blocks that the base's projectors were made for."""
     if config.ssl_coeff == 0:
         return
-    sample = next(read_shard(Path(config.dataset_path), data.manifest.shards[0]))
+    sample = next(read_shard(place_of(config.dataset_path), data.manifest.shards[0]))
     if sample.inst_mert is None and sample.mix_mert is None:
         announce(
             "these shards hold no SSL features: training without feature losses (prep build-shards --ssl makes them)"

@@ -27,6 +27,7 @@ from train.config import TrainingConfig
 from train.data import BatchLoader
 from train.ema import Ema
 from train.losses import denoising_loss, structure_loss, weighted_mean
+from train.plan import seed_of
 
 BETAS = (0.8, 0.9)
 
@@ -124,15 +125,18 @@ class AccompanimentModule(LightningModule):
         self.objective = conditioning_of(config).make_objective()
         self.trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
         self.ema = Ema(self.trained, config.ema_decay) if config.ema_decay else None
-        self._random: dict[str, Any] | None = None
         set_lora_dropout(transformer, active=True)
 
     @property
     def data_epoch(self) -> int:
         """Epoch, over the songs, of the batch at hand."""
+        return self._loader.epoch
+
+    @property
+    def _loader(self) -> BatchLoader:
         loader = self.trainer.train_dataloader
         assert isinstance(loader, BatchLoader)
-        return loader.epoch
+        return loader
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Every part of a batch's loss by name, and their sum as "loss"."""
@@ -188,22 +192,16 @@ class AccompanimentModule(LightningModule):
         checkpoint["config"] = self.config.model_dump(mode="json")
         checkpoint["base"] = self.base_fingerprint
         checkpoint["ema"] = self.ema.averages if self.ema else {}
-        checkpoint["random"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint["state_dict"].keys() != self.trained.keys():
             raise UserError("the checkpoint holds other weights than this run trains. Start anew without --resume.")
         if self.ema:
             self.ema.averages = checkpoint["ema"]
-        self._random = checkpoint["random"]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """After a resume: put the random state back, as late as can be, so that nothing draws from it before."""
-        if self._random is not None:
-            torch.set_rng_state(self._random["cpu"])
-            if torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(self._random["cuda"])
-            self._random = None
+        """LoRA's dropout alone draws from the global generator: what it draws depends on (seed, batch, rank)."""
+        torch.manual_seed(seed_of(self.config.seed, "step", self._loader.handed, self.global_rank))
 
 
 def rate_at(step: int, warmup_steps: int, max_steps: int) -> float:

@@ -42,10 +42,15 @@ class Window:
     batches: tuple[tuple[str, ...], ...]
 
 
+def seed_of(*parts: object) -> int:
+    """A seed that depends on `parts` only."""
+    digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
 def seeded(*parts: object) -> torch.Generator:
     """A generator that depends on `parts` only."""
-    digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.Generator().manual_seed(seed_of(*parts))
 
 
 def clip_frames(frames: int, crop_frames: int) -> int:

@@ -14,7 +14,7 @@ from models.conditioning import TEXT2MUSIC, VocalSource
 from models.lora import set_lora_dropout
 from models.schedule import TIMESTEPS
 from shards.schema import Sample
-from train.clips import Batch, ClipMaker, Cut
+from train.clips import Batch, Choice, ClipMaker, Cut
 from train.losses import denoising_loss
 from train.module import AccompanimentModule, encode, estimate
 from train.plan import clip_frames, seeded
@@ -173,7 +173,7 @@ def _clip(sample: Sample, maker: ClipMaker, strength: float) -> Batch:
     """The middle of a song with all its conditions and noise of its own."""
     frames = clip_frames(sample.meta.frames, maker.config.crop_frames)
     cut = Cut(start=(sample.meta.frames - frames) // 2, frames=frames, tag_order=0)
-    clip = maker.fixed_clip(sample, cut, strength=strength)
+    clip = maker.fixed(maker.chosen([sample], [Choice(cut, strength)]))
     generator = seeded(maker.config.seed, "validation", sample.meta.key)
     return replace(clip, noise=torch.randn(clip.target.shape, generator=generator))
 

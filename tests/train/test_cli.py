@@ -119,18 +119,18 @@ def test_print_config_shows_what_would_run(command):
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_saves_first_and_says_so_by_its_code(command, song_shards, monkeypatch, number, expected):
-    plain = ClipMaker.batch
+    plain = ClipMaker.cut
 
     def interrupting(maker, samples, **given):
         os.kill(os.getpid(), number)
         return plain(maker, samples, **given)
 
-    monkeypatch.setattr(ClipMaker, "batch", interrupting)
+    monkeypatch.setattr(ClipMaker, "cut", interrupting)
     code, out, err = command("run", "--config", "tiny_image2image", "--shards", "shards", "--set", "val_fraction=0")
     assert code == expected
     assert out.startswith("step 1 after ")
     assert f"{number.name}: saving after this step (again: stop at once)" in err
-    monkeypatch.setattr(ClipMaker, "batch", plain)
+    monkeypatch.setattr(ClipMaker, "cut", plain)
     code, out, _ = command(
         "run",
         "--config",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from common.latents import LatentStatistics
-from train.clips import Batch, ClipMaker, Cut, joined
+from train.clips import Batch, Choice, ClipMaker, Clips, Cut
 from train.module import conditioning_of
 from train.plan import seeded
 
@@ -33,7 +33,7 @@ def test_a_clip_is_the_same_in_any_batch_and_epochs_differ(maker, make_sample):
     samples = [make_sample(f"song{n}", 0, 24 + n) for n in range(3)]
     batch = maker().batch(samples, epoch=4)
     for row, sample in enumerate(samples):
-        for name, tensor in tensors(maker().clip(sample, epoch=4)).items():
+        for name, tensor in tensors(maker().batch([sample], epoch=4)).items():
             together = tensors(batch)[name][row : row + 1]
             unpadded = together[:, : tensor.shape[1]] if tensor.ndim > 1 else together
             assert torch.equal(unpadded, tensor), name
@@ -46,7 +46,7 @@ def test_all_parts_are_cut_from_the_same_frames(maker, make_sample):
     sample = make_sample("song", 0, 40)
     starts = set()
     for epoch in range(30):
-        clip = maker(accompaniment={"latent_noise": 0.0, "activity_gate": False}).clip(sample, epoch=epoch)
+        clip = maker(accompaniment={"latent_noise": 0.0, "activity_gate": False}).batch([sample], epoch=epoch)
         inst = torch.tensor(sample.inst, dtype=torch.float32)
         (start,) = [s for s in range(19) if torch.equal(clip.target[0], inst[:, :, s : s + 22])]
         vocal = (torch.tensor(sample.vocal, dtype=torch.float32) - 0.25) / 2
@@ -59,22 +59,22 @@ def test_all_parts_are_cut_from_the_same_frames(maker, make_sample):
 
 def test_activity_is_smoothed_where_gating_is_on(maker, make_sample):
     sample = make_sample("song", 0, 22)
-    gate = maker().clip(sample, epoch=0).source.activity[0]
+    gate = maker().batch([sample], epoch=0).source.activity[0]
     activity = torch.tensor(sample.activity, dtype=torch.float32)
     torch.testing.assert_close(gate[1:-1], (activity[:-2] + 2 * activity[1:-1] + activity[2:]) / 4)
-    ungated = maker(accompaniment={"activity_gate": False}).clip(sample, epoch=0)
+    ungated = maker(accompaniment={"activity_gate": False}).batch([sample], epoch=0)
     assert torch.equal(ungated.source.activity, torch.ones(1, 22))
 
 
 def test_the_target_follows_the_output_type(maker, make_sample):
     sample = make_sample("song", 0, 22)
-    mix = maker(accompaniment={"output_type": "mix"}).clip(sample, epoch=0)
+    mix = maker(accompaniment={"output_type": "mix"}).batch([sample], epoch=0)
     assert torch.equal(mix.target[0], torch.tensor(sample.mix, dtype=torch.float32))
 
 
 def test_both_tag_orders_are_drawn_without_their_padding(maker, make_sample):
     sample = make_sample("song", 0, 22)
-    clips = [maker(text_dropout=0.0).clip(sample, epoch=epoch) for epoch in range(12)]
+    clips = [maker(text_dropout=0.0).batch([sample], epoch=epoch) for epoch in range(12)]
     for clip in clips:
         order = 0 if clip.text.shape[1] == 5 else 1
         expected = torch.tensor(sample.text[order][sample.text_mask[order]], dtype=torch.float32)
@@ -84,19 +84,19 @@ def test_both_tag_orders_are_drawn_without_their_padding(maker, make_sample):
 
 
 def test_dropped_conditions_are_the_null_of_training(maker, make_sample):
-    clip = maker(text_dropout=1.0, lyric_dropout=1.0).clip(make_sample("song", 0, 22), epoch=0)
+    clip = maker(text_dropout=1.0, lyric_dropout=1.0).batch([make_sample("song", 0, 22)], epoch=0)
     assert not clip.text.any()
     assert clip.text_mask.all()
     assert not clip.lyric_ids.any()
     assert not clip.lyric_mask.any()
-    kept = maker(text_dropout=0.0, lyric_dropout=0.0).clip(make_sample("song", 0, 22), epoch=0)
+    kept = maker(text_dropout=0.0, lyric_dropout=0.0).batch([make_sample("song", 0, 22)], epoch=0)
     assert kept.lyric_ids.tolist() == [[261, 259, 6688, 2]]
     assert kept.lyric_mask.all()
 
 
 def test_strengths_and_dropouts_have_their_rates(maker, make_sample):
     cut, sample = maker(accompaniment={"strength_range": (0.4, 0.8)}), make_sample("song", 0, 4)
-    clips = [cut.clip(sample, epoch=epoch) for epoch in range(600)]
+    clips = [cut.batch([sample], epoch=epoch) for epoch in range(600)]
     strengths = torch.cat([clip.source.strength for clip in clips])
     drawn = strengths[strengths > 0]
     assert 0.1 < 1 - len(drawn) / 600 < 0.2
@@ -115,7 +115,7 @@ def test_the_noise_is_what_text2music_draws_and_comes_first(maker, make_sample):
     sample = make_sample("song", 0, 22)
     plain = torch.randn(1, 8, 16, 22, generator=seeded(0, 3, "song_000", "noise"))
     for latent_noise in (0.0, 0.3):
-        clip = maker(accompaniment={"latent_noise": latent_noise}).clip(sample, epoch=3)
+        clip = maker(accompaniment={"latent_noise": latent_noise}).batch([sample], epoch=3)
         assert torch.equal(clip.noise, plain)
         spread = (clip.source.heard - clip.source.vocal).std()
         torch.testing.assert_close(spread, torch.tensor(latent_noise), atol=0.02, rtol=0)
@@ -126,16 +126,17 @@ def test_features_are_cut_with_the_clip(maker, make_sample):
     mert = np.arange(279, dtype=np.float16)[:, None] * np.ones((1, 1024), np.float16)
     mhubert = np.arange(186, dtype=np.float16)[:, None] * np.ones((1, 768), np.float16)
     sample = replace(sample, inst_mert=mert, inst_mhubert=mhubert)
-    clip = maker().fixed_clip(sample, Cut(start=10, frames=20, tag_order=0), strength=0.5)
+    choice = Choice(Cut(start=10, frames=20, tag_order=0), strength=0.5)
+    clip = maker().fixed(maker().chosen([sample], [choice]))
     (first,), (second,) = clip.features
     assert (first[0, 0], first[-1, 0], len(first)) == (round(10 * 279 / 40), round(30 * 279 / 40) - 1, 139)
     assert (second[0, 0], len(second)) == (round(10 * 186 / 40), 94)
-    assert [len(network) for network in joined([clip, clip, clip]).features] == [3, 3]
-    assert maker(ssl_coeff=0.0).clip(sample, epoch=0).features == ()
+    assert [len(network) for network in maker().chosen([sample] * 3, [choice] * 3).features] == [3, 3]
+    assert maker(ssl_coeff=0.0).batch([sample], epoch=0).features == ()
 
 
 def test_a_batch_moves_whole(maker, make_sample):
-    clip = maker().clip(make_sample("song", 0, 22), epoch=0)
+    clip = maker().batch([make_sample("song", 0, 22)], epoch=0)
     moved = clip.to(torch.device("meta"))
     assert {tensor.device.type for tensor in tensors(moved).values()} == {"meta"}
     assert moved.keys == clip.keys

@@ -63,7 +63,7 @@ def test_the_checkpoint_holds_what_is_trained_and_nothing_of_the_base(song_shard
     last = outcome.folder / "checkpoints" / "last.ckpt"
     held = torch.load(last, weights_only=True)
     assert all(".lora_" in name or name.startswith("conditioner.") for name in held["state_dict"])
-    assert {"optimizer_states", "lr_schedulers", "random", "loops", "config", "base"} <= held.keys()
+    assert {"optimizer_states", "lr_schedulers", "loops", "config", "base"} <= held.keys()
     assert held["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]["handed"] == 2
     numbers = sum(tensor.numel() for tensor in held["state_dict"].values())
     assert numbers == 24_576 + 8_192

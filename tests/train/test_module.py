@@ -151,7 +151,7 @@ def test_a_clips_loss_is_the_same_alone_and_in_a_batch(built, mode, tiny_config,
     awakened(module)
     assert batch.text_mask.all(dim=1).tolist() != [True] * 3  # prompts of different length
     maker = ClipMaker(module.config, conditioning_of(module.config), STATISTICS)
-    alone = [maker.clip(make_sample(f"s{n}", 0, frames), epoch=0) for n, frames in enumerate((24, 30, 24))]
+    alone = [maker.batch([make_sample(f"s{n}", 0, frames)], epoch=0) for n, frames in enumerate((24, 30, 24))]
     losses = torch.stack([module.losses(clip)["loss"] for clip in alone])
     for row in range(3):
         weight = torch.zeros(3)
