@@ -129,7 +129,8 @@ def test_a_failed_save_leaves_nothing_and_an_older_folder_as_it_was(tmp_path):
             (partial / "new").write_text("2")
             raise RuntimeError
 
-    pytest.raises(RuntimeError, fail)
+    with pytest.raises(RuntimeError):
+        fail()
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["adapter", "adapter/old"]
     with whole_folder(folder) as partial:
         (partial / "new").write_text("2")
