@@ -70,10 +70,10 @@ def work(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def _found(argument: str) -> str:
-    """A path as documents write it for a person, .../epoch=E-step=S_lora, as the folder that is meant."""
-    if "epoch=E-step=S" not in argument:
+    """An adapter as documents name it for a shell, .../epoch=*-step=60_lora, after the steps that were taken here."""
+    if "epoch=*" not in argument:
         return argument
-    (found,) = Path().glob(argument.replace("epoch=E-step=S", "epoch=*-step=*"))
+    (found,) = Path().glob(re.sub(r"step=\d+_lora", "step=*_lora", argument))
     return str(found)
 
 
