@@ -11,7 +11,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from common.progress import Progress, progress, say
-from train.checkpoint import save_last
+from train.checkpoint import Best, save_best, save_last
 from train.module import AccompanimentModule
 from train.validation import Validation
 
@@ -53,13 +53,14 @@ class Interruption(Callback):
 
 
 class Milestones(Callback):
-    """After the optimiser steps where they are due: validation, then adapter folder and last.ckpt."""
+    """After the optimiser steps where they are due: validation, then adapter folder, best.json and last.ckpt."""
 
     def __init__(self, folder: Path, save: Save, validation: Validation | None, interruption: Interruption) -> None:
         self.folder, self.adapter = folder, folder
         self.figures: dict[str, float] = {}
+        self.best: Best | None = None
         self._save, self._validation, self._interruption = save, validation, interruption
-        self._best, self._without_gain = float("-inf"), 0
+        self._highest, self._without_gain = float("-inf"), 0
         self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,40 +75,60 @@ class Milestones(Callback):
         self._step = trainer.global_step
         config = pl_module.config
         finished = self._step == config.max_steps
+        is_best = False
         if self._validation and (finished or self._step % config.val_every_n_steps == 0):
-            self._validate(trainer, pl_module, self._validation)
+            is_best = self._validate(trainer, pl_module, self._validation)
         stop = trainer.should_stop or self._interruption.received is not None
-        if finished or stop or self._step % config.checkpoint_every_n_steps == 0:
-            self._checkpoint(trainer, pl_module)
+        due = finished or stop or self._step % config.checkpoint_every_n_steps == 0
+        if due or is_best:
+            self._write_adapter(trainer, pl_module)
+        if is_best:
+            self._crown(trainer)
+        if due:
+            save_last(trainer, self.folder)
         trainer.should_stop = stop
 
-    def _validate(self, trainer: Trainer, module: AccompanimentModule, validation: Validation) -> None:
+    def _validate(self, trainer: Trainer, module: AccompanimentModule, validation: Validation) -> bool:
+        """Ask the model; whether it is the best so far of those that listen to the vocal beyond doubt."""
         with module.as_used():
             self.figures = validation(module).named()
         for logger in trainer.loggers:
             logger.log_metrics(self.figures, step=self._step)
         announce(f"step {self._step}: " + ", ".join(f"{name} {self.figures[name]:.4f}" for name in HEADLINES))
-        gained = self.figures["val/x0_gain"] > self._best
-        self._best = max(self._best, self.figures["val/x0_gain"])
-        self._without_gain = 0 if gained else self._without_gain + 1
+        gain = self.figures["val/x0_gain"]
+        self._without_gain = 0 if gain > self._highest else self._without_gain + 1
+        self._highest = max(self._highest, gain)
         patience = module.config.early_stop_patience
         if patience and self._without_gain >= patience:
             announce(f"step {self._step}: {patience} validations without a better val/x0_gain; stopping early")
             trainer.should_stop = True
+        listens = self.figures["val/conditioning_gain_low"] > 0
+        return listens and (self.best is None or gain > self.best.figures["val/x0_gain"])
 
-    def _checkpoint(self, trainer: Trainer, module: AccompanimentModule) -> None:
+    def _write_adapter(self, trainer: Trainer, module: AccompanimentModule) -> None:
         self.adapter = self.folder / f"epoch={module.data_epoch}-step={self._step}_lora"
         if trainer.is_global_zero:
             with module.as_used():
                 self._save(module, self.adapter, self.figures)
-        save_last(trainer, self.folder)
+
+    def _crown(self, trainer: Trainer) -> None:
+        self.best = Best(adapter=self.adapter.name, step=self._step, figures=self.figures)
+        if trainer.is_global_zero:
+            save_best(self.folder, self.best)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"figures": self.figures, "best": self._best, "without_gain": self._without_gain}
+        best = self.best.model_dump() if self.best else None
+        return {
+            "figures": self.figures,
+            "best": best,
+            "highest": self._highest,
+            "without_gain": self._without_gain,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.figures = state_dict["figures"]
-        self._best, self._without_gain = state_dict["best"], state_dict["without_gain"]
+        self.best = Best(**state_dict["best"]) if state_dict["best"] else None
+        self._highest, self._without_gain = state_dict["highest"], state_dict["without_gain"]
 
 
 class ShownProgress(Callback):

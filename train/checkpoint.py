@@ -1,4 +1,7 @@
-"""last.ckpt: what is trained, optimiser, schedule, random state and place in the data; nothing of the frozen base."""
+"""What lies beside the adapters of a run: last.ckpt, to go on from, and best.json, which names the best of them.
+
+last.ckpt holds what is trained, optimiser, schedule, random state and place in the data; nothing of the frozen base.
+"""
 
 import pickle
 import re
@@ -8,26 +11,47 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from common.config import Config
 from common.errors import UserError
 from common.files import whole_file
 from train.config import TrainingConfig
 
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
+BEST = "best.json"
 MAY_CHANGE = frozenset(
     {
         "max_steps",
         "checkpoint_every_n_steps",
         "val_every_n_steps",
         "early_stop_patience",
+        "render_every_n_steps",
         "gradient_checkpointing",
         "num_workers",
+        "compile",
         "exp_name",
         "logger_dir",
         "dataset_path",
     }
 )
 """Settings that a resumed run may have otherwise: they do not touch what has been learned so far."""
+
+
+class Best(Config):
+    """best.json: the adapter with the highest val/x0_gain of those whose conditioning_gain is above 0 beyond doubt."""
+
+    adapter: str
+    """Name of its folder, beside this file."""
+    step: int
+    """Optimiser steps behind it."""
+    figures: dict[str, float]
+    """Its validation."""
+
+
+def save_best(folder: Path, best: Best) -> None:
+    """Replace folder/best.json, once the adapter that it names is whole. Raises UserError where the disk refuses."""
+    with whole_file(folder / BEST) as partial:
+        partial.write_text(best.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def save_last(trainer: Trainer, folder: Path) -> None:

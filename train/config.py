@@ -23,6 +23,9 @@ TARGET_MODULES = (
 )
 """Linear layers of the transformer that may carry an adapter, by the end of their names."""
 
+LEAST_PRODIGY_RATE = 0.1
+"""A smaller learning_rate was meant for AdamW."""
+
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -153,15 +156,15 @@ class TrainingConfig(Config):
     """Clips are cut at random to this length, in seconds; null is max_duration."""
 
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
-    """Highest learning rate, reached after the warm-up; it falls to 0 at max_steps."""
+    """Highest learning rate, reached after the warm-up; it falls to 0 at max_steps. A factor on what prodigy finds."""
     max_steps: Positive = 200_000
     """Optimiser steps of the whole run."""
     warmup_steps: NotNegative = 100
     """Optimiser steps over which the learning rate rises from 0."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
     """Decoupled weight decay."""
-    optimizer: Literal["adamw"] = "adamw"
-    """AdamW with betas (0.8, 0.9)."""
+    optimizer: Literal["adamw", "adamw8bit", "prodigy"] = "adamw"
+    """All with betas (0.8, 0.9). adamw8bit holds its moments in 8 bits, prodigy finds the learning rate itself."""
     batch_size: Positive = 1
     """Clips in a batch on one device; all have one length."""
     num_workers: NotNegative = 2
@@ -172,10 +175,13 @@ class TrainingConfig(Config):
     """Largest norm of the gradient; 0 does not clip."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Adapters hold a moving average of the weights with this decay; 0 is off."""
-    base_dtype: Literal["float32", "bfloat16"] | None = None
-    """Number format of the frozen transformer; null follows `--precision`. Adapters are always float32."""
+    base_dtype: Literal["float32", "bfloat16", "int8"] | None = None
+    """Number format of the frozen transformer; null is float32 or `--precision`. Adapters are always float32.
+    int8: the weights of its blocks and lyric encoder as 8-bit integers, all else in bfloat16."""
     gradient_checkpointing: bool = True
     """Recompute each block in the backward pass: far less memory for about a third more time."""
+    compile: bool = False
+    """Compile each block with torch.compile: minutes at the start, faster steps on a GPU."""
 
     text_dropout: Probability = 0.15
     """Chance that a clip is trained without its prompt."""
@@ -201,6 +207,8 @@ class TrainingConfig(Config):
     """Optimiser steps between two validations; one more follows the last step."""
     early_stop_patience: NotNegative = 0
     """Stop after this many validations in a row without a better val/x0_gain; 0 is off."""
+    render_every_n_steps: NotNegative = 0
+    """Optimiser steps between two renderings of validation songs, heard and seen in TensorBoard; 0 is off."""
 
     checkpoint_every_n_steps: Positive = 2000
     """Optimiser steps between two checkpoints; one more follows the last step."""
@@ -221,6 +229,13 @@ class TrainingConfig(Config):
                 f"crop_seconds {self.crop_seconds:g} is longer than max_duration {self.max_duration:g}; "
                 "shorten the first or lengthen the second"
             )
+        if self.optimizer == "prodigy" and self.learning_rate < LEAST_PRODIGY_RATE:
+            raise ValueError(
+                f"optimizer prodigy finds the learning rate and takes learning_rate as a factor on it, which "
+                f"{self.learning_rate:g} would make tiny; set learning_rate to 1"
+            )
+        if self.base_dtype == "int8" and self.lora.use_dora:
+            raise ValueError("lora.use_dora needs the base's weights as they are; set base_dtype to bfloat16")
         return self
 
 

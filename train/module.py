@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from common.errors import UserError
@@ -27,9 +27,9 @@ from train.config import TrainingConfig
 from train.data import BatchLoader
 from train.ema import Ema
 from train.losses import denoising_loss, structure_loss, weighted_mean
+from train.optim import make_optimizer, rate_at
 from train.plan import seed_of
-
-BETAS = (0.8, 0.9)
+from train.strategy import average_gradients, divide
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,15 @@ class Estimate:
 
     clean: Tensor  # [B, C, H, T], its idea of x0
     projection_losses: tuple[tuple[str, Tensor], ...]  # (SSL network, scalar)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """How wrong an estimate is."""
+
+    total: Tensor  # scalar, what training minimises
+    parts: dict[str, Tensor]  # name -> scalar
+    of_clips: Tensor  # [B], the denoising loss of each clip
 
 
 def conditioning_of(config: TrainingConfig) -> Conditioning:
@@ -89,19 +98,20 @@ def estimate(
     return Estimate(objective.clean_estimate(x_s, velocity.sample.float(), sigma), velocity.projection_losses)
 
 
-def loss_parts(made: Estimate, batch: Batch, config: TrainingConfig) -> dict[str, Tensor]:
-    """Every part of a batch's loss by name, and their sum as "loss" (reference sections 4 and 12)."""
+def losses_of(made: Estimate, batch: Batch, config: TrainingConfig) -> Losses:
+    """The loss of a batch and what it is made of (reference sections 4 and 12)."""
     mask = torch.ones_like(batch.source.activity)  # clips of one length: every frame is real
-    loss = weighted_mean(denoising_loss(made.clean, batch.target, mask), batch.weight)
-    parts = {"denoising_loss": loss}
+    of_clips = denoising_loss(made.clean, batch.target, mask)
+    total = weighted_mean(of_clips, batch.weight)
+    parts = {"denoising_loss": total}
     if made.projection_losses:
         parts |= {f"{name}_loss": part for name, part in made.projection_losses}
-        loss = loss + config.ssl_coeff * torch.stack([part for _, part in made.projection_losses]).mean()
+        total = total + config.ssl_coeff * torch.stack([part for _, part in made.projection_losses]).mean()
     if config.structure_coeff:
         structure = structure_loss(made.clean, batch.target, batch.source.vocal, mask)
         parts["structure_loss"] = weighted_mean(structure, batch.weight)
-        loss = loss + config.structure_coeff * parts["structure_loss"]
-    return parts | {"loss": loss}
+        total = total + config.structure_coeff * parts["structure_loss"]
+    return Losses(total, parts, of_clips)
 
 
 class AccompanimentModule(LightningModule):
@@ -125,6 +135,7 @@ class AccompanimentModule(LightningModule):
         self.objective = conditioning_of(config).make_objective()
         self.trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
         self.ema = Ema(self.trained, config.ema_decay) if config.ema_decay else None
+        self.grad_norm: Tensor | None = None  # before clipping, at the last step
         set_lora_dropout(transformer, active=True)
 
     @property
@@ -138,33 +149,43 @@ class AccompanimentModule(LightningModule):
         assert isinstance(loader, BatchLoader)
         return loader
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Every part of a batch's loss by name, and their sum as "loss"."""
+    def configure_model(self) -> None:
+        """Divide the frozen base where the strategy is to."""
+        if self._device_mesh is not None:
+            divide(self.transformer, self.trained.values(), self._device_mesh["data_parallel"])
+
+    def losses(self, batch: Batch) -> Losses:
+        """How wrong the model is about a batch."""
         conditions = encode(self.transformer, batch)
         made = estimate(self.transformer, batch, conditions, objective=self.objective, conditioner=self.conditioner)
-        return loss_parts(made, batch, self.config)
+        return losses_of(made, batch, self.config)
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: Batch, index: int) -> dict[str, Any]:
         losses = self.losses(batch)
-        self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()}, batch_size=len(batch.keys))
-        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-        return losses["loss"]
+        parts = {name: part.detach() for name, part in losses.parts.items()}
+        return {"loss": losses.total, "parts": parts, "of_clips": losses.of_clips.detach()}
 
     @contextmanager
     def as_used(self) -> Generator[None]:
-        """Within the block the weights are those that an adapter would hold."""
-        with self.ema.applied(self.trained) if self.ema else nullcontext():
-            yield
+        """Within the block the model is what an adapter would hold: averaged weights if there are any, no dropout."""
+        set_lora_dropout(self.transformer, active=False)
+        try:
+            with self.ema.applied(self.trained) if self.ema else nullcontext():
+                yield
+        finally:
+            set_lora_dropout(self.transformer, active=True)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Stop before a broken gradient reaches the weights."""
+        if self._device_mesh is not None:
+            average_gradients(self.trained.values())
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.trained.values() if p.grad is not None])
         if not torch.isfinite(norm):
             raise UserError(
                 f"step {self.global_step}: the gradient is not finite ({norm.item():g}). Resume from the last "
                 "checkpoint with a lower learning_rate, or check the shards (prep verify)."
             )
-        self.log("train/grad_norm", norm)
+        self.grad_norm = norm
 
     def optimizer_step(
         self,
@@ -179,9 +200,7 @@ class AccompanimentModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         config = self.config
-        optimizer = AdamW(
-            list(self.trained.values()), lr=config.learning_rate, betas=BETAS, weight_decay=config.weight_decay
-        )
+        optimizer = make_optimizer(list(self.trained.values()), config)
         schedule = LambdaLR(optimizer, lambda step: rate_at(step, config.warmup_steps, config.max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -202,10 +221,3 @@ class AccompanimentModule(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """LoRA's dropout alone draws from the global generator: what it draws depends on (seed, batch, rank)."""
         torch.manual_seed(seed_of(self.config.seed, "step", self._loader.handed, self.global_rank))
-
-
-def rate_at(step: int, warmup_steps: int, max_steps: int) -> float:
-    """Share of the learning rate at a step: from 0 up in warmup_steps, then down to 0 at max_steps, as upstream."""
-    if step < warmup_steps:
-        return step / warmup_steps
-    return max(0.0, (max_steps - step) / max(1, max_steps - warmup_steps))

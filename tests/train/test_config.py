@@ -98,6 +98,15 @@ def test_a_crop_is_counted_in_latent_frames():
             "accompaniment.injection_layers: name at least one block, each once, got [0, 0]",
         ),
         (
+            "optimizer=prodigy",
+            "optimizer prodigy finds the learning rate and takes learning_rate as a factor on it, which 0.0001 would "
+            "make tiny; set learning_rate to 1",
+        ),
+        (
+            "optimizer=sgd",
+            "optimizer: Input should be 'adamw', 'adamw8bit' or 'prodigy', got 'sgd'",
+        ),
+        (
             "crop_seconds=300",
             "crop_seconds 300 is longer than max_duration 240; shorten the first or lengthen the second",
         ),
@@ -107,6 +116,26 @@ def test_mistakes_name_the_key_and_the_way_out(setting, message):
     with pytest.raises(UserError) as caught:
         load_config(TrainingConfig, None, [setting])
     assert str(caught.value) == f"defaults: {message}"
+
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "r", "modules", "blocks"),
+    [
+        ("pattern_a", "image2image", 128, (*ATTENTION, "lyric_proj"), None),
+        ("pattern_b", "controlnet", 256, (*ATTENTION, "genre_embedder"), None),
+        ("pattern_c", "image2image", 192, (*ATTENTION, "genre_embedder", "lyric_proj"), None),
+        ("pattern_d", "image2image", 64, ("genre_embedder",), None),
+        ("layers_structure", "controlnet", 256, (*ATTENTION, "lyric_proj"), (0, 7)),
+        ("layers_style", "controlnet", 128, (*ATTENTION, "genre_embedder"), (8, 15)),
+    ],
+)
+def test_the_plans_patterns_and_layer_strategies_are_files(name, mode, r, modules, blocks):
+    config = load_config(TrainingConfig, name)
+    assert (config.accompaniment.mode, config.lora.r, config.lora.target_modules) == (mode, r, modules)
+    assert (config.lora.blocks, config.exp_name, config.accumulate_grad_batches) == (blocks, name, 4)
 
 
 def test_shipped_files_hold_only_what_differs():
@@ -119,5 +148,7 @@ def test_shipped_files_hold_only_what_differs():
             if (repeated(value, of[name]) if isinstance(value, dict) else value == of[name])
         ]
 
-    for name in ("image2image_base", "controlnet_base", "tiny_image2image", "tiny_controlnet"):
+    names = [path.stem for path in CONFIGS.glob("*.json") if "lora" in read_json(path)]
+    assert {"image2image_base", "controlnet_base", "tiny_image2image", "tiny_controlnet"} < set(names)
+    for name in names:
         assert repeated(read_json(CONFIGS / f"{name}.json"), defaults) == []

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import train.fit
+import train.preparation
 from common.errors import UserError
 from common.files import whole_file
 from models.adapter import CARD_FILE, open_adapter, read_card
@@ -198,7 +198,7 @@ def test_gradient_checkpointing_changes_memory_not_numbers(song_shards, tiny_con
 def test_features_need_the_depths_that_the_base_projects(song_shards, tiny_config, make_sample, monkeypatch):
     features = {"inst_mert": np.zeros((70, 1024), np.float16), "inst_mhubert": np.zeros((90, 768), np.float16)}
     sample = replace(make_sample("song0", 0, 24), **features)
-    monkeypatch.setattr(train.fit, "read_shard", lambda *_: iter([sample]))
+    monkeypatch.setattr(train.preparation, "read_shard", lambda *_: iter([sample]))
     with pytest.raises(UserError) as caught:
         fit(tiny_config(song_shards))
     assert str(caught.value) == (

@@ -1,0 +1,37 @@
+"""adapter.json of a run: all that inference must know about what was trained, and on what."""
+
+from collections.abc import Mapping
+
+from models.adapter import AdapterCard, LoraCard
+from models.sampler import SamplerSettings
+from shards.schema import Manifest
+from train.module import AccompanimentModule, conditioning_of
+
+
+def card_of(module: AccompanimentModule, manifest: Manifest, figures: Mapping[str, float]) -> AdapterCard:
+    """The card of what `module` holds now; `figures` are those of its latest validation."""
+    config = module.config
+    assert manifest.statistics is not None
+    return AdapterCard(
+        conditioning=conditioning_of(config),
+        output_type=config.accompaniment.output_type,
+        reference_strength=config.accompaniment.reference_strength,
+        strength_range=config.accompaniment.strengths,
+        lora=LoraCard(
+            r=config.lora.r,
+            lora_alpha=config.lora.lora_alpha,
+            use_rslora=config.lora.use_rslora,
+            use_dora=config.lora.use_dora,
+            target_modules=config.lora.target_modules,
+            blocks=config.lora.blocks,
+        ),
+        lora_weight=1.0,
+        sampler=SamplerSettings(shift=config.shift),
+        statistics=manifest.statistics,
+        vocal_lufs=manifest.vocal_lufs,
+        base_fingerprint=module.base_fingerprint,
+        shards_fingerprint=manifest.fingerprint.digest,
+        epoch=module.data_epoch,
+        step=module.global_step,
+        validation=dict(figures),
+    )

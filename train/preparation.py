@@ -1,0 +1,122 @@
+"""What a run needs before its first step: the shards, divided, and the base with fresh adapters."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from common.errors import UserError
+from models.checkpoint import open_transformer
+from models.int8 import to_int8
+from models.lora import attach_lora
+from models.transformer import ACEStepTransformer2DModel
+from shards.place import place_of
+from shards.reader import read_manifest, read_shard
+from shards.schema import Manifest
+from train.callbacks import announce
+from train.clips import ClipMaker
+from train.config import TrainingConfig
+from train.data import ShardSamples, Split, check_manifest, split, target_of
+from train.memory import estimated_bytes, in_gib
+from train.module import AccompanimentModule, conditioning_of
+from train.plan import FEWEST_VALIDATION_SONGS
+from train.validation import Validation
+
+NAIVE = (
+    "objective naive is regression: its accompaniments have no diversity, and strength 0 is not text2music. "
+    "bridge_vp is the default for a reason."
+)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The shards of a run, divided."""
+
+    manifest: Manifest
+    split: Split
+    maker: ClipMaker
+    samples: ShardSamples
+    validation: Validation | None
+
+
+def open_data(config: TrainingConfig) -> Data:
+    """The shards of a run. Raises UserError if they are missing or cannot train it."""
+    place = place_of(config.dataset_path)
+    manifest = read_manifest(place)
+    check_manifest(manifest, config)
+    assert manifest.statistics is not None
+    maker = ClipMaker(config, conditioning_of(config), manifest.statistics)
+    divided = split(manifest, config.val_fraction)
+    samples = ShardSamples(place, manifest, target_of(config))
+    shards = sorted({segment.shard for segment in divided.validation})
+    asked = samples.load(shards, {segment.key for segment in divided.validation})
+    validation = Validation(asked, maker) if len(asked) >= FEWEST_VALIDATION_SONGS else None
+    return Data(manifest, divided, maker, samples, validation)
+
+
+def make_module(config: TrainingConfig, base: Path, fingerprint: str, data: Data) -> AccompanimentModule:
+    """The base with fresh adapters, ready to train; says what is trained and how much memory that should take."""
+    transformer = _open_base(config, base)
+    report = attach_lora(
+        transformer,
+        rank=config.lora.r,
+        alpha=config.lora.lora_alpha,
+        target_modules=config.lora.target_modules,
+        use_rslora=config.lora.use_rslora,
+        dropout=config.lora.lora_dropout,
+        use_dora=config.lora.use_dora,
+        blocks=config.lora.blocks,
+        seed=config.seed,
+    )
+    if config.compile:
+        for block in transformer.transformer_blocks:
+            block.compile()
+    conditioner = data.maker.conditioning.make_conditioner(transformer, seed=config.seed)
+    if data.maker.conditioning.objective == "naive":
+        announce(NAIVE)
+    _check_features(config, transformer, data)
+    module = AccompanimentModule(config, transformer, conditioner, base_fingerprint=fingerprint)
+    own = sum(parameter.numel() for parameter in module.trained.values()) - report.parameters
+    frozen = sum(parameter.numel() for parameter in transformer.parameters() if not parameter.requires_grad)
+    announce(
+        f"{config.accompaniment.mode}: training {report.parameters:,} numbers of LoRA in {len(report.modules)} layers "
+        f"and {own:,} of the vocal's own path; {frozen:,} stay frozen in {config.base_dtype or 'float32'}; "
+        f"estimated peak memory {in_gib(estimated_bytes(module))}"
+    )
+    return module
+
+
+def _open_base(config: TrainingConfig, base: Path) -> ACEStepTransformer2DModel:
+    """The frozen transformer in the number format that `config` wants."""
+    wanted = config.base_dtype or "float32"
+    transformer = open_transformer(base, dtype=torch.float32 if wanted == "float32" else torch.bfloat16)
+    if wanted == "int8":
+        to_int8(transformer)
+    if config.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    return transformer
+
+
+def _check_features(config: TrainingConfig, transformer: ACEStepTransformer2DModel, data: Data) -> None:
+    """SSL losses need features in the shards and look at the blocks that the base's projectors were made for."""
+    if config.ssl_coeff == 0:
+        return
+    sample = next(read_shard(place_of(config.dataset_path), data.manifest.shards[0]))
+    if sample.inst_mert is None and sample.mix_mert is None:
+        announce(
+            "these shards hold no SSL features: training without feature losses (prep build-shards --ssl makes them)"
+        )
+        return
+    depths = tuple(transformer.config["ssl_encoder_depths"])
+    if config.ssl_depths != depths:
+        raise UserError(
+            f"ssl_depths {list(config.ssl_depths)}: this base projects the states after blocks {list(depths)}. "
+            f"Set ssl_depths to {list(depths)}, or ssl_coeff to 0."
+        )
+
+
+def described(divided: Split, *, in_memory: bool) -> str:
+    songs = len({segment.song for segment in divided.training})
+    kept = f"{len(divided.validation)} songs to validate on" if divided.validation else "no songs to validate on"
+    where = "in memory" if in_memory else "streamed"
+    return f"{songs} songs, {len(divided.training)} segments to train on ({where}); {kept}"

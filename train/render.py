@@ -1,0 +1,122 @@
+"""A few validation songs, now and then, to be heard and seen in TensorBoard. The one time training opens a decoder.
+
+C latent channels (8), H latent rows (16), T latent frames.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from common.errors import UserError
+from common.latents import SAMPLE_RATE_HZ
+from models.checkpoint import open_codec, open_vocoder, resolve_checkpoint
+from models.sampler import SamplerSettings, sample
+from train.callbacks import announce
+from train.clips import Batch
+from train.module import AccompanimentModule, encode
+
+if TYPE_CHECKING:
+    from models.codec import Codec
+    from models.vocoder import Vocoder
+
+SONGS = 2
+"""Validation songs that are rendered."""
+
+
+def make_rendering(every: int, clips: Sequence[Batch], checkpoint_dir: str) -> "Rendering | None":
+    """What renders the first of `clips`, or None where there are none or no decoder; then it is said why."""
+    try:
+        base = resolve_checkpoint(checkpoint_dir, ["music_dcae_f8c8", "music_vocoder"])
+    except UserError as error:
+        announce(f"render_every_n_steps: nothing will be rendered. {error}")
+        return None
+    if not clips:
+        announce("render_every_n_steps: nothing will be rendered, there are no songs to validate on.")
+        return None
+    return Rendering(every, clips[:SONGS], base)
+
+
+class Rendering(Callback):
+    """Draws accompaniments as inference would and decodes them, and leaves the generators of training alone."""
+
+    def __init__(self, every: int, clips: Sequence[Batch], base: Path) -> None:
+        self._every, self._clips, self._base = every, clips, base
+        self._step = 0
+        self._begun = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, AccompanimentModule)
+        if trainer.global_step == self._step:  # gradients are still being accumulated
+            return
+        self._step = trainer.global_step
+        if self._step % self._every == 0:
+            with pl_module.as_used():
+                made = [draw(pl_module, clip) for clip in self._clips]
+            if trainer.is_global_zero:
+                assert isinstance(trainer.logger, TensorBoardLogger)
+                self._show(trainer.logger, made, pl_module.device)
+
+    def _show(self, logger: TensorBoardLogger, made: Sequence[Tensor], device: torch.device) -> None:
+        decoder = Decoder.open(self._base, device)
+        for clip, latents in zip(self._clips, made, strict=True):
+            (key,) = clip.keys
+            decoder.show(logger, f"{key}/made", latents, self._step)
+            if not self._begun:
+                decoder.show(logger, f"{key}/true", clip.target[0], self._step)
+        self._begun = True
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The way from latents to sound, for as long as one rendering takes."""
+
+    codec: "Codec"
+    vocoder: "Vocoder"
+    device: torch.device
+
+    @classmethod
+    def open(cls, base: Path, device: torch.device) -> "Decoder":
+        codec = open_codec(base, encoder=False, decoder=True)
+        return cls(codec.to(device), open_vocoder(base).to(device), device)
+
+    @torch.no_grad()
+    def show(self, logger: TensorBoardLogger, name: str, latents: Tensor, step: int) -> None:
+        """Latents [C, H, T] as sound (mono) and as a picture of their mel bands, low ones at the bottom."""
+        from models.codec import MEL_HIGH, MEL_LOW, WINDOW_FRAMES, decode_audio, decode_audio_overlapped
+
+        latents = latents.to(self.device)
+        decode = decode_audio if latents.shape[-1] <= WINDOW_FRAMES else decode_audio_overlapped
+        wave = decode(self.codec, self.vocoder, latents, samples=None).mean(dim=0).clamp(-1, 1)
+        logger.experiment.add_audio(name, wave.cpu(), step, sample_rate=SAMPLE_RATE_HZ)
+        mel = self.codec.decode_mel(latents).mean(dim=0)
+        picture = ((mel - MEL_LOW) / (MEL_HIGH - MEL_LOW)).clamp(0, 1).flip(0)
+        logger.experiment.add_image(name, picture.cpu(), step, dataformats="HW")
+
+
+@torch.no_grad()
+def draw(module: AccompanimentModule, clip: Batch) -> Tensor:
+    """Latents [C, H, T] of the band that the model makes for one clip, from the clip's own noise."""
+    clip = clip.to(module.device)
+    without = {name: torch.zeros_like(getattr(clip, name)) for name in ("text", "lyric_ids", "lyric_mask")}
+    (latents,) = sample(
+        module.transformer,
+        encode(module.transformer, clip),
+        encode(module.transformer, replace(clip, **without)),
+        clip.noise,
+        SamplerSettings(shift=module.config.shift),
+        objective=module.objective,
+        source=clip.source,
+        conditioner=module.conditioner,
+    )
+    return latents

@@ -1,0 +1,61 @@
+"""How several devices share a run: every one holds all (DDP), or the frozen base is divided among them (FSDP2)."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch.distributed
+from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy, Strategy
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+from common.errors import UserError
+from models.transformer import ACEStepTransformer2DModel
+from train.config import TrainingConfig
+
+StrategyName = Literal["auto", "ddp", "fsdp"]
+
+
+class DividedBase(ModelParallelStrategy):
+    """FSDP2 for the frozen base alone. What is trained is whole on every rank, so saving and resuming are as ever."""
+
+    def __init__(self, ranks: int) -> None:
+        super().__init__(data_parallel_size=ranks, tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+    # Checkpoints hold only what is whole on every rank: nothing to gather, the ordinary ways will do.
+    lightning_restore_optimizer = Strategy.lightning_restore_optimizer
+    lightning_module_state_dict = Strategy.lightning_module_state_dict
+    load_model_state_dict = Strategy.load_model_state_dict
+    optimizer_state = Strategy.optimizer_state
+    load_optimizer_state_dict = Strategy.load_optimizer_state_dict
+    save_checkpoint = Strategy.save_checkpoint
+    load_checkpoint = ParallelStrategy.load_checkpoint
+
+
+def make_strategy(name: StrategyName, *, ranks: int, config: TrainingConfig) -> Strategy | str:
+    """What Lightning's Trainer is told; "auto" is DDP for several ranks."""
+    if name != "fsdp":
+        return "ddp" if ranks > 1 or name == "ddp" else "auto"
+    if ranks == 1:
+        raise UserError("--strategy fsdp divides the base among devices, and this is one. Raise --devices or --nodes.")
+    if config.base_dtype == "int8":
+        raise UserError("base_dtype int8 cannot be divided by --strategy fsdp. Choose bfloat16, or --strategy ddp.")
+    return DividedBase(ranks)
+
+
+def divide(transformer: ACEStepTransformer2DModel, trained: Iterable[nn.Parameter], mesh: DeviceMesh) -> None:
+    """Leave each rank its share of the frozen weights, fetched block by block when needed."""
+    whole = set(trained)
+    for block in (*transformer.transformer_blocks, transformer.lyric_encoder, transformer):
+        fully_shard(block, mesh=mesh, ignored_params=whole)
+    for method in ("encode", "decode"):  # the transformer is entered by these, not by forward
+        register_fsdp_forward_method(transformer, method)
+
+
+def average_gradients(trained: Iterable[nn.Parameter]) -> None:
+    """What DDP does by itself, for weights that are whole on every rank."""
+    ranks = torch.distributed.get_world_size()
+    for parameter in trained:
+        if parameter.grad is not None:
+            torch.distributed.all_reduce(parameter.grad)
+            parameter.grad /= ranks
