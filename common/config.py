@@ -75,11 +75,12 @@ def parse_json(content: bytes, where: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
             raise ValueError(f"key {key!r} is given twice")
-    return dict(pairs)
+        values[key] = value
+    return values
 
 
 def _no_constant(text: str) -> None:

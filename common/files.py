@@ -30,6 +30,15 @@ def whole_file(path: Path, *, partial: Path | None = None) -> Generator[Path]:
         written.unlink(missing_ok=True)
 
 
+def move_file(staged: Path, path: Path) -> None:
+    """Rename a whole file on the same disk to its place, for good. Raises UserError where the disk refuses."""
+    try:
+        staged.replace(path)
+        flush(path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}).") from error
+
+
 def flush(path: Path) -> None:
     """Have the system put a file, or the names in a folder, on the disk now."""
     if os.name == "nt" and path.is_dir():  # Windows opens no folders and needs no such flush

@@ -1,14 +1,13 @@
 """One writer at a time: a lock that dies with its process, and the folder for what is not finished."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import UserError
+from shards.commit import BUILD_FOLDER, settle
 
-BUILD_FOLDER = ".build"
-"""Below the folder of shards while something is written there; nobody else reads it."""
 LOCK_FILE = "lock"
 
 
@@ -16,11 +15,13 @@ LOCK_FILE = "lock"
 def build_folder(out: Path) -> Generator[Path]:
     """Make and lock `out`/.build for as long as the block runs; remove it afterwards where nothing is left in it.
 
+    A commit that the writer before was stopped in is finished first.
     Raises UserError where another process holds it, or the folder cannot be made.
     """
     folder = out / BUILD_FOLDER
     descriptor = _locked(out, folder)
     try:
+        settle(out)
         yield folder
     finally:
         (folder / LOCK_FILE).unlink(missing_ok=True)
@@ -28,10 +29,10 @@ def build_folder(out: Path) -> Generator[Path]:
         os.close(descriptor)
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: Path, *, keep: Collection[str] = ()) -> None:
     """Remove what a writer that is done, or one that was killed, left in its build folder."""
     for path in folder.iterdir():
-        if path.name != LOCK_FILE:
+        if path.name != LOCK_FILE and path.name not in keep:
             path.unlink()
 
 

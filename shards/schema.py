@@ -29,6 +29,7 @@ Reason = Literal[
     "too_short",  # shorter than segment.min_seconds once its silence is trimmed
     "no_vocal",  # vocal activity under min_vocal_activity
     "no_separator",  # a full song, and separator.name is "none"
+    "duplicate",  # its decoded audio is that of a song before it
 ]
 
 MANIFEST_FILE = "manifest.json"
@@ -96,6 +97,8 @@ class SegmentMeta(SegmentAudio):
     """The prompt's tags in each order that text.npy holds, K of them, as written first."""
     lyrics: str
     sources: tuple[Source, ...]
+    sound_sha256: str | None = None
+    """Over the decoded mix (vocal and inst where no mix was given): equal for duplicates in other file formats."""
 
 
 def sample_key(song: str, segment: int) -> str:
@@ -198,6 +201,8 @@ class SegmentEntry(Config):
     seconds: float
     vocal_lufs: float | None
     """Loudness of its vocal as encoded; null where nobody sings."""
+    sha256: str
+    """Over the contents of its members, one after the other in the order of the tar."""
 
 
 class SongEntry(Config):
@@ -209,6 +214,8 @@ class SongEntry(Config):
     """Over the content of its audio files."""
     text_sha256: str
     """Over its prompt and lyrics."""
+    sound_sha256: str | None
+    """As in its samples."""
 
 
 def audio_identity(sources: Iterable[Source]) -> str:

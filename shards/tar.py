@@ -3,6 +3,7 @@
 Same sample, same bytes: members in a fixed order, no times, no owners.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -39,13 +40,29 @@ def open_tar(file: IO[bytes]) -> tarfile.TarFile:
     return tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT, encoding="utf-8", errors="strict")
 
 
-def append_sample(tar: tarfile.TarFile, sample: Sample) -> None:
-    """Add one sample, which must be a good one."""
+def append_sample(tar: tarfile.TarFile, sample: Sample) -> str:
+    """Add one sample, which must be a good one; its `sample_sha256` comes back."""
     wrong = check_sample(sample)
     assert not wrong, f"{sample.meta.key}: {wrong}"
-    _append(tar, f"{sample.meta.key}.{JSON}", canonical_json(sample.meta.model_dump(mode="json")).encode())
+    digest = hashlib.sha256()
+    for field, content in _fields(sample):
+        _append(tar, f"{sample.meta.key}.{field}", content)
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def sample_sha256(sample: Sample) -> str:
+    """SHA-256, in hex, over the contents of the members that a sample is in a tar."""
+    digest = hashlib.sha256()
+    for _, content in _fields(sample):
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _fields(sample: Sample) -> Iterator[tuple[str, bytes]]:
+    yield JSON, canonical_json(sample.meta.model_dump(mode="json")).encode()
     for name, array in sample.arrays().items():
-        _append(tar, f"{sample.meta.key}.{name}.npy", npy_bytes(array))
+        yield f"{name}.npy", npy_bytes(array)
 
 
 def _append(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -8,7 +8,7 @@ from common.canonical import sha256_of_file
 from common.errors import UserError
 from shards.reader import read_manifest
 from shards.schema import MANIFEST_FILE, Manifest, Sample, SegmentEntry, ShardEntry, check_sample, totals_of
-from shards.tar import read_samples
+from shards.tar import read_samples, sample_sha256
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ def _wrong(manifest: Manifest, segment: SegmentEntry | None, sample: Sample) -> 
     indexed = segment and (segment.key, segment.song, segment.frames)
     if found != indexed:
         yield f"the manifest has {indexed} here, the sample is {found}"
+    elif segment and (digest := sample_sha256(sample)) != segment.sha256:
+        yield f"sha256 is {digest[:8]}, the manifest says {segment.sha256[:8]}"
     targets = tuple(name for name in ("inst", "mix") if getattr(sample, name) is not None)
     if set(targets) != set(manifest.targets):
         yield f"holds targets {list(targets)}, the manifest says {list(manifest.targets)}"

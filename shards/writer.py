@@ -1,11 +1,13 @@
 """Songs into shards: tars of about `shard_samples` samples, a manifest over them, a list of what was rejected.
 
-Each file appears by rename when it is whole, the manifest last. Same songs in the same order, same bytes.
+Files wait below .build until all are whole, then take their places, the manifest last (shards/commit.py).
+Same songs in the same order, same bytes.
 C latent channels (8), H latent rows (16).
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 from types import TracebackType
@@ -14,14 +16,11 @@ from typing import Self
 import numpy as np
 
 from common.canonical import canonical_json, sha256_of_file, unicode_text
-from common.errors import UserError
 from common.files import whole_file
+from shards.commit import BUILD_FOLDER, commit
 from shards.fingerprint import Fingerprint
-from shards.lock import BUILD_FOLDER, remove_if_empty
-from shards.reader import read_manifest
+from shards.lock import remove_if_empty
 from shards.schema import (
-    MANIFEST_FILE,
-    REJECTED_FILE,
     Manifest,
     Rejection,
     Sample,
@@ -46,8 +45,8 @@ class ShardWriter:
 
     Leaving the block well writes rejected.jsonl and manifest.json; leaving it by an error leaves both as they were.
     `silence` [C, H] is the latent of digital silence; without it the manifest has no latent statistics.
-    With `append`, the manifest that lies in `out`, its shards stay as they are and new ones follow. Without, what was
-    there is replaced, and of it only files that its manifest names are removed.
+    With `append`, the manifest that lies in `out`, its shards stay as they are (but for those given to `rewrite`) and
+    new ones follow. Without, what was there is replaced, and of it only files that its manifest names are removed.
     """
 
     def __init__(
@@ -64,8 +63,8 @@ class ShardWriter:
         self._fingerprint = append.fingerprint.joined(fingerprint) if append else fingerprint
         self._targets = tuple(targets)
         self._done: list[ShardEntry] = list(append.shards) if append else []
-        self._replaced = _shards_named_in(out)
         self._rejections: list[Rejection] = []
+        self._staged: list[Path] = []
         self._open: _Shard | None = None
 
     def __enter__(self) -> Self:
@@ -75,9 +74,10 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._finish()
-        elif self._open is not None:
-            self._open.drop(kind, error, trace)
+            self._close_shard()
+            commit(self._out, self.manifest() if self._done else None, "".join(_line(row) for row in self.rejections))
+        else:
+            self._drop(kind, error, trace)
         remove_if_empty(self._out / BUILD_FOLDER)
 
     def add(self, samples: Sequence[Sample]) -> None:
@@ -85,8 +85,19 @@ class ShardWriter:
         if self._open is not None and self._open.samples + len(samples) > self._shard_samples:
             self._close_shard()
         if self._open is None:
-            self._open = _Shard(self._out, f"shard-{len(self._done):06d}.tar", self._silence)
+            last = max((int(shard.name[6:12]) for shard in self._done), default=-1)
+            self._open = self._shard(f"shard-{last + 1:06d}.tar")
         self._open.add(samples)
+
+    def rewrite(self, name: str, samples: Iterable[Sample]) -> None:
+        """Put other samples, song by song, in the place of an older shard; without any it is removed."""
+        assert self._open is None, "older shards are rewritten before new ones are begun"
+        at = next(index for index, shard in enumerate(self._done) if shard.name == name)
+        self._open = self._shard(name)
+        for _, song in groupby(samples, key=lambda sample: sample.meta.song):
+            self._open.add(list(song))
+        entry, self._open = self._open.close(), None
+        self._done[at : at + 1] = [entry] if entry.samples else []
 
     @property
     def rejections(self) -> tuple[Rejection, ...]:
@@ -119,23 +130,23 @@ class ShardWriter:
             statistics=None if self._silence is None else latent_statistics(self._silence, moments),
         )
 
-    def _finish(self) -> None:
-        """Close the last shard, then write the lists, the manifest last; without a sample there is no manifest."""
-        self._close_shard()
-        self._write(REJECTED_FILE, "".join(_line(row) for row in self.rejections))
-        if self._done:
-            self._write(MANIFEST_FILE, canonical_json(self.manifest().model_dump(mode="json"), indent=1))
-            for name in self._replaced - {shard.name for shard in self._done}:
-                (self._out / name).unlink(missing_ok=True)
-
     def _close_shard(self) -> None:
         if self._open is not None:
             self._done.append(self._open.close())
             self._open = None
 
-    def _write(self, name: str, text: str) -> None:
-        with whole_file(self._out / name, partial=self._out / BUILD_FOLDER / name) as partial:
-            partial.write_text(text, encoding="utf-8", newline="\n")
+    def _shard(self, name: str) -> "_Shard":
+        path = self._out / BUILD_FOLDER / name
+        self._staged.append(path)
+        return _Shard(path, self._silence)
+
+    def _drop(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if self._open is not None:
+                self._open.drop(kind, error, trace)
+        finally:
+            for path in self._staged:
+                path.unlink(missing_ok=True)
 
 
 def rejection_of(key: str, error: SongError) -> Rejection:
@@ -144,15 +155,15 @@ def rejection_of(key: str, error: SongError) -> Rejection:
 
 
 class _Shard:
-    """A tar that grows below .build until it is renamed to its place."""
+    """A tar that grows below .build; `path` is where it waits once it is whole."""
 
-    def __init__(self, out: Path, name: str, silence: np.ndarray | None) -> None:
-        self._path = out / name
+    def __init__(self, path: Path, silence: np.ndarray | None) -> None:
+        self._path = path
         self._sung = None if silence is None else SungSums(silence)
         self._segments: list[SegmentEntry] = []
         self._songs: list[SongEntry] = []
         self._files = ExitStack()
-        partial = self._files.enter_context(whole_file(self._path, partial=out / BUILD_FOLDER / name))
+        partial = self._files.enter_context(whole_file(path, partial=path.with_suffix(".part")))
         self._tar = self._files.enter_context(open_tar(self._files.enter_context(partial.open("wb"))))
 
     @property
@@ -161,14 +172,13 @@ class _Shard:
 
     def add(self, samples: Sequence[Sample]) -> None:
         for sample in samples:
-            append_sample(self._tar, sample)
-            self._segments.append(_segment_entry(sample.meta))
+            self._segments.append(_segment_entry(sample.meta, append_sample(self._tar, sample)))
             if self._sung is not None:
                 self._sung.add(sample)
         self._songs.append(_song_entry(samples[0].meta))
 
     def close(self) -> ShardEntry:
-        """Rename the finished tar to its place."""
+        """Finish the tar."""
         self._files.close()
         return ShardEntry(
             name=self._path.name,
@@ -186,21 +196,15 @@ class _Shard:
         self._files.__exit__(kind, error, trace)
 
 
-def _shards_named_in(out: Path) -> set[str]:
-    """Shards of the build that lies in `out`; none where its manifest is gone or unreadable, for then we know none."""
-    try:
-        return {shard.name for shard in read_manifest(out).shards}
-    except UserError:
-        return set()
-
-
 def _line(rejection: Rejection) -> str:
     return canonical_json(rejection.model_dump(mode="json"))
 
 
-def _segment_entry(meta: SegmentMeta) -> SegmentEntry:
+def _segment_entry(meta: SegmentMeta, digest: str) -> SegmentEntry:
     lufs = None if meta.lufs.vocal is None else meta.lufs.vocal + meta.gain_db
-    return SegmentEntry(key=meta.key, song=meta.song, frames=meta.frames, seconds=meta.seconds, vocal_lufs=lufs)
+    return SegmentEntry(
+        key=meta.key, song=meta.song, frames=meta.frames, seconds=meta.seconds, vocal_lufs=lufs, sha256=digest
+    )
 
 
 def _song_entry(meta: SegmentMeta) -> SongEntry:
@@ -209,4 +213,5 @@ def _song_entry(meta: SegmentMeta) -> SongEntry:
         name=meta.name,
         audio_sha256=audio_identity(meta.sources),
         text_sha256=text_identity(meta.prompt, meta.lyrics),
+        sound_sha256=meta.sound_sha256,
     )
