@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from common.latents import LatentStatistics
-from train.clips import Batch, Choice, ClipMaker, Clips, Cut
+from train.clips import Batch, Choice, ClipMaker, Cut
 from train.module import conditioning_of
 from train.plan import seeded
 
@@ -140,3 +140,13 @@ def test_a_batch_moves_whole(maker, make_sample):
     moved = clip.to(torch.device("meta"))
     assert {tensor.device.type for tensor in tensors(moved).values()} == {"meta"}
     assert moved.keys == clip.keys
+    clips = maker().cut([make_sample("song", 0, 22)], epoch=0).to(torch.device("meta"))
+    assert {value.device.type for value in vars(clips).values() if isinstance(value, Tensor)} == {"meta"}
+
+
+def test_clips_are_small_until_they_are_used(maker, make_sample):
+    clips = maker().cut([make_sample("a", 0, 22), make_sample("b", 0, 30)], epoch=0)
+    assert {tensor.dtype for tensor in (clips.target, clips.vocal, clips.activity, clips.text)} == {torch.float16}
+    batch = maker().drawn(clips)
+    assert batch.noise.dtype == batch.target.dtype == torch.float32
+    assert torch.equal(maker().drawn(clips).source.heard, batch.source.heard)

@@ -1,5 +1,9 @@
 import json
+import threading
 from collections import Counter
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 
 import pytest
 import torch
@@ -138,3 +142,51 @@ def test_a_sample_that_is_not_where_the_manifest_says_is_named(make_shards):
     with pytest.raises(UserError) as caught:
         ShardSamples(folder, listed, "inst").load([0], {"a_000"})
     assert str(caught.value) == f"{folder}: a_000 is not in its shard, though the manifest lists it. Run prep verify."
+
+
+def test_workers_only_read_ahead(loaders):
+    whole = list(loaders(11, memory=False, num_workers=0))
+    for workers in (1, 4):
+        assert all(
+            same(one, other) for one, other in zip(loaders(11, memory=False, num_workers=workers), whole, strict=True)
+        )
+
+
+def test_what_was_read_ahead_is_not_counted(loaders):
+    loader = loaders(11, memory=False, num_workers=4)
+    next(iter(loader))
+    assert (loader.state_dict()["handed"], loader.state_dict()["done"]) == (1, 1)
+
+
+def test_a_server_gives_the_batches_of_the_folder(loaders, song_shards, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(song_shards))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        served = list(loaders(9, folder=url, memory=False))
+        server.shutdown()
+    assert all(same(one, other) for one, other in zip(served, loaders(9), strict=True))
+
+
+def test_other_devices_go_on_from_the_start_of_an_epoch_only(loaders):
+    two = [loaders(8, rank=rank, ranks=2, batch_size=1, val_fraction=0.0) for rank in range(2)]
+    passed = [list(islice(loader, 6)) for loader in two]
+    assert two[0].per_epoch == 6
+    alone = loaders(13, batch_size=1, val_fraction=0.0)
+    alone.load_state_dict(two[0].state_dict())
+    later = list(alone)
+    assert len(later) == 13 - 6
+    assert all(
+        same(one, other)
+        for one, other in zip(later, list(loaders(18, batch_size=1, val_fraction=0.0))[11:], strict=True)
+    )
+    assert passed[0]
+    amid = loaders(8, ranks=2, batch_size=1, val_fraction=0.0)
+    next(iter(amid))
+    with pytest.raises(UserError) as caught:
+        loaders(8, batch_size=1, val_fraction=0.0).load_state_dict(amid.state_dict())
+    assert str(caught.value) == (
+        "the checkpoint stands amid an epoch, after 1 batches on each of 2 devices; now there are 1, which can only go "
+        "on from the start of an epoch. Resume with --devices 2."
+    )

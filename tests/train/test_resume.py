@@ -16,7 +16,7 @@ import train.data
 from common.errors import UserError
 from train.checkpoint import check_resumable, find_last, locate
 from train.config import TrainingConfig
-from train.fit import fit
+from train.fit import Outcome, fit
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
@@ -110,37 +110,57 @@ def assert_same_end(one, other):
         assert not differing
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(song_shards, tiny_config, tmp_path, monkeypatch):
-    """SIGKILL amid an accumulation and an epoch, in memory and streamed."""
-    to_q = {"r": 4, "lora_alpha": 4, "lora_dropout": 0.1, "target_modules": ("to_q",)}
-    jobs = [
-        ("image2image", 7, 0.5, {"lora": to_q | {"use_dora": True}, "val_every_n_steps": 3}),
-        ("controlnet", 5, 0.0, {"lora": to_q, "val_fraction": 0.0, "ema_decay": 0.9}),
-    ]
-    configs = [
-        tiny_config(
-            song_shards,
-            mode,
-            logger_dir=str(tmp_path / "stopped"),
-            exp_name=f"run{number}",
-            max_steps=4,
-            checkpoint_every_n_steps=2,
-            **settings,
-        )
-        for number, (mode, _, _, settings) in enumerate(jobs)
-    ]
+def check_resumption(configs, kills, memory_share, tmp_path, monkeypatch):
+    """Each config's run is killed when batch kills[i] is handed out, goes on, and is compared with one that was not."""
     assert killed(
         [
-            {"config": config.model_dump_json(), "at": at, "memory_share": share}
-            for config, (_, at, share, _) in zip(configs, jobs, strict=True)
+            {"config": config.model_dump_json(), "at": at, "memory_share": memory_share}
+            for config, at in zip(configs, kills, strict=True)
         ]
-    ) == [-signal.SIGKILL, -signal.SIGKILL]
-    for config, (_, _, share, _) in zip(configs, jobs, strict=True):
-        monkeypatch.setattr(train.data, "MEMORY_SHARE", share)
-        resumed = fit(config, resume_from=find_last(config))
-        whole = fit(config.model_copy(update={"logger_dir": str(tmp_path / "whole")}))
+    ) == [-signal.SIGKILL] * len(configs)
+    monkeypatch.setattr(train.data, "MEMORY_SHARE", memory_share)
+    whole: dict[str, Outcome] = {}
+    for config in configs:
+        resumed = fit(config.model_copy(update={"num_workers": 1}), resume_from=find_last(config))
+        mode = config.accompaniment.mode
+        if mode not in whole:
+            whole[mode] = fit(config.model_copy(update={"logger_dir": str(tmp_path / "whole")}))
         assert resumed.folder.name == "version_0"
-        assert_same_end(resumed, whole)
+        assert_same_end(resumed, whole[mode])
+
+
+TO_Q = {"r": 4, "lora_alpha": 4, "lora_dropout": 0.1, "target_modules": ("to_q",)}
+IMAGE2IMAGE = {"lora": TO_Q | {"use_dora": True}, "val_every_n_steps": 3}
+CONTROLNET = {"lora": TO_Q, "val_fraction": 0.0, "ema_decay": 0.9}
+
+
+def stopped(tiny_config, song_shards, tmp_path, mode, settings, name="run"):
+    """Four steps of two batches, a checkpoint after two of them; an epoch is 4 (image2image) or 6 batches."""
+    logger_dir = str(tmp_path / "stopped")
+    return tiny_config(
+        song_shards, mode, logger_dir=logger_dir, exp_name=name, max_steps=4, checkpoint_every_n_steps=2, **settings
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "at", "memory_share", "settings"),
+    [("image2image", 7, 0.5, IMAGE2IMAGE), ("controlnet", 5, 0.0, CONTROLNET)],
+)
+def test_interrupted_and_resumed_equals_uninterrupted(
+    song_shards, tiny_config, tmp_path, monkeypatch, mode, at, memory_share, settings
+):
+    """SIGKILL amid an accumulation and an epoch, in memory and streamed, then another number of workers."""
+    config = stopped(tiny_config, song_shards, tmp_path, mode, settings)
+    check_resumption([config], [at], memory_share, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory_share", [0.5, 0.0])
+@pytest.mark.parametrize(("mode", "settings"), [("image2image", IMAGE2IMAGE), ("controlnet", CONTROLNET)])
+def test_wherever_it_is_killed(song_shards, tiny_config, tmp_path, monkeypatch, mode, settings, memory_share):
+    kills = [5, 6, 7, 8]
+    configs = [stopped(tiny_config, song_shards, tmp_path, mode, settings, f"run{at}") for at in kills]
+    check_resumption(configs, kills, memory_share, tmp_path, monkeypatch)
 
 
 def finished(tiny_config, song_shards):
