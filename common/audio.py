@@ -4,6 +4,7 @@ Samples are float32 arrays [c, N]: c channels, N samples; full scale is 1. T lat
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ import soundfile
 import torch
 import torchaudio.functional
 
-from common.decode import audio_stream
+from common.decode import AudioStream, audio_stream
 from common.errors import UserError
 from common.files import whole_file
 from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ, frames_of
@@ -26,6 +27,13 @@ LOUDNESS_BLOCK_SECONDS = 0.4
 """Length of a gating block of BS.1770-4; nothing shorter has a loudness."""
 SILENT_DBFS, SUNG_DBFS = -50.0, -40.0
 """Level of a frame, after levelling, where vocal activity leaves 0 and reaches 1."""
+
+RESAMPLING_REACH = 16
+"""A resampled sample hears so many on either side of its moment, counted at the lower of the two rates."""
+RESAMPLED_SAMPLES = 1 << 17
+"""Samples that are resampled at once, but for what makes a whole period."""
+TABLED_PERIODS = 2000
+"""Longer periods (of a rate like 44101 Hz) would make torchaudio's table of filters take gigabytes."""
 
 _CENTRE = math.sqrt(0.5)
 _SPEAKERS = {"L": (1.0, 0.0), "R": (0.0, 1.0), "C": (_CENTRE, _CENTRE), "LFE": (0.0, 0.0), "l": (_CENTRE, 0.0)}
@@ -90,23 +98,60 @@ def to_stereo(samples: np.ndarray) -> np.ndarray:
         return samples
     if channels not in _LAYOUTS:
         return np.repeat(samples.mean(axis=0, keepdims=True), 2, axis=0)
-    weights = np.array([_SPEAKERS[name] for name in _LAYOUTS[channels].split()], dtype=np.float32).T
-    return (weights / weights.sum(axis=1, keepdims=True)) @ samples
+    weights = np.array([_SPEAKERS[name] for name in _LAYOUTS[channels].split()], dtype=np.float32)
+    shares = (weights / weights.sum(axis=0))[..., None]
+    folded = np.zeros((2, samples.shape[1]), dtype=np.float32)
+    for share, channel in zip(shares, samples, strict=True):  # a matrix product may round by the length of the clip
+        folded += share * channel
+    return folded
 
 
 def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     """[c, N] at from_hz as [c, ceil(N * to_hz / from_hz)] at to_hz, the way the codec's authors do (reference 5.2)."""
+    return np.concatenate([samples[:, :0], *resample_blocks([samples], from_hz, to_hz)], axis=1)
+
+
+def resample_blocks(blocks: Iterable[np.ndarray], from_hz: int, to_hz: int) -> Iterator[np.ndarray]:
+    """`resample` of a clip that comes in blocks [c, n]: the same bits, however it is cut.
+
+    Pieces of one size go through the filter, with whole periods of the two rates as context on either side.
+    """
     if from_hz == to_hz:
-        return samples
-    common = math.gcd(from_hz, to_hz)
-    if from_hz // common > 2000:  # a rate like 44101 Hz: torchaudio's table of filters would take gigabytes
-        return scipy.signal.resample_poly(samples, to_hz // common, from_hz // common, axis=1).astype(np.float32)
-    return torchaudio.functional.resample(torch.from_numpy(samples), from_hz, to_hz).numpy()
+        yield from blocks
+        return
+    old, new = (rate_hz // math.gcd(from_hz, to_hz) for rate_hz in (from_hz, to_hz))
+    context = old * math.ceil(RESAMPLING_REACH * max(1.0, old / new) / old)
+    step = old * math.ceil(RESAMPLED_SAMPLES / old)
+    kept = slice(context // old * new, (context + step) // old * new)
+    waiting, due = np.zeros((0, 0), dtype=np.float32), 0
+    for block in blocks:
+        due += block.shape[1]
+        waiting = np.concatenate([waiting if waiting.size else np.zeros((len(block), context)), block], axis=1)
+        while waiting.shape[1] >= step + 2 * context:
+            yield _resample_piece(waiting[:, : step + 2 * context], old, new)[:, kept]
+            waiting = waiting[:, step:]
+            due -= step
+    while due > 0:
+        piece = np.pad(waiting[:, : step + 2 * context], ((0, 0), (0, max(step + 2 * context - waiting.shape[1], 0))))
+        yield _resample_piece(piece, old, new)[:, kept][:, : math.ceil(due * new / old)]
+        waiting = waiting[:, step:]
+        due -= step
+
+
+def _resample_piece(samples: np.ndarray, old: int, new: int) -> np.ndarray:
+    if old > TABLED_PERIODS:
+        return scipy.signal.resample_poly(samples, new, old, axis=1).astype(np.float32)
+    return torchaudio.functional.resample(torch.from_numpy(samples.astype(np.float32)), old, new).numpy()
 
 
 def at_codec_rate(audio: Audio) -> np.ndarray:
     """The clip as the codec takes it: stereo [2, N] at 44.1 kHz."""
-    return resample(np.ascontiguousarray(to_stereo(audio.samples)), audio.rate_hz, SAMPLE_RATE_HZ)
+    return resample(to_stereo(audio.samples), audio.rate_hz, SAMPLE_RATE_HZ)
+
+
+def codec_rate_blocks(stream: AudioStream) -> Iterator[np.ndarray]:
+    """`at_codec_rate` of a file that is being decoded, in blocks [2, n]."""
+    return resample_blocks(map(to_stereo, stream.blocks), stream.rate_hz, SAMPLE_RATE_HZ)
 
 
 def decibels(amplitude: float) -> float:

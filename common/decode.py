@@ -23,6 +23,20 @@ BLOCK_SAMPLES = 1 << 18
 """Samples of one channel in a block: about six seconds."""
 MISSING_SECONDS = 0.05
 """A file that ends this much before its own header says is cut short."""
+LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1_000, 1_000_000
+"""Rates outside are a damaged header's."""
+UNKNOWN_LENGTH = 1 << 60
+"""libsndfile says at least this of a FLAC file that was written to a pipe, and then fails at its end."""
+UNKNOWN_BYTES = 0x7FFFFF00
+"""A chunk of 32-bit length that claims more than this and more than there is was written to a pipe."""
+SHORTER_CHUNK = re.compile(
+    r"^ *(?:data|SSND|Data Size|riff) *: (?P<said>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE
+)
+SHORTER_RF64 = re.compile(r"frame count (?P<there>\d+) does not match value from 'ds64' chunk of (?P<said>\d+)")
+"""What libsndfile notes of WAV, AIFF, AU, W64 and RF64 files that hold less than their headers say."""
+OGG_PAGE_BYTES = 65_307
+OGG_LAST = 4
+"""Longest page of an Ogg file, and the flag of its last one."""
 SOUNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64")
 FFMPEG_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".webm", ".mka", ".ape", ".wv", ".tta", ".ac3", ".amr")
 AUDIO_SUFFIXES = frozenset(SOUNDFILE_SUFFIXES + FFMPEG_SUFFIXES)
@@ -49,15 +63,62 @@ def audio_stream(path: Path, *, block_samples: int = BLOCK_SAMPLES) -> Generator
         raise UserError(f"{path.name}: {'is not a file' if path.exists() else 'no such file'}.")
     if path.stat().st_size == 0:
         raise UserError(f"{path.name}: is empty (0 bytes).")
-    try:
-        opened = soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        with _ffmpeg_stream(path, block_samples, soundfile_says=_reason(error)) as stream:
+    opened = _open_soundfile(path)
+    if isinstance(opened, str):
+        with _ffmpeg_stream(path, block_samples, soundfile_says=opened) as stream:
             yield stream
         return
     with opened:
-        blocks = _checked(path, _soundfile_blocks(path, opened, block_samples))
-        yield AudioStream(opened.samplerate, opened.channels, blocks)
+        _check_whole(path, opened)
+        blocks = _soundfile_blocks(path, opened, block_samples)
+        yield _checked_stream(path, opened.samplerate, opened.channels, blocks)
+
+
+def _open_soundfile(path: Path) -> soundfile.SoundFile | str:
+    """The opened file, or why soundfile cannot read it."""
+    try:
+        opened = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        return _reason(error)
+    if opened.frames < UNKNOWN_LENGTH:
+        return opened
+    opened.close()
+    return "its length is unknown"
+
+
+def _check_whole(path: Path, opened: soundfile.SoundFile) -> None:
+    """Raise UserError for a file that holds less than its header says (libsndfile takes what there is)."""
+    notes = opened.extra_info
+    for found in (*SHORTER_CHUNK.finditer(notes), *SHORTER_RF64.finditer(notes)):
+        said, there = int(found["said"]), int(found["there"])
+        if there < said < UNKNOWN_BYTES:
+            _check_length(path, opened, opened.frames, round(opened.frames * said / max(there, 1)))
+    if opened.format == "OGG" and not _ends_with_last_page(path):
+        raise UserError(f"{path.name}: cut short, its last page is missing. Export it again.")
+
+
+def _check_length(path: Path, opened: soundfile.SoundFile, found: int, said: int) -> None:
+    if said - found > MISSING_SECONDS * opened.samplerate:
+        seconds, of = found / opened.samplerate, said / opened.samplerate
+        raise UserError(f"{path.name}: cut short, it ends after {seconds:.2f} s of {of:.2f} s. Export it again.")
+
+
+def _ends_with_last_page(path: Path) -> bool:
+    """Whether an Ogg file's last page is there, whole, and flagged as the last."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 2 * OGG_PAGE_BYTES, 0))
+        tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    if len(page) < 27 or len(page) < 27 + page[26]:
+        return False
+    return bool(page[5] & OGG_LAST) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
+
+
+def _checked_stream(path: Path, rate_hz: int, channels: int, blocks: Iterator[np.ndarray]) -> AudioStream:
+    if not LOWEST_RATE_HZ <= rate_hz <= HIGHEST_RATE_HZ:
+        allowed = f"{LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ} Hz can be read"
+        raise UserError(f"{path.name}: says that its rate is {rate_hz} Hz ({allowed}). Export it again.")
+    return AudioStream(rate_hz, channels, _checked(path, blocks))
 
 
 def _checked(path: Path, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -82,9 +143,7 @@ def _soundfile_blocks(path: Path, opened: soundfile.SoundFile, block_samples: in
             break
         done += len(block)
         yield np.ascontiguousarray(block.T)
-    if opened.frames - done > MISSING_SECONDS * opened.samplerate:
-        found, said = done / opened.samplerate, opened.frames / opened.samplerate
-        raise UserError(f"{path.name}: cut short, it ends after {found:.2f} s of {said:.2f} s. Export it again.")
+    _check_length(path, opened, done, opened.frames)
 
 
 def _reason(error: soundfile.LibsndfileError) -> str:
@@ -93,8 +152,8 @@ def _reason(error: soundfile.LibsndfileError) -> str:
 
 @contextmanager
 def _ffmpeg_stream(path: Path, block_samples: int, *, soundfile_says: str) -> Generator[AudioStream]:
-    """Decode through a pipe, as AU: a header of six numbers, then big-endian floats until the end."""
-    command = [_ffmpeg(path, soundfile_says), "-v", "error", "-nostdin", "-protocol_whitelist", "file"]
+    """Decode through a pipe, as AU: a header of six numbers, then big-endian floats, until the end or an error."""
+    command = [_ffmpeg(path, soundfile_says), "-v", "error", "-xerror", "-nostdin", "-protocol_whitelist", "file"]
     command += ["-i", f"file:{path.absolute()}", "-map", "0:a:0", "-f", "au", "-c:a", "pcm_f32be", "pipe:1"]
     with TemporaryFile() as complaints, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints) as process:
         assert process.stdout is not None
@@ -106,7 +165,7 @@ def _ffmpeg_stream(path: Path, block_samples: int, *, soundfile_says: str) -> Ge
             _, offset, _, _, rate_hz, channels = struct.unpack(">4s5I", header)
             process.stdout.read(offset - len(header))
             blocks = _ffmpeg_blocks(path, process, complaints, channels, block_samples)
-            yield AudioStream(rate_hz, channels, _checked(path, blocks))
+            yield _checked_stream(path, rate_hz, channels, blocks)
         finally:
             process.kill()
 

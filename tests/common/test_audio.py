@@ -4,18 +4,23 @@ import subprocess
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
+import torch
+import torchaudio.functional
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.audio import (
     at_codec_rate,
+    codec_rate_blocks,
     gain_to,
     level_vocal,
     loudness_lufs,
     peak_dbfs,
     read_audio,
     resample,
+    resample_blocks,
     to_stereo,
     vocal_activity,
     write_audio,
@@ -206,3 +211,31 @@ def test_activity_is_linear_between_its_two_levels():
     np.testing.assert_allclose(vocal_activity(vocal), [0, 0, 0.25, 0.5, 0.8, 1, 1], atol=1e-3)
     assert vocal_activity(vocal[:, :-1]).shape == (7,)
     assert vocal_activity(vocal[:, : FRAME_SAMPLES + 1]).shape == (2,)
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 22_050, 44_101, 48_000, 192_000])
+def test_resampling_in_blocks_gives_the_same_bits(rate_hz):
+    wave = np.random.default_rng(0).normal(0, 0.1, (2, 300_000)).astype(np.float32)
+    whole = resample(wave, rate_hz, 44_100)
+    cut = [wave[:, :1], wave[:, 1:77_777], wave[:, 77_777:]]
+    np.testing.assert_array_equal(np.concatenate(list(resample_blocks(cut, rate_hz, 44_100)), axis=1), whole)
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 22_050, 48_000, 192_000])
+def test_resampling_is_torchaudios(rate_hz):
+    wave = np.random.default_rng(0).normal(0, 0.1, (2, 300_000)).astype(np.float32)
+    expected = torchaudio.functional.resample(torch.from_numpy(wave), rate_hz, 44_100).numpy()
+    np.testing.assert_allclose(resample(wave, rate_hz, 44_100), expected, atol=1e-6)
+
+
+def test_an_odd_rate_is_resampled_without_seams():
+    wave = np.random.default_rng(0).normal(0, 0.1, (2, 300_000)).astype(np.float32)
+    expected = scipy.signal.resample_poly(wave, 44_100, 44_101, axis=1)
+    np.testing.assert_allclose(resample(wave, 44_101, 44_100), expected, atol=1e-6)
+
+
+def test_codec_rate_blocks_are_the_whole_file(tmp_path):
+    write_audio(tmp_path / "a.wav", np.tile(sine(2.0, rate_hz=48_000), (3, 1)), 48_000)
+    with audio_stream(tmp_path / "a.wav", block_samples=1000) as stream:
+        streamed = np.concatenate(list(codec_rate_blocks(stream)), axis=1)
+    np.testing.assert_array_equal(streamed, at_codec_rate(read_audio(tmp_path / "a.wav")))
