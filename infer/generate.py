@@ -31,7 +31,7 @@ from infer.words import (
     read_lyrics,
     read_text,
 )
-from models.adapter import AdapterCard, read_card
+from models.adapter import CARD_FILE, AdapterCard, read_card
 from models.lora import LORA_FILE
 from shards.reader import read_song
 
@@ -142,7 +142,7 @@ def _record(
         settings=settings,
         adapter=AdapterRecord(
             folder=unicode_text(request.adapter.as_posix()),
-            sha256=sha256_of_file(request.adapter / LORA_FILE),
+            sha256=sha256_of_file(request.adapter / (LORA_FILE if card.lora else CARD_FILE)),
             step=card.step,
             conditioning=card.conditioning,
             shards_fingerprint=card.shards_fingerprint,

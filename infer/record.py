@@ -41,7 +41,7 @@ class AdapterRecord(Config):
 
     folder: str
     sha256: str
-    """Of its LoRA file."""
+    """Of its LoRA file; of its card where the LoRA is merged into the base."""
     step: int
     """Training steps behind it."""
     conditioning: Conditioning

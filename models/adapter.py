@@ -129,7 +129,8 @@ class AdapterCard(Config):
     """Strength to use by default."""
     strength_range: tuple[float, float]
     """Strengths it was trained with."""
-    lora: LoraCard
+    lora: LoraCard | None
+    """Null where it is merged into the transformer that `train export` wrote beside it."""
     lora_weight: float = 0.8
     """Recommended weight of the LoRA."""
     sampler: SamplerSettings = SamplerSettings()
@@ -170,11 +171,16 @@ def save_adapter(
     """
     with whole_folder(folder) as partial:
         save_lora(transformer, partial)
-        if conditioner is not None:
-            weights = {name: tensor.cpu().contiguous() for name, tensor in conditioner.state_dict().items()}
-            save_file(weights, partial / _conditioner_file(conditioner))
-        written = json.dumps(card.model_dump(mode="json"), indent=2)
-        (partial / CARD_FILE).write_text(written + "\n", encoding="utf-8")
+        save_conditioning(partial, conditioner, card)
+
+
+def save_conditioning(folder: Path, conditioner: SourceProjection | ControlEncoder | None, card: AdapterCard) -> None:
+    """Write all of an adapter but its LoRA into a folder; the card last."""
+    if conditioner is not None:
+        weights = {name: tensor.cpu().contiguous() for name, tensor in conditioner.state_dict().items()}
+        save_file(weights, folder / _conditioner_file(conditioner))
+    written = json.dumps(card.model_dump(mode="json"), indent=2)
+    (folder / CARD_FILE).write_text(written + "\n", encoding="utf-8")
 
 
 def read_card(folder: Path) -> AdapterCard:
@@ -204,7 +210,10 @@ def open_adapter(
     if conditioner is not None:
         _load_weights(conditioner, folder / _conditioner_file(conditioner))
         conditioner.to(transformer.device).eval().requires_grad_(False)
-    load_lora(transformer, folder, name="adapter", weight=weight)
+    if card.lora is not None:
+        load_lora(transformer, folder, name="adapter", weight=weight)
+    elif weight != 1:
+        raise UserError(f"{folder}: its LoRA is merged into the base, so that its weight is 1, not {weight:g}.")
     return Adapter(card, card.conditioning.make_objective(), conditioner)
 
 
@@ -216,7 +225,7 @@ def whole_folder(folder: Path) -> Generator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
-        for path in [*partial.iterdir(), partial]:
+        for path in [*partial.rglob("*"), partial]:
             flush(path)
         if folder.exists():
             folder.rename(replaced)

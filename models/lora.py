@@ -15,14 +15,15 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from common.errors import UserError
 from models.transformer import ACEStepTransformer2DModel
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """The one file of a LoRA folder, under the name that diffusers and upstream look for."""
+MAGNITUDE = ".lora_magnitude_vector"
 TRAINED = "trained"
 """Name of the adapter that `attach_lora` adds."""
 
@@ -114,6 +115,35 @@ def load_lora(transformer: ACEStepTransformer2DModel, folder: Path, *, name: str
     transformer.load_lora_adapter(folder, prefix=None, weight_name=LORA_FILE, adapter_name=name)
     transformer.set_adapters(name, weight)
     transformer.eval().requires_grad_(False)
+
+
+def bare_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a LoRA folder under the names that loaders outside PEFT look for (DoRA's magnitudes differ)."""
+    weights = load_file(folder / LORA_FILE)
+    return {name: tensor for name, tensor in weights.items() if not name.endswith(MAGNITUDE)} | {
+        name.replace(MAGNITUDE, ".dora_scale"): tensor.unsqueeze(1)
+        for name, tensor in weights.items()
+        if name.endswith(MAGNITUDE)
+    }
+
+
+def apply_plainly(transformer: ACEStepTransformer2DModel, weights: Mapping[str, Tensor], *, weight: float) -> None:
+    """Add `bare_weights` to the transformer's own by the formula: W + weight * B @ A, rows of DoRA's length then."""
+    layers = dict(transformer.named_modules())
+    for name in weights:
+        module, found, _ = name.partition(".lora_B.")
+        if not found:
+            continue
+        matrix = layers[module].get_parameter("weight")
+        matrix += weight * weights[name] @ weights[f"{module}.lora_A.weight"]
+        if (size := weights.get(f"{module}.dora_scale")) is not None:
+            matrix *= size / matrix.norm(dim=1, keepdim=True)
+
+
+def merge_lora(transformer: ACEStepTransformer2DModel) -> None:
+    """Put the loaded adapter's update into the weights themselves, and take the adapter away."""
+    transformer.fuse_lora()
+    transformer.unload_lora()
 
 
 def _matched(

@@ -95,6 +95,32 @@ def train_run(
         raise typer.Exit(128 + outcome.interrupted_by)
 
 
+@app.command(
+    epilog=example(
+        "train export adapter/ band.safetensors --format comfyui", "train export adapter/ merged/ --format merged"
+    )
+)
+def export(
+    adapter: Annotated[Path, typer.Argument(help="Folder that train run wrote (checkpoints/..._lora).")],
+    out: Annotated[Path, typer.Argument(help="File (comfyui) or folder (merged) to write.")],
+    format: Annotated[Literal["comfyui", "merged"], typer.Option("--format", help="What to write.")],
+    checkpoint_dir: Annotated[
+        str, typer.Option(help="Base it was trained on: a folder, a Hugging Face id, or tiny.", metavar="DIR")
+    ] = "tiny",
+) -> None:
+    """Write an adapter for other programs; what is written is read back and compared.
+
+    comfyui: the LoRA alone, one file, which does not hear the vocal. merged: a transformer folder in the published
+    layout with the LoRA in its weights, its path for the vocal and adapter.json; with the base's other parts beside
+    it, OUT is both --checkpoint-dir and --adapter of infer generate.
+    """
+    from train.export import export_comfyui, export_merged
+
+    write = export_comfyui if format == "comfyui" else export_merged
+    write(adapter, out, checkpoint_dir)
+    typer.echo(out)
+
+
 def _overrides(settings: list[str], shards: str | None, precision: str | None) -> list[str]:
     """The flags that are settings, before those that were given as settings."""
     flags = [f"dataset_path={json.dumps(shards)}"] if shards else []

@@ -1,0 +1,128 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from common.command import run
+from common.errors import UserError
+from common.latents import LatentStatistics
+from models.adapter import CARD_FILE, PROJECTION_FILE, AdapterCard, Conditioning, LoraCard, open_adapter, save_adapter
+from models.checkpoint import TINY, open_transformer, part_hash
+from models.lora import LORA_FILE, attach_lora
+from train.cli import app
+from train.config import TARGET_MODULES
+from train.export import export_comfyui, export_merged, made_up_answer
+
+PART = "ace_step_transformer"
+
+
+def saved_adapter(folder, *, use_dora=False):
+    """An adapter on every layer that may have one, whose every weight says something."""
+    transformer, conditioning = open_transformer(TINY), Conditioning()
+    attach_lora(transformer, rank=4, alpha=6, target_modules=TARGET_MODULES, use_dora=use_dora)
+    conditioner = conditioning.make_conditioner(transformer)
+    assert conditioner is not None
+    generator = torch.Generator().manual_seed(3)
+    for parameter in [*transformer.parameters(), *conditioner.parameters()]:
+        if parameter.requires_grad:
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    card = AdapterCard(
+        conditioning=conditioning,
+        output_type="accompaniment",
+        strength_range=(0.3, 1.0),
+        lora=LoraCard(
+            r=4, lora_alpha=6, use_rslora=True, use_dora=use_dora, target_modules=TARGET_MODULES, blocks=None
+        ),
+        lora_weight=1.0,
+        statistics=LatentStatistics(silence=((0.5,) * 16,) * 8, mean=(0.0,) * 8, std=(2.0,) * 8),
+        vocal_lufs=-20.0,
+        base_fingerprint=part_hash(TINY, PART),
+        shards_fingerprint="b" * 64,
+        epoch=0,
+        step=1,
+    )
+    save_adapter(folder, transformer, conditioner, card)
+    return folder
+
+
+def opened(folder, base):
+    transformer = open_transformer(base)
+    adapter = open_adapter(folder, transformer, weight=1.0, base_fingerprint=part_hash(base, PART))
+    return transformer, adapter
+
+
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_a_merged_folder_is_a_checkpoint_and_an_adapter_for_it(tmp_path, use_dora):
+    folder = saved_adapter(tmp_path / "adapter", use_dora=use_dora)
+    merged = tmp_path / "merged"
+    export_merged(folder, merged, "tiny")
+    assert {path.relative_to(merged).as_posix() for path in merged.rglob("*") if path.is_file()} == {
+        f"{PART}/config.json",
+        f"{PART}/diffusion_pytorch_model.safetensors",
+        PROJECTION_FILE,
+        CARD_FILE,
+    }
+    (theirs, adapter), (ours, again) = opened(folder, TINY), opened(merged, merged)
+    expected, plain = made_up_answer(theirs), made_up_answer(open_transformer(TINY))
+    assert (expected - plain).abs().max() > 0.1
+    assert (made_up_answer(ours) - expected).abs().max() < 1e-4
+    assert again.card.lora is None
+    assert again.objective == adapter.objective
+    for name, tensor in again.conditioner.state_dict().items():
+        assert torch.equal(tensor, adapter.conditioner.state_dict()[name])
+
+
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_a_comfyui_file_is_the_update_whoever_applies_it(tmp_path, capsys, use_dora):
+    folder, out = saved_adapter(tmp_path / "adapter", use_dora=use_dora), tmp_path / "band.safetensors"
+    export_comfyui(folder, out, "tiny")
+    weights, ours = load_file(out), load_file(folder / LORA_FILE)
+    assert {name for name in weights if ".lora_" in name} == {name for name in ours if "magnitude" not in name}
+    transformer = open_transformer(TINY)
+    for name, matrix in transformer.named_parameters():
+        layer = name.removesuffix(".weight")
+        if f"{layer}.lora_A.weight" in weights:
+            made = matrix + weights[f"{layer}.lora_B.weight"] @ weights[f"{layer}.lora_A.weight"]
+            if use_dora:
+                made = weights[f"{layer}.dora_scale"] * made / made.norm(dim=1, keepdim=True)
+            matrix.data.copy_(made)
+    theirs, _ = opened(folder, TINY)
+    assert (made_up_answer(transformer) - made_up_answer(theirs)).abs().max() < 1e-4
+    said = capsys.readouterr().err
+    assert "read back, its outputs differ from the adapter's by " in said
+    assert "warning: this file carries no vocal conditioning" in said
+
+
+def test_what_is_read_back_otherwise_is_not_kept(tmp_path, monkeypatch):
+    folder = saved_adapter(tmp_path / "adapter")
+    monkeypatch.setattr("train.export.merge_lora", lambda transformer: transformer.unload_lora())
+    with pytest.raises(UserError, match=r"merged: read back, its outputs differ from the adapter's by .* \(limit "):
+        export_merged(folder, tmp_path / "merged", "tiny")
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_the_command_names_what_it_wrote_and_what_it_will_not_do(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved_adapter(Path("adapter"))
+
+    def export(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            run(app, ["export", *arguments])
+        printed = capsys.readouterr()
+        return stopped.value.code, printed.out + printed.err.splitlines()[-1]
+
+    assert export("adapter", "merged", "--format", "merged")[0] == 0
+    for arguments, message in [
+        (("adapter", "merged", "--format", "merged"), "merged: exists already. Choose another name, or remove it."),
+        (("adapter", "band", "--format", "comfyui"), "band: the file is written as .safetensors. Give it that ending."),
+        (
+            ("merged", "band.safetensors", "--format", "comfyui", "--checkpoint-dir", "merged"),
+            "merged: its LoRA is merged into a transformer already. Give the folder that train run wrote.",
+        ),
+    ]:
+        assert export(*arguments) == (2, f"error: {message}")
+    transformer = open_transformer(Path("merged"))
+    with pytest.raises(UserError) as caught:
+        open_adapter(Path("merged"), transformer, weight=0.5, base_fingerprint=part_hash(Path("merged"), PART))
+    assert str(caught.value) == "merged: its LoRA is merged into the base, so that its weight is 1, not 0.5."

@@ -1,0 +1,112 @@
+"""Adapters for programs that know nothing of ours: a bare LoRA file, or a whole transformer. Each is read back."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from common.errors import UserError
+from common.files import whole_file
+from common.progress import say
+from models.adapter import Adapter, open_adapter, read_card, save_conditioning, whole_folder
+from models.checkpoint import CONFIG_FILE, WEIGHTS_FILES, Part, open_transformer, part_hash, resolve_checkpoint
+from models.lora import apply_plainly, bare_weights, merge_lora
+from models.transformer import ACEStepTransformer2DModel
+
+PART: Part = "ace_step_transformer"
+LIMIT = 1e-4
+"""Largest difference of an export's outputs from the adapter's, against outputs of size 1."""
+DEAF = (
+    "this file carries no vocal conditioning: other programs will play in the trained style, but hear no vocal. "
+    "Accompaniments for a vocal come from infer generate, with the adapter folder."
+)
+
+
+def export_comfyui(folder: Path, out: Path, checkpoint_dir: str) -> None:
+    """Write the LoRA of an adapter folder as one file whose update is lora_B @ lora_A, whatever a loader does of alpha.
+
+    Raises UserError if `out` exists or has another ending, or the adapter does not fit the base.
+    """
+    _check_free(out)
+    if out.suffix != ".safetensors":
+        raise UserError(f"{out}: the file is written as .safetensors. Give it that ending.")
+    base = resolve_checkpoint(checkpoint_dir, [PART])
+    transformer = open_transformer(base)
+    adapter = _open(folder, transformer, base)
+    if adapter.card.lora is None:
+        raise UserError(
+            f"{folder}: its LoRA is merged into a transformer already. Give the folder that train run wrote."
+        )
+    expected = made_up_answer(transformer)
+    with whole_file(out) as partial:
+        save_file(bare_weights(folder), partial, metadata={"format": "pt"})
+        transformer = open_transformer(base)
+        apply_plainly(transformer, load_file(partial), weight=adapter.card.lora_weight)
+        _compare(out, transformer, expected)
+    say(f"warning: {DEAF}")
+
+
+def export_merged(folder: Path, out: Path, checkpoint_dir: str) -> None:
+    """Write the base with the adapter's LoRA in its weights, float32, in the published layout, and the vocal's path.
+
+    `out` is then both: a checkpoint folder (of which it holds the transformer), and an adapter folder for it.
+    Raises UserError if `out` exists, or the adapter does not fit the base.
+    """
+    _check_free(out)
+    base = resolve_checkpoint(checkpoint_dir, [PART])
+    transformer = open_transformer(base)
+    adapter = _open(folder, transformer, base)
+    expected = made_up_answer(transformer)
+    merge_lora(transformer)
+    with whole_folder(out) as partial:
+        (partial / PART).mkdir()
+        shutil.copyfile(base / PART / CONFIG_FILE, partial / PART / CONFIG_FILE)
+        weights = {name: tensor.contiguous() for name, tensor in transformer.state_dict().items()}
+        save_file(weights, partial / PART / WEIGHTS_FILES[PART], metadata={"format": "pt"})
+        merged = {"lora": None, "lora_weight": 1.0, "base_fingerprint": part_hash(partial, PART)}
+        save_conditioning(partial, adapter.conditioner, adapter.card.model_copy(update=merged))
+        del transformer, weights
+        transformer = open_transformer(partial)
+        _open(partial, transformer, partial)
+        _compare(out, transformer, expected)
+
+
+@torch.no_grad()
+def made_up_answer(transformer: ACEStepTransformer2DModel) -> Tensor:
+    """What a transformer makes of a fixed input that goes through every layer an adapter may sit on."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    text, speaker = (
+        drawn(1, 8, transformer.genre_embedder.in_features),
+        drawn(1, transformer.speaker_embedder.in_features),
+    )
+    lyrics = torch.randint(transformer.lyric_embs.num_embeddings, (1, 8), generator=generator)
+    conditions = transformer.encode(text, torch.ones(1, 8), speaker, lyrics, torch.ones(1, 8))
+    return transformer.decode(drawn(1, 8, 16, 32), torch.tensor([500.0]), conditions).sample
+
+
+def _open(folder: Path, transformer: ACEStepTransformer2DModel, base: Path) -> Adapter:
+    """The adapter, at the weight that its card recommends."""
+    weight = read_card(folder).lora_weight
+    return open_adapter(folder, transformer, weight=weight, base_fingerprint=part_hash(base, PART))
+
+
+def _compare(out: Path, transformer: ACEStepTransformer2DModel, expected: Tensor) -> None:
+    difference = (made_up_answer(transformer) - expected).abs().max().item()
+    limit = LIMIT * max(1.0, expected.abs().max().item())
+    if difference > limit:
+        raise UserError(
+            f"{out}: read back, its outputs differ from the adapter's by {difference:.2g} (limit {limit:.2g}); nothing "
+            "was kept. Check the disk, and the adapter with infer generate."
+        )
+    say(f"{out}: read back, its outputs differ from the adapter's by {difference:.1g}")
+
+
+def _check_free(out: Path) -> None:
+    if out.exists():
+        raise UserError(f"{out}: exists already. Choose another name, or remove it.")
