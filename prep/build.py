@@ -3,8 +3,10 @@
 A build that was stopped anywhere goes on from its spills, and ends with the bytes of one that was not.
 """
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +16,18 @@ from common.errors import UserError
 from common.progress import progress, say
 from models.checkpoint import open_codec, open_text_encoder, resolve_checkpoint
 from models.lyric_tokens import VOCABULARY_FILE, open_lyric_vocabulary
+from prep.cache import CACHE_FILE, Cache
 from prep.config import PrepConfig
 from prep.encode import silence_latent
-from prep.identity import KnownSong, build_fingerprint, know, sound_identity
+from prep.identity import KnownSong, build_fingerprint, sound_identity
+from prep.plan import Plan, plan_build
+from prep.reword import Changes, rewrite
 from prep.sample import make_samples
 from prep.scan import NO_PROMPT, Scan, scan
 from prep.separate import find_separator
 from prep.spill import read_spill, spill_path
 from prep.text import TextMaker
-from prep.workers import Job, Workshop, run_jobs, torch_threads
+from prep.workers import EncodedPart, Engine, Job, Workshop, run_jobs, torch_threads
 from shards.fingerprint import Fingerprint
 from shards.lock import build_folder, sweep
 from shards.reader import read_manifest
@@ -38,19 +43,12 @@ class Report:
     """Songs of the folder that are in the shards now."""
     rejections: tuple[Rejection, ...]
     manifest: Manifest
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a build has to do."""
-
-    fingerprint: Fingerprint
-    older: Manifest | None
-    """The build that this one adds to."""
-    held: tuple[KnownSong, ...]
-    """Songs that it holds already."""
-    new: tuple[KnownSong, ...]
-    rejections: tuple[Rejection, ...]
+    encoded: tuple[EncodedPart, ...]
+    """What went through the codec, by song and segment."""
+    embedded: tuple[str, ...]
+    """Prompts that went through the text encoder."""
+    gone: tuple[str, ...]
+    """Keys of songs that the folder has no more; they are still in the shards unless they were pruned."""
 
 
 def build_shards(
@@ -62,46 +60,45 @@ def build_shards(
     workers: int | None,
     devices: Sequence[str],
     rebuild: bool,
+    prune: bool = False,
+    ssl_folder: Path | None = None,
+    engine: Engine = "local",
 ) -> Report:
     """Bring `out` up to date with the songs in `raw`.
 
     Raises UserError where that would need `rebuild`, and where no song can be kept.
     """
     found = scan(raw)
-    folder = resolve_checkpoint(checkpoint, ["music_dcae_f8c8", "umt5-base"])
-    separated = any(song.is_full for song in found.songs)
-    separator = find_separator(config.separator.name, folder) if separated else None
-    fingerprint = build_fingerprint(config, folder, separator, torch.device(devices[0]).type)
+    workshop = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
+    fingerprint = fingerprint_of(workshop)
     with build_folder(out) as room, torch_threads(config.threads_per_worker):
         older = read_manifest(out) if (out / MANIFEST_FILE).exists() and not rebuild else None
-        plan = plan_build(found, raw, fingerprint, older)
-        report = _Build(out, room, plan, Workshop(config, folder, separator, tuple(devices)), workers).run()
-        sweep(room)
+        cache = Cache(room)
+        plan = plan_build(found, raw, fingerprint, older, cache)
+        plan.check()
+        cache.save()
+        report = _Build(out, room, plan, workshop, workers, engine, cache, prune).run()
+        sweep(room, keep=[CACHE_FILE])
     return report
 
 
-def plan_build(found: Scan, raw: Path, fingerprint: Fingerprint, older: Manifest | None) -> Plan:
-    """Sort songs into those that `older` holds and new ones.
+def equip(
+    found: Scan, config: PrepConfig, *, checkpoint: str, devices: Sequence[str], ssl_folder: Path | None
+) -> Workshop:
+    """What these songs need; the networks are found, not opened. Raises UserError for one that is not there."""
+    folder = resolve_checkpoint(checkpoint, ["music_dcae_f8c8", "umt5-base"])
+    separated = any(song.is_full for song in found.songs)
+    separator = find_separator(config.separator.name, folder) if separated else None
+    ssl = tuple((name, (ssl_folder or folder) / name) for name in config.ssl)
+    return Workshop(config, folder, separator, tuple(devices), ssl)
 
-    Raises UserError where settings, networks, code or a song changed: older samples cannot stand beside new ones.
-    """
-    if older is not None and (changes := older.fingerprint.differences(fingerprint)):
-        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-        raise UserError(f"these shards were built otherwise: {changes[0]}{more}. Use --rebuild, or another folder.")
-    songs, rejections = list[KnownSong](), list(found.rejections)
-    for song in found.songs:
-        try:
-            songs.append(know(song, raw))
-        except SongError as error:
-            rejections.append(rejection_of(song.key, error))
-    entries = {} if older is None else older.songs()
-    held = [known for known in songs if known.song.key in entries]
-    changed = [known.song.name for known in held if not known.is_entry(entries[known.song.key])]
-    if changed:
-        have = f"and {len(changed) - 1} more have" if len(changed) > 1 else "has"
-        raise UserError(f"{changed[0]} {have} changed since these shards were built. Use --rebuild.")
-    new = [known for known in songs if known.song.key not in entries]
-    return Plan(fingerprint, older, tuple(held), tuple(new), tuple(rejections))
+
+def fingerprint_of(workshop: Workshop) -> Fingerprint:
+    """Everything that decides what comes out of a workshop, but the songs."""
+    device_type = torch.device(workshop.devices[0]).type
+    return build_fingerprint(
+        workshop.config, workshop.checkpoint, workshop.separator, device_type, ssl=dict(workshop.ssl)
+    )
 
 
 @dataclass(frozen=True)
@@ -113,6 +110,10 @@ class _Build:
     plan: Plan
     workshop: Workshop
     workers: int | None
+    engine: Engine
+    cache: Cache
+    prune: bool
+    encoded: list[EncodedPart] = field(default_factory=list)
 
     def run(self) -> Report:
         rejections = [*self.plan.rejections, *self._encode()]
@@ -124,29 +125,77 @@ class _Build:
             targets=self.workshop.config.targets,
             shard_samples=self.workshop.config.shard_samples,
             silence=self._silence() if songs or self.plan.older else None,
-            append=self.plan.older,
+            append=self._older(),
         ) as writer:
             for rejection in rejections:
                 writer.reject(rejection)
-            if songs:
-                self._pack(songs, writer)
+            self._rewrite(writer)
+            self._pack(songs, writer)
+        self.cache.save()
         return self._report(writer)
 
+    def _older(self) -> Manifest | None:
+        """The older manifest, without a vocabulary that need not be the one that its texts are made with now."""
+        if self.plan.older is None:
+            return None
+        fingerprint = self.plan.older.fingerprint.part(lambda name: name != VOCABULARY_FILE)
+        return self.plan.older.model_copy(update={"fingerprint": fingerprint})
+
+    @property
+    def _dropped(self) -> frozenset[str]:
+        return frozenset(self.plan.gone if self.prune else ())
+
+    def _identity(self, known: KnownSong) -> str:
+        return sound_identity(known, self.plan.fingerprint)
+
     def _spill(self, known: KnownSong) -> Path:
-        return spill_path(self.room, sound_identity(known, self.plan.fingerprint))
+        return spill_path(self.room, self._identity(known))
 
     def _encode(self) -> list[Rejection]:
         """Leave a spill of every new song, and say which cannot be used."""
-        jobs = [Job(known.song, self._spill(known)) for known in self.plan.new]
-        waiting = [job for job in jobs if not job.spill.exists()]
-        if not waiting:
-            return []
-        rejections = []
-        with progress(len(waiting), "encode", "songs") as done:
-            for rejection in run_jobs(waiting, self.workshop, workers=self.workers):
-                rejections += [rejection] if rejection else []
-                done.update()
+        rejections, jobs, identities = [], list[Job](), dict[str, str]()
+        for known in self.plan.new:
+            flaw = self.cache.flaw(self._identity(known)) or self._repeats(
+                known, self.cache.sounds.get(known.audio_sha256)
+            )
+            rejections += [rejection_of(known.song.key, flaw)] if flaw else []
+            identities[known.song.key] = self._identity(known)
+            jobs += [] if flaw or self._spill(known).exists() else [Job(known, self._spill(known))]
+        for rejection in self._run(jobs):
+            self.cache.remember_flaw(identities[rejection.key], rejection.reason, rejection.detail)
+            rejections.append(rejection)
         return rejections
+
+    def _run(self, jobs: Sequence[Job]) -> list[Rejection]:
+        if not jobs:
+            return []
+        rejections, hours, started = [], 0.0, time.monotonic()
+        with progress(len(jobs), "encode", "songs") as done:
+            for outcome in run_jobs(jobs, self.workshop, workers=self.workers, engine=self.engine):
+                rejections += [outcome.rejection] if outcome.rejection else []
+                self.encoded.extend(outcome.encoded)
+                hours += outcome.seconds / 3600
+                rate = hours / max(time.monotonic() - started, 1e-9)
+                done.update(note=f"{rate:.2g} hours of audio a second; {outcome.key}")
+        return rejections
+
+    @cached_property
+    def _names_by_sound(self) -> dict[str, str]:
+        """Names of songs that are in the shards, by sound_sha256; songs are added as they are packed."""
+        songs = {} if self.plan.older is None else self.plan.older.songs()
+        return {
+            song.sound_sha256: song.name
+            for song in songs.values()
+            if song.sound_sha256 is not None and song.key not in self._dropped
+        }
+
+    def _repeats(self, known: KnownSong, sound: str | None) -> SongError | None:
+        """The error of a song whose decoded sound is that of one before it."""
+        first = None if sound is None else self._names_by_sound.get(sound)
+        if first is None:
+            return None
+        file = known.song.files.get("mix") or next(iter(known.song.files.values()))
+        return SongError("duplicate", f"{file.name}: the same audio as {first}. Keep one of them.")
 
     def _silence(self) -> np.ndarray:
         """The latent of silence [C, H]: the older manifest's, which is of the same codec, or made now."""
@@ -155,30 +204,63 @@ class _Build:
         codec = open_codec(self.workshop.checkpoint, encoder=True, decoder=False)
         return silence_latent(codec.to(self.workshop.devices[0]))
 
-    def _pack(self, songs: Sequence[KnownSong], writer: ShardWriter) -> None:
-        """Join sound and texts, song by song in the order of keys."""
+    @cached_property
+    def _texts(self) -> TextMaker:
         folder, device = self.workshop.checkpoint, self.workshop.devices[0]
         encoder, vocabulary = open_text_encoder(folder).to(device), open_lyric_vocabulary(folder)
-        texts = TextMaker(self.workshop.config.text, encoder, vocabulary)
+        return TextMaker(self.workshop.config.text, encoder, vocabulary)
+
+    def _rewrite(self, writer: ShardWriter) -> None:
+        """Bring the texts of older shards up to date, and leave out songs that are to be dropped."""
+        plan = self.plan
+        changes = Changes(
+            songs={known.song.key: known.song for known in (*plan.fresh, *plan.reworded)},
+            reworded=frozenset(known.song.key for known in plan.reworded),
+            all_texts=bool(plan.text_changes),
+            dropped=self._dropped,
+        )
+        shards = [shard for shard in (plan.older.shards if plan.older else ()) if changes.touch(shard)]
+        if not shards:
+            return
+        with progress(len(shards), "rewrite", "shards") as done:
+            for shard in shards:
+                rewrite(writer, self.out, shard, changes, self._texts)
+                done.update(note=shard.name)
+
+    def _pack(self, songs: Sequence[KnownSong], writer: ShardWriter) -> None:
+        """Join sound and texts, song by song in the order of keys."""
+        if not songs:
+            return
         wordless = 0
         with progress(len(songs), "pack", "songs") as done:
             for known in songs:
                 with writer.rejecting(known.song.key):
-                    lyrics, prompt = texts.lyrics(known.song.lyrics), texts.prompt(known.song.prompt)
-                    writer.add(make_samples(known, read_spill(self._spill(known)), prompt, lyrics))
-                    wordless += lyrics.dropped_words
+                    wordless += self._pack_song(known, writer)
                 done.update(note=known.song.key)
         _say_what_is_missing(songs, wordless)
 
+    def _pack_song(self, known: KnownSong, writer: ShardWriter) -> bool:
+        """Add one song; whether words were left out of its lyrics. Raises SongError where it cannot be used."""
+        spill = read_spill(self._spill(known))
+        if error := self._repeats(known, spill.sound_sha256):
+            self.cache.sounds[known.audio_sha256] = spill.sound_sha256
+            raise error
+        lyrics, prompt = self._texts.lyrics(known.song.lyrics), self._texts.prompt(known.song.prompt)
+        writer.add(make_samples(known, spill.segments, prompt, lyrics, sound_sha256=spill.sound_sha256))
+        self._names_by_sound[spill.sound_sha256] = known.song.name
+        return lyrics.dropped_words
+
     def _report(self, writer: ShardWriter) -> Report:
-        rejections = writer.rejections
-        kept = len(self.plan.held) + len(self.plan.new) + len(self.plan.rejections) - len(rejections)
+        plan, rejections = self.plan, writer.rejections
+        songs = len(plan.fresh) + len(plan.reworded) + len(plan.new) + len(plan.rejections)
+        kept = songs - len(rejections)
         if kept == 0:
             raise UserError(
                 f"none of {len(rejections)} songs can be used ({self.out / REJECTED_FILE}); the first, "
                 f"{rejections[0].key}: {rejections[0].detail}"
             )
-        return Report(kept, rejections, writer.manifest())
+        embedded = tuple(self._texts.embedded) if "_texts" in vars(self) else ()
+        return Report(kept, rejections, writer.manifest(), tuple(sorted(self.encoded)), embedded, plan.gone)
 
 
 def _say_what_is_missing(songs: Sequence[KnownSong], wordless: int) -> None:

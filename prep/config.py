@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from common.audio import LOUDNESS_BLOCK_SECONDS, PEAK_CEILING_DBFS
 from common.config import Config, load_config
-from shards.schema import Part, Target
+from shards.schema import Part, SslName, Target
 from shards.writer import SHARD_SAMPLES
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -81,6 +81,8 @@ class PrepConfig(Config):
 
     targets: Annotated[tuple[Target, ...], Field(min_length=1)] = ("inst", "mix")
     """What the shards hold beside the vocal."""
+    ssl: tuple[SslName, ...] = ()
+    """Networks whose features of each target are kept for the trainer's SSL loss: 80 times the size of the latents."""
     separator: SeparatorConfig = SeparatorConfig()
     trim: TrimConfig = TrimConfig()
     segment: SegmentConfig = SegmentConfig()
@@ -94,16 +96,23 @@ class PrepConfig(Config):
     """CPU threads of each network: another number may change the last bits of what it makes."""
 
     @model_validator(mode="after")
-    def _targets_once(self) -> Self:
-        if len(set(self.targets)) < len(self.targets):
-            raise ValueError(f"targets names {self.targets[0]} twice; leave one out")
+    def _each_once(self) -> Self:
+        for field, names in (("targets", self.targets), ("ssl", self.ssl)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{field} names {names[0]} twice; leave one out")
         return self
 
 
 def load_prep_config(
-    source: str, settings: Sequence[str], *, separator: str | None = None, targets: str | None = None
+    source: str,
+    settings: Sequence[str],
+    *,
+    separator: str | None = None,
+    targets: str | None = None,
+    ssl: str | None = None,
 ) -> PrepConfig:
     """`source` with `settings` and the flags that have their own names. Raises UserError for a bad value."""
     flags = [] if separator is None else [f"separator.name={json.dumps(separator)}"]
     flags += [] if targets is None else [f"targets={json.dumps(targets.split(','))}"]
+    flags += [] if ssl is None else [f"ssl={json.dumps(ssl.split(','))}"]
     return load_config(PrepConfig, source, [*settings, *flags])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from prep.segment import Level, Parts, Span, level, mix_levels, spans
 from prep.separate import Separator
 from shards.schema import SegmentAudio, SongError
 
+if TYPE_CHECKING:  # it imports transformers, which few builds need
+    from prep.ssl import SslEncoder
+
 SILENCE_SECONDS = 10
 
 
@@ -34,6 +38,10 @@ class EncodedSegment:
     activity: np.ndarray  # float16 [T]
     inst: np.ndarray | None = None  # float16 [C, H, T]
     mix: np.ndarray | None = None  # float16 [C, H, T]
+    inst_mert: np.ndarray | None = None  # float16 [n, 1024]
+    inst_mhubert: np.ndarray | None = None  # float16 [m, 768]
+    mix_mert: np.ndarray | None = None  # float16 [n, 1024]
+    mix_mhubert: np.ndarray | None = None  # float16 [m, 768]
 
 
 @dataclass(frozen=True)
@@ -57,8 +65,15 @@ class PlannedSegment:
 class SongEncoder:
     """The networks that a song's sound goes through; the separator is opened for the first full song."""
 
-    def __init__(self, config: PrepConfig, codec: Codec, open_separator: Callable[[], Separator | None]) -> None:
-        self._config, self._codec, self._open_separator = config, codec, open_separator
+    def __init__(
+        self,
+        config: PrepConfig,
+        codec: Codec,
+        open_separator: Callable[[], Separator | None],
+        *,
+        ssl: Sequence["SslEncoder"] = (),
+    ) -> None:
+        self._config, self._codec, self._open_separator, self._ssl = config, codec, open_separator, ssl
 
     @cached_property
     def _separator(self) -> Separator | None:
@@ -87,11 +102,13 @@ class SongEncoder:
         piece = tracks.aligned.parts.piece(planned.span).times(planned.level.gain.factor)
         waves = {"inst": piece.inst, "mix": piece.mix}
         targets = {target: encode_wave(self._codec, waves[target]) for target in self._config.targets}
+        features = {f"{target}_{ssl.name}": ssl.encode(waves[target]) for target in targets for ssl in self._ssl}
         return EncodedSegment(
             audio=_segment_audio(tracks, planned),
             vocal=encode_wave(self._codec, piece.vocal),
             activity=planned.activity.astype(np.float16),
             **targets,
+            **features,
         )
 
 

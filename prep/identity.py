@@ -1,22 +1,27 @@
 """What decided a build's bytes, as its fingerprint, and what decided one song's sound, as the name of its spill."""
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.canonical import sha256_of, sha256_of_file, unicode_text
+from common.decode import audio_stream
+from common.errors import UserError
 from models.checkpoint import part_hash
 from models.lyric_tokens import VOCABULARY_FILE
+from prep.cache import Stamp, stamp_of
 from prep.config import PrepConfig
 from prep.scan import Song
 from prep.separate import SeparatorFiles
 from shards.fingerprint import Fingerprint
-from shards.schema import SongEntry, SongError, Source, audio_identity, text_identity
+from shards.schema import Part, SongEntry, SongError, Source, SslName, audio_identity, text_identity
 
 CODEC, TEXT, SEPARATOR = "music_dcae_f8c8", "umt5-base", "demucs"
 STEPS = {"decode": 1, "align": 1, "separate": 1, "segment": 1, "level": 1, "encode": 1, "text": 1}
 """Version of each step's code; raise one when a change alters the bytes that its step makes."""
-TEXT_ONLY = ("text", "shard_samples", TEXT, VOCABULARY_FILE)
-"""Settings, networks and steps that a song's sound does not depend on."""
+WORDS = frozenset({"text", TEXT, VOCABULARY_FILE})
+"""Settings, networks and steps that decide a sample's texts and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +30,53 @@ class KnownSong:
 
     song: Song
     sources: tuple[Source, ...]
+    stamps: Mapping[Part, Stamp] = field(default_factory=dict)
+    """What the system said of its files before they were read."""
 
-    def is_entry(self, entry: SongEntry) -> bool:
-        """Whether a manifest's entry was made from just this sound and these texts."""
-        texts = text_identity(self.song.prompt, self.song.lyrics)
-        return (entry.audio_sha256, entry.text_sha256) == (audio_identity(self.sources), texts)
+    @property
+    def audio_sha256(self) -> str:
+        """Hash over what its audio files hold."""
+        return audio_identity(self.sources)
+
+    def sounds_like(self, entry: SongEntry) -> bool:
+        """Whether a manifest's entry was made from just these audio files."""
+        return entry.audio_sha256 == self.audio_sha256
+
+    def reads_like(self, entry: SongEntry) -> bool:
+        """Whether a manifest's entry was made from just these texts."""
+        return entry.text_sha256 == text_identity(self.song.prompt, self.song.lyrics)
+
+    def check_unchanged(self) -> None:
+        """Raise SongError where a file is no longer the one that was hashed."""
+        for part, stamp in self.stamps.items():
+            path = self.song.files[part]
+            if not path.is_file() or stamp_of(path) != stamp:
+                raise SongError("unreadable", f"{path.name}: changed while it was being read. Run prep again.")
 
 
-def know(song: Song, raw: Path) -> KnownSong:
+def know(song: Song, raw: Path, *, sha256: Callable[[Path], str] = sha256_of_file) -> KnownSong:
     """Hash a song's files. Raises SongError where one has gone, or is no file."""
-    return KnownSong(song, tuple(_source(part, path, raw) for part, path in sorted(song.files.items())))
+    stamps = {part: stamp_of(path) for part, path in song.files.items() if path.is_file()}
+    sources = [_source(part, path, raw, sha256) for part, path in sorted(song.files.items())]
+    return KnownSong(song, tuple(sources), stamps)
+
+
+def sound_sha256(song: Song) -> str:
+    """Hash over the samples of a song's mix, of its stems where it has none. Raises SongError for a damaged file."""
+    parts: list[Part] = ["mix"] if "mix" in song.files else ["inst", "vocal"]
+    try:
+        return sha256_of([_decoded_sha256(song.files[part]) for part in parts])
+    except UserError as error:
+        raise SongError("unreadable", str(error)) from None
 
 
 def build_fingerprint(
-    config: PrepConfig, checkpoint: Path, separator: SeparatorFiles | None, device_type: str
+    config: PrepConfig,
+    checkpoint: Path,
+    separator: SeparatorFiles | None,
+    device_type: str,
+    *,
+    ssl: Mapping[SslName, Path] | None = None,
 ) -> Fingerprint:
     """Everything that decides the bytes of a build, but the songs."""
     networks = {CODEC: part_hash(checkpoint, "music_dcae_f8c8"), TEXT: part_hash(checkpoint, "umt5-base")}
@@ -46,25 +84,47 @@ def build_fingerprint(
         networks[VOCABULARY_FILE] = sha256_of_file(checkpoint / VOCABULARY_FILE)
     if separator is not None:
         networks[SEPARATOR] = separator.content_hash()
+    if ssl:
+        from prep.ssl import ssl_hash
+
+        networks |= {name: ssl_hash(name, folder) for name, folder in ssl.items()}
     settings = {**config.model_dump(mode="json"), "device": device_type}
     return Fingerprint(settings=settings, networks=networks, steps=STEPS)
 
 
 def sound_identity(known: KnownSong, fingerprint: Fingerprint) -> str:
     """Hash over all that decides a song's latents: its sound, and the settings, networks and steps it goes through."""
-    unused = (*TEXT_ONLY, *(() if known.song.is_full else (SEPARATOR,)))
-    through = [
-        {name: value for name, value in layer.items() if name not in unused}
-        for layer in (fingerprint.settings, fingerprint.networks, fingerprint.steps)
-    ]
-    return sha256_of([audio_identity(known.sources), *through])
+    unused = WORDS | {"shard_samples"} | (set() if known.song.is_full else {SEPARATOR})
+    through = fingerprint.part(lambda name: name not in unused)
+    return sha256_of([known.audio_sha256, through.settings, through.networks, through.steps])
 
 
-def _source(part: str, path: Path, raw: Path) -> Source:
+def sound_changes(older: Fingerprint, newer: Fingerprint) -> list[str]:
+    """What is different, but for what decides texts."""
+    return older.part(lambda name: name not in WORDS).differences(newer.part(lambda name: name not in WORDS))
+
+
+def text_changes(older: Fingerprint, newer: Fingerprint) -> list[str]:
+    """What is different among that which decides texts."""
+    was, now = (VOCABULARY_FILE in fingerprint.networks for fingerprint in (older, newer))
+    vocabulary = [] if was == now else [f"{VOCABULARY_FILE} {'is there now' if now else 'has gone'}"]
+    return older.part(WORDS.__contains__).differences(newer.part(WORDS.__contains__)) + vocabulary
+
+
+def _decoded_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with audio_stream(path) as stream:
+        digest.update(f"{stream.rate_hz} Hz, {stream.channels} channels".encode())
+        for block in stream.blocks:
+            digest.update(block.T.tobytes())  # sample by sample, so that it matters not where blocks end
+    return digest.hexdigest()
+
+
+def _source(part: str, path: Path, raw: Path, sha256: Callable[[Path], str]) -> Source:
     if not path.is_file():
         raise SongError("unreadable", f"{path.name}: {'is not a file' if path.exists() else 'no such file'}.")
     try:
-        digest = sha256_of_file(path)
+        digest = sha256(path)
     except OSError as error:
         raise SongError("unreadable", f"{path.name}: cannot be read ({error.strerror}).") from None
     return Source.model_validate(

@@ -4,18 +4,31 @@ from collections.abc import Sequence
 
 from prep.encode import EncodedSegment
 from prep.identity import KnownSong
+from prep.spill import segment_arrays
 from prep.text import LyricIds, PromptStates
 from shards.schema import Sample, SegmentMeta, sample_key
 
 
 def make_samples(
-    known: KnownSong, segments: Sequence[EncodedSegment], prompt: PromptStates, lyrics: LyricIds
+    known: KnownSong,
+    segments: Sequence[EncodedSegment],
+    prompt: PromptStates,
+    lyrics: LyricIds,
+    *,
+    sound_sha256: str | None = None,
 ) -> list[Sample]:
     """One sample per segment, in order; all of them have the song's whole prompt and lyrics."""
-    return [_sample(known, number, segment, prompt, lyrics) for number, segment in enumerate(segments)]
+    return [_sample(known, number, segment, prompt, lyrics, sound_sha256) for number, segment in enumerate(segments)]
 
 
-def _sample(known: KnownSong, number: int, segment: EncodedSegment, prompt: PromptStates, lyrics: LyricIds) -> Sample:
+def _sample(
+    known: KnownSong,
+    number: int,
+    segment: EncodedSegment,
+    prompt: PromptStates,
+    lyrics: LyricIds,
+    sound_sha256: str | None,
+) -> Sample:
     song = known.song
     meta = SegmentMeta(
         **dict(segment.audio),
@@ -27,14 +40,6 @@ def _sample(known: KnownSong, number: int, segment: EncodedSegment, prompt: Prom
         tag_orders=prompt.orders,
         lyrics=song.lyrics,
         sources=known.sources,
+        sound_sha256=sound_sha256,
     )
-    return Sample(
-        meta,
-        vocal=segment.vocal,
-        activity=segment.activity,
-        text=prompt.text,
-        text_mask=prompt.mask,
-        lyrics=lyrics.ids,
-        inst=segment.inst,
-        mix=segment.mix,
-    )
+    return Sample(meta, **segment_arrays(segment), text=prompt.text, text_mask=prompt.mask, lyrics=lyrics.ids)

@@ -7,20 +7,24 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchaudio.functional import resample
 from transformers import HubertConfig, HubertModel
 from transformers.utils import logging
 
+from common.canonical import sha256_of, sha256_of_file
 from common.errors import UserError
+from common.latents import SAMPLE_RATE_HZ
+from shards.schema import SslName
 
+FILES = ("config.json", "model.safetensors")
 FRAME_HOP = 320
 """Samples between two frames of either network, at the network's own rate."""
 
-SslName = Literal["mert", "mhubert"]
 Network = Callable[[Tensor], Tensor]
 """Chunks [K, n] -> states [K, frames, D]."""
 
@@ -39,6 +43,28 @@ SSL_KINDS: dict[SslName, SslKind] = {
     "mert": SslKind("m-a-p/MERT-v1-330M", 24_000, 5, 1024),
     "mhubert": SslKind("utter-project/mHuBERT-147", 16_000, 30, 768),
 }
+
+
+@dataclass(frozen=True)
+class SslEncoder:
+    """An opened network, for whole clips."""
+
+    name: SslName
+    network: HubertModel
+
+    def encode(self, wave: np.ndarray) -> np.ndarray:
+        """Features of [2, N] at 44.1 kHz as shards hold them, float16 [frames, D]."""
+        on_device = torch.from_numpy(wave).to(self.network.device)
+        found = ssl_features(
+            on_device, SAMPLE_RATE_HZ, SSL_KINDS[self.name], lambda chunks: last_hidden_state(self.network, chunks)
+        )
+        return found.to("cpu", torch.float16).contiguous().numpy()
+
+
+def ssl_hash(name: SslName, folder: Path) -> str:
+    """SHA-256, in hex, over a network's config and weights. Raises UserError where they are not there."""
+    _check_files(name, folder)
+    return sha256_of([sha256_of_file(folder / file) for file in FILES])
 
 
 def ssl_features(wave: Tensor, rate_hz: int, kind: SslKind, network: Network) -> Tensor:
@@ -98,12 +124,7 @@ def open_ssl_network(name: SslName, folder: Path) -> HubertModel:
 
 
 def _network_config(name: SslName, folder: Path) -> HubertConfig:
-    for file in ("config.json", "model.safetensors"):
-        if not (folder / file).is_file():
-            way_out = (
-                f"download {SSL_KINDS[name].repository}; pickled weights (.bin) must be saved as safetensors first"
-            )
-            raise UserError(f"{folder}: {file} is missing, so {name} cannot be opened; {way_out}.")
+    _check_files(name, folder)
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for option in ("feature_extractor_cqt", "deepnorm"):
         if values.get(option):
@@ -112,3 +133,12 @@ def _network_config(name: SslName, folder: Path) -> HubertConfig:
                 "use the published model."
             )
     return HubertConfig.from_dict({**values, "conv_pos_batch_norm": values.get("conv_pos_batch_norm", False)})
+
+
+def _check_files(name: SslName, folder: Path) -> None:
+    for file in FILES:
+        if not (folder / file).is_file():
+            way_out = (
+                f"download {SSL_KINDS[name].repository}; pickled weights (.bin) must be saved as safetensors first"
+            )
+            raise UserError(f"{folder}: {file} is missing, so {name} cannot be opened; {way_out}.")

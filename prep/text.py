@@ -18,8 +18,8 @@ from models.text import TextEncoder
 from prep.config import TextConfig
 from shards.schema import SongError
 
-KEPT_PROMPTS = 256
-"""Prompts whose states are kept, for songs that share one."""
+KEPT_PROMPTS = 4096
+"""Prompts whose states are kept in memory (some 100 KB each), for songs that share one."""
 TRIES = 1000
 """Shuffles to look at for orders that differ."""
 
@@ -47,11 +47,14 @@ class TextMaker:
 
     def __init__(self, config: TextConfig, encoder: TextEncoder, vocabulary: LyricVocabulary | None) -> None:
         self._config, self._encoder, self._vocabulary = config, encoder, vocabulary
+        self.embedded: list[str] = []
+        """Prompts that went through the network."""
         self.prompt = lru_cache(maxsize=KEPT_PROMPTS)(self._prompt)
         encode_lyrics("", None, config.lyrics_language)  # an unknown language is no song's fault: say so now
 
     def _prompt(self, prompt: str) -> PromptStates:
         """A prompt's states; each order is embedded by itself, so that none is padded while the network runs."""
+        self.embedded.append(prompt)
         orders = tag_orders(prompt, self._config)
         with torch.inference_mode():
             states = [self._encoder.embed([order]).states[0].to("cpu", torch.float16).numpy() for order in orders]

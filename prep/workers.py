@@ -15,6 +15,7 @@ from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -22,12 +23,18 @@ from common.errors import UserError
 from models.checkpoint import open_codec
 from prep.config import PrepConfig
 from prep.encode import SongEncoder
-from prep.scan import Song
+from prep.identity import KnownSong, sound_sha256
 from prep.separate import Separator, SeparatorFiles, open_separator
-from prep.spill import write_spill
-from shards.schema import Rejection, SongError
+from prep.spill import segment_arrays, write_spill
+from shards.schema import ARRAYS, Rejection, SongError, SslName
 from shards.writer import rejection_of
 
+if TYPE_CHECKING:  # it imports transformers, which few builds need
+    from prep.ssl import SslEncoder
+
+LATENTS = "CHT"
+"""Shape of what the codec makes."""
+Engine = Literal["local", "ray"]
 SONGS_PER_WORKER = 4
 """Fewer songs are not worth the seconds that another process takes to start."""
 
@@ -36,8 +43,29 @@ SONGS_PER_WORKER = 4
 class Job:
     """A song to encode, and where its segments go."""
 
-    song: Song
+    known: KnownSong
     spill: Path
+
+
+@dataclass(frozen=True, order=True)
+class EncodedPart:
+    """One part of one segment that went through the codec."""
+
+    song: str
+    part: str
+    segment: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job."""
+
+    key: str
+    rejection: Rejection | None
+    """Why there is no spill."""
+    encoded: tuple[EncodedPart, ...] = ()
+    seconds: float = 0.0
+    """Length of what was encoded."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +77,19 @@ class Workshop:
     separator: SeparatorFiles | None
     devices: tuple[str, ...]
     """Songs and workers are dealt out over these."""
+    ssl: tuple[tuple[SslName, Path], ...] = ()
+    """Networks for SSL features, and their folders."""
 
     def open(self, device: str) -> SongEncoder:
         """The networks on one device; the separator only once a full song needs it."""
         codec = open_codec(self.checkpoint, encoder=True, decoder=False).to(device)
-        return SongEncoder(self.config, codec, lambda: self._open_separator(torch.device(device)))
+        ssl = [self._open_ssl(name, folder, device) for name, folder in self.ssl]
+        return SongEncoder(self.config, codec, lambda: self._open_separator(torch.device(device)), ssl=ssl)
+
+    def _open_ssl(self, name: SslName, folder: Path, device: str) -> "SslEncoder":
+        from prep.ssl import SslEncoder, open_ssl_network
+
+        return SslEncoder(name, open_ssl_network(name, folder).to(torch.device(device)))
 
     def _open_separator(self, device: torch.device) -> Separator | None:
         return None if self.separator is None else open_separator(self.separator, self.config.separator, device)
@@ -77,8 +113,10 @@ def choose_devices(names: str) -> tuple[str, ...]:
     return devices
 
 
-def run_jobs(jobs: Sequence[Job], workshop: Workshop, *, workers: int | None) -> Iterator[Rejection | None]:
-    """Do all jobs, in any order; each gives None, or its song's rejection.
+def run_jobs(
+    jobs: Sequence[Job], workshop: Workshop, *, workers: int | None, engine: Engine = "local"
+) -> Iterator[Outcome]:
+    """Do all jobs, in any order, in processes of this machine or of a Ray cluster.
 
     Every job comes out the same whatever the number of workers. By default that is one per device, or per core on a
     CPU, but no more than one per SONGS_PER_WORKER songs.
@@ -95,14 +133,23 @@ def run_jobs(jobs: Sequence[Job], workshop: Workshop, *, workers: int | None) ->
     yield from _in_processes(jobs, workshop, min(workers, len(jobs)))
 
 
-def do(job: Job, encoder: SongEncoder) -> Rejection | None:
+def do(job: Job, encoder: SongEncoder) -> Outcome:
     """Encode one song and keep its segments. A disk that refuses them is a UserError, and no rejection."""
+    song = job.known.song
     try:
-        segments = encoder.encode(job.song)
+        segments = encoder.encode(song, job.spill.parent)
+        sound = sound_sha256(song)
+        job.known.check_unchanged()
     except SongError as error:
-        return rejection_of(job.song.key, error)
-    write_spill(job.spill, segments)
-    return None
+        return Outcome(song.key, rejection_of(song.key, error))
+    write_spill(job.spill, segments, sound)
+    encoded = [
+        EncodedPart(song.key, name, number)
+        for number, segment in enumerate(segments)
+        for name in segment_arrays(segment)
+        if ARRAYS[name][1] == LATENTS
+    ]
+    return Outcome(song.key, None, tuple(encoded), sum(segment.audio.seconds for segment in segments))
 
 
 @contextmanager
@@ -116,10 +163,10 @@ def torch_threads(count: int) -> Generator[None]:
         torch.set_num_threads(before)
 
 
-def _in_processes(jobs: Sequence[Job], workshop: Workshop, workers: int) -> Iterator[Rejection | None]:
+def _in_processes(jobs: Sequence[Job], workshop: Workshop, workers: int) -> Iterator[Outcome]:
     context, devices = _context(), workshop.devices[:workers]
     lifeline, held = context.Pipe(duplex=False)
-    futures: list[Future[Rejection | None]] = []
+    futures: list[Future[Outcome]] = []
     with ExitStack() as stack:
         for turn, device in enumerate(devices):
             crew = len(range(turn, workers, len(devices)))
@@ -164,5 +211,5 @@ def _encoder(workshop: Workshop, device: str) -> SongEncoder:
     return workshop.open(device)
 
 
-def _work(job: Job, workshop: Workshop, device: str) -> Rejection | None:
+def _work(job: Job, workshop: Workshop, device: str) -> Outcome:
     return do(job, _encoder(workshop, device))

@@ -1,6 +1,6 @@
 """What decided the bytes of a set of shards: every setting, every network's content, every step's version."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
 from pydantic import JsonValue
@@ -41,6 +41,14 @@ class Fingerprint(Config):
             if self.networks[name] != newer.networks[name]:
                 changed.append(f"network {name} was {self.networks[name][:8]}, is {newer.networks[name][:8]}")
         return changed
+
+    def part(self, wanted: Callable[[str], bool]) -> "Fingerprint":
+        """Only those sections, networks and steps whose names are wanted."""
+        return Fingerprint(
+            settings={name: value for name, value in self.settings.items() if wanted(name)},
+            networks={name: value for name, value in self.networks.items() if wanted(name)},
+            steps={name: value for name, value in self.steps.items() if wanted(name)},
+        )
 
     def joined(self, newer: "Fingerprint") -> "Fingerprint":
         """`newer`, with the networks of both: the fingerprint of shards that `newer` appends to."""

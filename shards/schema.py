@@ -19,6 +19,7 @@ from shards.fingerprint import Fingerprint
 
 Part = Literal["vocal", "inst", "mix"]
 Target = Literal["inst", "mix"]
+SslName = Literal["mert", "mhubert"]
 Reason = Literal[
     "orphan_stem",  # a vocal or an inst alone: nothing to make the mix from
     "ambiguous",  # two files claim the same part of the same song

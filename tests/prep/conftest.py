@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from prep.build import Report, build_shards
 from prep.config import PrepConfig
 from prep.encode import SongEncoder
 from prep.segment import Parts
+from prep.tape import Tape
 
 
 def make_parts(seconds: float, *, seed: int = 0) -> Parts:
@@ -53,6 +55,12 @@ def music() -> Callable[..., Parts]:
 
 
 @pytest.fixture
+def tape() -> Callable[[np.ndarray], Tape]:
+    """tape(wave) holds that wave [2, N]."""
+    return lambda wave: Tape().extend([wave])
+
+
+@pytest.fixture
 def song() -> Callable[..., None]:
     return write_song
 
@@ -73,26 +81,31 @@ def build(tmp_path: Path, config: PrepConfig) -> Callable[..., Report]:
         config: PrepConfig = config,
         workers: int = 1,
         rebuild: bool = False,
+        checkpoint: str = "tiny",
+        **options: Any,
     ) -> Report:
         return build_shards(
             tmp_path / raw,
             tmp_path / out,
             config,
-            checkpoint="tiny",
+            checkpoint=checkpoint,
             workers=workers,
             devices=("cpu",),
             rebuild=rebuild,
+            **options,
         )
 
     return run
 
 
 @pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def encoded_songs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the songs that went through the networks."""
     names: list[str] = []
     encode = SongEncoder.encode
-    monkeypatch.setattr(SongEncoder, "encode", lambda self, song: names.append(song.name) or encode(self, song))
+    monkeypatch.setattr(
+        SongEncoder, "encode", lambda self, song, *rest: names.append(song.name) or encode(self, song, *rest)
+    )
     return names
 
 
@@ -101,6 +114,6 @@ def hashes() -> Callable[[Path], dict[str, str]]:
     """hashes(folder) gives the SHA-256 of each file in it."""
 
     def run(folder: Path) -> dict[str, str]:
-        return {path.name: sha256_of_file(path) for path in sorted(folder.iterdir())}
+        return {path.name: sha256_of_file(path) for path in sorted(folder.iterdir()) if path.name != ".build"}
 
     return run
