@@ -27,7 +27,7 @@ from train.clips import Batch
 from train.config import TrainingConfig
 from train.losses import denoising_loss
 from train.module import conditioning_of, encode, estimate
-from train.optim import make_optimizer
+from train.optim import BETAS
 
 GIB = 2**30
 TEXT_TOKENS = 64
@@ -128,7 +128,7 @@ def training_step(transformer: ACEStepTransformer2DModel, clip: Batch, *, rank: 
     attach_lora(transformer, rank=rank, alpha=rank, target_modules=config.lora.target_modules)
     projection = SourceProjection(transformer.inner_width).to(transformer.device)
     trained = [p for p in [*transformer.parameters(), *projection.parameters()] if p.requires_grad]
-    optimizer = make_optimizer(trained, config)
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=BETAS)
     transformer.enable_gradient_checkpointing()
     objective = conditioning_of(config).make_objective()
     made = estimate(transformer, clip, encode(transformer, clip), objective=objective, conditioner=projection)

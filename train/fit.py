@@ -4,7 +4,7 @@ import logging
 import signal
 import time
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +78,11 @@ def fit(
     nodes: int = 1,
     strategy: StrategyName = "auto",
     resume_from: Path | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Outcome:
     """Train as `config` says on the shards in config.dataset_path. `resume_from` is a last.ckpt to go on from.
+
+    `callbacks` take part after our own.
 
     Raises UserError for everything a user can mend, before the first step where that can be known.
     """
@@ -98,11 +101,11 @@ def fit(
 
     interruption = Interruption()
     milestones = Milestones(folder / CHECKPOINTS, _saver(data.manifest), data.validation, interruption)
-    callbacks: list[Callback] = [interruption, Observation(), milestones, ShownProgress()]
+    taking_part: list[Callback] = [interruption, Observation(), milestones, ShownProgress()]
     if config.render_every_n_steps:
         clips = data.validation.clips if data.validation else []
         rendering = make_rendering(config.render_every_n_steps, clips, checkpoint_dir)
-        callbacks += [rendering] if rendering else []
+        taking_part += [rendering] if rendering else []
     with quiet_lightning():
         trainer = Trainer(
             devices=devices,
@@ -112,7 +115,7 @@ def fit(
             accumulate_grad_batches=config.accumulate_grad_batches,
             gradient_clip_val=config.gradient_clip_val or None,
             logger=logger,
-            callbacks=callbacks,
+            callbacks=[*taking_part, *callbacks],
             log_every_n_steps=EVERY_N_STEPS,
             enable_checkpointing=False,
             enable_progress_bar=False,
