@@ -1,10 +1,12 @@
 """One song's sound into latents: decode, align or separate, cut, level, encode. No text here.
 
+What is as long as a song lies on tape; of segments, one is in memory at a time.
 N samples at 44.1 kHz, stereo [2, N]; C latent channels (8), H latent rows (16), T latent frames.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,15 +14,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from common.audio import at_codec_rate, read_audio, vocal_activity
+from common.audio import codec_rate_blocks, vocal_activity
+from common.decode import audio_stream
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ, frames_of
 from models.codec import Codec
-from prep.align import Aligned, align
+from prep.align import align
 from prep.config import PrepConfig
+from prep.gate import bleed_db, gate_levels, gate_opening
 from prep.scan import Song
-from prep.segment import Level, Parts, Span, level, mix_levels, spans
+from prep.segment import Level, Span, level, mix_levels, spans
 from prep.separate import Separator
+from prep.tape import Tape
+from prep.tracks import Tracks
 from shards.schema import SegmentAudio, SongError
 
 if TYPE_CHECKING:  # it imports transformers, which few builds need
@@ -42,15 +48,6 @@ class EncodedSegment:
     inst_mhubert: np.ndarray | None = None  # float16 [m, 768]
     mix_mert: np.ndarray | None = None  # float16 [n, 1024]
     mix_mhubert: np.ndarray | None = None  # float16 [m, 768]
-
-
-@dataclass(frozen=True)
-class Tracks:
-    """A song's parts, and how we came by them."""
-
-    aligned: Aligned
-    separator: str | None = None
-    bleed_db: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,27 +76,36 @@ class SongEncoder:
     def _separator(self) -> Separator | None:
         return self._open_separator()
 
-    def encode(self, song: Song) -> list[EncodedSegment]:
-        """The segments of a song, in order. Raises SongError where it cannot be used."""
-        tracks = self.tracks(song)
-        planned = list(plan_segments(tracks.aligned.parts, self._config))
-        _check_sung(planned, self._config.min_vocal_activity)
-        return [self._encode(tracks, segment) for segment in planned]
+    def encode(self, song: Song, scratch: Path | None = None) -> list[EncodedSegment]:
+        """The segments of a song, in order; its waves wait in `scratch`. Raises SongError where it cannot be used."""
+        with ExitStack() as tapes:
+            tracks = self.tracks(song, lambda: tapes.enter_context(Tape(scratch)))
+            planned = list(plan_segments(tracks, self._config))
+            _check_sung(planned, self._config.min_vocal_activity)
+            return [self._encode(tracks, segment) for segment in planned]
 
-    def tracks(self, song: Song) -> Tracks:
+    def tracks(self, song: Song, new_tape: Callable[[], Tape]) -> Tracks:
         """A song's parts, given or separated, at full length. Raises SongError where they cannot be had."""
         if not song.is_full:
-            return Tracks(align({part: decode(path) for part, path in song.files.items()}))
+            return align({part: new_tape().extend(decoded(path)) for part, path in song.files.items()})
         if self._separator is None:
             only = song.files["mix"].name
             raise SongError("no_separator", f"{only}: a full song, but separator.name is none. Add its stems.")
-        mix = decode(song.files["mix"])
-        separated = self._separator.separate(mix)
-        parts = Parts(separated.vocal, mix - separated.vocal, mix)
-        return Tracks(Aligned(parts, "inst", None), self._separator.name, separated.bleed_db)
+        mix = new_tape().extend(decoded(song.files["mix"]))
+        spans(_levels(mix.blocks()), mix.samples, self._config.trim, self._config.segment)  # else not worth separating
+        vocal = new_tape().extend(self._separator.vocal(mix))
+        return self._gated(Tracks({"vocal": vocal, "mix": mix}, mix.samples, "inst", separator=self._separator.name))
+
+    def _gated(self, tracks: Tracks) -> Tracks:
+        gate_db = self._config.separator.gate_db
+        if gate_db is None:
+            return tracks
+        vocal, mix = (gate_levels(tracks.tapes[part]) for part in ("vocal", "mix"))
+        opening = gate_opening(vocal, gate_db)
+        return replace(tracks, opening=opening, bleed_db=bleed_db(vocal, mix, opening))
 
     def _encode(self, tracks: Tracks, planned: PlannedSegment) -> EncodedSegment:
-        piece = tracks.aligned.parts.piece(planned.span).times(planned.level.gain.factor)
+        piece = tracks.piece(planned.span).times(planned.level.gain.factor)
         waves = {"inst": piece.inst, "mix": piece.mix}
         targets = {target: encode_wave(self._codec, waves[target]) for target in self._config.targets}
         features = {f"{target}_{ssl.name}": ssl.encode(waves[target]) for target in targets for ssl in self._ssl}
@@ -112,26 +118,32 @@ class SongEncoder:
         )
 
 
-def decode(path: Path) -> np.ndarray:
-    """A file as [2, N] at 44.1 kHz. Raises SongError where it cannot be read."""
+def decoded(path: Path) -> Iterator[np.ndarray]:
+    """A file in blocks [2, n] at 44.1 kHz. Raises SongError where it cannot be read."""
     try:
-        return at_codec_rate(read_audio(path))
+        with audio_stream(path) as stream:
+            yield from codec_rate_blocks(stream)
     except UserError as error:
         raise SongError("unreadable", str(error)) from None
 
 
-def plan_segments(parts: Parts, config: PrepConfig) -> Iterator[PlannedSegment]:
+def plan_segments(tracks: Tracks, config: PrepConfig) -> Iterator[PlannedSegment]:
     """The segments that can be heard, with their gains. Raises SongError where there are none."""
-    levels = mix_levels(parts.mix)
+    levels = _levels(parts.mix for parts in tracks.blocks())
     heard = 0
-    for span in spans(levels, parts.samples, config.trim, config.segment):
-        piece = parts.piece(span)
+    for span in spans(levels, tracks.samples, config.trim, config.segment):
+        piece = tracks.piece(span)
         found = level(piece, config.loudness)
         if found is not None:
             heard += 1
             yield PlannedSegment(span, found, vocal_activity(piece.vocal * found.gain.factor))
     if not heard:
         raise SongError("silent", "every block of its mix lies under the gate of BS.1770 (-70 LUFS).")
+
+
+def _levels(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """`mix_levels` of a wave in blocks, each but the last a whole number of levels."""
+    return np.concatenate([mix_levels(block) for block in blocks])
 
 
 def _check_sung(planned: Sequence[PlannedSegment], least: float) -> None:
@@ -164,7 +176,7 @@ def _segment_audio(tracks: Tracks, planned: PlannedSegment) -> SegmentAudio:
         gain_db=planned.level.gain.db,
         peak_limited=planned.level.gain.peak_limited,
         separator=tracks.separator,
-        derived=tracks.aligned.derived,
-        residual_db=tracks.aligned.residual_db,
+        derived=tracks.derived,
+        residual_db=tracks.residual_db,
         bleed_db=tracks.bleed_db,
     )

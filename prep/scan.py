@@ -1,6 +1,7 @@
 """Finding songs in a folder: which files belong together, under which key, with which texts."""
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -95,8 +96,10 @@ def safe_key(name: str) -> str:
 
 def read_text(path: Path) -> str | None:
     """A small UTF-8 text without the blanks around it, None where there is no such file; SongError for another kind."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
+    if not path.is_file():
+        raise SongError("bad_text", f"{path.name}: is not a file.")
     try:
         with path.open("rb") as file:
             content = file.read(MAX_TEXT_BYTES + 1)
@@ -110,7 +113,10 @@ def read_text(path: Path) -> str | None:
 
 
 def _audio_files(folder: Path, visited: set[Path]) -> Iterator[Path]:
-    """Files named like audio, hidden ones left out; links to folders are followed, but no folder is visited twice."""
+    """What is named like audio, hidden names left out; links to folders are followed, but no folder is visited twice.
+
+    A folder that is named like audio and holds none is given too, so that it is rejected and not overlooked.
+    """
     real = folder.resolve()
     if real in visited:
         return
@@ -122,9 +128,9 @@ def _audio_files(folder: Path, visited: set[Path]) -> Iterator[Path]:
     for path in paths:
         if path.name.startswith("."):
             continue
-        if path.is_dir():
-            yield from _audio_files(path, visited)
-        elif path.suffix.lower() in AUDIO_SUFFIXES:
+        inside = list(_audio_files(path, visited)) if path.is_dir() else []
+        yield from inside
+        if not inside and path.suffix.lower() in AUDIO_SUFFIXES:
             yield path
 
 

@@ -1,39 +1,39 @@
-"""The vocal of a full song, by Demucs. Waves are stereo [2, N] at 44.1 kHz.
+"""The vocal of a full song, by Demucs, window after window. Waves are stereo [2, N] at 44.1 kHz.
 
 Demucs' own checkpoints (.th) are pickles and are refused. A safetensors file names the class that it wants to be made:
 we compare that name with Demucs' own classes before Demucs opens the file, for it would import whatever is named.
 """
 
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 import yaml
-from demucs.apply import BagOfModels, apply_model
+from demucs.apply import BagOfModels, TensorChunk, apply_model
 from demucs.demucs import Demucs
 from demucs.hdemucs import HDemucs
 from demucs.hf import DEFAULT_NAMESPACE, hf_repo_name, load_safetensors_model
 from demucs.htdemucs import HTDemucs
 from safetensors import SafetensorError, safe_open
-from scipy.ndimage import maximum_filter1d
+from torch import Tensor
+from torch.nn import functional
 
-from common.audio import decibels, frame_levels
 from common.canonical import sha256_of, sha256_of_file
 from common.config import Config, check_config
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ
-from prep.align import rms
 from prep.config import SeparatorConfig
+from prep.tape import Tape
 
+Network = Demucs | HDemucs | HTDemucs
 DEFAULT = "htdemucs"
 CLASSES = {f"{kind.__module__}.{kind.__qualname__}" for kind in (Demucs, HDemucs, HTDemucs)}
 PUBLISHED_NAME = re.compile(r"([\w.-]+/)?\w[\w.-]*")
-GATE_SAMPLES = 2048
-GATE_SLOPE_DB = 10.0
-"""The gate goes from open to shut over this."""
-LOUD_PERCENTILE = 95
 
 
 class Bag(Config):
@@ -61,52 +61,70 @@ class SeparatorFiles:
 
 
 @dataclass(frozen=True)
-class Separated:
-    """A vocal, and how much of the song was taken out of it again as bleed."""
+class Scale:
+    """Mean and deviation of a song: Demucs hears it with mean 0 and deviation 1, as its own command line feeds it."""
 
-    vocal: np.ndarray
-    bleed_db: float | None
-    """Level of the bleed against the mix; None where there was none, or no gate."""
+    mean: float
+    deviation: float
 
 
 class Separator:
     """An opened Demucs model."""
 
     def __init__(self, name: str, model: BagOfModels, config: SeparatorConfig, device: torch.device) -> None:
-        self.name, self._model, self._config, self._device = name, model, config, device
+        self.name, self._device = name, device
+        self._networks = [cast(Network, network.to(device).eval()) for network in model.models]
+        vocals = model.sources.index("vocals")
+        self._vocals, self._shares = vocals, [row[vocals] for row in model.weights]
+        seconds = min(float(network.segment) for network in self._networks)  # a bag's networks hear the same windows
+        self._window = int(SAMPLE_RATE_HZ * seconds)
+        self._stride = int((1 - config.overlap) * self._window)
 
-    def separate(self, mix: np.ndarray) -> Separated:
-        """The vocal in `mix`, gated."""
-        vocal = self._vocal(mix)
-        return Separated(vocal, None) if self._config.gate_db is None else gate(vocal, mix, self._config.gate_db)
+    def vocal(self, mix: Tape) -> Iterator[np.ndarray]:
+        """The vocal of a song in blocks [2, n]: what apply_model makes of all of it, in the memory of a few windows.
 
-    def _vocal(self, mix: np.ndarray) -> np.ndarray:
-        """Demucs hears the mix with mean 0 and deviation 1, as its own command line feeds it."""
-        wave = torch.from_numpy(mix)
-        mean, deviation = wave.mean(0).mean(), wave.mean(0).std() + 1e-8
-        stems = apply_model(
-            self._model,
-            ((wave - mean) / deviation)[None],
-            shifts=0,
-            overlap=self._config.overlap,
-            device=self._device,
-        )
-        return (stems[0, self._model.sources.index("vocals")] * deviation + mean).numpy()
+        Windows overlap under triangular weights, each sample over the sum of its weights.
+        """
+        scale = song_scale(mix)
+        weight = _triangle(self._window)
+        total, weights = torch.zeros(2, self._window), torch.zeros(self._window)
+        for start in range(0, mix.samples, self._stride):
+            heard = self._hear(mix, start, scale)
+            length = heard.shape[1]
+            total[:, :length] += weight[:length] * heard
+            weights[:length] += weight[:length]
+            done = min(self._stride, mix.samples - start)
+            yield (total[:, :done] / weights[:done] * scale.deviation + scale.mean).numpy()
+            total, weights = (functional.pad(kept[..., self._stride :], (0, self._stride)) for kept in (total, weights))
+
+    def _hear(self, mix: Tape, start: int, scale: Scale) -> Tensor:
+        """One window's vocal as the networks give it, [2, n]; where they want more than a window, the song goes on."""
+        first = max(start - self._window, 0)
+        around = torch.from_numpy(mix.read(first, start + 2 * self._window))
+        around = ((around - scale.mean) / scale.deviation)[None]
+        window = TensorChunk(around, start - first, min(self._window, mix.samples - start))
+        stems = [apply_model(network, window, shifts=0, split=False, device=self._device) for network in self._networks]
+        vocals = [share * stem[0, self._vocals].cpu() for share, stem in zip(self._shares, stems, strict=True)]
+        return torch.stack(vocals).sum(0) / sum(self._shares)
 
 
-def gate(vocal: np.ndarray, mix: np.ndarray, gate_db: float) -> Separated:
-    """Fade out what lies `gate_db` below the loud parts of a vocal: there nobody sings, and what is left is bleed."""
-    levels = frame_levels(vocal, frame_samples=GATE_SAMPLES)
-    audible = levels[np.isfinite(levels)]
-    if audible.size == 0:
-        return Separated(vocal, None)
-    shut_at = np.percentile(audible, LOUD_PERCENTILE) - gate_db - GATE_SLOPE_DB
-    opening = np.clip((levels - shut_at) / GATE_SLOPE_DB, 0.0, 1.0)
-    opening = maximum_filter1d(opening, 3)  # a frame's room on either side, so that no onset is faded
-    centres = (np.arange(opening.size) + 0.5) * GATE_SAMPLES
-    gated = vocal * np.interp(np.arange(vocal.shape[1]), centres, opening).astype(np.float32)
-    bleed, whole = rms(vocal - gated), rms(mix)
-    return Separated(gated, decibels(bleed / whole) if bleed and whole else None)
+def song_scale(mix: Tape) -> Scale:
+    """Mean and deviation of the mean of both channels."""
+    total = squares = 0.0
+    for block in mix.blocks():
+        mono = block.mean(axis=0, dtype=np.float64)
+        total += float(mono.sum())
+        squares += float(np.square(mono).sum())
+    mean = total / mix.samples
+    variance = (squares - mix.samples * mean**2) / max(mix.samples - 1, 1)
+    return Scale(mean, math.sqrt(max(variance, 0.0)) + 1e-8)
+
+
+def _triangle(length: int) -> Tensor:
+    """Weights of a window's samples, highest in its middle, [length]."""
+    rising = torch.arange(1, length // 2 + 1)
+    weight = torch.cat([rising, torch.arange(length - length // 2, 0, -1)])
+    return weight / weight.max()
 
 
 def find_separator(name: str, checkpoint: Path) -> SeparatorFiles | None:
@@ -141,7 +159,7 @@ def open_separator(files: SeparatorFiles, config: SeparatorConfig, device: torch
         raise UserError(
             f"{files.name}: separates {found}; a stereo model with vocals at {SAMPLE_RATE_HZ} Hz is needed."
         )
-    return Separator(files.name, model.eval(), config, device)
+    return Separator(files.name, model, config, device)
 
 
 def check_class(path: Path) -> None:

@@ -12,7 +12,7 @@ from models.checkpoint import open_codec, open_text_encoder, resolve_checkpoint
 from models.codec import Codec
 from models.lyric_tokens import open_lyric_vocabulary
 from prep.config import PrepConfig
-from prep.encode import EncodedSegment, decode, encode_wave
+from prep.encode import EncodedSegment, decoded, encode_wave
 from prep.identity import build_fingerprint, know
 from prep.sample import make_samples
 from prep.scan import NO_LYRICS, NO_PROMPT, Song, read_text, safe_key, split_name
@@ -45,7 +45,7 @@ def encode_vocal(
     folder = resolve_checkpoint(checkpoint, ["music_dcae_f8c8", "umt5-base"])
     fingerprint = build_fingerprint(config, folder, None, torch.device(device).type)
     fingerprint = fingerprint.model_copy(update={"settings": {**fingerprint.settings, "vocal_lufs": vocal_lufs}})
-    wave = decode(vocal)
+    wave = np.concatenate(list(decoded(vocal)), axis=1)
     gain = vocal_gain(wave, SAMPLE_RATE_HZ, vocal_lufs)
     with build_folder(out) as room, torch_threads(config.threads_per_worker):
         _check_is_ours(out)

@@ -79,7 +79,8 @@ class SegmentAudio(Config):
     residual_db: float | None
     """Level of mix - vocal - inst against the mix, where all three were given; null where they sum to it exactly."""
     bleed_db: float | None
-    """Level, against the mix, of what the separated vocal held where nobody sings and the gate took away."""
+    """Level of the separated vocal, before its gate, against the mix where nobody sings; null for given stems, and where
+    there is no pause."""
 
 
 class SegmentMeta(SegmentAudio):

@@ -16,7 +16,9 @@ from prep.build import build_shards
 from prep.config import SegmentConfig
 from prep.encode import SongEncoder, encode_wave
 from prep.scan import scan
+from prep.segment import Span
 from prep.separate import find_separator, open_separator
+from prep.tape import Tape
 from prep.workers import torch_threads
 from shards.reader import read_manifest, read_shard, read_song
 from shards.verify import verify
@@ -60,11 +62,11 @@ def test_a_full_song_is_separated_into_parts_that_sum_to_it(tmp_path, song, conf
     assert files is not None
     separator = open_separator(files, config.separator, torch.device("cpu"))
     encoder = SongEncoder(config, open_codec(TINY, encoder=True, decoder=False), lambda: separator)
-    tracks = encoder.tracks(full)
-    parts = tracks.aligned.parts
+    tracks = encoder.tracks(full, Tape)
+    parts = tracks.piece(Span(0, tracks.samples))
     np.testing.assert_array_equal(parts.mix, read_audio(tmp_path / "full.wav").samples)
     np.testing.assert_array_equal(parts.inst, parts.mix - parts.vocal)
-    assert (tracks.separator, tracks.aligned.derived) == ("tiny", "inst")
+    assert (tracks.separator, tracks.derived) == ("tiny", "inst")
     assert np.abs(parts.vocal).max() > 0.01
 
 

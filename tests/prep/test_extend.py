@@ -212,10 +212,10 @@ def test_a_file_that_vanishes_or_changes_under_way_is_its_songs_fault(tmp_path, 
         song(tmp_path / "raw", key, seed=seed)
     encode = SongEncoder.encode
 
-    def meddle(self, found):
+    def meddle(self, found, *rest):
         if found.key == "a":
             (tmp_path / "raw" / "a_inst.wav").unlink()
-        segments = encode(self, found)
+        segments = encode(self, found, *rest)
         if found.key == "b":
             (tmp_path / "raw" / "b_mix.wav").write_bytes(b"other")
         return segments

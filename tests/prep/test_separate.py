@@ -4,12 +4,15 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from demucs.apply import apply_model
+from demucs.hf import load_safetensors_model
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from common.errors import UserError
 from models.checkpoint import TINY
 from prep.config import SeparatorConfig
-from prep.separate import find_separator, gate, open_separator
+from prep.separate import find_separator, open_separator
 
 CPU = torch.device("cpu")
 
@@ -31,40 +34,57 @@ def rewrite(folder, **metadata):
     return path
 
 
-def opened():
+@pytest.fixture
+def separate(tape):
+    """separate(mix) gives the vocal of a wave [2, N] by the tiny network, ungated."""
     files = find_separator("auto", TINY)
     assert files is not None
-    return open_separator(files, SeparatorConfig(gate_db=None), CPU)
+    separator = open_separator(files, SeparatorConfig(), CPU)
+    return lambda mix: np.concatenate(list(separator.vocal(tape(mix))), axis=1)
 
 
-def test_the_mix_is_heard_at_one_level_whatever_its_own(music):
+def test_the_mix_is_heard_at_one_level_whatever_its_own(music, separate):
     """Mean and deviation are taken out before, and put back after: a quieter mix gives the same vocal, quieter."""
-    separator, mix = opened(), music(1.0).mix
-    loud, soft = separator.separate(mix).vocal, separator.separate(mix * np.float32(0.25)).vocal
+    mix = music(1.0).mix
+    loud, soft = separate(mix), separate(mix * np.float32(0.25))
     assert loud.shape == mix.shape
     np.testing.assert_allclose(soft, loud * 0.25, atol=1e-4)
 
 
-def test_separating_twice_gives_equal_bits(music):
+def test_separating_twice_gives_equal_bits(music, separate):
     mix = music(1.0).mix
-    np.testing.assert_array_equal(opened().separate(mix).vocal, opened().separate(mix).vocal)
+    np.testing.assert_array_equal(separate(mix), separate(mix))
 
 
-def test_silence_separates_into_finite_numbers():
-    assert np.isfinite(opened().separate(np.zeros((2, 44_100), np.float32)).vocal).all()
+@pytest.mark.parametrize("seconds", [0.5, 3.0, 20.0])
+def test_windows_give_what_demucs_gives_for_the_whole_song(music, separate, seconds):
+    files = find_separator("auto", TINY)
+    assert files is not None
+    (path,) = files.weights
+    mix = torch.from_numpy(music(seconds).mix)
+    mean, deviation = mix.mean(0).mean(), mix.mean(0).std()
+    model = load_safetensors_model(path)
+    stems = apply_model(model, ((mix - mean) / deviation)[None], shifts=0, overlap=SeparatorConfig().overlap)
+    whole = stems[0, model.sources.index("vocals")] * deviation + mean
+    np.testing.assert_allclose(separate(mix.numpy()), whole.numpy(), atol=1e-5)
 
 
-def test_the_gate_takes_bleed_and_leaves_singing():
-    rng = np.random.default_rng(0)
-    singing = 0.2 * rng.normal(size=(2, 44_100)).astype(np.float32)
-    bleed = 0.0002 * rng.normal(size=(2, 44_100)).astype(np.float32)  # 60 dB lower
-    vocal = np.concatenate([singing, bleed], axis=1)
-    mix = vocal + np.float32(0.1)
-    gated = gate(vocal, mix, 40.0)
-    np.testing.assert_array_equal(gated.vocal[:, :44_100], singing)
-    assert not gated.vocal[:, 50_000:].any()
-    assert gated.bleed_db == pytest.approx(20 * np.log10(0.0002 / np.sqrt(0.2**2 + 2 * 0.1**2)), abs=1.0)
-    assert gate(singing, mix[:, :44_100], 40.0).bleed_db is None
+@pytest.mark.parametrize("samples", [1, 100, 44_100])
+def test_silence_separates_into_finite_numbers(separate, samples):
+    assert np.isfinite(separate(np.zeros((2, samples), np.float32))).all()
+
+
+def test_a_bag_gives_the_weighted_mean_of_its_networks(folder, music, separate, tape):
+    (path,), (bag,) = folder.glob("*.safetensors"), folder.glob("*.yaml")
+    silent = {name: torch.zeros_like(weight) for name, weight in load_file(path).items()}
+    with safe_open(path, framework="pt") as file:
+        save_file(silent, folder / "silent.safetensors", file.metadata())
+    bag.write_text(f"models: [{path.stem}, silent]\nweights: [[1, 1, 1, 3], [1, 1, 1, 1]]\n")
+    files = find_separator(str(folder), TINY)
+    assert files is not None
+    mix = music(1.0).mix - music(1.0).mix.mean()
+    found = np.concatenate(list(open_separator(files, SeparatorConfig(), CPU).vocal(tape(mix))), axis=1)
+    np.testing.assert_allclose(found, separate(mix) * 0.75, atol=1e-5)
 
 
 def test_none_is_no_separator_and_a_folder_is_one(folder):
