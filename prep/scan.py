@@ -19,7 +19,7 @@ NO_PROMPT, NO_LYRICS = "instrumental", "[instrumental]"
 MAX_TEXT_BYTES = 64 * 1024
 KEY_BYTES = 64
 """Longest key: with a segment's number and a field's name it must fit the 100 bytes of a tar's member."""
-PART_NAME = re.compile(r"(?P<song>.+)_(?P<part>vocal|inst|mix)")
+PART_NAME = re.compile(r"(?P<song>.+)_(?P<part>vocal|inst|mix)", re.DOTALL)
 CLEAN = re.compile(r"[^\W_]+([_-][^\W_]+)*")
 """Words joined by one "_" or "-": such a name is its own key."""
 UNSAFE = re.compile(r"[^\w-]")

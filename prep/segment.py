@@ -115,13 +115,18 @@ def _levels_around(levels: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 def level(piece: Parts, config: LoudnessConfig) -> Level | None:
     """The gain of a segment, from its loudness and peaks; None where it is silent."""
-    lufs = PartLevels(**{name: finite(loudness_lufs(wave, SAMPLE_RATE_HZ)) for name, wave in vars(piece).items()})
+    lufs = PartLevels(**{name: audible_lufs(wave) for name, wave in vars(piece).items()})
     measured = getattr(lufs, config.measure)
     measured = lufs.mix if measured is None else measured
     if measured is None:
         return None
     peak = max(peak_dbfs(wave) for wave in vars(piece).values())
     return Level(lufs, gain_to(config.target_lufs, lufs=measured, peak=peak, ceiling_dbfs=config.peak_dbfs))
+
+
+def audible_lufs(wave: np.ndarray) -> float | None:
+    """Loudness of [2, N] without a constant offset, of which only the onset could be heard; None where it is silent."""
+    return finite(loudness_lufs(wave - wave.mean(axis=1, keepdims=True), SAMPLE_RATE_HZ))
 
 
 def finite(lufs: float) -> float | None:

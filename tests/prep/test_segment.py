@@ -106,6 +106,17 @@ def test_another_part_can_be_measured_and_a_silent_one_falls_back_to_the_mix(mus
     assert level(Parts(quiet(2.0), quiet(2.0), quiet(2.0)), LoudnessConfig()) is None
 
 
+def test_a_constant_offset_is_no_sound(music):
+    piece = music(2.0)
+    raised = Parts(piece.vocal, piece.inst, piece.mix + np.float32(0.25))
+    found, plain = level(raised, LoudnessConfig()), level(piece, LoudnessConfig())
+    assert found is not None
+    assert plain is not None
+    assert found.lufs.mix == pytest.approx(plain.lufs.mix, abs=1e-3)
+    constant = np.full_like(piece.mix, 0.3)
+    assert level(Parts(constant, constant * 0, constant), LoudnessConfig()) is None
+
+
 def test_config_errors_name_both_keys():
     with pytest.raises(UserError) as raised:
         load_prep_config("prep_base", ["segment.max_seconds=10"])
