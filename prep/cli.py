@@ -17,6 +17,18 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change one setting; may be repeated.", metavar="NAME=VALUE")
 ]
 Checkpoint = Annotated[str, typer.Option(help="Base model: a folder, a Hugging Face id, or tiny.", metavar="DIR")]
+Raw = Annotated[Path, typer.Argument(help="Folder of songs, searched recursively.", metavar="RAW")]
+SeparatorName = Annotated[str | None, typer.Option(help="Demucs model by name or folder, or none.", metavar="NAME")]
+Targets = Annotated[str | None, typer.Option(help="What to encode beside the vocal.", metavar="inst,mix")]
+Ssl = Annotated[
+    str | None,
+    typer.Option(help="Keep SSL features too: 80 times the latents.", metavar="mert,mhubert"),
+]
+SslFolder = Annotated[
+    Path | None, typer.Option("--ssl-dir", help="Folder that holds mert/, mhubert/ [--checkpoint-dir].", metavar="DIR")
+]
+Workers = Annotated[int | None, typer.Option(help="Processes [a device or core each, for 4 songs or more].", min=1)]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or several: cuda:0,cuda:1.", metavar="DEVICE")]
 
 
@@ -27,22 +39,22 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, or several: cuda:0,cuda:1.
     )
 )
 def build_shards(
-    raw: Annotated[Path, typer.Argument(help="Folder of songs, searched recursively.", metavar="RAW")],
+    raw: Raw,
     out: Annotated[Path, typer.Argument(help="Folder for the shards.", metavar="OUT")],
     config: ConfigFile = "prep_base",
     settings: Settings = None,
     checkpoint_dir: Checkpoint = "tiny",
-    separator: Annotated[
-        str | None, typer.Option(help="Demucs model by name or folder, or none.", metavar="NAME")
-    ] = None,
-    targets: Annotated[str | None, typer.Option(help="What to encode beside the vocal.", metavar="inst,mix")] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes [a device or core each, for 4 songs or more].", min=1)
-    ] = None,
+    separator: SeparatorName = None,
+    targets: Targets = None,
+    ssl: Ssl = None,
+    ssl_folder: SslFolder = None,
+    workers: Workers = None,
     device: Device = "auto",
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="Processes here, or of a Ray cluster.")] = "local",
+    prune: Annotated[bool, typer.Option("--prune", help="Leave out songs that are no longer in RAW.")] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make all shards anew.")] = False,
 ) -> None:
-    """Encode every song of RAW that OUT does not hold yet.
+    """Encode every song of RAW that OUT does not hold yet, and bring the texts of the others up to date.
 
     A song is KEY.EXT, which is separated, or two or three of KEY_vocal.EXT, KEY_inst.EXT and KEY_mix.EXT; tags in
     KEY_prompt.txt and lyrics in KEY_lyrics.txt beside it. Songs that cannot be used are listed in OUT/rejected.jsonl.
@@ -52,15 +64,91 @@ def build_shards(
     from prep.workers import choose_devices
     from shards.schema import REJECTED_FILE
 
-    resolved = load_prep_config(config, settings or [], separator=separator, targets=targets)
-    devices = choose_devices(device)
-    done = build(raw, out, resolved, checkpoint=checkpoint_dir, workers=workers, devices=devices, rebuild=rebuild)
+    resolved = load_prep_config(config, settings or [], separator=separator, targets=targets, ssl=ssl)
+    done = build(
+        raw,
+        out,
+        resolved,
+        checkpoint=checkpoint_dir,
+        workers=workers,
+        devices=choose_devices(device),
+        rebuild=rebuild,
+        prune=prune,
+        ssl_folder=ssl_folder,
+        engine=engine,
+    )
     totals, rejected = done.manifest.totals, len(done.rejections)
+    if done.gone and not prune:
+        typer.echo(f"{len(done.gone)} songs are no longer in {raw}; they stay until --prune", err=True)
     typer.echo(
         f"{done.kept} of {done.kept + rejected} songs kept, {rejected} rejected ({out / REJECTED_FILE}); "
         f"{totals.segments} segments in {len(done.manifest.shards)} shards, "
         f"fingerprint {done.manifest.fingerprint.short}"
     )
+
+
+@app.command(epilog=example("prep plan raw/ shards/", "prep plan raw/ shards/ --set segment.max_seconds=60"))
+def plan(
+    raw: Raw,
+    out: Annotated[Path, typer.Argument(help="Folder for the shards.", metavar="OUT")],
+    config: ConfigFile = "prep_base",
+    settings: Settings = None,
+    checkpoint_dir: Checkpoint = "tiny",
+    separator: SeparatorName = None,
+    targets: Targets = None,
+    ssl: Ssl = None,
+    ssl_folder: SslFolder = None,
+    workers: Workers = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Say what a build would take: hours of music, space, and time as measured on a short song. Writes nothing."""
+    from prep.config import load_prep_config
+    from prep.estimate import describe, estimate_build
+    from prep.workers import choose_devices
+
+    found = estimate_build(
+        raw,
+        out,
+        load_prep_config(config, settings or [], separator=separator, targets=targets, ssl=ssl),
+        checkpoint=checkpoint_dir,
+        devices=choose_devices(device),
+        ssl_folder=ssl_folder,
+        workers=workers,
+    )
+    typer.echo(json.dumps(vars(found)) if as_json else describe(found))
+
+
+@app.command(epilog=example("prep status shards/ raw/"))
+def status(
+    out: Shards,
+    raw: Raw,
+    config: ConfigFile = "prep_base",
+    settings: Settings = None,
+    checkpoint_dir: Checkpoint = "tiny",
+    separator: SeparatorName = None,
+    targets: Targets = None,
+    ssl: Ssl = None,
+    ssl_folder: SslFolder = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Show which songs are fresh, stale, missing, gone or rejected under these settings, and why. Writes nothing."""
+    from prep.config import load_prep_config
+    from prep.status import lines, survey
+    from prep.status import status as by_state
+    from prep.workers import choose_devices
+
+    surveyed = survey(
+        raw,
+        out,
+        load_prep_config(config, settings or [], separator=separator, targets=targets, ssl=ssl),
+        checkpoint=checkpoint_dir,
+        devices=choose_devices(device),
+        ssl_folder=ssl_folder,
+    )
+    found = by_state(out, surveyed.plan)
+    typer.echo(json.dumps(found) if as_json else lines(found))
 
 
 @app.command(epilog=example("prep encode ballad_vocal.wav vocal/ --vocal-lufs -20"))
@@ -113,12 +201,49 @@ def verify(shards: Shards) -> None:
     typer.echo(f"{totals.segments} segments of {totals.songs} songs are as the manifest says")
 
 
-@app.command(epilog=example("prep inspect shards/", "prep inspect shards/ --json"))
-def inspect(shards: Shards, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+@app.command(epilog=example("prep repair shards/ raw/"))
+def repair(
+    shards: Shards,
+    raw: Annotated[Path | None, typer.Argument(help="The songs they were made from.", metavar="RAW")] = None,
+    checkpoint_dir: Checkpoint = "tiny",
+    ssl_folder: SslFolder = None,
+    workers: Workers = None,
+    device: Device = "auto",
+) -> None:
+    """Make damaged shards again from RAW, to the bytes they had; without RAW, drop the songs that are damaged."""
+    from prep.repair import drop_damaged, rebuild_damaged
+    from prep.workers import choose_devices
+
+    if raw is None:
+        done = drop_damaged(shards)
+        typer.echo(f"{len(done.shards)} shards were damaged; without RAW, {len(done.dropped)} samples were dropped")
+        for key in done.dropped:
+            typer.echo(f"  {key}")
+        return
+    devices = choose_devices(device)
+    done = rebuild_damaged(
+        shards, raw, checkpoint=checkpoint_dir, devices=devices, ssl_folder=ssl_folder, workers=workers
+    )
+    typer.echo(f"{len(done.shards)} shards were damaged and are as they were again")
+
+
+@app.command(
+    epilog=example("prep inspect shards/", "prep inspect shards/ --json", "prep inspect shards/ --plots pictures/")
+)
+def inspect(
+    shards: Shards,
+    as_json: Json = False,
+    plots: Annotated[Path | None, typer.Option(help="Write pictures (PNG) here.", metavar="DIR")] = None,
+) -> None:
     """Show what shards hold, song by song."""
     from prep.inspect import summary, table
 
     typer.echo(json.dumps(summary(shards)) if as_json else table(shards))
+    if plots is not None:
+        from prep.plots import save_plots
+
+        for path in save_plots(shards, plots):
+            typer.echo(str(path), err=True)
 
 
 @app.command(epilog=example("prep demo-songs raw/ --songs 2 --seconds 8 --seed 0"))

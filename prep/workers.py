@@ -121,9 +121,12 @@ def run_jobs(
     Every job comes out the same whatever the number of workers. By default that is one per device, or per core on a
     CPU, but no more than one per SONGS_PER_WORKER songs.
     """
-    if workers is None:
-        most = (os.cpu_count() or 1) if workshop.devices == ("cpu",) else len(workshop.devices)
-        workers = min(most, math.ceil(len(jobs) / SONGS_PER_WORKER))
+    if engine == "ray":
+        from prep.cluster import run_in_cluster
+
+        yield from run_in_cluster(jobs, workshop, workers=workers)
+        return
+    workers = workers or default_workers(workshop.devices, len(jobs))
     if min(workers, len(jobs)) <= 1:
         encoder = workshop.open(workshop.devices[0]) if jobs else None
         for job in jobs:
@@ -131,6 +134,12 @@ def run_jobs(
             yield do(job, encoder)
         return
     yield from _in_processes(jobs, workshop, min(workers, len(jobs)))
+
+
+def default_workers(devices: Sequence[str], songs: int) -> int:
+    """One per device, or per core on a CPU, but no more than one per SONGS_PER_WORKER songs."""
+    most = (os.cpu_count() or 1) if tuple(devices) == ("cpu",) else len(devices)
+    return max(min(most, math.ceil(songs / SONGS_PER_WORKER)), 1)
 
 
 def do(job: Job, encoder: SongEncoder) -> Outcome:

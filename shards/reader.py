@@ -9,7 +9,7 @@ from pathlib import Path
 from common.config import check_config, parse_json, read_json
 from common.errors import UserError
 from shards.place import Place, address, fetch
-from shards.schema import MANIFEST_FILE, Manifest, Sample, ShardEntry
+from shards.schema import MANIFEST_FILE, REJECTED_FILE, Manifest, Rejection, Sample, ShardEntry
 from shards.tar import read_samples, samples_in
 
 
@@ -22,6 +22,15 @@ def read_manifest(place: Place) -> Manifest:
     if not isinstance(values, dict):
         raise UserError(f"{where}: holds a {type(values).__name__}; a manifest is a JSON object.")
     return check_config(Manifest, values, where)
+
+
+def read_rejections(folder: Path) -> list[Rejection]:
+    """The songs that the last build could not use, by key; none where no build has been."""
+    path = folder / REJECTED_FILE
+    if not path.is_file():
+        return []
+    rows = path.read_text(encoding="utf-8").split("\n")
+    return [check_config(Rejection, parse_json(row.encode(), str(path)), str(path)) for row in rows if row]
 
 
 def read_shard(place: Place, entry: ShardEntry, *, without: AbstractSet[str] = frozenset()) -> Iterator[Sample]:

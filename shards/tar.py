@@ -117,7 +117,7 @@ def samples_in(file: IO[bytes], where: str, *, without: AbstractSet[str] = froze
     try:
         for raw in group_by_keys(_members(file, where, fields), lcase=False):
             members = {field.removesuffix(".npy"): raw[field] for field in fields & raw.keys()}
-            yield _sample(where, raw["__key__"], members)
+            yield decode_sample(where, raw["__key__"], members)
     except (tarfile.TarError, ValueError) as error:
         raise UserError(f"{where}: damaged ({error.args[0]}). Check with prep verify.") from None
 
@@ -130,7 +130,7 @@ def _members(file: IO[bytes], where: str, fields: AbstractSet[str]) -> Iterator[
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     while (header := file.read(tarfile.BLOCKSIZE)) != END:
-        name, length = _name_and_length(header)
+        name, length = name_and_length(header)
         blocks = -(-length // tarfile.BLOCKSIZE)
         wanted = header[TYPE] in (tarfile.REGTYPE, tarfile.AREGTYPE) and name.partition(".")[2] in fields
         content = file.read(length) if wanted and length <= size else b""
@@ -141,7 +141,7 @@ def _members(file: IO[bytes], where: str, fields: AbstractSet[str]) -> Iterator[
             yield {"fname": name, "data": content, "__url__": where}
 
 
-def _name_and_length(header: bytes) -> tuple[str, int]:
+def name_and_length(header: bytes) -> tuple[str, int]:
     """What a tar's header says of the member after it (tarfile's own parser takes five times as long)."""
     if len(header) < tarfile.BLOCKSIZE:
         raise tarfile.ReadError("unexpected end of data")
@@ -154,7 +154,8 @@ def _name_and_length(header: bytes) -> tuple[str, int]:
     return header[NAME].partition(b"\0")[0].decode("utf-8"), length
 
 
-def _sample(shard: str, key: str, members: dict[str, bytes]) -> Sample:
+def decode_sample(shard: str, key: str, members: dict[str, bytes]) -> Sample:
+    """A sample from its members by name (json, vocal, ...). Raises UserError for one that is absent or no array."""
     where = f"{shard}, sample {key}"
     absent = [name for name in (JSON, *ARRAYS) if name not in members and name not in OPTIONAL]
     if absent:

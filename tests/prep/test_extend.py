@@ -21,7 +21,7 @@ from shards.verify import verify
 def members(shard, *, without=()):
     """Contents of a tar's members by name."""
     with tarfile.open(shard) as tar:
-        found = {member.name: tar.extractfile(member).read() for member in tar}
+        found = {member.name: content.read() for member in tar if (content := tar.extractfile(member))}
     return {name: content for name, content in found.items() if not name.endswith(tuple(without))}
 
 

@@ -1,0 +1,96 @@
+"""Songs through the networks of a Ray cluster: what local processes do, wherever Ray has a free core or GPU.
+
+Every node must see songs, checkpoint and this code under the same paths; spills come back as bytes and are written by
+the machine that builds, so the folder of shards need not be shared.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from common.errors import UserError
+from common.files import whole_file
+from prep.workers import Job, Outcome, Workshop, do
+
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # else, under `uv run`, each worker builds its environment anew
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What became of a job, and its spill where there is one."""
+
+    outcome: Outcome
+    spill: bytes | None
+
+
+class Encoder:
+    """One worker of the cluster, with networks that stay open."""
+
+    def __init__(self, workshop: Workshop, device: str) -> None:
+        torch.set_num_threads(workshop.config.threads_per_worker)
+        self._encoder = workshop.open(device)
+
+    def work(self, job: Job) -> Delivery:
+        """Encode one song on this node's own disk."""
+        with TemporaryDirectory() as folder:
+            here = replace(job, spill=Path(folder) / job.spill.name)
+            outcome = do(here, self._encoder)
+            return Delivery(outcome, None if outcome.rejection else here.spill.read_bytes())
+
+
+def run_in_cluster(jobs: Sequence[Job], workshop: Workshop, *, workers: int | None) -> Iterator[Outcome]:
+    """Do all jobs, in any order, on the cluster that RAY_ADDRESS names, else on one that is started here.
+
+    Raises UserError where Ray is not installed.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError(
+            "--engine ray needs Ray: uv sync --extra cluster, or pip install 'backline[cluster]'."
+        ) from None
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, configure_logging=False, log_to_driver=False, num_cpus=None)
+    yield from _run(ray, jobs, workshop, workers)
+
+
+def _run(ray: Any, jobs: Sequence[Job], workshop: Workshop, workers: int | None) -> Iterator[Outcome]:
+    gpu = torch.device(workshop.devices[0]).type == "cuda"
+    resources = ray.cluster_resources()
+    most = int(resources.get("GPU", 0)) if gpu else int(resources.get("CPU", 1)) // workshop.config.threads_per_worker
+    count = max(min(workers or most, most, len(jobs)), 1)
+    kind = ray.remote(num_cpus=0 if gpu else workshop.config.threads_per_worker, num_gpus=int(gpu))(Encoder)
+    crew = [kind.remote(workshop, "cuda" if gpu else workshop.devices[0]) for _ in range(count)]
+    waiting = list(reversed(jobs))
+    running = {worker.work.remote(job): (worker, job) for worker in crew if waiting and (job := waiting.pop())}
+    try:
+        while running:
+            (ready, *_), _ = ray.wait(list(running))
+            worker, job = running.pop(ready)
+            yield _deliver(ray, ready, job)
+            if waiting:
+                job = waiting.pop()
+                running[worker.work.remote(job)] = (worker, job)
+    finally:
+        for worker in crew:
+            ray.kill(worker)
+
+
+def _deliver(ray: Any, ready: Any, job: Job) -> Outcome:
+    try:
+        delivery = ray.get(ready)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise UserError(
+            f"a Ray worker was lost ({type(error).__name__}). Run the same command again: it goes on."
+        ) from None
+    if delivery.spill is not None:
+        with whole_file(job.spill) as partial:
+            partial.write_bytes(delivery.spill)
+    return delivery.outcome

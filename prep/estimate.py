@@ -1,0 +1,137 @@
+"""What a build would take: hours of music, space, time. Time is measured on a short made-up song."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import soundfile
+
+from common.audio import write_audio
+from common.decode import audio_stream
+from common.errors import UserError
+from common.latents import FRAME_SAMPLES, LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ
+from prep.config import PrepConfig
+from prep.plan import Plan
+from prep.scan import NO_LYRICS, NO_PROMPT, Song
+from prep.status import survey
+from prep.workers import Workshop, default_workers, torch_threads
+from shards.schema import Part
+
+MEASURED_SECONDS = 8.0
+TEXT_BYTES = 4 * 32 * 768 * 2
+"""Texts of one sample: four orders of a prompt of 32 tokens."""
+SSL_BYTES = {"mert": 75 * 1024 * 2, "mhubert": 50 * 768 * 2}
+"""A second of one target."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a build would take."""
+
+    songs: int
+    unreadable: int
+    hours: float
+    shards: int
+    gigabytes: float
+    hours_of_work: float
+    workers: int
+
+
+def estimate_build(
+    raw: Path,
+    out: Path,
+    config: PrepConfig,
+    *,
+    checkpoint: str,
+    devices: Sequence[str],
+    ssl_folder: Path | None,
+    workers: int | None,
+) -> Estimate:
+    """What bringing `out` up to date with the songs in `raw` would take; writes nothing."""
+    found = survey(raw, out, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
+    songs = _songs_to_encode(found.plan)
+    return estimate(songs, found.workshop, workers or default_workers(devices, len(songs)))
+
+
+def _songs_to_encode(plan: Plan) -> list[Song]:
+    stale = (*plan.fresh, *plan.reworded) if plan.sound_changes else ()
+    return [known.song for known in (*plan.new, *plan.changed, *stale)]
+
+
+def estimate(songs: Sequence[Song], workshop: Workshop, workers: int) -> Estimate:
+    """What encoding these songs would take."""
+    seconds = {song.key: length for song in songs if (length := song_seconds(song)) is not None}
+    costs = {full: _measure(workshop, full=full) for full in sorted({song.is_full for song in songs})}
+    work = sum(seconds.get(song.key, 0.0) * costs[song.is_full] for song in songs)
+    segments = sum(ceil(length / workshop.config.segment.max_seconds) for length in seconds.values())
+    total = sum(seconds.values())
+    return Estimate(
+        songs=len(songs),
+        unreadable=len(songs) - len(seconds),
+        hours=total / 3600,
+        shards=ceil(segments / workshop.config.shard_samples),
+        gigabytes=(total * bytes_per_second(workshop.config) + segments * TEXT_BYTES) / 1e9,
+        hours_of_work=work / workers / 3600,
+        workers=workers,
+    )
+
+
+def describe(found: Estimate) -> str:
+    """An estimate for people."""
+    unreadable = f" ({found.unreadable} cannot be read)" if found.unreadable else ""
+    workers = f"{found.workers} worker{'s' if found.workers > 1 else ''}"
+    return (
+        f"{found.songs} songs to encode{unreadable}, {found.hours:.2f} hours of audio\n"
+        f"about {found.shards} shards, {found.gigabytes:.3f} GB\n"
+        f"about {_duration(found.hours_of_work)} with {workers}, as measured on {MEASURED_SECONDS:g} s of noise"
+    )
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{ceil(hours * 60)} minutes"
+
+
+def bytes_per_second(config: PrepConfig) -> float:
+    """Space that a second of audio takes, texts aside."""
+    latents = LATENT_CHANNELS * LATENT_ROWS * 2 * (1 + len(config.targets)) + 2
+    features = sum(SSL_BYTES[name] for name in config.ssl) * len(config.targets)
+    return latents * SAMPLE_RATE_HZ / FRAME_SAMPLES + features
+
+
+def song_seconds(song: Song) -> float | None:
+    """Length of a song's shortest file, from headers where they say; None where one cannot be read."""
+    try:
+        return min(_seconds(path) for path in song.files.values())
+    except (UserError, OSError):
+        return None
+
+
+def _seconds(path: Path) -> float:
+    try:
+        return float(soundfile.info(path).duration)
+    except soundfile.LibsndfileError:
+        with audio_stream(path) as stream:
+            return sum(block.shape[1] for block in stream.blocks) / stream.rate_hz
+
+
+def _measure(workshop: Workshop, *, full: bool) -> float:
+    """Seconds of work for a second of music; of two runs the second counts, for the first also opens and warms up."""
+    if full and workshop.separator is None:
+        return 0.0  # such songs are rejected at once
+    heard = workshop.config.model_copy(update={"min_vocal_activity": 0.0})
+    encoder = replace(workshop, config=heard).open(workshop.devices[0])
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, round(MEASURED_SECONDS * SAMPLE_RATE_HZ))).astype(np.float32)
+    with TemporaryDirectory() as folder, torch_threads(workshop.config.threads_per_worker):
+        mix, vocal = Path(folder) / "mix.wav", Path(folder) / "vocal.wav"
+        for path in (mix, vocal):
+            write_audio(path, noise, SAMPLE_RATE_HZ)
+        files: dict[Part, Path] = {"mix": mix} if full else {"mix": mix, "vocal": vocal}
+        song = Song("measured", "measured", files, NO_PROMPT, NO_LYRICS, has_prompt=True)
+        encoder.encode(song)
+        started = time.perf_counter()
+        encoder.encode(song)
+        return (time.perf_counter() - started) / MEASURED_SECONDS

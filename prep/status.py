@@ -1,0 +1,68 @@
+"""How shards stand to the folder of songs: what is fresh, stale, missing, gone or rejected, and why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prep.build import equip, fingerprint_of
+from prep.cache import Cache
+from prep.config import PrepConfig
+from prep.plan import Plan, plan_build
+from prep.scan import scan
+from prep.workers import Workshop
+from shards.lock import BUILD_FOLDER
+from shards.reader import read_manifest, read_rejections
+from shards.schema import MANIFEST_FILE
+
+REBUILD = "prep build-shards --rebuild makes it anew"
+REWORD = "prep build-shards makes its texts anew"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a build would do, and with what."""
+
+    plan: Plan
+    workshop: Workshop
+
+
+def survey(
+    raw: Path, out: Path, config: PrepConfig, *, checkpoint: str, devices: Sequence[str], ssl_folder: Path | None
+) -> Survey:
+    """What a build with these settings would do; writes nothing."""
+    found = scan(raw)
+    workshop = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
+    older = read_manifest(out) if (out / MANIFEST_FILE).is_file() else None
+    return Survey(plan_build(found, raw, fingerprint_of(workshop), older, Cache(out / BUILD_FOLDER)), workshop)
+
+
+def status(out: Path, plan: Plan) -> dict[str, Any]:
+    """Every song by what it is, each with the reason why, as plain JSON values."""
+    rejected = {row.key: f"{row.reason}: {row.detail}" for row in read_rejections(out)}
+    new = {known.song.key for known in plan.new}
+    rejected = {key: why for key, why in rejected.items() if key in new}
+    rejected |= {row.key: f"{row.reason}: {row.detail}" for row in plan.rejections}
+    stale = {known.song.key: f"its prompt or lyrics changed; {REWORD}" for known in plan.reworded}
+    if plan.text_changes or plan.sound_changes:
+        changes = "; ".join((*plan.sound_changes, *plan.text_changes))
+        why = f"{changes}; {REBUILD if plan.sound_changes else REWORD}"
+        stale |= {known.song.key: why for known in (*plan.fresh, *plan.reworded)}
+    stale |= {known.song.key: f"its audio changed; {REBUILD}" for known in plan.changed}
+    return {
+        "fresh": [known.song.key for known in plan.fresh if known.song.key not in stale],
+        "stale": dict(sorted(stale.items())),
+        "missing": sorted(new - rejected.keys()),
+        "gone": list(plan.gone),
+        "rejected": dict(sorted(rejected.items())),
+    }
+
+
+def lines(found: dict[str, Any]) -> str:
+    """The same for people: what is fresh is counted, all else is named."""
+    shown = [f"fresh: {len(found['fresh'])}"]
+    for name, note in (("stale", ""), ("missing", ""), ("gone", ", still in the shards (--prune)"), ("rejected", "")):
+        songs = found[name]
+        shown.append(f"{name}: {len(songs)}{note if songs else ''}")
+        shown += [f"  {key}: {songs[key]}" if isinstance(songs, dict) else f"  {key}" for key in songs]
+    return "\n".join(shown)
