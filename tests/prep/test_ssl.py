@@ -1,12 +1,18 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from transformers import HubertConfig, HubertModel
 
+from common.audio import read_audio
 from common.errors import UserError
+from common.latents import SAMPLE_RATE_HZ
 from prep.ssl import SSL_KINDS, last_hidden_state, open_ssl_network, ssl_features
+from prep.workers import torch_threads
+from shards.reader import read_manifest, read_song
+from shards.verify import verify
 
 
 def signal(samples, *, pitch, amplitude):
@@ -38,11 +44,11 @@ def test_plumbing_matches_upstream(golden, name, item, pitch, amplitude):
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
 
 
-def small_network(folder, **options):
+def small_network(folder, *, width=768, **options):
     config = HubertConfig(
-        hidden_size=768,
+        hidden_size=width,
         num_hidden_layers=1,
-        num_attention_heads=12,
+        num_attention_heads=width // 64,
         intermediate_size=32,
         conv_dim=(16,) * 7,
         num_conv_pos_embeddings=16,
@@ -93,3 +99,65 @@ def test_an_empty_folder_says_what_to_download(tmp_path):
         f"{tmp_path}: config.json is missing, so mert cannot be opened; download m-a-p/MERT-v1-330M; "
         "pickled weights (.bin) must be saved as safetensors first."
     )
+
+
+@pytest.fixture
+def networks(tmp_path):
+    """A folder with a small random mert and mhubert."""
+    small_network(tmp_path / "networks" / "mert", width=1024)
+    small_network(tmp_path / "networks" / "mhubert")
+    return tmp_path / "networks"
+
+
+def test_a_build_keeps_features_of_each_target(tmp_path, song, build, config, networks):
+    song(tmp_path / "raw", "a", parts=("vocal", "inst"))
+    with_ssl = config.model_copy(update={"ssl": ("mert", "mhubert")})
+    build(config=with_ssl, ssl_folder=networks)
+    (sample,) = read_song(tmp_path / "shards", "a")
+    found = sample.arrays()
+    seconds = sample.meta.seconds
+    assert [name for name in found if "mert" in name or "hubert" in name] == [
+        "inst_mert", "inst_mhubert", "mix_mert", "mix_mhubert"
+    ]  # fmt: skip
+    assert found["inst_mert"].shape == (pytest.approx(75 * seconds, abs=1), 1024)
+    assert found["mix_mhubert"].shape == (pytest.approx(50 * seconds, abs=1), 768)
+    inst = read_audio(tmp_path / "raw" / "a_inst.wav").samples
+    start = round(sample.meta.start_seconds * SAMPLE_RATE_HZ)
+    levelled = inst[:, start : start + sample.meta.samples] * np.float32(10 ** (sample.meta.gain_db / 20))
+    network = open_ssl_network("mert", networks / "mert")
+    with torch_threads(1):
+        expected = ssl_features(
+            torch.from_numpy(levelled),
+            SAMPLE_RATE_HZ,
+            SSL_KINDS["mert"],
+            lambda chunks: last_hidden_state(network, chunks),
+        )
+    np.testing.assert_array_equal(found["inst_mert"], expected.half().numpy())
+    assert {"mert", "mhubert"} <= read_manifest(tmp_path / "shards").fingerprint.networks.keys()
+    assert verify(tmp_path / "shards") == []
+
+
+def test_one_target_and_one_network(tmp_path, song, build, config, networks):
+    song(tmp_path / "raw", "a", parts=("vocal", "inst"))
+    build(config=config.model_copy(update={"ssl": ("mhubert",), "targets": ("inst",)}), ssl_folder=networks)
+    (sample,) = read_song(tmp_path / "shards", "a")
+    assert sample.arrays().keys() == {"vocal", "inst", "activity", "text", "text_mask", "lyrics", "inst_mhubert"}
+
+
+def test_other_features_need_a_rebuild(tmp_path, song, build, config, networks):
+    song(tmp_path / "raw", "a", parts=("vocal", "inst"))
+    with_ssl = config.model_copy(update={"ssl": ("mhubert",)})
+    build(config=with_ssl, ssl_folder=networks)
+    with pytest.raises(UserError, match=r"built otherwise: ssl was \['mhubert'\], is \[\]\. Use --rebuild"):
+        build()
+    torch.manual_seed(1)
+    small_network(networks / "mhubert")
+    with pytest.raises(UserError, match=r"built otherwise: network mhubert was [0-9a-f]{8}, is [0-9a-f]{8}\."):
+        build(config=with_ssl, ssl_folder=networks)
+
+
+def test_features_without_their_network_say_what_to_download(tmp_path, song, build, config):
+    song(tmp_path / "raw", "a")
+    with pytest.raises(UserError, match=r"mert: config\.json is missing, so mert cannot be opened; download m-a-p/"):
+        build(config=config.model_copy(update={"ssl": ("mert",)}), ssl_folder=tmp_path)
+    assert not (tmp_path / "shards").exists()
