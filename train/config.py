@@ -167,7 +167,7 @@ class TrainingConfig(Config):
     """All with betas (0.8, 0.9). adamw8bit holds its moments in 8 bits, prodigy finds the learning rate itself."""
     batch_size: Positive = 1
     """Clips in a batch on one device; all have one length."""
-    num_workers: NotNegative = 2
+    num_workers: NotNegative = 1
     """Threads on each device that read shards ahead of the training step; 0 reads when needed. Changes no result."""
     accumulate_grad_batches: Positive = 1
     """Batches whose gradients make one optimiser step."""

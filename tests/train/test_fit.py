@@ -1,6 +1,4 @@
 import ast
-import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,25 +66,6 @@ def test_the_checkpoint_holds_what_is_trained_and_nothing_of_the_base(song_shard
     numbers = sum(tensor.numel() for tensor in held["state_dict"].values())
     assert numbers == 24_576 + 8_192
     assert last.stat().st_size < 4 * 4 * numbers
-
-
-@pytest.fixture(scope="module")
-def opened():
-    """Every path that this process opens from now on."""
-    paths, listening = [], True
-    sys.addaudithook(lambda event, given: paths.append(str(given[0])) if listening and event == "open" else None)
-    yield paths
-    listening = False  # a hook cannot be taken away
-
-
-def test_the_transformer_is_the_one_part_that_training_needs_or_opens(song_shards, tiny_config, tmp_path, opened):
-    base = tmp_path / "base"
-    shutil.copytree(TINY / "ace_step_transformer", base / "ace_step_transformer")
-    outcome = fit(tiny_config(song_shards, max_steps=1), checkpoint_dir=str(base))
-    assert outcome.step == 1
-    rooms = {part for path in opened for part in Path(path).parts}
-    assert "ace_step_transformer" in rooms
-    assert not {"music_dcae_f8c8", "music_vocoder", "umt5-base"} & rooms
 
 
 def imported_by(module: str, seen: set[str]) -> set[str]:
