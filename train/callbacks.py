@@ -149,7 +149,7 @@ class ShownProgress(Callback):
     ) -> None:
         if self._shown and trainer.global_step > self._step:
             self._step = trainer.global_step
-            self._shown.update(note=f"loss {outputs['loss'].item():.4f}")
+            self._shown.update(note=f"loss {outputs['shown']['loss'].item():.4f}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stack.close()

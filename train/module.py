@@ -162,8 +162,8 @@ class AccompanimentModule(LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> dict[str, Any]:
         losses = self.losses(batch)
-        parts = {name: part.detach() for name, part in losses.parts.items()}
-        return {"loss": losses.total, "parts": parts, "of_clips": losses.of_clips.detach()}
+        shown = {name: part.detach() for name, part in {**losses.parts, "loss": losses.total}.items()}
+        return {"loss": losses.total, "shown": shown, "of_clips": losses.of_clips.detach()}
 
     @contextmanager
     def as_used(self) -> Generator[None]:

@@ -66,7 +66,7 @@ class Observation(Callback):
     def _take(self, outputs: Mapping[str, Any], batch: Batch) -> None:
         """Add up a batch where it lies: nothing waits for the GPU."""
         self._batches += 1
-        for name, value in {**outputs["parts"], "loss": outputs["loss"].detach()}.items():
+        for name, value in outputs["shown"].items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
         if self._level_sums is None:
             self._level_sums = batch.timestep.new_zeros(2, LEVELS)
