@@ -231,8 +231,8 @@ def whole_folder(folder: Path) -> Generator[Path]:
             folder.rename(replaced)
         partial.rename(folder)
         flush(folder.parent)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error}).") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder}: cannot be written ({getattr(error, 'strerror', None) or error}).") from error
     finally:
         for leftover in (partial, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
