@@ -1,0 +1,168 @@
+"""Whatever stops a build, what was done stays, and the next run ends with the bytes of a build that was not stopped."""
+
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from common import files
+from common.errors import UserError
+from shards.verify import verify
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK_SECONDS = 2.0
+"""A build of these songs takes about so long once it has begun."""
+
+
+def prep(*arguments, cwd, largest_file=resource.RLIM_INFINITY):
+    """Run prep in a process of its own, which can write no larger file than this."""
+    script = (
+        "import resource, sys; from prep.cli import main; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file})); main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def songs(tmp_path, song):
+    for seed in range(4):
+        song(tmp_path / "raw", f"s{seed}", parts=("vocal", "mix"), seed=seed, seconds=3.0)
+
+
+def kill_after(process, folder, seconds):
+    """SIGKILL a build so long after it has made its folder, unless it ends before."""
+    while not (folder / ".build" / "lock").exists() and process.poll() is None:
+        time.sleep(0.01)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def kill_at_random(tmp_path, build, config, hashes, *, kills):
+    """Kill new builds and rewritten ones, over and over, and finish each; most must have been killed."""
+    text = config.text.model_copy(update={"seed": 1})
+    settings = config.model_copy(update={"shard_samples": 2, "text": text})
+    build("whole", config=settings)
+    generator, killed = random.Random(0), 0
+    flags = ["--workers", "1", "--set", "shard_samples=2", "--set", "text.seed=1"]
+    for number in range(kills):
+        out = f"killed{number}"
+        if number % 2:  # an older build, whose texts are to be made anew
+            build(out, config=settings.model_copy(update={"text": config.text}))
+        process = prep("build-shards", "raw", out, *flags, cwd=tmp_path)
+        killed += kill_after(process, tmp_path / out, generator.uniform(0, WORK_SECONDS))
+        build(out, config=settings)
+        assert hashes(tmp_path / out) == hashes(tmp_path / "whole")
+    assert killed >= kills / 2
+
+
+def test_builds_killed_at_random_end_as_one_that_was_not(tmp_path, songs, build, config, hashes):
+    kill_at_random(tmp_path, build, config, hashes, kills=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_builds_killed_at_20_random_moments_end_as_one_that_was_not(tmp_path, songs, build, config, hashes):
+    kill_at_random(tmp_path, build, config, hashes, kills=20)
+
+
+def test_rewriting_texts_stopped_at_any_file_ends_as_a_build_that_was_not(
+    tmp_path, song, build, config, monkeypatch, hashes
+):
+    for seed in range(3):
+        song(tmp_path / "raw", f"s{seed}", seed=seed)
+    small = config.model_copy(update={"shard_samples": 2})
+    changed = small.model_copy(update={"text": config.text.model_copy(update={"tag_orders": 1})})
+    build("whole", config=changed)
+    flush = files.flush
+    for flushes in count():
+        out, left = f"stopped{flushes}", iter(range(flushes))
+        build(out, config=small)
+
+        def interrupted(path, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            flush(path)
+
+        monkeypatch.setattr(files, "flush", interrupted)
+        try:
+            report = build(out, config=changed)
+        except KeyboardInterrupt:
+            monkeypatch.setattr(files, "flush", flush)
+            report = build(out, config=changed)
+            assert hashes(tmp_path / out) == hashes(tmp_path / "whole")
+        else:
+            break
+        assert report.encoded == ()
+    assert flushes >= 2 * 2 + 2 + 2 + 4  # file and folder of two shards, the list, the record; then four renames
+
+
+def test_until_the_commit_the_older_shards_are_whole(tmp_path, song, build, config, monkeypatch, hashes):
+    song(tmp_path / "raw", "a")
+    build()
+    before = hashes(tmp_path / "shards")
+    monkeypatch.setattr("prep.build._Build._pack", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    louder = config.model_copy(update={"loudness": config.loudness.model_copy(update={"target_lufs": -10.0})})
+    with pytest.raises(KeyboardInterrupt):
+        build(config=louder, rebuild=True)
+    assert hashes(tmp_path / "shards") == before
+    assert verify(tmp_path / "shards") == []
+
+
+@pytest.mark.parametrize(
+    ("largest_file", "spills", "what"),
+    [
+        (20_000, 0, r"shards/\.build: a song's waves cannot be kept there \(File too large\)\. Make room\."),
+        (1_200_000, 4, r"shards/\.build/shard-000000\.tar: cannot be written \(File too large\)\."),
+    ],
+    ids=["waves", "shard"],
+)
+def test_a_full_disk_is_one_line_and_what_was_done_stays(
+    tmp_path, songs, build, config, hashes, largest_file, spills, what
+):
+    for path in (tmp_path / "raw").glob("*_prompt.txt"):
+        path.write_text(", ".join(f"instrument number {number}" for number in range(20)))
+    flags = ["--workers", "1", "--set", "text.tag_orders=64"]
+    process = prep("build-shards", "raw", "shards", *flags, cwd=tmp_path, largest_file=largest_file)
+    _, said = process.communicate()
+    assert process.returncode == 2
+    assert re.fullmatch(f"error: {what}", said.splitlines()[-1]), said
+    assert "Traceback" not in said
+    assert len(list((tmp_path / "shards" / ".build").glob("song-*"))) == spills
+    assert {path.name for path in (tmp_path / "shards").iterdir()} == {".build"}
+    many = config.model_copy(update={"text": config.text.model_copy(update={"tag_orders": 64})})
+    assert len({part.song for part in build(config=many).encoded}) == 4 - spills
+    build("whole", config=many)
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, songs, build):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"^.*file/shards: cannot be written to \(Not a directory\)\.$"):
+        build("file/shards")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_one_line(tmp_path, songs, build):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(UserError, match=r"locked/shards: cannot be written to \(Permission denied\)\.$"):
+        build("locked/shards")
