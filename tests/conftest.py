@@ -1,6 +1,8 @@
 """Fixtures that every room's tests share."""
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+# Tests start many processes, each of which would compile torch and diffusers anew where bytecode may not be written.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"
 SHARED_AUDIO = Path(__file__).resolve().parents[2] / "shared" / "audio"
