@@ -66,7 +66,21 @@ def generate(request: Request) -> Generated:
     heard = hear(request, card, place)
     seeds = range(settings.seed, settings.seed + settings.num_samples)
     drawn = draw(heard.vocal, heard.words, settings, seeds, adapter=request.adapter, place=place)
-    results = tuple(_write(heard.vocal, seeds, drawn, card, place, folder=request.output_dir))
+    return write_results(request, card, settings, place, heard, drawn, Decoder.open(place))
+
+
+def write_results(
+    request: Request,
+    card: AdapterCard,
+    settings: GenerationSettings,
+    place: Place,
+    heard: Heard,
+    drawn: Sequence[Tensor],
+    decoder: Decoder,
+) -> Generated:
+    """Decode what was `drawn` for the seeds of `settings` and write it; the record is written last."""
+    seeds = range(settings.seed, settings.seed + settings.num_samples)
+    results = tuple(_write(heard.vocal, seeds, drawn, card, decoder, folder=request.output_dir))
     record = _record(request, card, settings, place, heard, results)
     path = request.output_dir / f"{heard.vocal.key}.json"
     with whole_file(path) as partial:
@@ -109,10 +123,9 @@ def _embed(tags: str, place: Place) -> Prompt:
 
 
 def _write(
-    vocal: Vocal, seeds: Sequence[int], drawn: Sequence[Tensor], card: AdapterCard, place: Place, *, folder: Path
+    vocal: Vocal, seeds: Sequence[int], drawn: Sequence[Tensor], card: AdapterCard, decoder: Decoder, *, folder: Path
 ) -> Iterator[SampleRecord]:
     """Decode and write each seed's files."""
-    decoder = Decoder.open(place)
     sung = decoder.wave(vocal.latents, vocal.samples) if vocal.wave is None else vocal.wave
     sung = at_output_rate(sung, vocal.output_samples)
     for number, (seed, latents) in enumerate(zip(seeds, drawn, strict=True), start=1):

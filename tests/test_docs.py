@@ -29,6 +29,7 @@ LESS_WORK = {
     "prep demo-songs": "--songs 3 --seconds 3",
     "train run": "--set max_steps=2",
     "infer generate": "--infer-steps 2",
+    "infer compare": "--infer-steps 2",
 }
 """Put behind a command, so that it ends in seconds; the last of two flags counts."""
 HEAVY = ("torch", "numpy", "scipy", "soundfile", "lightning", "transformers", "diffusers", "peft", "optuna")
@@ -88,7 +89,7 @@ def test_the_commands_of_a_document_run_one_after_the_other(document, tmp_path, 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A folder in which somebody has used Backline: raw/ songs, shards/, an adapter/, vocals."""
+    """A folder in which somebody has used Backline: raw/ songs, shards/, an adapter/, vocals, a test set, ratings."""
     folder = tmp_path_factory.mktemp("project")
     make_songs(folder / "raw", songs=3, seconds=3, seed=1)
     for name in ("me.wav", "ballad_vocal.wav"):
@@ -99,7 +100,17 @@ def project(tmp_path_factory) -> Path:
         assert work("train run --config tiny_image2image --shards shards/", monkeypatch) == 0
     (adapter,) = folder.glob("exps/**/epoch=*_lora")
     shutil.copytree(adapter, folder / "adapter")
+    _compared(folder)
     return folder
+
+
+def _compared(folder: Path) -> None:
+    """What a comparison starts from and what its raters send back."""
+    (folder / "half.json").write_text(json.dumps({"lora_path": "adapter", "lora_weight": 0.5, "ref_strength": 0.5}))
+    (folder / "test_set.json").write_text(json.dumps([{"key": "me", "vocal_path": "me.wav", "prompt": "piano"}]))
+    for rater, score in (("ann", 4), ("ben", 2)):
+        sheet = {"sample_id": "me", "model": "adapter", "scores": {"musicality": score}}
+        (folder / f"ratings_{rater}.json").write_text(json.dumps({"rater": rater, "ratings": [sheet]}))
 
 
 @pytest.mark.parametrize("example", examples())
