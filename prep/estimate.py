@@ -86,13 +86,13 @@ def describe(found: Estimate) -> str:
     workers = f"{found.workers} worker{'s' if found.workers > 1 else ''}"
     return (
         f"{found.songs} songs to encode{unreadable}, {found.hours:.2f} hours of audio\n"
-        f"about {found.shards} shards, {found.gigabytes:.3f} GB\n"
-        f"about {_duration(found.hours_of_work)} with {workers}, as measured on {MEASURED_SECONDS:g} s of noise"
+        f"shards: about {found.shards}, {found.gigabytes:.3f} GB\n"
+        f"time: about {_duration(found.hours_of_work)} with {workers}, as measured on {MEASURED_SECONDS:g} s of noise"
     )
 
 
 def _duration(hours: float) -> str:
-    return f"{hours:.1f} hours" if hours >= 1 else f"{ceil(hours * 60)} minutes"
+    return f"{hours:.1f} h" if hours >= 1 else f"{ceil(hours * 60)} min"
 
 
 def bytes_per_second(config: PrepConfig) -> float:

@@ -55,6 +55,8 @@ def test_no_song_is_exit_code_2_and_one_line(prep, song):
         (["--separator", "no such"], "no such: no folder, and no name of a Demucs model such as htdemucs."),
         (["--device", "tpu9"], "--device tpu9: cannot be used ("),
         (["--checkpoint-dir", "./gone"], "./gone: no such folder."),
+        (["--ssl", "wav2vec"], "prep_base: ssl.0: Input should be 'mert' or 'mhubert', got 'wav2vec'"),
+        (["--ssl", "mert"], "mert: config.json is missing, so mert cannot be opened; download m-a-p/MERT-v1-330M"),
         (["--workers", "0"], "Invalid value for '--workers'"),
     ],
 )
@@ -126,3 +128,30 @@ def test_encode_wants_one_level(prep, song):
     complaint = "error: say how loud the vocal shall be: either --adapter DIR or --vocal-lufs LEVEL.\n"
     assert prep("encode", "raw/a_vocal.wav", "vocal")[::2] == (2, complaint)
     assert prep("encode", "raw/a_vocal.wav", "v", "--vocal-lufs", "-20", "--adapter", "b")[::2] == (2, complaint)
+
+
+def test_songs_that_left_are_named_until_they_are_pruned(prep, song):
+    for seed, key in enumerate("ab"):
+        song(Path("raw"), key, seed=seed)
+    prep("build-shards", "raw", "shards", "--workers", "1")
+    for path in Path("raw").glob("b_*"):
+        path.unlink()
+    assert "1 songs are no longer in raw; they stay until --prune\n" in prep("build-shards", "raw", "shards")[2]
+    code, out, _ = prep("build-shards", "raw", "shards", "--prune")
+    assert code == 0
+    assert out.startswith("1 of 1 songs kept, 0 rejected (shards/rejected.jsonl); 1 segments in 1 shards")
+    assert list(read_manifest(Path("shards")).songs()) == ["a"]
+
+
+def test_repair_says_what_it_did(prep, song):
+    for seed, key in enumerate("ab"):
+        song(Path("raw"), key, seed=seed)
+    prep("build-shards", "raw", "shards", "--workers", "1", "--set", "shard_samples=1")
+    whole = Path("shards/shard-000000.tar").read_bytes()
+    for arguments, said in (
+        (["raw"], "1 shards were damaged and are as they were again\n"),
+        ([], "1 shards were damaged; without RAW, 1 samples were dropped\n  a_000\n"),
+    ):
+        Path("shards/shard-000000.tar").write_bytes(whole[:5000])
+        assert prep("repair", "shards", *arguments)[:2] == (0, said)
+        assert prep("verify", "shards")[0] == 0

@@ -82,7 +82,7 @@ def test_plan_says_what_a_build_would_take_and_writes_nothing(prep, song):
     assert (found["songs"], found["unreadable"], found["shards"], found["workers"]) == (3, 0, 1, 1)
     assert found["hours"] == pytest.approx(9 / 3600)
     assert 0 < found["hours_of_work"] < 0.1
-    assert "3 songs to encode, 0.00 hours of audio\nabout 1 shards, " in prep("plan", "raw", "shards")
+    assert "3 songs to encode, 0.00 hours of audio\nshards: about 1, " in prep("plan", "raw", "shards")
     prep("build-shards", "raw", "shards", "--workers", "1")
     size = sum(path.stat().st_size for path in Path("shards").glob("*.tar"))
     assert size / 3 < found["gigabytes"] * 1e9 < size * 3  # the tiny text encoder's states are narrow
