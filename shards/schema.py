@@ -79,8 +79,8 @@ class SegmentAudio(Config):
     residual_db: float | None
     """Level of mix - vocal - inst against the mix, where all three were given; null where they sum to it exactly."""
     bleed_db: float | None
-    """Level of the separated vocal, before its gate, against the mix where nobody sings; null for given stems, and where
-    there is no pause."""
+    """Level of the separated vocal, before its gate, against the mix where nobody sings; null for given stems, and
+    where there is no pause."""
 
 
 class SegmentMeta(SegmentAudio):
