@@ -1,6 +1,7 @@
 """How several devices share a run: every one holds all (DDP), or the frozen base is divided among them (FSDP2)."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Literal
 
 import torch.distributed
@@ -8,6 +9,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.utils.checkpoint import checkpoint
 
 from common.errors import UserError
 from models.transformer import ACEStepTransformer2DModel
@@ -46,6 +48,12 @@ def make_strategy(name: StrategyName, *, ranks: int, config: TrainingConfig) -> 
 def divide(transformer: ACEStepTransformer2DModel, trained: Iterable[nn.Parameter], mesh: DeviceMesh) -> None:
     """Leave each rank its share of the frozen weights, fetched block by block when needed."""
     whole = set(trained)
+    if (
+        transformer.gradient_checkpointing
+    ):  # inside the block: what is fetched for it must not be part of the repetition
+        transformer.disable_gradient_checkpointing()
+        for block in transformer.transformer_blocks:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     for block in (*transformer.transformer_blocks, transformer.lyric_encoder, transformer):
         fully_shard(block, mesh=mesh, ignored_params=whole)
     for method in ("encode", "decode"):  # the transformer is entered by these, not by forward

@@ -17,7 +17,10 @@ from models.lora import LORA_FILE
 from shards.reader import read_manifest
 from shards.tar import append_sample, open_tar
 from train.checkpoint import find_last
+from train.data import BatchLoader
 from train.fit import fit
+from train.module import encode
+from train.preparation import make_module, open_data
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -189,3 +192,75 @@ def test_features_need_the_depths_that_the_base_projects(song_shards, tiny_confi
 def test_naive_says_what_it_is(song_shards, tiny_config, capsys):
     fit(tiny_config(song_shards, max_steps=1, val_fraction=0.0, accompaniment={"objective": "naive"}))
     assert "objective naive is regression: its accompaniments have no diversity" in capsys.readouterr().err
+
+
+def one_step_by_formula(config, checkpoint_dir=TINY):
+    """All that is trained after one optimiser step over one batch, by formula (reference section 12)."""
+    data = open_data(config)
+    module = make_module(config, checkpoint_dir, "b", data)
+    loader = BatchLoader(data.samples, data.split.training, data.maker, length=1)
+    batch = data.maker.drawn(next(iter(loader)))
+    s, r = (value.reshape(-1, 1, 1, 1) for value in (batch.timestep / 1000, batch.source.strength))
+    v, m, eps, x0 = batch.source.vocal, batch.source.activity[:, None, None, :], batch.noise, batch.target
+    wanted, a = config.accompaniment, r * 0.3 * batch.source.activity[:, None, None, :]
+    name = wanted.objective if wanted.mode == "image2image" else "text2music"
+    x_s = {
+        "bridge_vp": (1 - s) * x0 + s * (a * v + (1 - (r * 0.3 * m) ** 2).sqrt() * eps),
+        "bridge_lerp": (1 - s) * x0 + s * (a * v + (1 - a) * eps),
+        "naive": s * eps,
+    }.get(name, (1 - s) * x0 + s * eps)
+    shown = x_s + ((1 - s) * r * v if name in {"offset", "naive"} else 0)
+    assert module.conditioner is not None
+    injections = module.conditioner.injections(batch.source, batch.timestep)
+    conditions = encode(module.transformer, batch)
+    output = module.transformer.decode(shown, batch.timestep, conditions, injections=injections).sample
+    clean = output if name == "naive" else x_s - s * output
+    (clean - x0).square().mean().backward()
+
+    weights = module.trained.values()
+    gradients = [weight.grad if weight.grad is not None else torch.zeros_like(weight) for weight in weights]
+    norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+    made = {}
+    for (name, weight), gradient in zip(module.trained.items(), gradients, strict=True):
+        clipped = gradient * (0.5 / (norm + 1e-6)).clamp(max=1.0)
+        first, second = 0.2 * clipped / (1 - 0.8), 0.1 * clipped.square() / (1 - 0.9)
+        step = first / (second.sqrt() + 1e-8)
+        made[name] = weight.detach() * (1 - config.learning_rate * 0.01) - config.learning_rate * step
+    return made, dict(zip(module.trained, gradients, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("mode", "objective"),
+    [*(("image2image", name) for name in ("bridge_vp", "bridge_lerp", "offset", "naive")), ("controlnet", "bridge_vp")],
+)
+def test_a_step_of_the_trainer_is_the_step_of_the_formulas(song_shards, tiny_config, mode, objective):
+    config = tiny_config(
+        song_shards,
+        mode,
+        accompaniment={"objective": objective},
+        max_steps=1,
+        accumulate_grad_batches=1,
+        val_fraction=0.0,
+        lora={"r": 4, "lora_alpha": 4},
+    )
+    expected, gradients = one_step_by_formula(config)
+    fit(config)
+    made = torch.load(find_last(config), weights_only=True)["state_dict"]
+    assert made.keys() == expected.keys()
+    for name, weight in made.items():
+        certain = (gradients[name] == 0) | (
+            gradients[name].abs() > 1e-5
+        )  # below, AdamW's first step is rounding's sign
+        torch.testing.assert_close(weight[certain], expected[name][certain], atol=1e-6, rtol=1e-4)
+    assert any((gradients[name].abs() > 1e-5).any() for name in made)
+
+
+@pytest.mark.parametrize("setting", [{"base_dtype": "int8"}, pytest.param({"compile": True}, marks=pytest.mark.slow)])
+def test_other_ways_to_compute_learn_the_same(song_shards, tiny_config, setting):
+    ends = [
+        fit(tiny_config(song_shards, max_steps=1, exp_name=name, **given))
+        for name, given in (("plain", {}), ("other", setting))
+    ]
+    losses = [end.figures["val/loss"] for end in ends]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]

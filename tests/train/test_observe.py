@@ -5,7 +5,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from models.checkpoint import TINY
-from models.control import ControlEncoder
+from models.control import ControlEncoder, ControlInjection
 from train.fit import fit
 from train.memory import estimated_bytes
 from train.module import AccompanimentModule
@@ -46,15 +46,15 @@ def test_curves_are_means_over_the_steps_since_the_last_point(song_shards, tiny_
     assert said.count("memory after 3 steps, of this process: ") == 1
 
 
-def test_the_vocals_path_is_silent_when_fresh():
-    for injection, gates in [("zero", 0), ("cross_norm", 2)]:
-        control = ControlEncoder(
-            depth=1, dim=128, out_dim=32, blocks=4, injection_layers=(0, 2), control_injection=injection
-        )
-        shown = loudness(control)
-        assert len(shown) == 2 + gates
-        assert [shown[f"norm_at_block_{block}"] == 0 for block in (0, 2)] == [not gates] * 2
-        assert all(shown[name] == 0 for name in shown if name.startswith("gate_"))
+@pytest.mark.parametrize(("injection", "gates"), [("zero", 0), ("cross_norm", 2)])
+def test_the_vocals_path_is_silent_when_fresh(injection: ControlInjection, gates: int):
+    control = ControlEncoder(
+        depth=1, dim=128, out_dim=32, blocks=4, injection_layers=(0, 2), control_injection=injection
+    )
+    shown = loudness(control)
+    assert len(shown) == 2 + gates
+    assert [shown[f"norm_at_block_{block}"] == 0 for block in (0, 2)] == [not gates] * 2
+    assert all(shown[name] == 0 for name in shown if name.startswith("gate_"))
     assert loudness(None) == {}
 
 

@@ -1,0 +1,97 @@
+"""Several devices, as far as CPUs can show it: processes that talk through gloo."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+
+from common.errors import UserError
+from models.checkpoint import TINY, open_transformer
+from models.lora import attach_lora, trained_parameters
+from train.checkpoint import find_last
+from train.config import TrainingConfig
+from train.export import made_up_answer
+from train.strategy import DividedBase, divide, make_strategy
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_several_ranks_are_ddp_unless_the_base_is_to_be_divided():
+    config = TrainingConfig()
+    assert make_strategy("auto", ranks=1, config=config) == "auto"
+    assert make_strategy("auto", ranks=2, config=config) == "ddp"
+    assert isinstance(make_strategy("fsdp", ranks=2, config=config), DividedBase)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "base_dtype", "message"),
+    [
+        (1, None, "--strategy fsdp divides the base among devices, and this is one. Raise --devices or --nodes."),
+        (
+            2,
+            "int8",
+            "base_dtype int8 cannot be divided by --strategy fsdp. Choose bfloat16, or --strategy ddp.",
+        ),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(ranks, base_dtype, message):
+    with pytest.raises(UserError) as caught:
+        make_strategy("fsdp", ranks=ranks, config=TrainingConfig(base_dtype=base_dtype))
+    assert str(caught.value) == message
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A world of one process."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+def test_the_frozen_base_is_divided_and_what_is_trained_stays_whole(world):
+    transformer = open_transformer(TINY)
+    attach_lora(transformer, rank=2, alpha=2, target_modules=("to_q", "lyric_proj"))
+    trained, expected = trained_parameters(transformer), made_up_answer(transformer)
+    divide(transformer, trained.values(), world)
+    for name, parameter in transformer.named_parameters():
+        assert isinstance(parameter, DTensor) == (name not in trained)
+        assert name not in trained or parameter is trained[name]
+    assert torch.equal(made_up_answer(transformer), expected)
+
+
+def train_run(config, *arguments):
+    file = Path(config.logger_dir).with_name(f"{config.exp_name}.json")
+    file.write_text(config.model_dump_json())
+    command = [sys.executable, "-m", "train", "run", "--config", str(file), "--devices", "2", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return torch.load(find_last(config), weights_only=True)["state_dict"]
+
+
+@pytest.mark.slow
+def test_a_divided_base_trains_as_ddp_does(song_shards, tiny_config):
+    def config(strategy):
+        return tiny_config(
+            song_shards,
+            "controlnet",
+            exp_name=strategy,
+            max_steps=2,
+            gradient_checkpointing=True,
+            ema_decay=0.5,
+            lora={"r": 4, "lora_alpha": 4, "target_modules": ("to_q", "genre_embedder", "linear_q")},
+        )
+
+    whole = train_run(config("ddp"), "--strategy", "ddp")
+    divided = train_run(config("fsdp"), "--strategy", "fsdp")
+    assert whole.keys() == divided.keys()
+    learned = [name for name in whole if ".lora_B." in name or ".out." in name]  # what starts at zero
+    one, other = (torch.cat([held[name].flatten() for name in learned]) for held in (whole, divided))
+    assert one.abs().max() > 1e-3
+    assert (one - other).norm() < 0.02 * one.norm()  # sums in another order, of which Adam sees mostly the signs
