@@ -149,7 +149,7 @@ class TrainingConfig(Config):
     accompaniment: AccompanimentConfig = AccompanimentConfig()
 
     dataset_path: str = "./data/accompaniment_dataset"
-    """Folder of shards that `prep build-shards` wrote; `--shards` overrides it."""
+    """Folder of shards that `prep build-shards` wrote, or its http(s):// address, or pipe:COMMAND with {} for names."""
     max_duration: Annotated[float, Field(gt=0.0)] = 240.0
     """Longest clip, in seconds."""
     crop_seconds: Annotated[float, Field(gt=0.0)] | None = None
