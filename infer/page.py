@@ -85,7 +85,7 @@ def _row(out: Path, row: Row) -> dict[str, Any]:
             {
                 "band": lane.take.band and _sound(out, lane, lane.take.band, band),
                 "mix": _sound(out, lane, lane.take.mix, mix),
-                "settings": _settings(record) | {"turned down here": f"{-20 * math.log10(mix):.1f} dB"},
+                "settings": _settings(record) | {"turned down here": f"{20 * math.log10(1 / mix):.1f} dB"},
             }
             for lane, record, band, mix in zip(row.takes, records, bands, mixes, strict=True)
         ],

@@ -29,12 +29,7 @@ def as_text(summary: Summary) -> str:
 
 def write_report(summary: Summary, folder: Path) -> Path:
     """Write ratings.html to a folder; its path comes back."""
-    sections = "".join(
-        f"<section class='report'><h2>{escape(title)}</h2><div class='wide'><table>"
-        f"<thead>{_row(head, head, 'th')}</thead><tbody>{''.join(_row(cells, head, 'td') for cells in rows)}</tbody></table></div></section>"
-        for title, head, rows in _tables(summary)
-        if rows
-    )
+    sections = "".join(_section(*table) for table in _tables(summary))
     warnings = "".join(f"<p class='warning'>{escape(line)}</p>" for line in summary.warnings)
     values = {
         "style": asset("page.css"),
@@ -110,6 +105,15 @@ def _columns(rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (zip(row, widths, strict=True) for row in rows)
     return "\n".join("  ".join(cell.ljust(width) for cell, width in line).rstrip() for line in lines)
+
+
+def _section(title: str, head: Sequence[str], rows: Rows) -> str:
+    """A table under its title; nothing where it has no rows."""
+    if not rows:
+        return ""
+    body = "".join(_row(cells, head, "td") for cells in rows)
+    table = f"<table><thead>{_row(head, head, 'th')}</thead><tbody>{body}</tbody></table>"
+    return f"<section class='report'><h2>{escape(title)}</h2><div class='wide'>{table}</div></section>"
 
 
 def _row(cells: Sequence[str], head: Sequence[str], kind: str) -> str:
