@@ -201,20 +201,38 @@ def test_what_names_and_prompts_say_is_text(page):
     assert page.locator("i, u, b").count() == 0
 
 
+CHANGE_OVER = """(keys) => {
+  const heard = () => [...document.querySelectorAll("audio")].filter((a) => !a.muted);
+  return keys.map((key) => {
+    const [before] = heard();
+    const at = before.currentTime;
+    document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+    const after = heard();
+    const lane = after[0].parentElement;
+    const moved = after[0].currentTime - at;
+    return {
+      count: after.length, lane: lane.dataset.lane, shown: lane.matches(".heard"), moved, paused: after[0].paused,
+    };
+  });
+}"""
+
+
 def test_bands_change_over_at_the_same_moment(page):
+    """Measured within one task of the page, so that a busy machine cannot blur it."""
     press(page, "Space")
-    page.wait_for_function("[...document.querySelectorAll('audio')].some((a) => a.currentTime > 0.5)")
-    for key in ("a", "b", "v", "a"):
-        (before,) = heard(page)
-        press(page, key)
-        (after,) = heard(page)
-        assert after["from"] == {"v": "Vocal"}.get(key, key.upper())
-        assert not after["paused"]
-        assert -0.1 < after["at"] - before["at"] < 0.5
-        assert page.locator(".lane.heard").get_attribute("data-lane") == after["from"]
+    page.wait_for_function("[...document.querySelectorAll('audio')].some((a) => a.currentTime > 0.2)")
+    for key, change in zip("abvab", page.evaluate(CHANGE_OVER, list("abvab")), strict=True):
+        assert (change["count"], change["shown"], change["paused"]) == (1, True, False)
+        assert change["lane"] == {"v": "Vocal"}.get(key, key.upper())
+        assert abs(change["moved"]) < 0.04
+
+
+def test_voice_or_band_alone_and_pause(page):
     assert heard(page)[0]["file"].endswith("/mix.wav")
     press(page, "m")
     assert heard(page)[0]["file"].endswith("/band.wav")
+    press(page, "Space")
+    assert page.locator("#play").inner_text() == "Pause"
     press(page, "Space")
     assert heard(page)[0]["paused"]
     assert page.locator("#play").inner_text() == "Play"
