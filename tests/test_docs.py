@@ -89,7 +89,7 @@ def test_the_commands_of_a_document_run_one_after_the_other(document, tmp_path, 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A folder in which somebody has used Backline: raw/ songs, shards/, an adapter/, vocals, a test set, ratings."""
+    """A folder where Backline was used: raw/ songs, shards/, adapter/, outputs/, vocals, a test set, ratings."""
     folder = tmp_path_factory.mktemp("project")
     make_songs(folder / "raw", songs=3, seconds=3, seed=1)
     for name in ("me.wav", "ballad_vocal.wav"):
@@ -98,8 +98,9 @@ def project(tmp_path_factory) -> Path:
         monkeypatch.chdir(folder)
         assert work("prep build-shards raw/ shards/", monkeypatch) == 0
         assert work("train run --config tiny_image2image --shards shards/", monkeypatch) == 0
-    (adapter,) = folder.glob("exps/**/epoch=*_lora")
-    shutil.copytree(adapter, folder / "adapter")
+        (adapter,) = folder.glob("exps/**/epoch=*_lora")
+        shutil.copytree(adapter, folder / "adapter")
+        assert work("infer generate --vocal raw/song-000001_vocal.flac --adapter adapter/", monkeypatch) == 0
     _compared(folder)
     return folder
 

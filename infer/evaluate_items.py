@@ -1,0 +1,120 @@
+"""What is evaluated: for each vocal the bands made for it, and what is known of the true one."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from common.config import Config, check_config, read_json
+from common.decode import AUDIO_SUFFIXES
+from common.errors import UserError
+from infer.record import Record
+
+BAND_MARK = "_accompaniment"
+SAFE = r'^[^./\\:*?"<>|\x00-\x1f][^/\\:*?"<>|\x00-\x1f]*$'
+
+
+class ItemEntry(Config):
+    """One item of a JSON list; paths are relative to the list."""
+
+    key: Annotated[str, Field(pattern=SAFE, max_length=100)]
+    """Names its row and its plot."""
+    vocal: Path
+    accompaniments: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """One for each seed."""
+    true: Path | None = None
+    """The accompaniment that the vocal was sung to."""
+    text2music: tuple[Path, ...] = ()
+    """Bands made from the prompt alone."""
+
+
+class ItemList(Config):
+    """A JSON list of items, under the name by which its mistakes are told."""
+
+    items: Annotated[tuple[ItemEntry, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Item:
+    """Files of one vocal."""
+
+    key: str
+    vocal: Path
+    bands: tuple[Path, ...]
+    true: Path | None
+    text2music: tuple[Path, ...]
+
+
+def read_items(source: Path, *, truth: Path | None, text2music: Path | None) -> tuple[Item, ...]:
+    """The items of a JSON list, or of a folder that `infer generate` filled (its sub-folders too), by their keys.
+
+    In a folder, KEY's vocal is KEY_vocal.* of `truth`, else the file that KEY.json names.
+    Raises UserError where a file is missing, a list is malformed, or nothing is there.
+    """
+    if not source.is_dir():
+        return _read_list(source)
+    bands = _bands_in(source)
+    if not bands:
+        raise UserError(f"{source}: holds no KEY{BAND_MARK}.wav. Name a folder that infer generate filled.")
+    stems = _stems_in(truth) if truth else {}
+    bare = _bands_in(text2music) if text2music else {}
+    return tuple(
+        Item(
+            key=key,
+            vocal=stems.get(f"{key}_vocal") or _recorded_vocal(paths[0].with_name(f"{key}.json"), key),
+            bands=paths,
+            true=stems.get(f"{key}_inst"),
+            text2music=bare.get(key, ()),
+        )
+        for key, paths in bands.items()
+    )
+
+
+def _read_list(path: Path) -> tuple[Item, ...]:
+    entries = check_config(ItemList, {"items": read_json(path)}, str(path)).items
+    at = path.parent
+    return tuple(
+        Item(
+            key=entry.key,
+            vocal=at / entry.vocal,
+            bands=tuple(at / band for band in entry.accompaniments),
+            true=at / entry.true if entry.true else None,
+            text2music=tuple(at / band for band in entry.text2music),
+        )
+        for entry in entries
+    )
+
+
+def _bands_in(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """KEY_accompaniment.wav, or KEY_accompaniment_01.wav and so on, by key. A key may stand in one folder only."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(_files_in(folder)):
+        key, mark, number = path.stem.rpartition(BAND_MARK)
+        if mark and key and (not number or number[1:].isdigit()):
+            found[key].append(path)
+    for key, paths in found.items():
+        folders = sorted({path.parent for path in paths})
+        if len(folders) > 1:
+            raise UserError(f"{folder}: {key} stands in {folders[0]} and in {folders[1]}. Evaluate one at a time.")
+    return {key: tuple(paths) for key, paths in found.items()}
+
+
+def _stems_in(folder: Path) -> Mapping[str, Path]:
+    return {path.stem: path for path in sorted(_files_in(folder))}
+
+
+def _files_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder.")
+    return [path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES]
+
+
+def _recorded_vocal(record: Path, key: str) -> Path:
+    if record.is_file():
+        vocal = check_config(Record, read_json(record), str(record)).vocal.file
+        if vocal and Path(vocal).is_file():
+            return Path(vocal)
+    raise UserError(f"{key}: its vocal is not known. Name the folder that holds {key}_vocal.* with --truth.")

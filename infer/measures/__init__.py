@@ -1,0 +1,1 @@
+"""What can be measured of an accompaniment without any trained weights, one module per family."""

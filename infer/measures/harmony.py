@@ -1,0 +1,87 @@
+"""Does the band play in the singer's key, and chords that her notes belong to? (evaluation sections 1.1 and 1.3)
+
+F frames of a chroma [12, F], pitch class C first.
+"""
+
+from dataclasses import dataclass
+
+import librosa
+import mir_eval
+import numpy as np
+import scipy.ndimage
+
+from infer.measures.clip import Clip
+
+TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+MAJOR_PROFILE = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
+MINOR_PROFILE = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
+"""How well listeners found each pitch class to fit a key, tonic first (Krumhansl and Kessler 1982)."""
+SMOOTHED_FRAMES = 21
+"""Half a second of the band's chroma is heard at once, so that a note need not meet its chord on the frame."""
+
+
+@dataclass(frozen=True)
+class Harmony:
+    """How a band fits a vocal."""
+
+    rank: float
+    """Place of the band as it is among its 12 transpositions, by fit to the vocal: 1 is best, 6.5 is chance."""
+    z: float
+    """Standard deviations of its fit above the mean of the 12; 0 is chance, sqrt(11) the most there can be."""
+    key_score: float
+    """MIREX score of the band's key against the vocal's: 1 same, 0.5 a fifth, 0.3 relative, 0.2 parallel, else 0."""
+
+
+def measure_harmony(vocal: Clip, band: Clip) -> Harmony:
+    """Where nothing sounds in either, rank and z are those of chance."""
+    fits = transposition_fits(vocal.chroma, band.chroma, vocal.active)
+    return Harmony(
+        rank=rank_of_first(fits),
+        z=z_of_first(fits),
+        key_score=key_score(estimate_key(vocal.chroma), estimate_key(band.chroma)),
+    )
+
+
+def transposition_fits(vocal: np.ndarray, band: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """Mean cosine over active frames of the vocal's chroma and the band's, k semitones higher: [12], k = 0 first.
+
+    One number of them says nothing (noise fits any voice): only how it stands among the twelve does.
+    """
+    frames = min(vocal.shape[1], band.shape[1])
+    smooth = scipy.ndimage.uniform_filter1d(librosa.util.normalize(band[:, :frames], norm=2), SMOOTHED_FRAMES, axis=1)
+    sung = librosa.util.normalize(vocal[:, :frames], norm=2)[:, active[:frames]]
+    played = librosa.util.normalize(smooth, norm=2)[:, active[:frames]]
+    if sung.shape[1] == 0:
+        return np.zeros(12)
+    return np.array([np.mean(np.sum(sung * np.roll(played, k, axis=0), axis=0)) for k in range(12)])
+
+
+def rank_of_first(fits: np.ndarray) -> float:
+    """1 + how many are better than the first; equal ones count half."""
+    return 1.0 + float(np.sum(fits[1:] > fits[0])) + 0.5 * float(np.sum(fits[1:] == fits[0]))
+
+
+def z_of_first(fits: np.ndarray) -> float:
+    """(first - mean) / standard deviation, over all of them; 0 where all are equal."""
+    spread = float(fits.std())
+    return float((fits[0] - fits.mean()) / spread) if spread > 1e-9 else 0.0
+
+
+def estimate_key(chroma: np.ndarray) -> str | None:
+    """The key, such as "F# minor", whose profile fits the mean chroma best (Krumhansl's method); None in silence."""
+    heard = librosa.util.normalize(chroma, norm=2).mean(axis=1)
+    if heard.std() < 1e-9:
+        return None
+    scores = {
+        f"{TONICS[tonic]} {mode}": float(np.corrcoef(np.roll(profile, tonic), heard)[0, 1])
+        for mode, profile in (("major", MAJOR_PROFILE), ("minor", MINOR_PROFILE))
+        for tonic in range(12)
+    }
+    return max(scores, key=lambda key: scores[key])
+
+
+def key_score(reference: str | None, estimate: str | None) -> float:
+    """MIREX's weighted score of two keys; 0 where one has none."""
+    if reference is None or estimate is None:
+        return 0.0
+    return float(mir_eval.key.weighted_score(reference, estimate))
