@@ -72,7 +72,7 @@ def test_words_and_their_absence_are_those_of_training(shards, words, dropped):
     sample = replace(sample, inst=sample.vocal, text=sample.text[:1], text_mask=sample.text_mask[:1])
     config = TrainingConfig(text_dropout=float(dropped), lyric_dropout=float(dropped))
     statistics = LatentStatistics(silence=((0.0,) * 16,) * 8, mean=(0.0,) * 8, std=(1.0,) * 8)
-    clip = ClipMaker(config, conditioning_of(config), statistics).clip(sample, epoch=0)
+    clip = ClipMaker(config, conditioning_of(config), statistics).batch([sample], epoch=0)
     ours = (null_conditions if dropped else conditions)(transformer, words)
     with torch.no_grad():
         theirs = encode(transformer, clip)
