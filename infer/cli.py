@@ -158,6 +158,51 @@ def ratings(
     typer.echo(json_of(summary) if as_json else as_text(summary), nl=not as_json)
 
 
+@app.command(epilog=example("infer evaluate --items outputs/ --truth raw/ --output-dir evaluation/"))
+def evaluate(
+    items: Annotated[
+        Path,
+        typer.Option(
+            help='Folder that infer generate filled, or a JSON list of {"key", "vocal", "accompaniments"}, optional '
+            '"true", "text2music", with paths relative to it.',
+            metavar="DIR|FILE",
+        ),
+    ],
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="Folder of KEY_vocal and the true KEY_inst files, as prep takes them.", metavar="DIR"),
+    ] = None,
+    text2music: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the same keys, made with --ref-strength 0 --lora-weight 0.", metavar="DIR"),
+    ] = None,
+    checkpoint_dir: Annotated[
+        str | None,
+        typer.Option(help="Base model whose codec the true accompaniments go through and back.", metavar="DIR"),
+    ] = None,
+    output_dir: Annotated[Path, typer.Option(help="Folder the report goes to.", metavar="DIR")] = Path("evaluation"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Measure accompaniments beside anchors: the true ones, another song's, the vocal itself, noise.
+
+    Harmony, rhythm, leakage of the vocal, diversity, plain faults, and distances between sets. Writes evaluation.html,
+    evaluation.json and a plot of each vocal.
+    """
+    from common.progress import say
+    from infer.evaluate import Request
+    from infer.evaluate import evaluate as measure
+    from infer.evaluate_report import as_json as json_of
+    from infer.evaluate_report import as_text, plot, write_report
+
+    plots: list[bytes] = []
+    found = measure(
+        Request(items=items, truth=truth, text2music=text2music, checkpoint_dir=checkpoint_dir),
+        on_scene=lambda scene, report: plots.append(plot(scene, report)),
+    )
+    say(f"wrote {write_report(found, plots, output_dir)}")
+    typer.echo(json_of(found) if as_json else as_text(found), nl=not as_json)
+
+
 def main() -> None:
     """Entry point of the infer command."""
     run(app)
