@@ -1,3 +1,5 @@
+from typing import cast
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from prep.align import align, offset_seconds
 from prep.encode import decoded
 from prep.segment import Span
 from prep.tape import Tape
-from shards.schema import SongError
+from shards.schema import Part, SongError
 
 
 def later(wave, samples):
@@ -15,7 +17,7 @@ def later(wave, samples):
 @pytest.fixture
 def aligned(tape):
     """aligned(vocal=wave, mix=wave) gives the tracks of these stems."""
-    return lambda **given: align({part: tape(wave) for part, wave in given.items()})
+    return lambda **given: align({cast(Part, part): tape(wave) for part, wave in given.items()})
 
 
 def whole_of(tracks):
