@@ -1,8 +1,33 @@
-"""`python -m recipe` writes models/tiny/ anew."""
+"""`python -m recipe` makes models/tiny/ from nothing, in stages that resume where they were."""
 
-from common.progress import say
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.command import command_app, example, run
+from common.errors import UserError
 from models.checkpoint import TINY
-from recipe.bundle import write_bundle
 
-write_bundle(TINY)
-say(f"wrote {TINY}: {sum(path.stat().st_size for path in TINY.rglob('*.*')) / 1e6:.1f} MB")
+app = command_app("Makes the tiny bundle: songs, networks trained on them, and CARD.md with what they can do.")
+
+
+@app.command(epilog=example("python -m recipe --work recipe-work"))
+def main(
+    work: Annotated[Path, typer.Option(help="Folder of the stages' states; rerun to go on.")] = Path("recipe-work"),
+    out: Annotated[Path, typer.Option(help="Where the finished bundle goes.")] = TINY,
+    workers: Annotated[int, typer.Option(help="Processes that render songs.")] = 2,
+    only: Annotated[str, typer.Option(help="One stage alone; those before it must be done.")] = "",
+) -> None:
+    from recipe.stages import STAGES, Recipe, RecipeSettings
+
+    if only not in ("", *STAGES):
+        raise UserError(f"--only {only}: the stages are {', '.join(STAGES)}.")
+    recipe = Recipe(work, RecipeSettings(), out=out, workers=workers)
+    for stage in STAGES:
+        if only in ("", stage):
+            recipe.run(stage)
+
+
+if __name__ == "__main__":
+    run(app)

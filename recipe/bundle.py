@@ -37,8 +37,11 @@ def write_bundle(folder: Path) -> None:
 def write_transformer(folder: Path) -> None:
     with torch.device("meta"):
         network = ACEStepTransformer2DModel(**without_notes(TINY.transformer))
-    _write_part(
-        folder, "ace_step_transformer", TINY.transformer, random_weights(shapes_of(network), seed=SEED, gains={})
+    write_part(
+        folder,
+        "ace_step_transformer",
+        TINY.transformer,
+        _bfloat16(random_weights(shapes_of(network), seed=SEED, gains={})),
     )
 
 
@@ -46,7 +49,7 @@ def write_codec(folder: Path) -> None:
     with torch.device("meta"):
         codec = Codec(network_config(CodecConfig, TINY.codec, "tiny codec"), encoder=True, decoder=True)
     weights = random_weights(shapes_of(codec), seed=SEED, gains=CODEC_GAINS)
-    _write_part(folder, "music_dcae_f8c8", TINY.codec, weights)
+    write_part(folder, "music_dcae_f8c8", TINY.codec, _bfloat16(weights))
 
 
 def write_vocoder(folder: Path) -> None:
@@ -56,7 +59,7 @@ def write_vocoder(folder: Path) -> None:
     tables = mel_tables(torch.device("cpu"))
     weights["mel_transform.spectrogram.window"] = tables.window
     weights["mel_transform.mel_scale.fb"] = tables.filters
-    _write_part(folder, "music_vocoder", TINY.vocoder, weights)
+    write_part(folder, "music_vocoder", TINY.vocoder, _bfloat16(weights))
 
 
 def write_text_encoder(folder: Path) -> None:
@@ -64,7 +67,7 @@ def write_text_encoder(folder: Path) -> None:
     shapes = stored_text_shapes(build_network(TINY.text_encoder, folder / part / CONFIG_FILE))
     unscaled = TINY.text_encoder["d_kv"] ** -0.5  # UMT5 does not divide by the root of the head width
     gains = {name: unscaled for name in shapes if name.endswith("SelfAttention.q.weight")}
-    _write_part(folder, part, TINY.text_encoder, random_weights(shapes, seed=SEED, gains=gains))
+    write_part(folder, part, TINY.text_encoder, _bfloat16(random_weights(shapes, seed=SEED, gains=gains)))
     tokenizer = make_tokenizer(TINY.text_encoder["vocab_size"])
     (folder / part / TOKENIZER_FILE).write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
 
@@ -72,23 +75,33 @@ def write_text_encoder(folder: Path) -> None:
 def write_separator(folder: Path) -> None:
     """An HTDemucs as demucs.hf reads it: a bag of one, its class and arguments in the file's metadata."""
     weights = random_weights(shapes_of(HTDemucs(**TINY_SEPARATOR)), seed=SEED, gains=SEPARATOR_GAINS)
+    write_separator_files(folder, TINY_SEPARATOR, _bfloat16(weights))
+
+
+def write_separator_files(folder: Path, settings: SettingsDict, weights: Mapping[str, Tensor]) -> None:
+    """An HTDemucs of these arguments as demucs.hf reads it."""
     room = folder / "demucs"
     room.mkdir(parents=True, exist_ok=True)
-    metadata = {"klass": "demucs.htdemucs.HTDemucs", "args": "[]", "kwargs": json.dumps(TINY_SEPARATOR)}
+    metadata = {"klass": "demucs.htdemucs.HTDemucs", "args": "[]", "kwargs": json.dumps(settings)}
     _save(weights, room / f"{SEPARATOR}.safetensors", metadata)
     (room / f"{SEPARATOR}.yaml").write_text(f"models: [{SEPARATOR}]\n", encoding="utf-8")
 
 
-def _write_part(folder: Path, part: Part, config: SettingsDict, weights: Mapping[str, Tensor]) -> None:
+def write_part(folder: Path, part: Part, config: SettingsDict, weights: Mapping[str, Tensor]) -> None:
+    """A part's config.json and weights, in the dtype that they have."""
     room = folder / part
     room.mkdir(parents=True, exist_ok=True)
     (room / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     _save(weights, room / WEIGHTS_FILES[part], {"format": "pt"})
 
 
+def _bfloat16(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight.bfloat16() for name, weight in weights.items()}
+
+
 def _save(weights: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """A safetensors file in bfloat16. The library writes metadata in no fixed order; here it is sorted."""
-    stored = save({name: weight.bfloat16() for name, weight in weights.items()}, metadata)
+    """A safetensors file. The library writes metadata in no fixed order; here it is sorted."""
+    stored = save(dict(weights), metadata)
     length = int.from_bytes(stored[:8], "little")
     header = json.loads(stored[8 : 8 + length])
     header["__metadata__"] = dict(sorted(metadata.items()))

@@ -1,8 +1,14 @@
 """The tiny text encoder's tokenizer: byte-level BPE over music tags. It encodes any text; tags take few tokens."""
 
+from collections.abc import Sequence
+
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from prep.songs.world import INSTRUMENTS, TEMPI_BPM
+
 SPECIAL_TOKENS = ["<pad>", "</s>", "<unk>"]  # ids 0, 1 and 2, as in UMT5
+WORLD_REPEATS = 20
+"""The tags of made-up songs count this often, so that each of their words becomes one token."""
 TAGS = """
 acoustic guitar, electric guitar, bass guitar, slide guitar, piano, electric piano, organ, synth, synth pad, synth bass,
 drums, drum machine, percussion, strings, violin, cello, brass, trumpet, saxophone, flute, harp, banjo, ukulele, choir,
@@ -16,8 +22,15 @@ major key, minor key, 60 bpm, 70 bpm, 80 bpm, 90 bpm, 100 bpm, 110 bpm, 120 bpm,
 """
 
 
-def make_tokenizer(vocabulary_size: int) -> Tokenizer:
-    """A tokenizer of exactly `vocabulary_size` tokens that ends every text with </s>."""
+def world_texts() -> list[str]:
+    """TAGS, and many times every tag that a made-up song can have."""
+    tempi = sorted({tempo for tempi in TEMPI_BPM.values() for tempo in tempi})
+    words = [*INSTRUMENTS, "bass", "drums", "female vocal", "male vocal", "major key", "minor key", *TEMPI_BPM]
+    return [TAGS, *[", ".join([*words, *(f"{tempo}bpm" for tempo in tempi)])] * WORLD_REPEATS]
+
+
+def make_tokenizer(vocabulary_size: int, texts: Sequence[str] = (TAGS,)) -> Tokenizer:
+    """A tokenizer of exactly `vocabulary_size` tokens, learnt from `texts`, that ends every text with </s>."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -28,6 +41,6 @@ def make_tokenizer(vocabulary_size: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([TAGS], trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     assert tokenizer.get_vocab_size() == vocabulary_size
     return tokenizer

@@ -1,0 +1,198 @@
+"""The transformer and its text encoder, trained together on flow matching: tags to songs of the made-up world.
+
+B clips, C latent channels (8), H latent rows (16), T latent frames, S text tokens, L lyric tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+from transformers import UMT5Config, UMT5EncoderModel
+
+from common.config import Config
+from common.files import whole_file
+from common.progress import progress
+from models.checkpoint import without_notes
+from models.codec import Codec
+from models.conditioning import pack_conditions
+from models.lyric_tokens import INSTRUMENTAL, encode_lyrics
+from models.schedule import TIMESTEPS, add_noise, clean_estimate, draw_timesteps
+from models.text import TextEncoder
+from models.transformer import ACEStepTransformer2DModel, Conditions
+from recipe.corpus import Corpus
+from recipe.loop import Draws, Trained, TrainingSettings, fit
+from recipe.sizes import BUNDLE
+from recipe.tokenizer import make_tokenizer, world_texts
+
+Target = Literal["inst", "mix"]
+TARGETS: Sequence[Target] = ("inst", "mix")
+IDLE = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "projectors")
+"""Weights that every checkpoint holds and that flow matching does not touch."""
+FORGETTABLE = ("bpm", "key", "calm", "energetic")
+"""Endings of tags that a prompt may lack."""
+
+
+class FlowSettings(Config):
+    training: TrainingSettings = TrainingSettings(
+        steps=14000, batch=16, learning_rate=1e-3, warmup_steps=500, average_decay=0.9995
+    )
+    shortest_frames: Annotated[int, Field(ge=1)] = 48
+    """Shortest crop; half of the steps hear whole songs."""
+    text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    lyric_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    tag_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """How often each of a prompt's FORGETTABLE tags is left out."""
+    shift: float = 3.0
+    """How far the timesteps are bent towards noise."""
+
+
+class FlowNetwork(nn.Module):
+    """The transformer and the text encoder that it listens to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer = ACEStepTransformer2DModel(**without_notes(BUNDLE.transformer))
+        network = UMT5EncoderModel(UMT5Config(**BUNDLE.text_encoder))
+        self.text = TextEncoder(network, make_tokenizer(BUNDLE.text_encoder["vocab_size"], world_texts()))
+        for name, parameter in self.transformer.named_parameters():
+            if any(part in name for part in IDLE):
+                parameter.requires_grad_(False)
+        nn.init.zeros_(self.transformer.final_layer.linear.weight)
+
+
+def conditions(
+    transformer: ACEStepTransformer2DModel,
+    text_encoder: TextEncoder,
+    prompts: Sequence[str],
+    lyrics: Sequence[Tensor],
+    *,
+    text_kept: Tensor,
+    lyric_kept: Tensor,
+) -> Conditions:
+    """What the transformer hears. lyrics: per item [L] int; text_kept, lyric_kept: bool [B], False to hear none."""
+    text, device = text_encoder.embed(prompts), text_kept.device
+    ids = pad_sequence(list(lyrics), batch_first=True).to(device)
+    real = pad_sequence([torch.ones(len(row)) for row in lyrics], batch_first=True).to(device)
+    return pack_conditions(
+        transformer.encode(
+            text.states * text_kept[:, None, None],
+            text.mask,
+            torch.zeros(len(prompts), transformer.speaker_embedder.in_features, device=device),
+            ids * lyric_kept[:, None],
+            real * lyric_kept[:, None],
+        )
+    )
+
+
+@dataclass(frozen=True)
+class LatentSongs:
+    """The songs to train on, encoded."""
+
+    latents: np.ndarray  # float16 [songs, inst and mix, C, H, T]
+    prompts: Sequence[str]
+    lyrics: Sequence[str]
+
+
+def encode_songs(folder: Path, codec: Codec, corpus: Corpus) -> LatentSongs:
+    """Latents of every song to train on, one file each; files that are there stay."""
+    seeds = corpus.train_seeds
+    with progress(len(seeds), "latents", "songs") as done:
+        for seed in seeds:
+            if not _latents_path(folder, seed).is_file():
+                _encode_song(_latents_path(folder, seed), codec, corpus, seed)
+            done.update()
+    truths = [corpus.truth(seed) for seed in seeds]
+    return LatentSongs(
+        np.stack([np.load(_latents_path(folder, seed)) for seed in seeds]),
+        [truth.prompt for truth in truths],
+        [truth.lyrics for truth in truths],
+    )
+
+
+def _latents_path(folder: Path, seed: int) -> Path:
+    return folder / f"{seed:06d}.npy"
+
+
+@torch.no_grad()
+def _encode_song(path: Path, codec: Codec, corpus: Corpus, seed: int) -> None:
+    song, device = corpus.song(seed), next(codec.parameters()).device
+    both = torch.stack([codec.encode(torch.from_numpy(song.heard(target)).to(device)) for target in TARGETS])
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.save(file, both.half().cpu().numpy())
+
+
+def train_flow(folder: Path, network: FlowNetwork, songs: LatentSongs, settings: FlowSettings, *, seed: int) -> Trained:
+    device = next(network.parameters()).device
+    batch = settings.training.batch
+
+    def losses(draws: Draws) -> dict[str, Tensor]:
+        rng = draws.numpy
+        clips = draw_clips(songs, settings, rng)
+        words = conditions(
+            network.transformer,
+            network.text,
+            clips.prompts,
+            clips.lyrics,
+            text_kept=torch.from_numpy(rng.random(batch) >= settings.text_dropout).to(device),
+            lyric_kept=torch.from_numpy(rng.random(batch) >= settings.lyric_dropout).to(device),
+        )
+        clean = clips.latents.to(device)
+        noise = torch.randn(clean.shape, generator=draws.torch, device=device)
+        timestep = draw_timesteps(batch, shift=settings.shift, generator=draws.torch)
+        state = add_noise(clean, noise, timestep / TIMESTEPS)
+        velocity = network.transformer.decode(state, timestep, words).sample
+        return {"flow": functional.mse_loss(clean_estimate(state, velocity, timestep / TIMESTEPS), clean)}
+
+    return fit(folder, network, losses, settings.training, about=settings, seed=seed)
+
+
+@dataclass(frozen=True)
+class Clips:
+    """One batch."""
+
+    latents: Tensor  # [B, C, H, T]
+    prompts: Sequence[str]
+    lyrics: Sequence[Tensor]  # per clip [L] int
+
+
+def draw_clips(songs: LatentSongs, settings: FlowSettings, rng: np.random.Generator) -> Clips:
+    """Crops of one length: whole songs half of the time."""
+    whole = songs.latents.shape[-1]
+    frames = whole if rng.random() < 0.5 else int(rng.integers(min(settings.shortest_frames, whole), whole + 1))
+    latents, prompts, lyrics = [], [], []
+    for _ in range(settings.training.batch):
+        song, target = int(rng.integers(len(songs.prompts))), int(rng.integers(len(TARGETS)))
+        start = int(rng.integers(whole - frames + 1))
+        latents.append(songs.latents[song, target, ..., start : start + frames].astype(np.float32))
+        prompts.append(draw_prompt(songs.prompts[song], TARGETS[target], settings.tag_dropout, rng))
+        lyrics.append(draw_lyrics(songs.lyrics[song], TARGETS[target], rng))
+    return Clips(torch.from_numpy(np.stack(latents)), prompts, lyrics)
+
+
+def draw_prompt(prompt: str, target: Target, dropout: float, rng: np.random.Generator) -> str:
+    """The tags of what is heard, in any order, some left out."""
+    tags = [tag for tag in tags_heard(prompt, target) if not (tag.endswith(FORGETTABLE) and rng.random() < dropout)]
+    return ", ".join(rng.permutation(tags) if rng.random() < 0.75 else tags)
+
+
+def tags_heard(prompt: str, target: Target) -> list[str]:
+    """The tags of a song; those of its accompaniment name no vocal."""
+    return [tag for tag in prompt.split(", ") if target == "mix" or not tag.endswith("vocal")]
+
+
+def draw_lyrics(lyrics: str, target: Target, rng: np.random.Generator) -> Tensor:
+    """Token ids of a song's sections; an accompaniment is as often just [instrumental]."""
+    text = INSTRUMENTAL if target == "inst" and rng.random() < 0.5 else lyrics
+    return word_ids(text)
+
+
+def word_ids(lyrics: str) -> Tensor:
+    """Token ids of lyrics: [L] int64"""
+    return torch.from_numpy(encode_lyrics(lyrics, None).ids).long()

@@ -1,0 +1,121 @@
+"""What can be heard in a song: key, tempo, beats, chords, by librosa; and which instruments play, by a learnt ear.
+
+N samples at 44100 Hz, F mel frames, W windows of half a second.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import librosa
+import mir_eval
+import numpy as np
+import torch
+
+from common.latents import SAMPLE_RATE_HZ
+from models.mel import MEL_BANDS, log_mel
+from prep.songs.truth import SongTruth
+from prep.songs.world import INSTRUMENTS, Mode
+
+RATE_HZ, HOP_SAMPLES = 22_050, 512
+CHORD_SECONDS = 0.5
+TEMPO_TOLERANCE = 0.04
+PROFILES: dict[Mode, tuple[float, ...]] = {
+    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
+    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
+}
+"""How well each semitone above the tonic fits a key (Krumhansl and Kessler 1982)."""
+TRIADS: dict[Mode, tuple[int, int, int]] = {"major": (0, 4, 7), "minor": (0, 3, 7)}
+SOUNDS = (*INSTRUMENTS, "bass", "drums", "vocal")
+"""What the ear tells apart."""
+
+
+@dataclass(frozen=True)
+class Key:
+    tonic: int
+    """Pitch class, 0 is C."""
+    mode: Mode
+
+    @property
+    def signature(self) -> int:
+        """Tonic of the major key with the same notes."""
+        return self.tonic if self.mode == "major" else (self.tonic + 3) % 12
+
+
+@dataclass(frozen=True)
+class Music:
+    """One song as librosa hears it."""
+
+    key: Key
+    tempo_bpm: float
+    beats: np.ndarray
+    """Seconds."""
+    chords: np.ndarray
+    """Per window the best triad: root, plus 12 if minor. [W]"""
+
+
+def listen(wave: np.ndarray) -> Music:
+    """Key, tempo, beats and chords of a wave [2, N]."""
+    mono = librosa.resample(wave.mean(axis=0), orig_sr=SAMPLE_RATE_HZ, target_sr=RATE_HZ)
+    chroma = librosa.feature.chroma_cqt(y=librosa.effects.harmonic(mono), sr=RATE_HZ, hop_length=HOP_SAMPLES)
+    tempo, beats = librosa.beat.beat_track(y=mono, sr=RATE_HZ, hop_length=HOP_SAMPLES, units="time")
+    return Music(find_key(chroma.mean(axis=1)), float(np.atleast_1d(tempo)[0]), beats, find_chords(chroma))
+
+
+def find_key(chroma: np.ndarray) -> Key:
+    """The key whose profile correlates best with a mean chroma [12]."""
+    keys = [Key(tonic, mode) for mode in PROFILES for tonic in range(12)]
+    return max(keys, key=lambda key: np.corrcoef(np.roll(PROFILES[key.mode], key.tonic), chroma)[0, 1])
+
+
+def find_chords(chroma: np.ndarray) -> np.ndarray:
+    """The loudest triad of each half second of chroma [12, frames]: [W]"""
+    width = round(CHORD_SECONDS * RATE_HZ / HOP_SAMPLES)
+    windows = chroma[:, : chroma.shape[1] // width * width].reshape(12, -1, width).mean(axis=2)
+    templates = np.stack([np.roll(np.isin(range(12), TRIADS[mode]), root) for mode in TRIADS for root in range(12)])
+    return (templates @ windows).argmax(axis=0)
+
+
+def same_tempo(one: float, other: float) -> bool:
+    """Within 4 %, at any of half, equal and double speed."""
+    return any(abs(one * times / other - 1) <= TEMPO_TOLERANCE for times in (0.5, 1, 2))
+
+
+def beat_f(true: Sequence[float] | np.ndarray, found: np.ndarray) -> float:
+    """F-measure of beats, 70 ms to either side."""
+    return float(mir_eval.beat.f_measure(np.asarray(true), found))
+
+
+@dataclass(frozen=True)
+class Ear:
+    """A linear ear for SOUNDS, learnt by ridge regression on what a song's log-mel is like."""
+
+    mean: np.ndarray  # of each feature
+    deviation: np.ndarray
+    weights: np.ndarray  # [features + 1, sounds]
+
+    def heard(self, wave: np.ndarray) -> np.ndarray:
+        """Which of SOUNDS are in a wave [2, N]: bool [sounds]."""
+        row = (features(wave) - self.mean) / self.deviation
+        return np.append(row, 1.0) @ self.weights > 0
+
+
+def learn_ear(rows: np.ndarray, sounds: np.ndarray, *, ridge: float) -> Ear:
+    """From the features [songs, features] of songs and what sounds in them, bool [songs, sounds]."""
+    mean, deviation = rows.mean(axis=0), rows.std(axis=0) + 1e-6
+    inputs = np.column_stack([(rows - mean) / deviation, np.ones(len(rows))])
+    square = inputs.T @ inputs + ridge * np.eye(inputs.shape[1])
+    return Ear(mean, deviation, np.linalg.solve(square, inputs.T @ (2.0 * sounds - 1)))
+
+
+def features(wave: np.ndarray) -> np.ndarray:
+    """Mean, spread and mean rise and fall of each mel band of a wave [2, N]."""
+    mel = log_mel(torch.from_numpy(np.ascontiguousarray(wave))).mean(dim=0).numpy()
+    steps = np.abs(np.diff(mel, axis=1))
+    rows = np.concatenate([mel.mean(axis=1), mel.std(axis=1), steps.mean(axis=1), np.quantile(mel, 0.9, axis=1)])
+    assert len(rows) == 4 * MEL_BANDS
+    return rows.astype(np.float64)
+
+
+def sounds_in(truth: SongTruth, *, vocal: bool) -> np.ndarray:
+    """Which of SOUNDS a song has: bool [sounds]."""
+    return np.array([vocal if name == "vocal" else name in truth.instruments for name in SOUNDS])

@@ -1,0 +1,242 @@
+"""What the bundle can do, measured on songs that nothing was trained on: numbers for CARD.md.
+
+B songs, C latent channels (8), H latent rows (16), T latent frames, N samples at 44100 Hz.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from demucs.apply import apply_model
+from demucs.hf import load_safetensors_model
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from common.config import Config
+from common.latents import LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ, frames_of
+from common.progress import progress
+from models.checkpoint import open_codec, open_text_encoder, open_transformer, open_vocoder
+from models.codec import Codec, decode_audio
+from models.mel import HOP_SAMPLES, WINDOW_SAMPLES, log_mel, mel_tables
+from models.sampler import SamplerSettings, sample
+from models.vocoder import Vocoder
+from prep.songs.truth import SongTruth
+from recipe.bundle import SEPARATOR as SEPARATOR_NAME
+from recipe.corpus import Corpus
+from recipe.flow import TARGETS, Target, conditions, tags_heard, word_ids
+from recipe.listening import SOUNDS, Ear, Music, beat_f, features, learn_ear, listen, same_tempo, sounds_in
+from recipe.vocoder import spectral_losses
+
+Numbers = Mapping[str, float]
+
+GRIFFIN_LIM_ROUNDS = 32
+
+
+class MeasureSettings(Config):
+    ear_songs: Annotated[int, Field(ge=1)] = 200
+    """Training songs, through codec and vocoder, that the ear for instruments learns from."""
+    ear_ridge: float = 100.0
+    batch: Annotated[int, Field(ge=1)] = 16
+    """Songs that are drawn from the transformer at once."""
+    sampler: SamplerSettings = SamplerSettings()
+
+
+def measure_round_trip(bundle: Path, corpus: Corpus) -> Numbers:
+    """What codec and vocoder keep of a mix: estimates on the original against those on its round trip."""
+    codec, vocoder = open_codec(bundle, encoder=True, decoder=True), open_vocoder(bundle)
+
+    def compare(seed: int) -> Numbers:
+        wave = corpus.song(seed).heard("mix")
+        again = round_trip(codec, vocoder, wave)
+        before, after = listen(wave), listen(again)
+        return {
+            "log-mel distance, nats": mel_distance(wave, again),
+            "same key": before.key == after.key,
+            "same key signature": before.key.signature == after.key.signature,
+            "same tempo": same_tempo(before.tempo_bpm, after.tempo_bpm),
+            "beat F": beat_f(before.beats, after.beats),
+            "beat F against the truth": beat_f(corpus.truth(seed).beats, after.beats),
+            "beat F of the original against the truth": beat_f(corpus.truth(seed).beats, before.beats),
+            "same chord": float((before.chords == after.chords).mean()),
+        }
+
+    return _mean_over("round trip", corpus.judged_seeds, compare)
+
+
+@torch.no_grad()
+def round_trip(codec: Codec, vocoder: Vocoder, wave: np.ndarray) -> np.ndarray:
+    """A wave [2, N] encoded and decoded."""
+    latents = codec.encode(torch.from_numpy(wave))
+    return decode_audio(codec, vocoder, latents, samples=wave.shape[-1]).numpy()
+
+
+def mel_distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean absolute difference of two waves' log-mels."""
+    mels = [log_mel(torch.from_numpy(np.ascontiguousarray(_whole_hops(wave)))) for wave in (one, other)]
+    return float((mels[0] - mels[1]).abs().mean())
+
+
+def _whole_hops(wave: np.ndarray) -> np.ndarray:
+    return wave[:, : wave.shape[1] // HOP_SAMPLES * HOP_SAMPLES]
+
+
+@torch.no_grad()
+def measure_vocoder(bundle: Path, corpus: Corpus) -> Numbers:
+    """Distance of log-spectra between a mix and what is made of its true log-mel, by the vocoder and by Griffin-Lim."""
+    vocoder = open_vocoder(bundle)
+
+    def compare(seed: int) -> Numbers:
+        wave = torch.from_numpy(_whole_hops(corpus.song(seed).heard("mix")))
+        mel = log_mel(wave)
+        made = {"vocoder": vocoder(mel)[:, 0], "Griffin-Lim": griffin_lim(mel)}
+        return {f"{name}, nats": spectral_losses(again, wave)["log"].item() for name, again in made.items()}
+
+    return _mean_over("vocoder", corpus.judged_seeds, compare)
+
+
+def griffin_lim(mel: Tensor) -> Tensor:
+    """Waves [B, N] that fit log-mels [B, 128, F], with no network: the yardstick of a vocoder."""
+    tables = mel_tables(mel.device)
+    magnitudes = (torch.linalg.pinv(tables.filters.T) @ mel.exp()).clamp(min=0)
+    samples = mel.shape[-1] * HOP_SAMPLES
+    shifted = functional.pad(magnitudes, (1, 1), mode="replicate")  # frames of `log_mel` sit half a hop later
+    frames = (shifted[..., :-1] + shifted[..., 1:]) / 2
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.exp(2j * torch.pi * torch.rand(frames.shape, generator=generator))
+    for _ in range(GRIFFIN_LIM_ROUNDS):
+        wave = torch.istft(frames * turn, WINDOW_SAMPLES, HOP_SAMPLES, window=tables.window, length=samples)
+        again = torch.stft(wave, WINDOW_SAMPLES, HOP_SAMPLES, window=tables.window, return_complex=True)
+        turn = again / again.abs().clamp(min=1e-9)
+    return torch.istft(frames * turn, WINDOW_SAMPLES, HOP_SAMPLES, window=tables.window, length=samples)
+
+
+def measure_separation(bundle: Path, corpus: Corpus) -> Numbers:
+    """How much nearer to the true vocal the separated one is than the mix."""
+    model = load_safetensors_model(bundle / "demucs" / f"{SEPARATOR_NAME}.safetensors").eval()
+
+    def compare(seed: int) -> Numbers:
+        song = corpus.song(seed)
+        mix = torch.from_numpy(song.heard("mix"))
+        mean, deviation = mix.mean(0).mean(), mix.mean(0).std()
+        with torch.no_grad():
+            stems = apply_model(model, ((mix - mean) / deviation)[None], shifts=0)[0]
+        vocal = (stems[model.sources.index("vocals")] * deviation + mean).numpy()
+        before, after = si_sdr_db(song.heard("mix"), song.vocal), si_sdr_db(vocal, song.vocal)
+        return {"SI-SDR of the mix, dB": before, "SI-SDR of the vocal, dB": after, "gain, dB": after - before}
+
+    return _mean_over("separation", corpus.judged_seeds, compare)
+
+
+def si_sdr_db(made: np.ndarray, true: np.ndarray) -> float:
+    """Power of the best multiple of `true` over that of the rest of `made`, all channels together."""
+    target = true * (np.sum(made * true, dtype=np.float64) / np.sum(true**2, dtype=np.float64))
+    return float(10 * np.log10(np.sum(target**2) / np.sum((made - target) ** 2)))
+
+
+def measure_text2music(bundle: Path, corpus: Corpus, settings: MeasureSettings) -> dict[Target, Numbers]:
+    """How often the tags of a prompt are heard in what it gives, per target.
+
+    Beside each number the null, which is the same with the prompts exchanged, and the same of the true songs.
+    """
+    codec, vocoder = open_codec(bundle, encoder=True, decoder=True), open_vocoder(bundle)
+    ear = train_ear(codec, vocoder, corpus, settings)
+    truths = [corpus.truth(seed) for seed in corpus.judged_seeds]
+    results: dict[Target, Numbers] = {}
+    for target in TARGETS:
+        made = make_songs(bundle, codec, vocoder, truths, target, settings)
+        true = (corpus.song(seed).heard(target) for seed in corpus.judged_seeds)
+        generated = [_heard_in(ear, wave) for wave in made]
+        originals = [_heard_in(ear, wave) for wave in true]
+        results[target] = {
+            **agreement(generated, truths, target),
+            **{f"null: {name}": value for name, value in agreement(generated, truths[1:] + truths[:1], target).items()},
+            **{f"true songs: {name}": value for name, value in agreement(originals, truths, target).items()},
+        }
+    return results
+
+
+def train_ear(codec: Codec, vocoder: Vocoder, corpus: Corpus, settings: MeasureSettings) -> Ear:
+    """The ear learns from training songs as codec and vocoder let them sound, mixes and accompaniments in turn."""
+    rows, sounds = [], []
+    with progress(settings.ear_songs, "ear", "songs") as done:
+        for seed in corpus.train_seeds[: settings.ear_songs]:
+            target = TARGETS[seed % len(TARGETS)]
+            rows.append(features(round_trip(codec, vocoder, corpus.song(seed).heard(target))))
+            sounds.append(sounds_in(corpus.truth(seed), vocal=target == "mix"))
+            done.update()
+    return learn_ear(np.stack(rows), np.stack(sounds), ridge=settings.ear_ridge)
+
+
+@torch.no_grad()
+def make_songs(
+    bundle: Path, codec: Codec, vocoder: Vocoder, truths: Sequence[SongTruth], target: Target, settings: MeasureSettings
+) -> list[np.ndarray]:
+    """One song per truth, from its prompt and sections alone: waves [2, N]."""
+    transformer, text_encoder = open_transformer(bundle), open_text_encoder(bundle)
+    frames = frames_of(round(truths[0].seconds * SAMPLE_RATE_HZ))
+    waves = []
+    with progress(len(truths), f"text to {target}", "songs") as done:
+        for start in range(0, len(truths), settings.batch):
+            batch = truths[start : start + settings.batch]
+            prompts = [", ".join(tags_heard(truth.prompt, target)) for truth in batch]
+            lyrics = [word_ids(truth.lyrics) for truth in batch]
+            heard, null = (
+                conditions(
+                    transformer,
+                    text_encoder,
+                    prompts,
+                    lyrics,
+                    text_kept=torch.full((len(batch),), kept),
+                    lyric_kept=torch.full((len(batch),), kept),
+                )
+                for kept in (True, False)
+            )
+            noise = torch.stack([_noise(truth.seed, frames) for truth in batch])
+            latents = sample(transformer, heard, null, noise, settings.sampler)
+            waves += [decode_audio(codec, vocoder, song).numpy() for song in latents]
+            done.update(len(batch))
+    return waves
+
+
+def _noise(seed: int, frames: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(LATENT_CHANNELS, LATENT_ROWS, frames, generator=generator)
+
+
+def _heard_in(ear: Ear, wave: np.ndarray) -> tuple[Music, np.ndarray]:
+    return listen(wave), ear.heard(_whole_hops(wave))
+
+
+def agreement(
+    heard: Sequence[tuple[Music, np.ndarray]], truths: Sequence[SongTruth], target: Target
+) -> dict[str, float]:
+    """Share of songs whose mode and tempo are those of `truths`, and for each sound the share judged rightly."""
+    rows = []
+    for (music, sounds), truth in zip(heard, truths, strict=True):
+        right = sounds == sounds_in(truth, vocal=target == "mix")
+        rows.append(
+            {
+                "mode": music.key.mode == truth.mode,
+                "tempo": same_tempo(music.tempo_bpm, truth.tempo_bpm),
+                "beat rate within 4 %": abs(music.tempo_bpm / truth.tempo_bpm - 1) <= 0.04,
+                "instruments": right.mean(),
+                **dict(zip(SOUNDS, right, strict=True)),
+            }
+        )
+    return _mean(rows)
+
+
+def _mean_over(what: str, seeds: Sequence[int], compare: Callable[[int], Numbers]) -> dict[str, float]:
+    rows = []
+    with progress(len(seeds), what, "songs") as done:
+        for seed in seeds:
+            rows.append(compare(seed))
+            done.update()
+    return _mean(rows)
+
+
+def _mean(rows: Sequence[Numbers]) -> dict[str, float]:
+    return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}

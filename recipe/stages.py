@@ -1,0 +1,180 @@
+"""The stages of the recipe, in order. Each keeps its state below the work folder and goes on from there."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+import torch
+from demucs.htdemucs import HTDemucs
+from torch import nn
+
+from common.config import Config
+from common.files import whole_file
+from common.progress import say
+from models.checkpoint import Part, part_hash
+from models.codec import Codec
+from models.vocoder import Vocoder
+from recipe.card import CARD_FILE, write_card
+from recipe.corpus import Corpus, CorpusSettings, make_corpus
+from recipe.dcae import CodecSettings, new_codec, train_codec
+from recipe.flow import FlowNetwork, FlowSettings, LatentSongs, encode_songs, train_flow
+from recipe.loop import Trained
+from recipe.measure import (
+    MeasureSettings,
+    Numbers,
+    measure_round_trip,
+    measure_separation,
+    measure_text2music,
+    measure_vocoder,
+)
+from recipe.separator import SeparatorSettings, new_separator, train_separator
+from recipe.trained_bundle import write_codec, write_flow, write_separator, write_vocoder
+from recipe.vocoder import VocoderSettings, new_vocoder, train_vocoder
+
+Stage = Literal[
+    "corpus",
+    "codec",
+    "vocoder",
+    "round-trip",
+    "separator",
+    "separation",
+    "latents",
+    "flow",
+    "text2music",
+    "card",
+    "publish",
+]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+class RecipeSettings(Config):
+    """Everything that the bundle depends on."""
+
+    seed: int = 20250607
+    corpus: CorpusSettings = CorpusSettings()
+    codec: CodecSettings = CodecSettings()
+    vocoder: VocoderSettings = VocoderSettings()
+    separator: SeparatorSettings = SeparatorSettings()
+    flow: FlowSettings = FlowSettings()
+    measure: MeasureSettings = MeasureSettings()
+
+
+class Recipe:
+    """The stages over one work folder. A stage that needs a network of an earlier one reads it, or first trains it."""
+
+    def __init__(self, work: Path, settings: RecipeSettings, *, out: Path, workers: int) -> None:
+        self.work, self.settings, self.out, self.workers = work, settings, out, workers
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.corpus = Corpus(work / "corpus", settings.corpus)
+        self.bundle = work / "bundle"
+        self.trained: dict[str, Trained] = {}
+
+    def run(self, stage: Stage) -> None:
+        say(f"stage {stage}")
+        steps: Mapping[Stage, Callable[[], object]] = {
+            "corpus": lambda: make_corpus(self.corpus.folder, self.settings.corpus, workers=self.workers),
+            "codec": lambda: self.codec,
+            "vocoder": lambda: self.vocoder,
+            "round-trip": self._measure_round_trip,
+            "separator": lambda: self.separator,
+            "separation": self._measure_separation,
+            "latents": lambda: self.latents,
+            "flow": lambda: self.flow,
+            "text2music": self._measure_text2music,
+            "card": self._write_card,
+            "publish": self._publish,
+        }
+        steps[stage]()
+
+    @cached_property
+    def codec(self) -> Codec:
+        codec, settings = self._new(new_codec), self.settings.codec
+        self.trained["codec"] = train_codec(self.work / "codec", codec, self.corpus, settings, seed=self.settings.seed)
+        write_codec(self.bundle, codec)
+        return codec
+
+    @cached_property
+    def vocoder(self) -> Vocoder:
+        vocoder, folder = self._new(new_vocoder), self.work / "vocoder"
+        self.trained["vocoder"] = train_vocoder(
+            folder, vocoder, self.codec, self.corpus, self.settings.vocoder, seed=self.settings.seed
+        )
+        write_vocoder(self.bundle, vocoder)
+        return vocoder
+
+    @cached_property
+    def separator(self) -> HTDemucs:
+        separator, folder = self._new(new_separator), self.work / "separator"
+        self.trained["separator"] = train_separator(
+            folder, separator, self.corpus, self.settings.separator, seed=self.settings.seed
+        )
+        write_separator(self.bundle, separator)
+        return separator
+
+    @cached_property
+    def latents(self) -> LatentSongs:
+        return encode_songs(self.work / "latents", self.codec, self.corpus)
+
+    @cached_property
+    def flow(self) -> FlowNetwork:
+        flow, folder = self._new(FlowNetwork), self.work / "flow"
+        self.trained["flow"] = train_flow(folder, flow, self.latents, self.settings.flow, seed=self.settings.seed)
+        write_flow(self.bundle, flow)
+        return flow
+
+    def _new(self, make: Callable[[], AnyModule]) -> AnyModule:
+        """A network whose first weights depend on the seed alone."""
+        torch.manual_seed(self.settings.seed)
+        return make().to(self.device)
+
+    def _measure_round_trip(self) -> None:
+        _ = self.codec, self.vocoder
+        parts: Sequence[Part] = ("music_dcae_f8c8", "music_vocoder")
+        self._note("round trip", parts, lambda: {"round trip": measure_round_trip(self.bundle, self.corpus)})
+        self._note("vocoder", parts, lambda: {"vocoder": measure_vocoder(self.bundle, self.corpus)})
+
+    def _measure_separation(self) -> None:
+        _ = self.separator
+        self._note("separation", ("demucs",), lambda: {"separation": measure_separation(self.bundle, self.corpus)})
+
+    def _measure_text2music(self) -> None:
+        _ = self.codec, self.vocoder, self.flow
+        parts: Sequence[Part] = ("music_dcae_f8c8", "music_vocoder", "ace_step_transformer", "umt5-base")
+
+        def measure() -> dict[str, Numbers]:
+            found = measure_text2music(self.bundle, self.corpus, self.settings.measure)
+            return {f"text2music, {target}": numbers for target, numbers in found.items()}
+
+        self._note("text2music", parts, measure)
+
+    def _note(self, name: str, parts: Sequence[Part], measure: Callable[[], Mapping[str, Numbers]]) -> None:
+        """Measure and write down, unless that was done of these very parts of the bundle."""
+        hashes = {part: part_hash(self.bundle, part) for part in parts}
+        if self._noted(name).get("parts") == hashes:
+            return
+        text = json.dumps({"parts": hashes, "measured": measure()}, indent=1) + "\n"
+        with whole_file(self._note_path(name)) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+    def _noted(self, name: str) -> dict[str, dict[str, Numbers]]:
+        path = self._note_path(name)
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def _note_path(self, name: str) -> Path:
+        return self.work / "measured" / f"{name}.json"
+
+    def _write_card(self) -> None:
+        _ = self.codec, self.vocoder, self.separator, self.flow
+        measured: dict[str, Numbers] = {}
+        for name in ("round trip", "vocoder", "separation", "text2music"):
+            measured |= self._noted(name).get("measured", {})
+        write_card(self.bundle, self.settings, self.trained, measured, device=str(self.device))
+
+    def _publish(self) -> None:
+        shutil.copytree(self.bundle, self.out, dirs_exist_ok=True)
+        say((self.out / CARD_FILE).read_text(encoding="utf-8"))

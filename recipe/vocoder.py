@@ -1,0 +1,102 @@
+"""The vocoder: log-mels to waves, judged by spectra at several resolutions, on true mels and on those of the codec.
+
+B clips, C latent channels (8), H latent rows (16), T latent frames, N samples, F = 8·T mel frames.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from common.config import Config
+from common.latents import FRAME_SAMPLES
+from models.checkpoint import network_config
+from models.codec import Codec, denormalise_mel, normalise_mel
+from models.mel import log_mel
+from models.vocoder import Vocoder, VocoderConfig
+from recipe.corpus import Corpus
+from recipe.dcae import HEARD, decode, encode
+from recipe.loop import Draws, Trained, TrainingSettings, fit
+from recipe.sizes import BUNDLE
+
+RESOLUTIONS: Sequence[int] = (512, 1024, 2048)
+"""Windows of the spectra, in samples; each moves by a quarter of itself."""
+POWER_FLOOR = 1e-5
+"""Added to the power of a spectrum, so that near silence counts little."""
+FIRST_GAMMA = 0.3
+"""Layer scale to begin with; the published 1e-6 is for trainings of many days."""
+
+
+class VocoderSettings(Config):
+    training: TrainingSettings = TrainingSettings(
+        steps=5000, batch=8, learning_rate=1e-3, betas=(0.8, 0.99), clip_norm=10.0
+    )
+    frames: Annotated[int, Field(ge=2)] = 8
+    """Latent frames of a crop."""
+    decoded_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the mels that have been through the codec."""
+    gain_db: tuple[float, float] = (-8.0, 2.0)
+    """Crops are made softer or louder by this."""
+
+
+def new_vocoder() -> Vocoder:
+    vocoder = Vocoder(network_config(VocoderConfig, BUNDLE.vocoder, "vocoder"))
+    for name, parameter in vocoder.named_parameters():
+        if name.endswith("gamma"):
+            torch.nn.init.constant_(parameter, FIRST_GAMMA)
+    return vocoder
+
+
+def train_vocoder(
+    folder: Path, vocoder: Vocoder, codec: Codec, corpus: Corpus, settings: VocoderSettings, *, seed: int
+) -> Trained:
+    """`codec` is trained already."""
+    device = next(vocoder.parameters()).device
+    decoded = round(settings.decoded_share * settings.training.batch)
+
+    def losses(draws: Draws) -> dict[str, Tensor]:
+        waves = torch.stack([draw_wave(corpus, settings, draws.numpy) for _ in range(settings.training.batch)])
+        waves = waves.to(device)
+        mel = log_mel(waves.flatten(0, 1)).unflatten(0, (-1, 2))
+        mel = torch.cat([through(codec, mel[:decoded]), mel[decoded:]])
+        channel = int(draws.numpy.integers(2))
+        made = vocoder(mel[:, channel])[:, 0]
+        return spectral_losses(made, waves[:, channel])
+
+    return fit(folder, vocoder, losses, settings.training, about=settings, seed=seed)
+
+
+def draw_wave(corpus: Corpus, settings: VocoderSettings, rng: np.random.Generator) -> Tensor:
+    """A crop of a vocal, an accompaniment or a mix, at a drawn level. [2, N]"""
+    crop = corpus.crop(rng, settings.frames * FRAME_SAMPLES).heard(HEARD[int(rng.integers(len(HEARD)))])
+    return torch.from_numpy(crop * np.float32(10 ** (rng.uniform(*settings.gain_db) / 20)))
+
+
+@torch.no_grad()
+def through(codec: Codec, mel: Tensor) -> Tensor:
+    """Log-mels [B, 2, 128, F] as the codec gives them back."""
+    return denormalise_mel(decode(codec, encode(codec, normalise_mel(mel)))) if len(mel) else mel
+
+
+def spectral_losses(made: Tensor, true: Tensor) -> dict[str, Tensor]:
+    """How far apart two waves [B, N] sound: magnitudes, their logarithms, and log-mels."""
+    pairs = [(spectrum(made, size), spectrum(true, size)) for size in RESOLUTIONS]
+    convergence = [(m - t).norm() / t.norm().clamp(min=1e-3) for m, t in pairs]
+    logarithms = [functional.l1_loss(m.log(), t.log()) for m, t in pairs]
+    return {
+        "magnitude": torch.stack(convergence).mean(),
+        "log": torch.stack(logarithms).mean(),
+        "mel": functional.l1_loss(log_mel(made), log_mel(true)),
+    }
+
+
+def spectrum(wave: Tensor, size: int) -> Tensor:
+    """Magnitudes of windows of `size` samples. [B, N] -> [B, size/2 + 1, frames]"""
+    window = torch.hann_window(size, device=wave.device)
+    bins = torch.stft(wave, size, size // 4, window=window, return_complex=True)
+    return (bins.real.square() + bins.imag.square() + POWER_FLOOR).sqrt()
