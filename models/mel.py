@@ -32,6 +32,7 @@ class MelTables:
 
 
 @cache
+@torch.inference_mode(False)  # the first caller may be in inference mode, a later one may train through them
 def mel_tables(device: torch.device) -> MelTables:
     """Exact float32 tables: a periodic Hann window; 128 triangles of Slaney's scale and area, 40 to 16000 Hz."""
     filters = melscale_fbanks(

@@ -34,7 +34,7 @@ def test_it_tells_what_was_made_and_what_comes_next(road):
     text = told(road)
     for mode in MODES:
         assert str(road.made[mode].mixes[0].relative_to(road.out)) in text
-    for line in text.splitlines():
+    for line in text.replace(str(road.out), "backline-demo").splitlines():
         assert len(line) <= 120 or line.lstrip().startswith("$")
     assert "$ prep build-shards my-songs/ shards/" in text
 

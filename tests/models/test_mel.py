@@ -99,3 +99,14 @@ def test_silence_lies_near_the_floor_and_comes_in_float32():
     assert silent.dtype == torch.float32
     assert silent.min() >= math.log(MEL_FLOOR) - 1e-5
     assert silent.max() < -8
+
+
+def test_tables_first_made_in_inference_mode_can_be_trained_through():
+    mel_tables.cache_clear()
+    wave = torch.randn(2, 8192)
+    with torch.inference_mode():
+        log_mel(wave)
+    wave.requires_grad_()
+    log_mel(wave).sum().backward()
+    assert wave.grad is not None
+    assert wave.grad.isfinite().all()
