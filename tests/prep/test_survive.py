@@ -18,8 +18,6 @@ from common.errors import UserError
 from shards.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
-WORK_SECONDS = 2.0
-"""A build of these songs takes about so long once it has begun."""
 
 
 def prep(*arguments, cwd, largest_file=resource.RLIM_INFINITY):
@@ -45,10 +43,15 @@ def songs(tmp_path, song):
         song(tmp_path / "raw", f"s{seed}", parts=("vocal", "mix"), seed=seed, seconds=3.0)
 
 
-def kill_after(process, folder, seconds):
-    """SIGKILL a build so long after it has made its folder, unless it ends before."""
+def wait_for_work(process, folder):
+    """Return once a build has made its folder, or has ended."""
     while not (folder / ".build" / "lock").exists() and process.poll() is None:
         time.sleep(0.01)
+
+
+def kill_after(process, folder, seconds):
+    """SIGKILL a build so long after its work began, unless it ends before."""
+    wait_for_work(process, folder)
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -61,15 +64,21 @@ def kill_at_random(tmp_path, build, config, hashes, *, kills):
     """Kill new builds and rewritten ones, over and over, and finish each; most must have been killed."""
     text = config.text.model_copy(update={"seed": 1})
     settings = config.model_copy(update={"shard_samples": 2, "text": text})
-    build("whole", config=settings)
-    generator, killed = random.Random(0), 0
     flags = ["--workers", "1", "--set", "shard_samples=2", "--set", "text.seed=1"]
+    whole = prep("build-shards", "raw", "whole", *flags, cwd=tmp_path)
+    wait_for_work(whole, tmp_path / "whole")
+    begun = time.monotonic()
+    _, errors = whole.communicate()
+    assert whole.returncode == 0, errors
+    work_seconds = time.monotonic() - begun  # of this machine, as busy as it is
+    generator, killed = random.Random(0), 0
     for number in range(kills):
         out = f"killed{number}"
         if number % 2:  # an older build, whose texts are to be made anew
             build(out, config=settings.model_copy(update={"text": config.text}))
         process = prep("build-shards", "raw", out, *flags, cwd=tmp_path)
-        killed += kill_after(process, tmp_path / out, generator.uniform(0, WORK_SECONDS))
+        moment = (number + generator.random()) / kills * work_seconds
+        killed += kill_after(process, tmp_path / out, moment)
         build(out, config=settings)
         assert hashes(tmp_path / out) == hashes(tmp_path / "whole")
     assert killed >= kills / 2
