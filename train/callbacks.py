@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,16 +53,11 @@ class Interruption(Callback):
         self._before = {}
 
 
-class Milestones(Callback):
-    """After the optimiser steps where they are due: validation, then adapter folder, best.json and last.ckpt."""
+class StepCallback(Callback, ABC):
+    """Hears of optimiser steps, not of the batches whose gradients one accumulates."""
 
-    def __init__(self, folder: Path, save: Save, validation: Validation | None, interruption: Interruption) -> None:
-        self.folder, self.adapter = folder, folder
-        self.figures: dict[str, float] = {}
-        self.best: Best | None = None
-        self._save, self._validation, self._interruption = save, validation, interruption
-        self._highest, self._without_gain = float("-inf"), 0
-        self._step = 0
+    _step = 0
+    """Optimiser steps so far."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step
@@ -70,18 +66,35 @@ class Milestones(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, AccompanimentModule)
-        if trainer.global_step == self._step:  # gradients are still being accumulated
-            return
-        self._step = trainer.global_step
-        config = pl_module.config
+        if trainer.global_step > self._step:
+            self._step = trainer.global_step
+            self.after_step(trainer, pl_module, outputs)
+
+    @abstractmethod
+    def after_step(self, trainer: Trainer, module: AccompanimentModule, outputs: Mapping[str, Any]) -> None:
+        """`outputs` are those of the step's last batch."""
+
+
+class Milestones(StepCallback):
+    """After the optimiser steps where they are due: validation, then adapter folder, best.json and last.ckpt."""
+
+    def __init__(self, folder: Path, save: Save, validation: Validation | None, interruption: Interruption) -> None:
+        self.folder, self.adapter = folder, folder
+        self.figures: dict[str, float] = {}
+        self.best: Best | None = None
+        self._save, self._validation, self._interruption = save, validation, interruption
+        self._highest, self._without_gain = float("-inf"), 0
+
+    def after_step(self, trainer: Trainer, module: AccompanimentModule, outputs: Mapping[str, Any]) -> None:
+        config = module.config
         finished = self._step == config.max_steps
         is_best = False
         if self._validation and (finished or self._step % config.val_every_n_steps == 0):
-            is_best = self._validate(trainer, pl_module, self._validation)
+            is_best = self._validate(trainer, module, self._validation)
         stop = trainer.should_stop or self._interruption.received is not None
         due = finished or stop or self._step % config.checkpoint_every_n_steps == 0
         if due or is_best:
-            self._write_adapter(trainer, pl_module)
+            self._write_adapter(trainer, module)
         if is_best:
             self._crown(trainer)
         if due:
@@ -131,24 +144,20 @@ class Milestones(Callback):
         self._highest, self._without_gain = state_dict["highest"], state_dict["without_gain"]
 
 
-class ShownProgress(Callback):
+class ShownProgress(StepCallback):
     """Steps done, with the loss beside them."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._shown: Progress | None = None
-        self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._step = trainer.global_step
+        super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero:
             self._shown = self._stack.enter_context(progress(trainer.max_steps - self._step, "train", "steps"))
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self._shown and trainer.global_step > self._step:
-            self._step = trainer.global_step
+    def after_step(self, trainer: Trainer, module: AccompanimentModule, outputs: Mapping[str, Any]) -> None:
+        if self._shown:
             self._shown.update(note=f"loss {outputs['shown']['loss'].item():.4f}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from models.conditioning import SourceProjection
 from models.control import ControlEncoder
 from models.schedule import TIMESTEPS
-from train.callbacks import announce
+from train.callbacks import StepCallback, announce
 from train.clips import Batch
 from train.memory import in_gib, measured_bytes
 from train.module import AccompanimentModule
@@ -27,33 +27,33 @@ MEASURED_AT_STEP = 3
 """Memory is measured after as many steps: optimiser state exists by then."""
 
 
-class Observation(Callback):
+class Observation(StepCallback):
     """Writes the curves, and says once how much memory the run takes."""
 
     def __init__(self) -> None:
-        self._step = self._first = 0
+        self._first = 0
         self._forget()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._step = self._first = trainer.global_step
+        super().on_train_start(trainer, pl_module)
+        self._first = self._step
         self._forget()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, AccompanimentModule)
         self._take(outputs, batch)
-        if trainer.global_step == self._step:  # gradients are still being accumulated
-            return
-        self._step = trainer.global_step
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def after_step(self, trainer: Trainer, module: AccompanimentModule, outputs: Mapping[str, Any]) -> None:
         if self._step == min(self._first + MEASURED_AT_STEP, trainer.max_steps):
             where = "on the GPU" if torch.cuda.is_available() else "of this process"
             announce(f"memory after {self._step - self._first} steps, {where}: {in_gib(measured_bytes())}")
         if self._step % EVERY_N_STEPS == 0:
             curves = {f"train/{name}": value for name, value in self._means(trainer).items()}
-            curves |= {f"vocal_path/{name}": value for name, value in loudness(pl_module.conditioner).items()}
-            if pl_module.grad_norm is not None:
-                curves["train/grad_norm"] = pl_module.grad_norm.item()
+            curves |= {f"vocal_path/{name}": value for name, value in loudness(module.conditioner).items()}
+            if module.grad_norm is not None:
+                curves["train/grad_norm"] = module.grad_norm.item()
             for logger in trainer.loggers:
                 logger.log_metrics(curves, step=self._step)
             self._forget()

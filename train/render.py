@@ -3,13 +3,13 @@
 C latent channels (8), H latent rows (16), T latent frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ
 from models.checkpoint import open_codec, open_vocoder, resolve_checkpoint
 from models.sampler import SamplerSettings, sample
-from train.callbacks import announce
+from train.callbacks import StepCallback, announce
 from train.clips import Batch
 from train.module import AccompanimentModule, encode
 
@@ -42,30 +42,20 @@ def make_rendering(every: int, clips: Sequence[Batch], checkpoint_dir: str) -> "
     return Rendering(every, clips[:SONGS], base)
 
 
-class Rendering(Callback):
+class Rendering(StepCallback):
     """Draws accompaniments as inference would and decodes them, and leaves the generators of training alone."""
 
     def __init__(self, every: int, clips: Sequence[Batch], base: Path) -> None:
         self._every, self._clips, self._base = every, clips, base
-        self._step = 0
         self._begun = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._step = trainer.global_step
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, AccompanimentModule)
-        if trainer.global_step == self._step:  # gradients are still being accumulated
-            return
-        self._step = trainer.global_step
+    def after_step(self, trainer: Trainer, module: AccompanimentModule, outputs: Mapping[str, Any]) -> None:
         if self._step % self._every == 0:
-            with pl_module.as_used():
-                made = [draw(pl_module, clip) for clip in self._clips]
+            with module.as_used():
+                made = [draw(module, clip) for clip in self._clips]
             if trainer.is_global_zero:
                 assert isinstance(trainer.logger, TensorBoardLogger)
-                self._show(trainer.logger, made, pl_module.device)
+                self._show(trainer.logger, made, module.device)
 
     def _show(self, logger: TensorBoardLogger, made: Sequence[Tensor], device: torch.device) -> None:
         decoder = Decoder.open(self._base, device)
