@@ -9,7 +9,7 @@ import scipy.fft
 
 from common.audio import frame_levels
 from common.latents import SAMPLE_RATE_HZ
-from prep.tape import Tape
+from common.tape import Tape
 from prep.tracks import Tracks
 from shards.schema import Part, SongError
 

@@ -18,6 +18,7 @@ from common.audio import codec_rate_blocks, vocal_activity
 from common.decode import audio_stream
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ, frames_of
+from common.tape import Tape
 from models.codec import Codec
 from prep.align import align
 from prep.config import PrepConfig
@@ -25,7 +26,6 @@ from prep.gate import bleed_db, gate_levels, gate_opening
 from prep.scan import Song
 from prep.segment import Level, Span, level, mix_levels, spans
 from prep.separate import Separator
-from prep.tape import Tape
 from prep.tracks import Tracks
 from shards.schema import SegmentAudio, SongError
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter1d
 
 from common.audio import frame_levels
-from prep.tape import Tape
+from common.tape import Tape
 
 GATE_SAMPLES = 2048
 GATE_SLOPE_DB = 10.0

@@ -27,8 +27,8 @@ from common.canonical import sha256_of, sha256_of_file
 from common.config import Config, check_config
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ
+from common.tape import Tape
 from prep.config import SeparatorConfig
-from prep.tape import Tape
 
 Network = Demucs | HDemucs | HTDemucs
 DEFAULT = "htdemucs"

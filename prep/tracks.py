@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.tape import BLOCK_SAMPLES, Tape
 from prep.gate import gate_gains
 from prep.segment import Parts, Span
-from prep.tape import BLOCK_SAMPLES, Tape
 from shards.schema import Part
 
 

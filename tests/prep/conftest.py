@@ -10,11 +10,11 @@ import pytest
 from common.audio import write_audio
 from common.canonical import sha256_of_file
 from common.latents import SAMPLE_RATE_HZ
+from common.tape import Tape
 from prep.build import Report, build_shards
 from prep.config import PrepConfig
 from prep.encode import SongEncoder
 from prep.segment import Parts
-from prep.tape import Tape
 
 
 def make_parts(seconds: float, *, seed: int = 0) -> Parts:

@@ -3,10 +3,10 @@ from typing import cast
 import numpy as np
 import pytest
 
+from common.tape import Tape
 from prep.align import align, offset_seconds
 from prep.encode import decoded
 from prep.segment import Span
-from prep.tape import Tape
 from shards.schema import Part, SongError
 
 

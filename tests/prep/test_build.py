@@ -11,6 +11,7 @@ import torch
 from common.audio import loudness_lufs, read_audio
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ
+from common.tape import Tape
 from models.checkpoint import TINY, open_codec
 from prep.build import build_shards
 from prep.config import SegmentConfig
@@ -18,7 +19,6 @@ from prep.encode import SongEncoder, encode_wave
 from prep.scan import scan
 from prep.segment import Span
 from prep.separate import find_separator, open_separator
-from prep.tape import Tape
 from prep.workers import torch_threads
 from shards.reader import read_manifest, read_shard, read_song
 from shards.verify import verify

@@ -1,6 +1,6 @@
 """Waves as long as a song, kept on the disk: memory holds one piece of them at a time.
 
-N samples at 44.1 kHz, stereo [2, N].
+N samples of a stereo wave [2, N].
 """
 
 import os
