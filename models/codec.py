@@ -59,10 +59,14 @@ class Codec(nn.Module):
         self.decoder = _decoder(config) if decoder else None
 
     def encode(self, wave: Tensor) -> Tensor:
-        """Scaled latents of a stereo wave, zero-padded on the right to whole frames. [2, N] -> [C, H, ceil(N/4096)]."""
+        """Scaled latents of a stereo wave, zero-padded on the right to whole frames. [2, N] -> [C, H, ceil(N/4096)].
+
+        Float32 whatever the dtype of the weights, which is that of the network's own arithmetic.
+        """
         assert self.encoder is not None, "opened without its encoder"
         padded = functional.pad(wave, (0, -wave.shape[-1] % FRAME_SAMPLES))
-        return (self.encoder(normalise_mel(log_mel(padded))[None])[0] - LATENT_SHIFT) * LATENT_SCALE
+        mel = normalise_mel(log_mel(padded)).to(next(self.encoder.parameters()).dtype)
+        return (self.encoder(mel[None])[0].float() - LATENT_SHIFT) * LATENT_SCALE
 
     def decode_mel(self, latents: Tensor) -> Tensor:
         """Log-mel of both channels. Scaled latents [C, H, T] -> [2, 128, F]."""

@@ -14,11 +14,11 @@ import torch
 
 from common.errors import UserError
 from common.progress import progress, say
-from models.checkpoint import open_codec, open_text_encoder, resolve_checkpoint
+from models.checkpoint import open_text_encoder, resolve_checkpoint
 from models.lyric_tokens import VOCABULARY_FILE, open_lyric_vocabulary
 from prep.cache import CACHE_FILE, Cache
 from prep.config import PrepConfig
-from prep.encode import silence_latent
+from prep.encode import open_encoder, silence_latent
 from prep.identity import KnownSong, build_fingerprint, sound_identity
 from prep.plan import Plan, plan_build
 from prep.reword import Changes, rewrite
@@ -201,8 +201,8 @@ class _Build:
         """The latent of silence [C, H]: the older manifest's, which is of the same codec, or made now."""
         if self.plan.older is not None and self.plan.older.statistics is not None:
             return np.array(self.plan.older.statistics.silence)
-        codec = open_codec(self.workshop.checkpoint, encoder=True, decoder=False)
-        return silence_latent(codec.to(self.workshop.devices[0]))
+        workshop = self.workshop
+        return silence_latent(open_encoder(workshop.checkpoint, workshop.config.encode, workshop.devices[0]))
 
     @cached_property
     def _texts(self) -> TextMaker:

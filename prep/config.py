@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -54,6 +54,13 @@ class SegmentConfig(Config):
         return self
 
 
+class EncodeConfig(Config):
+    """The codec's encoder."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the network; shards hold float16 either way."""
+
+
 class LoudnessConfig(Config):
     """The one gain that all parts of a segment get."""
 
@@ -87,6 +94,7 @@ class PrepConfig(Config):
     trim: TrimConfig = TrimConfig()
     segment: SegmentConfig = SegmentConfig()
     loudness: LoudnessConfig = LoudnessConfig()
+    encode: EncodeConfig = EncodeConfig()
     text: TextConfig = TextConfig()
     min_vocal_activity: Fraction = 0.02
     """A song that is sung for a smaller share of its time is rejected as instrumental."""

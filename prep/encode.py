@@ -17,11 +17,12 @@ import torch
 from common.audio import codec_rate_blocks, vocal_activity
 from common.decode import audio_stream
 from common.errors import UserError
-from common.latents import SAMPLE_RATE_HZ, frames_of
+from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ, frames_of
 from common.tape import Tape
+from models.checkpoint import open_codec
 from models.codec import Codec
 from prep.align import align
-from prep.config import PrepConfig
+from prep.config import EncodeConfig, PrepConfig
 from prep.gate import bleed_db, gate_levels, gate_opening
 from prep.scan import Song
 from prep.segment import Level, Span, level, mix_levels, spans
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # it imports transformers, which few builds need
     from prep.ssl import SslEncoder
 
 SILENCE_SECONDS = 10
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,19 @@ def _check_sung(planned: Sequence[PlannedSegment], least: float) -> None:
     share = float(np.mean(np.concatenate([segment.activity for segment in planned])))
     if share < least:
         raise SongError("no_vocal", f"sung for {share:.1%} of its time, under min_vocal_activity ({least:.1%}).")
+
+
+def open_encoder(folder: Path, config: EncodeConfig, device: str) -> Codec:
+    """A checkpoint's codec, encoder only. Raises UserError where the device cannot compute at that precision."""
+    codec = open_codec(folder, encoder=True, decoder=False).to(device, PRECISIONS[config.precision])
+    if config.precision != "fp32":
+        try:
+            encode_wave(codec, np.zeros((2, FRAME_SAMPLES), dtype=np.float32))
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            named = f"encode.precision {config.precision}"
+            raise UserError(f"{named}: cannot be used on {device} ({reason}). Use fp32, or another --device.") from None
+    return codec
 
 
 @torch.inference_mode()

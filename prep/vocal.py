@@ -8,11 +8,11 @@ import torch
 from common.audio import Gain, loudness_lufs, vocal_activity, vocal_gain
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ, frames_of
-from models.checkpoint import open_codec, open_text_encoder, resolve_checkpoint
+from models.checkpoint import open_text_encoder, resolve_checkpoint
 from models.codec import Codec
 from models.lyric_tokens import open_lyric_vocabulary
 from prep.config import PrepConfig
-from prep.encode import EncodedSegment, decoded, encode_wave
+from prep.encode import EncodedSegment, decoded, encode_wave, open_encoder
 from prep.identity import build_fingerprint, know
 from prep.sample import make_samples
 from prep.scan import NO_LYRICS, NO_PROMPT, Song, read_text, safe_key, split_name
@@ -49,7 +49,7 @@ def encode_vocal(
     gain = vocal_gain(wave, SAMPLE_RATE_HZ, vocal_lufs)
     with build_folder(out) as room, torch_threads(config.threads_per_worker):
         _check_is_ours(out)
-        codec = open_codec(folder, encoder=True, decoder=False).to(device)
+        codec = open_encoder(folder, config.encode, device)
         segments = [_encode(codec, wave, span, gain) for span in _spans(vocal, wave, config)]
         texts = TextMaker(config.text, open_text_encoder(folder).to(device), open_lyric_vocabulary(folder))
         with ShardWriter(out, fingerprint=fingerprint, targets=()) as writer:

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from common.errors import UserError
-from models.checkpoint import open_codec
 from prep.config import PrepConfig
-from prep.encode import SongEncoder
+from prep.encode import SongEncoder, open_encoder
 from prep.identity import KnownSong, sound_sha256
 from prep.separate import Separator, SeparatorFiles, open_separator
 from prep.spill import segment_arrays, write_spill
@@ -82,7 +81,7 @@ class Workshop:
 
     def open(self, device: str) -> SongEncoder:
         """The networks on one device; the separator only once a full song needs it."""
-        codec = open_codec(self.checkpoint, encoder=True, decoder=False).to(device)
+        codec = open_encoder(self.checkpoint, self.config.encode, device)
         ssl = [self._open_ssl(name, folder, device) for name, folder in self.ssl]
         return SongEncoder(self.config, codec, lambda: self._open_separator(torch.device(device)), ssl=ssl)
 
