@@ -68,6 +68,14 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return (numerator / (denominator + ZERO_GUARD)).to(v.dtype)
 
 
+@dataclass(frozen=True)
+class Heard:
+    """Keys and values that a cross-attention makes of the condition tokens."""
+
+    keys: Tensor  # [B, A, E, D], positions mixed in
+    values: Tensor  # [B, A, E, D]
+
+
 class LinearAttention(nn.Module):
     """Self-attention over latent frames, linear in their number."""
 
@@ -109,27 +117,30 @@ class CrossAttention(nn.Module):
         self.add_v_proj = nn.Linear(width, width)
         self.to_add_out = nn.Linear(width, width)
 
+    def hear(self, conditions: Tensor, table: RotaryTable) -> Heard:
+        """What this layer makes of condition tokens [B, E, I] at the positions of `table`, whatever the latents are."""
+        keys = rotate(split_heads(self.to_k(conditions), self.heads), table)
+        return Heard(keys, split_heads(self.to_v(conditions), self.heads))
+
     def forward(
         self,
         states: Tensor,
-        conditions: Tensor,
+        heard: Heard,
         *,
         state_mask: Tensor | None,
         condition_mask: Tensor | None,
         state_table: RotaryTable,
-        condition_table: RotaryTable,
     ) -> Tensor:
-        """states [B, T, I]; conditions [B, E, I]; masks bool, True where real, or None: state_mask [B, T],
-        condition_mask [B, E]. Masked frames give the output bias.
+        """states [B, T, I]; masks bool, True where real, or None: state_mask [B, T], condition_mask [B, E]. Masked
+        frames give the output bias.
 
         Masked frames are zeroed after the softmax, which equals masking their whole row before it, takes a mask of
         one row instead of T, and never divides 0 by 0.
         """
         q = rotate(split_heads(self.to_q(states), self.heads), state_table)
-        k = rotate(split_heads(self.to_k(conditions), self.heads), condition_table)
-        v = split_heads(self.to_v(conditions), self.heads)
         visible = None if condition_mask is None else condition_mask[:, None, None, :]
-        heard = merge_heads(functional.scaled_dot_product_attention(q, k, v, attn_mask=visible))
+        mixed = functional.scaled_dot_product_attention(q, heard.keys, heard.values, attn_mask=visible)
+        merged = merge_heads(mixed)
         if state_mask is not None:
-            heard = heard * state_mask.unsqueeze(-1)
-        return self.to_out(heard)
+            merged = merged * state_mask.unsqueeze(-1)
+        return self.to_out(merged)

@@ -8,7 +8,8 @@ network's. Timesteps, position tables and the core of the linear attention are f
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.errors import UserError
-from models.attention import RotaryTable, rotary_table
+from models.attention import Heard, RotaryTable, rotary_table
 from models.lyric_encoder import LyricEncoder
 from models.patches import FinalLayer, PatchEmbedding
 from models.projection_loss import Projector, projection_loss
@@ -38,6 +39,7 @@ class Conditions:
 
     states: Tensor  # [B, E, I]
     mask: Tensor  # [B, E] bool, True where a token is real
+    heard: tuple[Heard, ...] | None = None  # each block's keys and values of them, from `prepare`
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,16 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         speaker_token = self.speaker_embedder(speaker.to(dtype)).unsqueeze(1)
         lyrics = self.lyric_encoder(self.lyric_embs(lyric_ids), lyric_mask, table_rounded_to=self.table_rounded_to)
         states = torch.cat((speaker_token, self.genre_embedder(text.to(dtype)), self.lyric_proj(lyrics)), dim=1)
-        speaker_mask = text_mask.new_ones(batch, 1)
-        return Conditions(states, torch.cat((speaker_mask, text_mask, lyric_mask), dim=1))
+        return Conditions(states, torch.cat((text_mask.new_ones(batch, 1), text_mask, lyric_mask), dim=1))
+
+    def prepare(self, conditions: Conditions) -> Conditions:
+        """The conditions with what each block makes of them, for many steps under these weights and this LoRA."""
+        if conditions.heard is not None:
+            return conditions
+        states = conditions.states.to(self._weight_dtype())
+        table = self._table(states.shape[1], states.device)
+        blocks = cast("list[TransformerBlock]", self.transformer_blocks)
+        return replace(conditions, heard=tuple(block.cross_attn.hear(states, table) for block in blocks))
 
     def decode(
         self,
@@ -167,12 +177,13 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
         states = self.proj_in(latents.to(self._weight_dtype()))
         for index, block in enumerate(self.transformer_blocks):
+            heard = None if conditions.heard is None else conditions.heard[index]
             if index in injections:
                 states = injected(states, injections[index], index)
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                states = self._gradient_checkpointing_func(block, states, context)
+                states = self._gradient_checkpointing_func(block, states, context, heard)
             else:
-                states = block(states, context)
+                states = block(states, context, heard)
             if index in depths:
                 kept[index] = states
 
@@ -238,13 +249,12 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self, latents: Tensor, timestep: Tensor, conditions: Conditions, mask: Tensor | None
     ) -> tuple[BlockContext, Tensor]:
         """What all blocks share, and the embedded timestep [B, I], which the final layer takes as it is."""
-        dtype = self._weight_dtype()
-        embedded = self.timestep_embedder(timestep_sinusoid(timestep).to(dtype))
+        embedded = self.timestep_embedder(timestep_sinusoid(timestep).to(self._weight_dtype()))
         context = BlockContext(
             modulation=self.t_block(embedded).unflatten(-1, (6, -1)),
             latent_mask=None if mask is None else mask.bool(),
             latent_table=self._table(latents.shape[-1], latents.device),
-            conditions=conditions.states.to(dtype),
+            conditions=conditions.states.to(self._weight_dtype()),
             # Without a mask the attention may take its fastest kernel: worth looking once per pass.
             condition_mask=None if bool(conditions.mask.all()) else conditions.mask.bool(),
             condition_table=self._table(conditions.states.shape[1], latents.device),
@@ -274,9 +284,8 @@ def cross_norm(states: Tensor, control: Tensor) -> Tensor:
     of zeros (formulation section 5).
     """
     reference, signal = states.float(), control.float()
-    over = (1, 2)
-    gain = reference.std(over, keepdim=True) / (signal.std(over, keepdim=True) + 1e-12)
-    normed = (signal - signal.mean(over, keepdim=True)) * gain + reference.mean(over, keepdim=True)
+    gain = reference.std((1, 2), keepdim=True) / (signal.std((1, 2), keepdim=True) + 1e-12)
+    normed = (signal - signal.mean((1, 2), keepdim=True)) * gain + reference.mean((1, 2), keepdim=True)
     return normed.to(states.dtype)
 
 

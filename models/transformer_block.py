@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.attention import CrossAttention, LinearAttention, RotaryTable
+from models.attention import CrossAttention, Heard, LinearAttention, RotaryTable
 
 NORM_EPS = 1e-6
 
@@ -65,17 +65,19 @@ class TransformerBlock(nn.Module):
         self.ff = GluFeedForward(width, int(width * mlp_ratio))
         self.scale_shift_table = nn.Parameter(torch.randn(6, width) / width**0.5)
 
-    def forward(self, states: Tensor, context: BlockContext) -> Tensor:
-        """states [B, T, I]. Cross-attention has neither norm, modulation nor gate: the checkpoint's way."""
+    def forward(self, states: Tensor, context: BlockContext, heard: Heard | None = None) -> Tensor:
+        """states [B, T, I]; heard: what `cross_attn.hear` made of the conditions before, else it is made here.
+
+        Cross-attention has neither norm, modulation nor gate: the checkpoint's way.
+        """
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + context.modulation).chunk(6, dim=1)
         attended = self.attn(modulate(self.norm1(states), shift1, scale1), context.latent_mask, context.latent_table)
         states = states + gate1 * attended
         states = states + self.cross_attn(
             states,
-            context.conditions,
+            heard or self.cross_attn.hear(context.conditions, context.condition_table),
             state_mask=context.latent_mask,
             condition_mask=context.condition_mask,
             state_table=context.latent_table,
-            condition_table=context.condition_table,
         )
         return states + gate2 * self.ff(modulate(self.norm2(states), shift2, scale2))

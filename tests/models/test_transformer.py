@@ -6,6 +6,7 @@ import torch
 
 from common.errors import UserError
 from models.attention import rotary_table
+from models.lora import attach_lora, trained_parameters
 from models.timestep import timestep_sinusoid
 from models.transformer import ACEStepTransformer2DModel, Conditions, cross_norm
 
@@ -204,6 +205,23 @@ def test_no_masks_and_masks_of_ones_are_the_same(transformer, inputs, conditions
     latents, timestep = inputs["hidden_states"], inputs["timestep"]
     masked = transformer.decode(latents, timestep, conditions, mask=inputs["attention_mask"])
     assert torch.equal(transformer.decode(latents, timestep, conditions).sample, masked.sample)
+
+
+@torch.no_grad()
+def test_what_blocks_make_of_the_conditions_may_be_made_before(transformer, inputs, conditions):
+    """Also where a LoRA sits on the layers that make it."""
+    latents, timestep = inputs["hidden_states"], inputs["timestep"]
+    attach_lora(transformer, rank=2, alpha=2, target_modules=("cross_attn.to_k", "cross_attn.to_v"))
+    plain = transformer.decode(latents, timestep, conditions).sample
+    for parameter in trained_parameters(transformer).values():
+        parameter.normal_()
+    prepared = transformer.prepare(conditions)
+    assert transformer.prepare(prepared) is prepared
+    adapted = transformer.decode(latents, timestep, conditions).sample
+    assert not torch.equal(adapted, plain)
+    for block in transformer.transformer_blocks:
+        block.cross_attn.to_k.forward = block.cross_attn.to_v.forward = None
+    assert torch.equal(transformer.decode(latents, timestep, prepared).sample, adapted)
 
 
 @torch.no_grad()
