@@ -4,7 +4,7 @@ B songs, C latent channels (8), H latent rows (16), T latent frames, E condition
 Target latent x0 [B, C, H, T], plain noise eps, vocal v (normalised), sigma s; formulation sections 3 and 4.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -67,6 +67,20 @@ class VocalSource:
     activity: Tensor  # [B, T], gate m in [0, 1]; ones where gating is off
     strength: Tensor  # [B], r in [0, 1]; 0 is plain text2music
     mask: Tensor | None = None  # [B, T] bool, True on real frames; None: all are
+
+    def cut(self, frames: slice) -> "VocalSource":
+        """The same vocals for some of the frames."""
+        return replace(
+            self,
+            vocal=self.vocal[..., frames],
+            heard=self.heard[..., frames],
+            activity=self.activity[:, frames],
+            mask=None if self.mask is None else self.mask[:, frames],
+        )
+
+    def muted(self) -> "VocalSource":
+        """The same vocals at strength 0."""
+        return replace(self, strength=torch.zeros_like(self.strength))
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,13 @@ class Apg:
     _running: Tensor | None = field(default=None, init=False)
 
     def __call__(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-        difference = self._limit(self._remember(conditional - unconditional))
-        kept = difference.double() - (1 - self.eta) * _parallel(difference.double(), conditional.double())
-        return conditional + (scale - 1) * kept.to(conditional.dtype)
+        return conditional + (scale - 1) * self.direction(conditional - unconditional, conditional)
+
+    def direction(self, difference: Tensor, conditional: Tensor) -> Tensor:
+        """What is kept of the difference that a condition makes: remembered, limited, across the prediction itself."""
+        difference = self._limit(self._remember(difference)).double()
+        kept = difference - (1 - self.eta) * _parallel(difference, conditional.double())
+        return kept.to(conditional.dtype)
 
     def _remember(self, difference: Tensor) -> Tensor:
         if self._running is not None:
@@ -65,6 +69,15 @@ class Apg:
             return difference
         norm = difference.norm(dim=EACH_CHANNEL, keepdim=True)
         return difference * (self.threshold / norm).clamp(max=1.0)
+
+
+def apg_double(
+    full: Tensor, partial: Tensor, none: Tensor, legs: tuple[Apg, Apg], *, partial_scale: float, full_scale: float
+) -> Tensor:
+    """cfg_double with each leg's difference treated as APG treats its one; each leg remembers its own."""
+    first, second = legs
+    guided = full + (partial_scale - 1) * first.direction(partial - none, full)
+    return guided + (full_scale - 1) * second.direction(full - partial, full)
 
 
 def _parallel(difference: Tensor, conditional: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.guidance import Apg, cfg, cfg_double, cfg_zero_star, decayed_scale, guidance_interval
+from models.guidance import Apg, apg_double, cfg, cfg_double, cfg_zero_star, decayed_scale, guidance_interval
 
 
 def near(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
@@ -59,6 +59,21 @@ def test_scale_one_is_the_conditional_prediction(pair):
 def test_cfg_double_with_equal_scales_is_cfg(pair):
     halfway = (pair[0] + pair[1]) / 3
     near(cfg_double(pair[0], halfway, pair[1], partial_scale=4.0, full_scale=4.0), cfg(*pair, 4.0))
+
+
+def test_apg_double_is_cfg_double_where_apg_is_cfg(pair):
+    """Without memory and limit, and with what is parallel kept."""
+    plain = (Apg(momentum=0.0, eta=1.0, threshold=0.0), Apg(momentum=0.0, eta=1.0, threshold=0.0))
+    halfway = (pair[0] + pair[1]) / 3
+    scales = {"partial_scale": 5.0, "full_scale": 1.5}
+    near(apg_double(pair[0], halfway, pair[1], plain, **scales), cfg_double(pair[0], halfway, pair[1], **scales))
+
+
+def test_apg_double_of_a_condition_that_changes_nothing_is_apg(numbers):
+    one, legs = Apg(), (Apg(), Apg())
+    for call in range(3):
+        full, none = numbers.inputs[f"apg_cond_{call}"], numbers.inputs[f"apg_uncond_{call}"]
+        assert torch.equal(apg_double(full, full, none, legs, partial_scale=7.0, full_scale=3.0), one(full, none, 7.0))
 
 
 def test_apg_of_equal_predictions_is_finite_and_changes_nothing(pair):

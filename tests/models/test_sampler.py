@@ -12,10 +12,11 @@ from common.errors import UserError
 from models.conditioning import TEXT2MUSIC, Conditioner, Objective, SourceProjection, VocalSource
 from models.control import ControlEncoder
 from models.erg import lyric_queries, weakened
-from models.guidance import cfg_double
-from models.sampler import GuidedVelocity, SamplerSettings, draw_noise, integrate, sample, sdedit
+from models.guidance import Apg, apg_double, cfg_double
+from models.sampler import GuidedVelocity, SamplerSettings, draw_noise, in_windows, integrate, sample, sdedit
 from models.schedule import add_noise, euler_step, inference_sigmas, pingpong_step, shift_sigma
 from models.transformer import ACEStepTransformer2DModel, Conditions, Velocity
+from models.windows import plan_windows
 
 STEPS, SHIFT = 8, 3.0
 PLAIN = SamplerSettings(steps=3, guidance_scale=5.0, guidance_interval=1.0)
@@ -377,6 +378,8 @@ def watched(upstream) -> Upstream:
         ({"guidance": "none"}, 20),
         ({"guidance_scale": 1.0}, 20),
         ({"scheduler": "heun"}, 2 * 20 - 1 + 2 * 10),
+        ({"vocal_guidance_scale": 2.0}, 20 + 2 * 10),
+        ({"vocal_guidance_scale": 2.0, "guidance_scale": 1.0}, 20 + 2 * 10),
     ],
 )
 def test_the_network_runs_no_more_often_than_needed(watched, changes, passes):
@@ -432,6 +435,133 @@ def test_sdedit_refuses_to_start_without_noise(upstream, source):
             strength=1.0,
         )
     assert str(refused.value) == "ref_strength: 1 is outside 0 to 0.95, the range of sdedit."
+
+
+# Guidance over the vocal
+
+
+BOTH = PLAIN.model_copy(update={"guidance": "cfg", "vocal_guidance_scale": 2.0})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("objective", [OBJECTIVES[1], OBJECTIVES[3], Objective("naive")])
+@pytest.mark.parametrize("guidance", ["cfg", "apg"])
+def test_both_are_guided_as_the_formula_says(upstream, source, objective, guidance):
+    """F(0,0) + w_t*(F(t,0) - F(0,0)) + w_c*(F(t,c) - F(t,0)), formulation section 5; a first APG is limited CFG."""
+    settings = BOTH.model_copy(update={"guidance": guidance})
+    conditioner, sigma = projection(upstream), torch.tensor(0.6)
+    trained(conditioner)
+    state = objective.make_x1(upstream.noise, source)
+    predict = guided(upstream, settings, objective, source, conditioner)
+
+    def passed(conditions: Conditions, heard: VocalSource) -> Tensor:
+        timestep = (1000 * sigma).expand(2)
+        shown = objective.network_input(state, sigma, heard, upstream.noise)
+        injections = conditioner.injections(heard, timestep)
+        output = upstream.transformer.decode(shown, timestep, conditions, injections=injections).sample
+        return objective.velocity(state, output, sigma)
+
+    deaf = with_strength(source, 0, 0)
+    full, text, none = passed(upstream.full, source), passed(upstream.full, deaf), passed(upstream.null, deaf)
+    scales = {"partial_scale": 5.0, "full_scale": 2.0}
+    expected = cfg_double(full, text, none, **scales)
+    if guidance == "apg":
+        expected = apg_double(full, text, none, (Apg(), Apg()), **scales)
+    near(predict(state, sigma, 0), expected)
+
+
+def guided(
+    upstream: Upstream, settings: SamplerSettings, objective, source, conditioner, *, frames: slice = slice(None)
+) -> GuidedVelocity:
+    return GuidedVelocity(
+        upstream.transformer,
+        upstream.full,
+        upstream.null,
+        settings,
+        eps=upstream.noise[..., frames],
+        objective=objective,
+        source=source,
+        conditioner=conditioner,
+    )
+
+
+@pytest.mark.parametrize("guidance", ["cfg", "apg"])
+@pytest.mark.parametrize("kind", CONDITIONERS)
+def test_guidance_over_a_vocal_of_strength_zero_is_text2music(upstream, source, kind, guidance):
+    plain = PLAIN.model_copy(update={"guidance": guidance})
+    both = plain.model_copy(update={"vocal_guidance_scale": 3.0})
+    conditioner = trained(CONDITIONERS[kind](upstream))
+    for objective in OBJECTIVES:
+        vocal = {"objective": objective, "source": with_strength(source, 0, 0), "conditioner": conditioner}
+        assert same(trajectory(upstream, both, **vocal), trajectory(upstream, plain)), objective
+
+
+@pytest.mark.parametrize("guidance", ["cfg_zero_star", "none"])
+def test_guidance_over_the_vocal_needs_a_rule_that_has_it(guidance):
+    with pytest.raises(UserError) as refused:
+        check_config(SamplerSettings, {"guidance": guidance, "vocal_guidance_scale": 2.0}, "sampler")
+    assert str(refused.value) == (
+        f"sampler: vocal_guidance_scale goes with guidance apg or cfg, not {guidance}. Leave it out."
+    )
+
+
+# Windows
+
+
+def frame_by_frame(upstream: Upstream) -> Upstream:
+    """A network that hears each frame alone: what it answers depends on nothing around it."""
+    upstream.transformer.__class__ = FrameByFrame
+    return upstream
+
+
+class FrameByFrame(ACEStepTransformer2DModel):
+    def decode(self, latents: Tensor, timestep: Tensor, conditions: Conditions, **options) -> Velocity:
+        frames = [
+            super(FrameByFrame, self).decode(latents[..., t : t + 1], timestep, conditions)
+            for t in range(latents.shape[-1])
+        ]
+        return Velocity(torch.cat([frame.sample for frame in frames], dim=-1), ())
+
+
+@pytest.mark.parametrize("scheduler", ["euler", "heun", "pingpong"])
+def test_windows_change_nothing_for_a_network_that_hears_each_frame_alone(upstream, source, scheduler):
+    alone = frame_by_frame(upstream)
+    settings = SamplerSettings(steps=2, scheduler=scheduler, guidance="cfg", guidance_scale=3.0, guidance_interval=1.0)
+    windows = plan_windows(upstream.noise.shape[-1], longest=12, overlap=4)
+    assert len(windows) > 1
+    vocal = {"objective": OBJECTIVES[1], "source": source}
+    whole = trajectory(alone, settings, **vocal)
+    assert same(trajectory(alone, settings, windows=windows, **vocal), whole)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [PLAIN, BOTH])
+def test_off_the_seams_a_window_answers_as_it_does_alone(upstream, source, settings):
+    """At any state, over several steps: each window has its own memory of guidance."""
+    windows = plan_windows(upstream.noise.shape[-1], longest=18, overlap=4)
+    assert [(window.start, window.end) for window in windows] == [(0, 14), (10, 24)]
+    objective, conditioner = OBJECTIVES[1], trained(projection(upstream))
+    alone, parts = (
+        [
+            guided(upstream, settings, objective, source.cut(window.frames), conditioner, frames=window.frames)
+            for window in windows
+        ]
+        for _ in range(2)
+    )
+    together = in_windows(parts, windows)
+    state = objective.make_x1(upstream.noise, source)
+    for step, sigma in enumerate(torch.tensor([1.0, 0.8, 0.5])):
+        whole = together(state, sigma, step)
+        for window, predict in zip(windows, alone, strict=True):
+            piece = predict(state[..., window.frames], sigma, step)
+            core = slice(0, 10) if window is windows[0] else slice(4, None)
+            assert torch.equal(whole[..., window.frames][..., core], piece[..., core])
+
+
+def test_windows_are_told_one_by_one(upstream):
+    heard, windows = [], plan_windows(upstream.noise.shape[-1], longest=18, overlap=4)
+    trajectory(upstream, PLAIN, windows=windows, on_window=lambda number, count: heard.append((number, count)))
+    assert heard == [(1, 2), (2, 2)] * PLAIN.steps
 
 
 def test_settings_refuse_a_scale_below_one():
