@@ -23,34 +23,40 @@ announce = rank_zero_only(say)
 
 
 class Interruption(Callback):
-    """The first SIGINT or SIGTERM lets the run finish its step, save and stop; a second one ends it at once."""
+    """The first SIGINT or SIGTERM lets the run finish its step and keep `promise`; a second one ends it at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, promise: str = "saving after this step") -> None:
         self.received: signal.Signals | None = None
+        self._promise = promise
         self._before: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over after Lightning has installed its own handlers, which would stop amid an accumulation."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+        self.take_over()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._give_back()
+        self.give_back()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._give_back()
+        self.give_back()
+
+    def take_over(self) -> None:
+        """From now on signals are noted here; to be called again where others have installed their handlers since."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before.setdefault(number, signal.signal(number, self._note))
+
+    def give_back(self) -> None:
+        """Let who handled them first handle them again."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
     def _note(self, number: int, frame: object) -> None:
         self.received = signal.Signals(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        say(f"{self.received.name}: saving after this step (again: stop at once)")
-
-    def _give_back(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        say(f"{self.received.name}: {self._promise} (again: stop at once)")
 
 
 class StepCallback(Callback, ABC):

@@ -14,6 +14,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import Strategy
 
 from common.files import whole_file
 from models.adapter import save_adapter
@@ -97,7 +98,7 @@ def fit(
     announce(described(data.split, in_memory=in_memory))
     logger = _logger(config, resume_from)
     folder = Path(logger.log_dir)
-    _write_config(config, folder)
+    write_config(config, folder)
 
     interruption = Interruption()
     milestones = Milestones(folder / CHECKPOINTS, _saver(data.manifest), data.validation, interruption)
@@ -106,27 +107,17 @@ def fit(
         clips = data.validation.clips if data.validation else []
         rendering = make_rendering(config.render_every_n_steps, clips, checkpoint_dir)
         taking_part += [rendering] if rendering else []
-    with quiet_lightning():
-        trainer = Trainer(
-            devices=devices,
-            num_nodes=nodes,
-            strategy=plan,
-            max_steps=config.max_steps,
-            accumulate_grad_batches=config.accumulate_grad_batches,
-            gradient_clip_val=config.gradient_clip_val or None,
-            logger=logger,
-            callbacks=[*taking_part, *callbacks],
-            log_every_n_steps=EVERY_N_STEPS,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        if torch.cuda.is_available():
-            torch.set_float32_matmul_precision("high")  # TF32, as upstream
-        torch.manual_seed(config.seed)  # LoRA's dropout is the one thing that draws from the global generator
-        started = time.monotonic()
-        trainer.fit(module, datamodule=Batches(data), ckpt_path=resume_from, weights_only=True)
+    started = time.monotonic()
+    trainer = take_steps(
+        module,
+        data,
+        logger=logger,
+        callbacks=[*taking_part, *callbacks],
+        devices=devices,
+        nodes=nodes,
+        strategy=plan,
+        resume_from=resume_from,
+    )
     return Outcome(
         folder=folder,
         adapter=milestones.adapter,
@@ -137,6 +128,42 @@ def fit(
         interrupted_by=interruption.received,
         rank=trainer.global_rank,
     )
+
+
+def take_steps(
+    module: AccompanimentModule,
+    data: Data,
+    *,
+    logger: TensorBoardLogger,
+    callbacks: Sequence[Callback],
+    devices: int = 1,
+    nodes: int = 1,
+    strategy: Strategy | str = "auto",
+    resume_from: Path | None = None,
+) -> Trainer:
+    """Train a prepared module on prepared data for as many steps as its config says, or until a callback ends it."""
+    config = module.config
+    with quiet_lightning():
+        trainer = Trainer(
+            devices=devices,
+            num_nodes=nodes,
+            strategy=strategy,
+            max_steps=config.max_steps,
+            accumulate_grad_batches=config.accumulate_grad_batches,
+            gradient_clip_val=config.gradient_clip_val or None,
+            logger=logger,
+            callbacks=list(callbacks),
+            log_every_n_steps=EVERY_N_STEPS,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        if torch.cuda.is_available():
+            torch.set_float32_matmul_precision("high")  # TF32, as upstream
+        torch.manual_seed(config.seed)  # LoRA's dropout is the one thing that draws from the global generator
+        trainer.fit(module, datamodule=Batches(data), ckpt_path=resume_from, weights_only=True)
+    return trainer
 
 
 @contextmanager
@@ -170,6 +197,7 @@ def _logger(config: TrainingConfig, resume_from: Path | None) -> TensorBoardLogg
 
 
 @rank_zero_only
-def _write_config(config: TrainingConfig, folder: Path) -> None:
+def write_config(config: TrainingConfig, folder: Path) -> None:
+    """Write folder/config.json, which `train run` takes as it is."""
     with whole_file(folder / "config.json") as partial:
         partial.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")

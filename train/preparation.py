@@ -1,5 +1,7 @@
 """What a run needs before its first step: the shards, divided, and the base with fresh adapters."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from models.lora import attach_lora
 from models.transformer import ACEStepTransformer2DModel
 from shards.place import place_of
 from shards.reader import read_manifest, read_shard
-from shards.schema import Manifest
+from shards.schema import Manifest, Sample
 from train.callbacks import announce
 from train.clips import ClipMaker
 from train.config import TrainingConfig
@@ -29,8 +31,17 @@ NAIVE = (
 
 
 @dataclass(frozen=True)
+class Shards:
+    """Opened shards, divided; the same for all runs that look at the same songs for the same target."""
+
+    manifest: Manifest
+    split: Split
+    samples: ShardSamples
+
+
+@dataclass(frozen=True)
 class Data:
-    """The shards of a run, divided."""
+    """The shards of a run, divided, and how it sees them."""
 
     manifest: Manifest
     split: Split
@@ -41,22 +52,56 @@ class Data:
 
 def open_data(config: TrainingConfig) -> Data:
     """The shards of a run. Raises UserError if they are missing or cannot train it."""
+    return make_data(config, open_shards(config))
+
+
+def open_shards(config: TrainingConfig) -> Shards:
+    """The shards of a run. Raises UserError if they are missing or cannot train it."""
     place = place_of(config.dataset_path)
     manifest = read_manifest(place)
     check_manifest(manifest, config)
-    assert manifest.statistics is not None
-    maker = ClipMaker(config, conditioning_of(config), manifest.statistics)
-    divided = split(manifest, config.val_fraction)
-    samples = ShardSamples(place, manifest, target_of(config))
-    shards = sorted({segment.shard for segment in divided.validation})
-    asked = samples.load(shards, {segment.key for segment in divided.validation})
-    validation = Validation(asked, maker) if len(asked) >= FEWEST_VALIDATION_SONGS else None
-    return Data(manifest, divided, maker, samples, validation)
+    return Shards(manifest, split(manifest, config.val_fraction), ShardSamples(place, manifest, target_of(config)))
+
+
+def make_data(config: TrainingConfig, shards: Shards, *, like: Validation | None = None) -> Data:
+    """Opened shards as a run sees them. `like` has asked the same songs before: the frozen base need not answer again.
+
+    Raises UserError if a sample is not where the manifest says.
+    """
+    assert shards.manifest.statistics is not None
+    maker = ClipMaker(config, conditioning_of(config), shards.manifest.statistics)
+    asked_of = shards.split.validation
+    asked = shards.samples.load(sorted({segment.shard for segment in asked_of}), {segment.key for segment in asked_of})
+    validation = Validation(asked, maker, like=like) if len(asked) >= FEWEST_VALIDATION_SONGS else None
+    return Data(shards.manifest, shards.split, maker, shards.samples, validation)
 
 
 def make_module(config: TrainingConfig, base: Path, fingerprint: str, data: Data) -> AccompanimentModule:
     """The base with fresh adapters, ready to train; says what is trained and how much memory that should take."""
-    transformer = _open_base(config, base)
+    transformer = open_base(config, base)
+    if config.ssl_coeff:
+        check_features(config, transformer, next(read_shard(place_of(config.dataset_path), data.manifest.shards[0])))
+    module = _with_adapters(config, transformer, fingerprint, data)
+    if config.compile:
+        for block in transformer.transformer_blocks:
+            block.compile()
+    return module
+
+
+@contextmanager
+def adapters_on(
+    transformer: ACEStepTransformer2DModel, config: TrainingConfig, fingerprint: str, data: Data
+) -> Generator[AccompanimentModule]:
+    """An opened base with fresh adapters for as long as the block runs; afterwards the base is what it was."""
+    try:
+        yield _with_adapters(config, transformer, fingerprint, data)
+    finally:
+        transformer.unload_lora()
+
+
+def _with_adapters(
+    config: TrainingConfig, transformer: ACEStepTransformer2DModel, fingerprint: str, data: Data
+) -> AccompanimentModule:
     report = attach_lora(
         transformer,
         rank=config.lora.r,
@@ -68,13 +113,9 @@ def make_module(config: TrainingConfig, base: Path, fingerprint: str, data: Data
         blocks=config.lora.blocks,
         seed=config.seed,
     )
-    if config.compile:
-        for block in transformer.transformer_blocks:
-            block.compile()
     conditioner = data.maker.conditioning.make_conditioner(transformer, seed=config.seed)
     if data.maker.conditioning.objective == "naive":
         announce(NAIVE)
-    _check_features(config, transformer, data)
     module = AccompanimentModule(config, transformer, conditioner, base_fingerprint=fingerprint)
     own = sum(parameter.numel() for parameter in module.trained.values()) - report.parameters
     frozen = sum(parameter.numel() for parameter in transformer.parameters() if not parameter.requires_grad)
@@ -86,7 +127,7 @@ def make_module(config: TrainingConfig, base: Path, fingerprint: str, data: Data
     return module
 
 
-def _open_base(config: TrainingConfig, base: Path) -> ACEStepTransformer2DModel:
+def open_base(config: TrainingConfig, base: Path) -> ACEStepTransformer2DModel:
     """The frozen transformer in the number format that `config` wants."""
     wanted = config.base_dtype or "float32"
     transformer = open_transformer(base, dtype=torch.float32 if wanted == "float32" else torch.bfloat16)
@@ -97,11 +138,8 @@ def _open_base(config: TrainingConfig, base: Path) -> ACEStepTransformer2DModel:
     return transformer
 
 
-def _check_features(config: TrainingConfig, transformer: ACEStepTransformer2DModel, data: Data) -> None:
+def check_features(config: TrainingConfig, transformer: ACEStepTransformer2DModel, sample: Sample) -> None:
     """SSL losses need features in the shards and look at the blocks that the base's projectors were made for."""
-    if config.ssl_coeff == 0:
-        return
-    sample = next(read_shard(place_of(config.dataset_path), data.manifest.shards[0]))
     if sample.inst_mert is None and sample.mix_mert is None:
         announce(
             "these shards hold no SSL features: training without feature losses (prep build-shards --ssl makes them)"

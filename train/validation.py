@@ -58,15 +58,15 @@ class Figures:
 class Validation:
     """The fixed questions put to a model again and again."""
 
-    def __init__(self, samples: Mapping[str, Sample], maker: ClipMaker) -> None:
-        """`samples`: one per song, by song; at least two."""
+    def __init__(self, samples: Mapping[str, Sample], maker: ClipMaker, *, like: "Validation | None" = None) -> None:
+        """`samples`: one per song, by song; at least two. `like` asked the same base about the same clips before."""
         seed = maker.config.seed
         strength = maker.config.accompaniment.reference_strength
         self.clips = [_clip(sample, maker, strength) for _, sample in sorted(samples.items())]
         self.partners = derangement(len(self.clips), seeded(seed, "derangement"))
         self.levels = noise_levels(maker.conditioning, strength)
         self.resampling_seed = seed
-        self._base: Tensor | None = None
+        self._base: Tensor | None = like._base if like else None
 
     @torch.no_grad()
     def __call__(self, module: AccompanimentModule) -> Figures:
