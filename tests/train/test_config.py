@@ -4,7 +4,8 @@ import pytest
 
 from common.config import CONFIGS, load_config, read_json
 from common.errors import UserError
-from train.config import TARGET_MODULES, AccompanimentConfig, LoRAConfig, OptunaConfig, TrainingConfig
+from train.config import TARGET_MODULES, AccompanimentConfig, LoRAConfig, TrainingConfig
+from train.search_config import OptunaConfig
 
 PLAN = Path(__file__).parent / "plan"
 
