@@ -3,6 +3,7 @@
 C latent channels (8), H latent rows (16), T latent frames, N audio samples at 44100 Hz, F = 8·T mel frames.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -112,33 +113,45 @@ def decode_mel_in_windows(codec: Codec, latents: Tensor) -> Tensor:
     return torch.cat(pieces, dim=-1)
 
 
+def decode_audio_in_pieces(codec: Codec, vocoder: Vocoder, latents: Tensor) -> Iterator[Tensor]:
+    """What decode_audio_overlapped gives, [2, 4096·T] in all, piece by piece [2, n]: no wave is held whole."""
+    return vocode_in_pieces(vocoder, decode_mel_in_windows(codec, latents))
+
+
 def vocode_in_blocks(vocoder: Vocoder, mel: Tensor) -> Tensor:
     """[2, 128, F] -> wave [2, 512·F], from blocks of 512 mel frames that overlap by 2·1024 samples.
 
     As upstream, the last block is filled up with mel value 0, which is loud; what it makes there is cut, but a trace of
     it reaches back into the last samples.
     """
-    total = mel.shape[-1] * HOP_SAMPLES
-    shared = 2 * BLOCK_TRIM // HOP_SAMPLES
-    wave = mel.new_empty(mel.shape[0], total + BLOCK_MEL_FRAMES * HOP_SAMPLES)
-    for start in range(0, max(mel.shape[-1] - shared, 1), BLOCK_MEL_FRAMES - shared):
+    return torch.cat(list(vocode_in_pieces(vocoder, mel)), dim=1)
+
+
+def vocode_in_pieces(vocoder: Vocoder, mel: Tensor) -> Iterator[Tensor]:
+    """`vocode_in_blocks`, each piece [2, n] as soon as no later block changes it."""
+    shared = 2 * BLOCK_TRIM
+    hop, total = BLOCK_MEL_FRAMES - shared // HOP_SAMPLES, mel.shape[-1] * HOP_SAMPLES
+    starts, before = range(0, max(mel.shape[-1] - shared // HOP_SAMPLES, 1), hop), None
+    for start in starts:
         block = mel[..., start : start + BLOCK_MEL_FRAMES]
         new = vocoder(functional.pad(block, (0, BLOCK_MEL_FRAMES - block.shape[-1])))[:, 0]
-        _write_block(wave[:, start * HOP_SAMPLES :], new, fades_in=start > 0)
-    return wave[:, :total]
+        if before is not None:
+            _join(before, new)
+        left = total - start * HOP_SAMPLES
+        yield new[:, : left if start == starts[-1] else hop * HOP_SAMPLES]
+        before = new[:, hop * HOP_SAMPLES :]
 
 
-def _write_block(wave: Tensor, new: Tensor, *, fades_in: bool) -> None:
-    """Write a block over the start of `wave`, whose first 2·1024 samples the block before has written.
+def _join(before: Tensor, new: Tensor) -> None:
+    """Put what the block before made of their 2·1024 common samples over the start of `new`.
 
     The two meet in the middle of those, after a linear cross-fade of 128 samples.
     """
-    join = BLOCK_TRIM if fades_in else 0
-    wave[:, join : new.shape[-1]] = new[:, join:]
-    if fades_in:
-        mixed = slice(join - CROSS_FADE, join)
-        fade = torch.linspace(0, 1, CROSS_FADE, device=new.device, dtype=new.dtype)
-        wave[:, mixed] = torch.lerp(wave[:, mixed], new[:, mixed], fade)
+    kept = BLOCK_TRIM - CROSS_FADE
+    fade = torch.linspace(0, 1, CROSS_FADE, device=new.device, dtype=new.dtype)
+    mixed = slice(kept, BLOCK_TRIM)
+    new[:, :kept] = before[:, :kept]
+    new[:, mixed] = torch.lerp(before[:, mixed], new[:, mixed], fade)
 
 
 def _encoder(config: CodecConfig) -> Encoder:
