@@ -4,13 +4,12 @@ Samples are float32 arrays [c, N]: c channels, N samples; full scale is 1. T lat
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyloudnorm
 import scipy.signal
 import soundfile
 import torch
@@ -20,14 +19,15 @@ from common.decode import AudioStream, audio_stream
 from common.errors import UserError
 from common.files import whole_file
 from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ, frames_of
+from common.loudness import LOUDNESS_BLOCK_SECONDS, integrated_lufs
 
 PEAK_CEILING_DBFS = -1.0
 """No levelled part goes above this peak."""
-LOUDNESS_BLOCK_SECONDS = 0.4
-"""Length of a gating block of BS.1770-4; nothing shorter has a loudness."""
 SILENT_DBFS, SUNG_DBFS = -50.0, -40.0
 """Level of a frame, after levelling, where vocal activity leaves 0 and reaches 1."""
 
+MEASURED_SAMPLES = 1 << 18
+"""Samples of a clip that are measured at once: double precision of all of it would take twice its memory."""
 RESAMPLING_REACH = 16
 """A resampled sample hears so many on either side of its moment, counted at the lower of the two rates."""
 RESAMPLED_SAMPLES = 1 << 17
@@ -64,19 +64,31 @@ def read_audio(path: Path) -> Audio:
     return Audio(np.concatenate(blocks, axis=1), stream.rate_hz)
 
 
-def write_audio(
-    path: Path, samples: np.ndarray, rate_hz: int, *, subtype: Literal["PCM_16", "PCM_24", "FLOAT"] = "PCM_24"
-) -> None:
+Subtype = Literal["PCM_16", "PCM_24", "FLOAT"]
+
+
+def write_audio(path: Path, samples: np.ndarray, rate_hz: int, *, subtype: Subtype = "PCM_24") -> None:
     """Write samples [c, N] to a .wav or .flac file that appears whole or not at all.
 
     Integers are rounded to the grid that reading gives back (1/32768 or 1/8388608), and clipped to full scale.
     """
+    write_audio_blocks(path, [samples], rate_hz, channels=samples.shape[0], subtype=subtype)
+
+
+def write_audio_blocks(
+    path: Path, blocks: Iterable[np.ndarray], rate_hz: int, *, channels: int = 2, subtype: Subtype = "PCM_24"
+) -> None:
+    """`write_audio` of a clip that comes in blocks [c, n]."""
     kind = {".wav": "WAV", ".flac": "FLAC"}.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"{path}: audio is written as .wav or .flac, not {path.suffix or 'a name without suffix'}.")
-    assert np.isfinite(samples).all(), f"{path}: NaN or infinity would be written"
-    with whole_file(path) as partial:
-        soundfile.write(partial, _on_grid(samples, subtype).T, rate_hz, subtype=subtype, format=kind)
+    with (
+        whole_file(path) as partial,
+        soundfile.SoundFile(partial, "w", rate_hz, channels, subtype, format=kind) as file,
+    ):
+        for block in blocks:
+            assert np.isfinite(block).all(), f"{path}: NaN or infinity would be written"
+            file.write(_on_grid(block, subtype).T)
 
 
 def _on_grid(samples: np.ndarray, subtype: str) -> np.ndarray:
@@ -161,27 +173,42 @@ def decibels(amplitude: float) -> float:
 
 def peak_dbfs(samples: np.ndarray) -> float:
     """Highest sample in dB below full scale; -inf for silence."""
-    return decibels(float(np.abs(samples).max(initial=0.0)))
+    return decibels(max(float(samples.max(initial=0.0)), -float(samples.min(initial=0.0))))
 
 
-def loudness_lufs(samples: np.ndarray, rate_hz: int) -> float:
+def loudness_lufs(samples: np.ndarray, rate_hz: int, *, offset: np.ndarray | None = None) -> float:
     """Integrated loudness by BS.1770-4 of [c, N]; -inf where every block lies under its gate of -70 LUFS.
 
-    Raises UserError for a clip shorter than one block.
+    `offset` [c, 1] is taken off the samples first. Raises UserError for a clip shorter than one block.
     """
-    seconds = samples.shape[-1] / rate_hz
+    check_loudness_length(samples.shape[-1], rate_hz)
+    blocks = _measured_blocks(samples, MEASURED_SAMPLES)
+    centred = blocks if offset is None else (block - offset for block in blocks)
+    return integrated_lufs(centred, rate_hz, samples=samples.shape[-1])
+
+
+def check_loudness_length(samples: int, rate_hz: int) -> None:
+    """Raises UserError for a clip shorter than one loudness block."""
+    seconds = samples / rate_hz
     if seconds < LOUDNESS_BLOCK_SECONDS:
         raise UserError(f"{seconds:.2f} s is shorter than one loudness block ({LOUDNESS_BLOCK_SECONDS:g} s).")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return float(pyloudnorm.Meter(rate_hz).integrated_loudness(samples.T.astype(np.float64)))
+
+
+def _measured_blocks(samples: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (samples[:, start : start + size] for start in range(0, samples.shape[-1], size))
 
 
 def frame_levels(samples: np.ndarray, *, frame_samples: int = FRAME_SAMPLES) -> np.ndarray:
     """RMS in dBFS over all channels of each frame, float64 [ceil(N / frame_samples)]; the last one counts zeros too."""
-    power = np.mean(np.square(samples, dtype=np.float64), axis=0)
-    padded = np.pad(power, (0, -power.size % frame_samples))
+    size = frame_samples * math.ceil(MEASURED_SAMPLES / frame_samples)
+    powers = [_frame_powers(block, frame_samples) for block in _measured_blocks(samples, size)]
     with np.errstate(divide="ignore"):
-        return 10 * np.log10(padded.reshape(-1, frame_samples).mean(axis=1))
+        return 10 * np.log10(np.concatenate([np.zeros(0), *powers]))
+
+
+def _frame_powers(samples: np.ndarray, frame_samples: int) -> np.ndarray:
+    power = np.mean(np.square(samples, dtype=np.float64), axis=0)
+    return np.pad(power, (0, -power.size % frame_samples)).reshape(-1, frame_samples).mean(axis=1)
 
 
 def vocal_activity(vocal: np.ndarray) -> np.ndarray:
@@ -218,10 +245,18 @@ def vocal_gain(vocal: np.ndarray, rate_hz: int, target_lufs: float) -> Gain:
 
     Raises UserError for a vocal that is silent or shorter than one loudness block.
     """
-    lufs = loudness_lufs(vocal, rate_hz)
+    return vocal_gain_in_blocks(lambda: [vocal], rate_hz, target_lufs, samples=vocal.shape[-1])
+
+
+def vocal_gain_in_blocks(
+    blocks: Callable[[], Iterable[np.ndarray]], rate_hz: int, target_lufs: float, *, samples: int
+) -> Gain:
+    """`vocal_gain` of N = `samples` that `blocks()` gives in blocks [c, n], each time that it is asked."""
+    check_loudness_length(samples, rate_hz)
+    lufs, peak = integrated_lufs(blocks(), rate_hz, samples=samples), max(map(peak_dbfs, blocks()))
     if math.isinf(lufs):
-        raise UserError(f"this vocal is silent (peak {peak_dbfs(vocal):.1f} dBFS). Give one that can be heard.")
-    return gain_to(target_lufs, lufs=lufs, peak=peak_dbfs(vocal))
+        raise UserError(f"this vocal is silent (peak {peak:.1f} dBFS). Give one that can be heard.")
+    return gain_to(target_lufs, lufs=lufs, peak=peak)
 
 
 def level_vocal(vocal: np.ndarray, rate_hz: int, target_lufs: float) -> np.ndarray:
