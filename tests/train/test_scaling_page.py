@@ -1,0 +1,97 @@
+"""docs/scaling.md: what it calls computed is what the code computes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.config import load_config
+from common.latents import FRAMES_PER_SECOND
+from models.checkpoint import without_notes
+from models.int8 import to_int8
+from models.sizes import PUBLISHED
+from models.transformer import ACEStepTransformer2DModel
+from prep.config import PrepConfig
+from prep.estimate import bytes_per_second
+from train.config import TrainingConfig
+from train.memory import BLOCK_BYTES, OPTIMIZER_BYTES
+from train.module import conditioning_of
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+CONFIGS = [
+    "image2image_base", "controlnet_base", "layers_structure", "layers_style",
+    "pattern_a", "pattern_b", "pattern_c", "pattern_d",
+]  # fmt: skip
+GIB = 2**30
+
+
+def cells(start: str) -> list[str]:
+    """Of the table row that starts with `start`, behind that cell."""
+    row = next(line for line in PAGE.splitlines() if line.startswith(f"| {start}"))
+    return [cell.strip() for cell in row.split("|")[2:-1]]
+
+
+def published() -> ACEStepTransformer2DModel:
+    """The transformer without its numbers."""
+    with torch.device("meta"):
+        return ACEStepTransformer2DModel(**without_notes(PUBLISHED.transformer))
+
+
+def bytes_of(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+
+
+def lora_numbers(transformer: ACEStepTransformer2DModel, config: TrainingConfig) -> int:
+    low, high = config.lora.blocks or (0, len(transformer.transformer_blocks) - 1)
+    total = 0
+    for name, layer in transformer.named_modules():
+        inside = not name.startswith("transformer_blocks.") or low <= int(name.split(".")[1]) <= high
+        if inside and any(name == end or name.endswith(f".{end}") for end in config.lora.target_modules):
+            assert isinstance(layer, torch.nn.Linear)
+            total += config.lora.r * (layer.in_features + layer.out_features)
+    return total
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_trained(name):
+    config, transformer = load_config(TrainingConfig, name), published()
+    lora = lora_numbers(transformer, config)
+    with torch.device("meta"):
+        conditioner = conditioning_of(config).make_conditioner(transformer)
+    assert conditioner is not None
+    own = sum(parameter.numel() for parameter in conditioner.parameters())
+    trained = lora + own
+    memory = trained * (4 + 4 + OPTIMIZER_BYTES[config.optimizer]) / GIB
+    assert cells(f"`{name}`") == [
+        str(config.lora.r), f"{lora:,}".replace(",", " "), f"{own:,}".replace(",", " "),
+        f"{4 * trained / 1e6:.0f}", f"{memory:.2f}",
+    ]  # fmt: skip
+
+
+def test_the_frozen_base():
+    whole = published()
+    half = published().to(torch.bfloat16)
+    assert cells("`float32`") == [f"{bytes_of(whole) / 1e9:.2f}", f"{bytes_of(whole) / GIB:.2f}"]
+    assert cells("`bfloat16`") == [f"{bytes_of(half) / 1e9:.2f}", f"{bytes_of(half) / GIB:.2f}"]
+    to_int8(half)
+    assert cells("`int8`") == [f"{bytes_of(half) / 1e9:.2f}", f"{bytes_of(half) / GIB:.2f}"]
+
+
+@pytest.mark.parametrize("seconds", [10, 60, 240])
+def test_what_the_blocks_keep(seconds):
+    transformer, frames, kept = published(), round(seconds * FRAMES_PER_SECOND), BLOCK_BYTES[torch.bfloat16]
+    positions, blocks = frames * transformer.inner_width, len(transformer.transformer_blocks)
+    sizes = (positions * (2 * blocks + kept), positions * blocks * kept)
+    assert cells(f"{seconds} s") == [str(frames), *(f"{size / GIB:.2f}" for size in sizes)]
+
+
+def test_disk():
+    def an_hour(*settings: str) -> float:
+        return 3600 * bytes_per_second(load_config(PrepConfig, "prep_base", settings)) / 1e6
+
+    one = ('targets=["inst"]',)
+    assert cells("vocal, inst, mix and activity")[0] == f"{an_hour():.1f} MB"
+    assert cells("with `--targets inst`")[0] == f"{an_hour(*one):.1f} MB"
+    for title, name in (("MERT", "mert"), ("mHuBERT", "mhubert")):
+        features = an_hour(*one, f'ssl=["{name}"]') - an_hour(*one)
+        assert cells(f"{title} features")[0] == f"{features:.0f} MB"
