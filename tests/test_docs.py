@@ -1,4 +1,8 @@
-"""What is printed for people works: every command in README.md and docs/, and every example that a help ends with."""
+"""What is printed for people works: every command of the documents, the files, flags and settings that they name, and
+every example that a help ends with.
+
+In a document, a block marked `sh` is run, with the tiny model and less work; one marked `text` is not.
+"""
 
 import json
 import re
@@ -6,10 +10,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
@@ -17,57 +23,201 @@ import demo.cli
 import infer.cli
 import prep.cli
 import train.cli
-from common.command import run
+from common.command import dashed, run
+from common.config import Config, load_config, parse_json
+from common.errors import UserError
 from demo.road import RoadConfig
+from prep.config import PrepConfig
 from prep.demo_songs import make_songs
+from train.config import TrainingConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 APPS = {"prep": prep.cli.app, "train": train.cli.app, "infer": infer.cli.app, "backline-demo": demo.cli.app}
 MODULES = {"prep": "prep.cli", "train": "train.cli", "infer": "infer.cli", "backline-demo": "demo.cli"}
-LESS_WORK = {
-    "prep build-shards": "--workers 1",
-    "prep demo-songs": "--songs 3 --seconds 3",
-    "train run": "--set max_steps=2",
-    "infer generate": "--infer-steps 2",
-    "infer compare": "--infer-steps 2",
+SETTINGS: Mapping[str, type[Config]] = {"prep": PrepConfig, "train": TrainingConfig}
+"""What --config and --set of a program change."""
+TOOLS = ("python", "python3", "uv", "ray", "tensorboard", "optuna-dashboard", "pytest", "coverage", "pre-commit")
+"""Programs of others that documents may call; what follows is looked at, not run."""
+LANGUAGES = ("sh", "text", "json", "python", "bibtex")
+ROOMS = ("common", "models", "prep", "train", "infer", "configs", "demo", "recipe", "benchmarks", "tests", "docs")
+OUTSIDE = ("http://", "https://", "pipe:ssh")
+"""A command that reads from there is looked at, not run."""
+TINY_WORDS = {
+    "ACE-Step/ACE-Step-v1-3.5B": "tiny",
+    "image2image_base": "tiny_image2image",
+    "controlnet_base": "tiny_controlnet",
+    "accompaniment_image2image": "tiny_image2image",
+    "accompaniment_controlnet": "tiny_controlnet",
 }
-"""Put behind a command, so that it ends in seconds; the last of two flags counts."""
+"""What stands for the published model, its configs and their experiments when a command is run."""
+LESS_WORK = {
+    "prep build-shards": "--workers 1 --device cpu --engine local",
+    "prep plan": "--workers 1 --device cpu",
+    "prep demo-songs": "--songs 3 --seconds 3",
+    "train run": "--devices 1 --nodes 1 --strategy auto --set max_steps=2",
+    "infer generate": "--infer-steps 2 --device cpu",
+    "infer compare": "--infer-steps 2 --device cpu",
+}
+"""Put behind a command, so that it ends in seconds on one CPU; the last of two flags counts."""
+BROUGHT = ("my-songs", "me.wav")
+"""What a reader of the README brings; the other documents start where it ends."""
 HEAVY = ("torch", "numpy", "scipy", "soundfile", "lightning", "transformers", "diffusers", "peft", "optuna")
 
 
-def commands_in(text: str) -> list[str]:
-    """Lines "$ prep ..." and of the other programs, without the dollar."""
-    return re.findall(rf"^\s*\$ ((?:{'|'.join(APPS)}) .*)$", text, flags=re.MULTILINE)
-
-
 def documents() -> list[Path]:
-    return [
-        path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if commands_in(path.read_text())
-    ]
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def leaves() -> Iterator[tuple[str, TyperCommand]]:
-    """Every command by what is typed to call it."""
-    for program, app in APPS.items():
-        command = get_command(app)
-        for name, verb in getattr(command, "commands", {"": command}).items():
-            yield f"{program} {name}".strip(), verb
+def blocks_in(text: str) -> list[tuple[str, str]]:
+    """Language and content of each fenced block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def examples() -> list[str]:
-    return [example for _, command in leaves() for example in commands_in(command.epilog or "")]
+def prose_in(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def work(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Do what `command` says, with less work, in the current folder; its exit code comes back."""
-    program, *arguments = shlex.split(command)
-    less = LESS_WORK.get(" ".join([program, *arguments[:1]]), "")
+def commands_in(text: str) -> list[list[str]]:
+    """The words of every command in the blocks that are to be run, without `uv run` and variables before them."""
+    bodies = (body.replace("\\\n", " ") for language, body in blocks_in(text) if language == "sh")
+    commands = (command for body in bodies for line in body.splitlines() for command in line.split(" && "))
+    return [_program(words) for command in commands if (words := shlex.split(command, comments=True))]
+
+
+def _program(words: list[str]) -> list[str]:
+    while re.match(r"[A-Z_]+=", words[0]):
+        words = words[1:]
+    for before in (["uv", "run"], ["python3", "-m", "uv", "run"]):
+        if words[: len(before)] == before:
+            return words[len(before) :]
+    return words
+
+
+def verb_of(words: list[str]) -> tuple[str, TyperCommand, list[str]]:
+    """The verb that the words of a command call, how it is typed, and the words behind it."""
+    program, *rest = words
+    command = get_command(APPS[program])
+    verbs = getattr(command, "commands", None)
+    if verbs is None:
+        assert isinstance(command, TyperCommand)
+        return program, command, rest
+    assert rest, program
+    assert rest[0] in verbs, f"{program} has no {rest[0]}"
+    return f"{program} {rest[0]}", verbs[rest[0]], rest[1:]
+
+
+def check_command(words: list[str]) -> None:
+    """Its program is known, its flags are, and the configuration that it names loads."""
+    if words[0] not in APPS:
+        return _check_tool(words)
+    typed, command, rest = verb_of(words)
+    given: dict[str, Any] = command.make_context(typed, [dashed(word) for word in rest]).params
+    if "settings" in given:
+        load_config(SETTINGS[words[0]], given["config"], given["settings"] or [])
+    return None
+
+
+def _check_tool(words: list[str]) -> None:
+    assert words[0] in TOOLS, words[0]
+    for word in words:
+        assert not re.match(rf"({'|'.join(ROOMS)})/", word) or (ROOT / word).exists(), word
+    if words[1:2] == ["-m"] and words[2].startswith(ROOMS):
+        module = ROOT / f"{words[2].replace('.', '/')}.py"
+        assert module.is_file(), words[2]
+        for flag in (word for word in words if word.startswith("--")):
+            assert f'"{flag}"' in module.read_text(encoding="utf-8"), f"{words[2]} has no {flag}"
+
+
+def check_prose(text: str, folder: Path) -> None:
+    """Links lead somewhere; files, flags and settings in code spans exist."""
+    prose = prose_in(text)
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
+        assert link.startswith("http") or (folder / link).exists(), link
+    for span in re.findall(r"`([^`\n]+)`", prose):
+        if re.fullmatch(rf"({'|'.join(ROOMS)})/[\w./*-]*", span) or re.fullmatch(r"shards/\w+\.py", span):
+            assert list(ROOT.glob(span.rstrip("/"))), span
+        elif span.startswith("--set "):
+            check_setting(span.removeprefix("--set "))
+        elif span.split()[0] in APPS and " " in span:
+            check_span(span.split())
+
+
+def check_span(words: list[str]) -> None:
+    """A command in prose, which may leave out what it needs."""
+    typed, command, rest = verb_of(words)
+    known = {flag for option in command.params for flag in option.opts}
+    for word in rest:
+        flag = dashed(word).partition("=")[0]
+        assert not flag.startswith("--") or flag in known, f"{typed} has no {flag}"
+
+
+def check_setting(setting: str) -> None:
+    """Training or prep has it."""
+    try:
+        load_config(TrainingConfig, None, [setting])
+    except UserError:
+        load_config(PrepConfig, None, [setting])
+
+
+def check_document(text: str, folder: Path) -> None:
+    """What it names is there; `folder` is where it lies."""
+    for language, body in blocks_in(text):
+        assert language in LANGUAGES, body
+        if language == "json":
+            parse_json(body.encode(), "json")
+    for words in commands_in(text):
+        check_command(words)
+    check_prose(text, folder)
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
+def test_a_document_names_only_what_is_there(document):
+    check_document(document.read_text(encoding="utf-8"), document.parent)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "```\nprep build-shards raw/ shards/\n```\n",
+        "```json\n{fast}\n```\n",
+        "```sh\nprep build-shards raw/ shards/ --fast\n```\n",
+        "```sh\nprep build-shards raw/\n```\n",
+        "```sh\nprep polish raw/\n```\n",
+        "```sh\nA=b uv run train run --config image2image_best\n```\n",
+        "```sh\ntrain run --config image2image_base \\\n  --set lora.rank=64\n```\n",
+        "```sh\npython3 -m pip install uv && python3 -m benchmarks.fast\n```\n",
+        "```sh\npython3 -m benchmarks.stream --fast\n```\n",
+        "```sh\npytest tests/test_fast.py\n```\n",
+        "```sh\nsudo rm -r exps/\n```\n",
+        "See [there](there.md).",
+        "It is in `train/fast.py`.",
+        "It is in `shards/fast.py`.",
+        "Say `infer generate --fast`.",
+        "Say `--set lora.rank=64`.",
+    ],
+)
+def test_what_is_not_there_is_found(wrong):
+    with pytest.raises((AssertionError, UserError, typer.TyperException)):
+        check_document(wrong, ROOT)
+
+
+def work(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Do what a command says, with less work, in the current folder; its exit code comes back."""
+    program, *arguments = words
     monkeypatch.setattr("demo.road.RoadConfig", lambda: RoadConfig(songs=3, seconds=3, train_steps=1, infer_steps=1))
-    arguments = [_found(argument) for argument in arguments] + shlex.split(less)
+    if "--print-config" not in words:  # which does no work
+        arguments = [_found(_tiny(argument)) for argument in arguments]
+        arguments += shlex.split(LESS_WORK.get(" ".join(words[:2]), ""))
     with pytest.raises(SystemExit) as stopped:
         run(APPS[program], arguments)
     assert isinstance(stopped.value.code, int)
     return stopped.value.code
+
+
+def _tiny(argument: str) -> str:
+    for published, tiny in TINY_WORDS.items():
+        argument = argument.replace(published, tiny)
+    return argument
 
 
 def _found(argument: str) -> str:
@@ -78,29 +228,22 @@ def _found(argument: str) -> str:
     return str(found)
 
 
-@pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
-def test_the_commands_of_a_document_run_one_after_the_other(document, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    commands = commands_in(document.read_text())
-    assert commands
-    for command in commands:
-        assert work(command, monkeypatch) == 0, command
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """A folder where Backline was used: raw/ songs, shards/, adapter/, outputs/, vocals, a test set, ratings."""
     folder = tmp_path_factory.mktemp("project")
     make_songs(folder / "raw", songs=3, seconds=3, seed=1)
+    shutil.copytree(folder / "raw", folder / "my-songs")
     for name in ("me.wav", "ballad_vocal.wav"):
         shutil.copy(folder / "raw" / "song-000001_vocal.flac", folder / name)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
-        assert work("prep build-shards raw/ shards/", monkeypatch) == 0
-        assert work("train run --config tiny_image2image --shards shards/", monkeypatch) == 0
+        assert work(shlex.split("prep build-shards raw/ shards/"), monkeypatch) == 0
+        assert work(shlex.split("train run --config tiny_image2image --shards shards/"), monkeypatch) == 0
         (adapter,) = folder.glob("exps/**/epoch=*_lora")
         shutil.copytree(adapter, folder / "adapter")
-        assert work("infer generate --vocal raw/song-000001_vocal.flac --adapter adapter/", monkeypatch) == 0
+        made = "infer generate --vocal raw/song-000001_vocal.flac --adapter adapter/"
+        assert work(shlex.split(made), monkeypatch) == 0
     _compared(folder)
     return folder
 
@@ -109,23 +252,54 @@ def _compared(folder: Path) -> None:
     """What a comparison starts from and what its raters send back."""
     (folder / "half.json").write_text(json.dumps({"lora_path": "adapter", "lora_weight": 0.5, "ref_strength": 0.5}))
     (folder / "test_set.json").write_text(json.dumps([{"key": "me", "vocal_path": "me.wav", "prompt": "piano"}]))
-    for rater, score in (("ann", 4), ("ben", 2)):
+    for rater, score in (("ann", 4), ("ben", 2), ("eve", 3)):
         sheet = {"sample_id": "me", "model": "adapter", "scores": {"musicality": score}}
         (folder / f"ratings_{rater}.json").write_text(json.dumps({"rater": rater, "ratings": [sheet]}))
+
+
+def ours(document: Path) -> list[list[str]]:
+    """Commands of a document that are run."""
+    found = commands_in(document.read_text(encoding="utf-8"))
+    return [words for words in found if words[0] in APPS and not any(word.startswith(OUTSIDE) for word in words)]
+
+
+@pytest.mark.parametrize("document", filter(ours, documents()), ids=lambda path: path.name)
+def test_the_commands_of_a_document_run_one_after_the_other(document, project, tmp_path, monkeypatch):
+    taken = [project / name for name in BROUGHT] if document.stem.startswith("README") else project.iterdir()
+    for path in taken:
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
+    monkeypatch.chdir(tmp_path)
+    for words in ours(document):
+        assert work(words, monkeypatch) == 0, words
+
+
+def leaves() -> Iterator[tuple[str, TyperCommand]]:
+    """Every command by what is typed to call it."""
+    for program, app in APPS.items():
+        command = get_command(app)
+        for name, verb in getattr(command, "commands", {"": command}).items():
+            yield f"{program} {name}".strip(), verb
+
+
+def examples_of(command: TyperCommand) -> list[str]:
+    return re.findall(r"^  \$ (.*)$", command.epilog or "", flags=re.MULTILINE)
+
+
+def examples() -> list[str]:
+    return [example for _, command in leaves() for example in examples_of(command)]
 
 
 @pytest.mark.parametrize("example", examples())
 def test_the_example_of_a_help_runs(example, project, tmp_path, monkeypatch):
     shutil.copytree(project, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
-    assert work(example, monkeypatch) == 0
+    assert work(shlex.split(example), monkeypatch) == 0
 
 
 def test_every_help_ends_with_an_example():
     for typed, command in leaves():
-        lines = (command.epilog or "").splitlines()
-        assert lines, f"{typed} --help shows no example"
-        assert lines[-1].startswith(f"  $ {typed}"), typed
+        assert examples_of(command), f"{typed} --help shows no example"
+        assert (command.epilog or "").splitlines()[-1].startswith(f"  $ {typed}"), typed
 
 
 @pytest.mark.parametrize("program", APPS)
