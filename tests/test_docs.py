@@ -36,7 +36,7 @@ APPS = {"prep": prep.cli.app, "train": train.cli.app, "infer": infer.cli.app, "b
 MODULES = {"prep": "prep.cli", "train": "train.cli", "infer": "infer.cli", "backline-demo": "demo.cli"}
 SETTINGS: Mapping[str, type[Config]] = {"prep": PrepConfig, "train": TrainingConfig}
 """What --config and --set of a program change."""
-TOOLS = ("python", "python3", "uv", "ray", "tensorboard", "optuna-dashboard", "pytest", "coverage", "pre-commit")
+TOOLS = ("python3", "uv", "ruff", "ty", "pytest", "coverage", "ray", "tensorboard", "optuna-dashboard")
 """Programs of others that documents may call; what follows is looked at, not run."""
 LANGUAGES = ("sh", "text", "json", "python", "bibtex")
 ROOMS = ("common", "models", "prep", "train", "infer", "configs", "demo", "recipe", "benchmarks", "tests", "docs")
