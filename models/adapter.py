@@ -83,6 +83,13 @@ class Conditioning(Config):
             return TEXT2MUSIC
         return Objective(self.objective, a_max=self.a_max, offset_weight=self.offset_weight)
 
+    @property
+    def can_be_guided(self) -> bool:
+        """Whether the network also hears the vocal apart from its noise, so that a pass can leave it out."""
+        if self.mode == "controlnet":
+            return self.control is not None
+        return self.source_projection or self.objective in ("offset", "naive")
+
     def make_conditioner(
         self, transformer: ACEStepTransformer2DModel, *, seed: int = 0
     ) -> SourceProjection | ControlEncoder | None:
@@ -193,9 +200,9 @@ def read_card(folder: Path) -> AdapterCard:
 
 
 def open_adapter(
-    folder: Path, transformer: ACEStepTransformer2DModel, *, weight: float, base_fingerprint: str
+    folder: Path, transformer: ACEStepTransformer2DModel, *, weight: float, base_fingerprint: str, name: str = "adapter"
 ) -> Adapter:
-    """Load an adapter into `transformer`, active with `weight`, everything frozen.
+    """Load an adapter into `transformer` under a `name` of its own, active with `weight`, everything frozen.
 
     Raises UserError if a file is missing or does not fit, or if `base_fingerprint` (part_hash of the transformer) is
     not that of the base it was trained on.
@@ -211,7 +218,7 @@ def open_adapter(
         _load_weights(conditioner, folder / _conditioner_file(conditioner))
         conditioner.to(transformer.device).eval().requires_grad_(False)
     if card.lora is not None:
-        load_lora(transformer, folder, name="adapter", weight=weight)
+        load_lora(transformer, folder, name=name, weight=weight)
     elif weight != 1:
         raise UserError(f"{folder}: its LoRA is merged into the base, so that its weight is 1, not {weight:g}.")
     return Adapter(card, card.conditioning.make_objective(), conditioner)

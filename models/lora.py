@@ -5,6 +5,7 @@ r rank; a trained update is scale * lora_B @ lora_A with scale = alpha / sqrt(r)
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,9 @@ def load_lora(transformer: ACEStepTransformer2DModel, folder: Path, *, name: str
     Raises UserError if the file is missing or broken, or holds a tensor that does not fit this transformer.
     """
     _check_fit(transformer, folder / LORA_FILE)
-    transformer.load_lora_adapter(folder, prefix=None, weight_name=LORA_FILE, adapter_name=name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
+        transformer.load_lora_adapter(folder, prefix=None, weight_name=LORA_FILE, adapter_name=name)
     transformer.set_adapters(name, weight)
     transformer.eval().requires_grad_(False)
 
@@ -184,6 +187,8 @@ def _check_fit(transformer: ACEStepTransformer2DModel, path: Path) -> None:
     for key, shape in shapes.items():
         module, _, kind = key.rpartition(".lora_")
         layer = layers.get(module)
+        if isinstance(layer, LoraLayer):  # another adapter sits there already
+            layer = layer.get_base_layer()
         fits = isinstance(layer, nn.Linear) and _fits(layer, kind, shape)
         if not fits:
             raise UserError(
