@@ -30,12 +30,13 @@ from demo.road import RoadConfig
 from prep.config import PrepConfig
 from prep.demo_songs import make_songs
 from train.config import TrainingConfig
+from train.search_config import OptunaConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 APPS = {"prep": prep.cli.app, "train": train.cli.app, "infer": infer.cli.app, "backline-demo": demo.cli.app}
 MODULES = {"prep": "prep.cli", "train": "train.cli", "infer": "infer.cli", "backline-demo": "demo.cli"}
-SETTINGS: Mapping[str, type[Config]] = {"prep": PrepConfig, "train": TrainingConfig}
-"""What --config and --set of a program change."""
+SETTINGS: Mapping[str, type[Config]] = {"prep": PrepConfig, "train": TrainingConfig, "train search": OptunaConfig}
+"""What --config and --set of a program change, and --optuna-config of a verb."""
 TOOLS = ("python3", "uv", "ruff", "ty", "pytest", "coverage", "ray", "tensorboard", "optuna-dashboard")
 """Programs of others that documents may call; what follows is looked at, not run."""
 LANGUAGES = ("sh", "text", "json", "python", "bibtex")
@@ -113,7 +114,10 @@ def check_command(words: list[str]) -> None:
     typed, command, rest = verb_of(words)
     given: dict[str, Any] = command.make_context(typed, [dashed(word) for word in rest]).params
     if "settings" in given:
-        load_config(SETTINGS[words[0]], given["config"], given["settings"] or [])
+        load_config(SETTINGS[words[0]], given["config"])
+        load_config(OptunaConfig, given.get("optuna_config"))
+        for setting in given["settings"] or []:
+            check_setting(setting)
     return None
 
 
@@ -131,8 +135,10 @@ def _check_tool(words: list[str]) -> None:
 def check_prose(text: str, folder: Path) -> None:
     """Links lead somewhere; files, flags and settings in code spans exist."""
     prose = prose_in(text)
-    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
-        assert link.startswith("http") or (folder / link).exists(), link
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        file, _, heading = link.partition("#")
+        assert link.startswith("http") or (folder / file).exists(), link
+        assert link.startswith("http") or not heading or heading in headings_of(folder / file), link
     for span in re.findall(r"`([^`\n]+)`", prose):
         if re.fullmatch(rf"({'|'.join(ROOMS)})/[\w./*-]*", span) or re.fullmatch(r"shards/\w+\.py", span):
             assert list(ROOT.glob(span.rstrip("/"))), span
@@ -140,6 +146,12 @@ def check_prose(text: str, folder: Path) -> None:
             check_setting(span.removeprefix("--set "))
         elif span.split()[0] in APPS and " " in span:
             check_span(span.split())
+
+
+def headings_of(document: Path) -> set[str]:
+    """Names by which links reach them."""
+    found = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
 
 
 def check_span(words: list[str]) -> None:
@@ -152,11 +164,17 @@ def check_span(words: list[str]) -> None:
 
 
 def check_setting(setting: str) -> None:
-    """Training or prep has it."""
+    """Some configuration has it."""
+    problems = [problem for kind in SETTINGS.values() if (problem := _problem(kind, setting))]
+    assert len(problems) < len(SETTINGS), problems[0]
+
+
+def _problem(kind: type[Config], setting: str) -> str:
     try:
-        load_config(TrainingConfig, None, [setting])
-    except UserError:
-        load_config(PrepConfig, None, [setting])
+        load_config(kind, None, [setting])
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def check_document(text: str, folder: Path) -> None:
@@ -190,6 +208,7 @@ def test_a_document_names_only_what_is_there(document):
         "```sh\npytest tests/test_fast.py\n```\n",
         "```sh\nsudo rm -r exps/\n```\n",
         "See [there](there.md).",
+        "See [there](README.md#there).",
         "It is in `train/fast.py`.",
         "It is in `shards/fast.py`.",
         "Say `infer generate --fast`.",
