@@ -62,7 +62,7 @@ def walk(out: Path, config: RoadConfig) -> Road:
     made = {
         mode: generate(
             Request(
-                adapter=adapters[mode],
+                adapters=(adapters[mode],),
                 vocal=vocal,
                 infer_steps=config.infer_steps,
                 output_dir=out / "accompaniments" / mode,

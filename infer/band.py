@@ -3,7 +3,7 @@
 C latent channels (8), H latent rows (16), T latent frames, N audio samples at 44.1 kHz.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -12,69 +12,89 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.progress import progress
+from common.progress import Progress, progress
 from infer.record import GenerationSettings
 from infer.request import Place
 from infer.vocal import Vocal
 from infer.words import Words, conditions, null_conditions
-from models.adapter import Adapter, open_adapter
+from models.blend import Blend, open_blend
 from models.checkpoint import open_codec, open_transformer, open_vocoder, part_hash
-from models.codec import WINDOW_FRAMES, Codec, decode_audio, decode_audio_overlapped
-from models.sampler import OnStep, draw_noise, sample
+from models.codec import WINDOW_FRAMES, Codec, decode_audio, decode_audio_in_pieces
+from models.sampler import draw_noise, sample
 from models.transformer import ACEStepTransformer2DModel
 from models.vocoder import Vocoder
 
 
+@dataclass(frozen=True)
+class Band:
+    """A transformer in which adapters are active."""
+
+    transformer: ACEStepTransformer2DModel
+    blend: Blend
+
+    @classmethod
+    def open(cls, place: Place, adapters: Sequence[Path], weights: Sequence[float]) -> Self:
+        """Raises UserError where an adapter does not belong to this base."""
+        fingerprint = part_hash(place.base, "ace_step_transformer")
+        transformer = open_transformer(place.base, dtype=place.dtype).to(place.device)
+        return cls(transformer, open_blend(adapters, transformer, weights=weights, base_fingerprint=fingerprint))
+
+    def draw(
+        self,
+        vocal: Vocal,
+        words: Words,
+        settings: GenerationSettings,
+        seeds: Sequence[int],
+        done: Progress | None = None,
+    ) -> list[Tensor]:
+        """Latents [C, H, T] for each seed, whose noise is drawn first, on the CPU: alike on every device.
+
+        What the network makes of the words is made once. `done` counts the steps of all.
+        """
+        device = self.transformer.device
+        told, untold = conditions(self.transformer, words), null_conditions(self.transformer, words)
+        source = self.blend.card.conditioning.hear(
+            vocal.latents[None].to(device),
+            vocal.activity[None].to(device),
+            torch.tensor([settings.ref_strength], device=device),
+            self.blend.card.statistics,
+        )
+        drawn = []
+        for seed in seeds:
+            generators = [torch.Generator().manual_seed(seed)]
+            latents = sample(
+                self.transformer,
+                told,
+                untold,
+                draw_noise(generators, vocal.latents.shape[-1]).to(device),
+                settings.sampler,
+                objective=self.blend.objective,
+                source=source,
+                conditioner=self.blend.conditioner,
+                generators=generators,
+                on_step=lambda *_: done.update() if done else None,
+                on_window=lambda number, count: done.update(0, f"window {number} of {count}") if done else None,
+            )
+            drawn.append(latents[0].cpu())
+        return drawn
+
+
 def draw(
-    vocal: Vocal, words: Words, settings: GenerationSettings, seeds: Sequence[int], *, adapter: Path, place: Place
-) -> list[Tensor]:
-    """Latents [C, H, T] for each seed. The transformer is open only for this call.
-
-    Raises UserError where the adapter does not belong to this base.
-    """
-    fingerprint = part_hash(place.base, "ace_step_transformer")
-    transformer = open_transformer(place.base, dtype=place.dtype).to(place.device)
-    opened = open_adapter(adapter, transformer, weight=settings.lora_weight, base_fingerprint=fingerprint)
-    with progress(len(seeds) * settings.sampler.steps, "sampling", "steps") as done:
-        return [
-            draw_one(transformer, opened, vocal, words, settings, seed=seed, on_step=lambda *_: done.update())
-            for seed in seeds
-        ]
-
-
-def draw_one(
-    transformer: ACEStepTransformer2DModel,
-    adapter: Adapter,
     vocal: Vocal,
     words: Words,
     settings: GenerationSettings,
+    seeds: Sequence[int],
     *,
-    seed: int,
-    on_step: OnStep | None = None,
-) -> Tensor:
-    """Latents [C, H, T] for one seed, whose noise is drawn first, on the CPU: alike on every device."""
-    device = transformer.device
-    generators = [torch.Generator().manual_seed(seed)]
-    noise = draw_noise(generators, vocal.latents.shape[-1])
-    source = adapter.card.conditioning.hear(
-        vocal.latents[None].to(device),
-        vocal.activity[None].to(device),
-        torch.tensor([settings.ref_strength], device=device),
-        adapter.card.statistics,
-    )
-    (latents,) = sample(
-        transformer,
-        conditions(transformer, words),
-        null_conditions(transformer, words),
-        noise.to(device),
-        settings.sampler,
-        objective=adapter.objective,
-        source=source,
-        conditioner=adapter.conditioner,
-        generators=generators,
-        on_step=on_step,
-    )
-    return latents.cpu()
+    adapters: Sequence[Path],
+    place: Place,
+) -> list[Tensor]:
+    """Latents [C, H, T] for each seed. The transformer is open only for this call.
+
+    Raises UserError where an adapter does not belong to this base.
+    """
+    band = Band.open(place, adapters, settings.lora_weights)
+    with progress(len(seeds) * settings.sampler.steps, "sampling", "steps") as done:
+        return band.draw(vocal, words, settings, seeds, done)
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,16 @@ class Decoder:
         return cls(codec.to(place.device), open_vocoder(place.base).to(place.device), place.device)
 
     @torch.no_grad()
+    def blocks(self, latents: Tensor, samples: int) -> Iterator[np.ndarray]:
+        """Latents [C, H, T] as [2, samples] at 44.1 kHz, in blocks [2, n]: what is longer than a window in windows."""
+        latents = latents.to(self.device)
+        if latents.shape[-1] <= WINDOW_FRAMES:
+            yield decode_audio(self.codec, self.vocoder, latents, samples=samples).cpu().numpy()
+            return
+        for piece in decode_audio_in_pieces(self.codec, self.vocoder, latents):
+            yield piece[:, :samples].cpu().numpy()
+            samples -= min(samples, piece.shape[1])
+
     def wave(self, latents: Tensor, samples: int) -> np.ndarray:
-        """Latents [C, H, T] as [2, samples] at 44.1 kHz; what is longer than a window is decoded in windows."""
-        decode = decode_audio if latents.shape[-1] <= WINDOW_FRAMES else decode_audio_overlapped
-        return decode(self.codec, self.vocoder, latents.to(self.device), samples=samples).cpu().numpy()
+        """`blocks` as one [2, samples]."""
+        return np.concatenate(list(self.blocks(latents, samples)), axis=1)

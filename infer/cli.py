@@ -22,7 +22,13 @@ def infer() -> None: ...
 )
 def generate(
     adapter: Annotated[
-        Path, typer.Option("--adapter", "--lora-path", help="Adapter folder that `train run` wrote.", metavar="DIR")
+        list[Path],
+        typer.Option(
+            "--adapter",
+            "--lora-path",
+            help="Adapter folder that `train run` wrote; give it again to blend several.",
+            metavar="DIR",
+        ),
     ],
     vocal: Annotated[
         Path | None, typer.Option("--vocal", "--vocal-path", help="The vocal, an audio file.", metavar="FILE")
@@ -42,12 +48,59 @@ def generate(
         float | None, typer.Option(help="How much the vocal counts, 0 to 1 [the adapter's, else 0.5].")
     ] = None,
     lora_weight: Annotated[
-        float | None, typer.Option(help="Weight of the adapter's LoRA [the adapter's, else 0.8].")
+        list[float] | None,
+        typer.Option(help="Weight of the adapter's LoRA, one for each --adapter [the adapters', shared, else 0.8]."),
+    ] = None,
+    infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [the adapter's, else 60].")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="What a step does: euler, heun or pingpong [the adapter's, else euler].")
+    ] = None,
+    omega_scale: Annotated[
+        float | None, typer.Option(help="How much steps are enlarged; 0 is not [the adapter's, else 10].")
+    ] = None,
+    guidance: Annotated[
+        str | None, typer.Option(help="apg, cfg, cfg_zero_star or none [the adapter's, else apg].", metavar="RULE")
     ] = None,
     guidance_scale: Annotated[
         float | None, typer.Option(help="How much the prompt counts [the adapter's, else 15].")
     ] = None,
-    infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [the adapter's, else 60].")] = None,
+    guidance_interval: Annotated[
+        float | None, typer.Option(help="Share of the steps, in the middle, that are guided [the adapter's, else 0.5].")
+    ] = None,
+    guidance_interval_decay: Annotated[
+        float | None, typer.Option(help="How far the scale falls within it, 0 to 1 [the adapter's, else 0].")
+    ] = None,
+    min_guidance_scale: Annotated[
+        float | None, typer.Option(help="Where it falls to at 1 [the adapter's, else 3].")
+    ] = None,
+    vocal_guidance_scale: Annotated[
+        float | None,
+        typer.Option(help="Guide over the vocal, too, by a third network pass [the adapter's, else none]."),
+    ] = None,
+    erg: Annotated[
+        bool | None,
+        typer.Option(
+            "--erg/--no-erg",
+            help="Guide away from the prompt heard with flattened attention; opens the text encoder "
+            "[the adapter's, else --no-erg].",
+        ),
+    ] = None,
+    blend: Annotated[
+        Path | None, typer.Option(help="Reference accompaniment to blend in, an audio file.", metavar="FILE")
+    ] = None,
+    mix_ratio: Annotated[
+        float | None, typer.Option(help="Share of what is generated in the blend: 0 is the reference alone [0.8].")
+    ] = None,
+    preserve_low: Annotated[
+        bool, typer.Option("--preserve-low", help="Take bass and kick from the reference alone.")
+    ] = False,
+    preserve_high: Annotated[
+        bool, typer.Option("--preserve-high", help="Take the highest frequencies from the reference alone.")
+    ] = False,
+    mixdown_vocal_db: Annotated[
+        float | None, typer.Option(help="Gain of the vocal in KEY_mix.wav over its level in training [0].")
+    ] = None,
+    mixdown_peak_dbfs: Annotated[float | None, typer.Option(help="Highest peak of KEY_mix.wav [-1].")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first sample; the others count up from it.")] = 0,
     num_samples: Annotated[int, typer.Option(help="How many accompaniments to make.")] = 1,
     output_dir: Annotated[Path, typer.Option(help="Folder the results go to.", metavar="DIR")] = Path("outputs"),
@@ -65,16 +118,30 @@ def generate(
 
     made = make(
         Request(
-            adapter=adapter,
+            adapters=tuple(adapter),
             vocal=vocal,
             shards=shards,
             key=key,
             prompt=prompt,
             lyrics=lyrics,
             ref_strength=ref_strength,
-            lora_weight=lora_weight,
-            guidance_scale=guidance_scale,
+            lora_weights=tuple(lora_weight or ()),
             infer_steps=infer_steps,
+            scheduler=scheduler,
+            omega_scale=omega_scale,
+            guidance=guidance,
+            guidance_scale=guidance_scale,
+            guidance_interval=guidance_interval,
+            guidance_interval_decay=guidance_interval_decay,
+            min_guidance_scale=min_guidance_scale,
+            vocal_guidance_scale=vocal_guidance_scale,
+            erg=erg,
+            blend=blend,
+            mix_ratio=mix_ratio,
+            preserve_low=preserve_low,
+            preserve_high=preserve_high,
+            mixdown_vocal_db=mixdown_vocal_db,
+            mixdown_peak_dbfs=mixdown_peak_dbfs,
             seed=seed,
             num_samples=num_samples,
             output_dir=output_dir,

@@ -13,15 +13,13 @@ from common.audio import loudness_lufs, read_audio, to_stereo, write_audio
 from common.canonical import sha256_of, sha256_of_file
 from common.errors import UserError
 from common.progress import Progress, progress, say
-from infer.band import Decoder, draw_one
-from infer.generate import Generated, hear, write_results
+from infer.band import Band, Decoder
+from infer.generate import Generated, Order, hear, write_results
 from infer.lineup import Item, Model, read_models, read_test_set
 from infer.page import Lane, Row, write_page
 from infer.record import GenerationSettings
-from infer.request import Request, find_place, settle
+from infer.request import Chosen, Request, choose, find_place, settle
 from infer.take import Take, describe, read_take, write_take
-from models.adapter import open_adapter
-from models.checkpoint import open_transformer, part_hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,29 +92,29 @@ def _vocal(item: Item, folder: Path) -> Take:
 
 def _perform(model: Model, items: Sequence[Item], comparison: Comparison, done: Progress) -> Iterator[tuple[Job, Take]]:
     """All takes of one model. Its transformer and the decoder are opened once, or not at all where all are made."""
-    settings = settle(_request(model, comparison), model.card)
+    request = _request(model, comparison)
+    chosen = choose(request)
+    settings = settle(request, chosen)
     jobs = [_job(model, item, settings, comparison) for item in items]
     known = {job: take for job in jobs if (take := read_take(job.request.output_dir, job.order))}
     done.update(len(known))
     missing = [job for job in jobs if job not in known]
-    made = dict(_make(model, settings, missing, done)) if missing else {}
+    made = dict(_make(model, chosen, settings, missing, done)) if missing else {}
     return ((job, known.get(job) or made[job]) for job in jobs)
 
 
 def _make(
-    model: Model, settings: GenerationSettings, jobs: Sequence[Job], done: Progress
+    model: Model, chosen: Chosen, settings: GenerationSettings, jobs: Sequence[Job], done: Progress
 ) -> Iterator[tuple[Job, Take]]:
-    place = find_place(jobs[0].request)
-    transformer = open_transformer(place.base, dtype=place.dtype).to(place.device)
-    fingerprint = part_hash(place.base, "ace_step_transformer")
-    weight = settings.lora_weight
-    adapter = open_adapter(model.config.lora_path, transformer, weight=weight, base_fingerprint=fingerprint)
-    decoder = Decoder.open(place)
+    place = find_place(jobs[0].request, settings)
+    band, decoder = Band.open(place, chosen.folders, chosen.weights), Decoder.open(place)
     for job in jobs:
-        heard = hear(job.request, model.card, place)
-        heard = replace(heard, vocal=replace(heard.vocal, key=job.item.key))
-        drawn = draw_one(transformer, adapter, heard.vocal, heard.words, settings, seed=settings.seed)
-        yield job, _keep(job, write_results(job.request, model.card, settings, place, heard, [drawn], decoder))
+        order = Order(job.request, chosen, settings, place)
+        with hear(order) as heard:
+            named = replace(heard, vocal=replace(heard.vocal, key=job.item.key))
+            drawn = band.draw(named.vocal, named.words, settings, order.seeds)
+            take = _keep(job, write_results(order, named, drawn, decoder))
+        yield job, take
         done.update(note=f"{model.name}, {job.item.key}")
 
 
@@ -150,9 +148,9 @@ def _job(model: Model, item: Item, settings: GenerationSettings, comparison: Com
 def _request(model: Model, comparison: Comparison) -> Request:
     """`infer generate` with one model, whatever the sample."""
     return Request(
-        adapter=model.config.lora_path,
+        adapters=(model.config.lora_path,),
         ref_strength=model.config.ref_strength,
-        lora_weight=model.config.lora_weight,
+        lora_weights=() if model.config.lora_weight is None else (model.config.lora_weight,),
         guidance_scale=comparison.guidance_scale,
         infer_steps=comparison.infer_steps,
         seed=comparison.seed,

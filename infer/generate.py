@@ -3,23 +3,27 @@
 Networks are open one after the other: the codec's encoder, the text encoder, the transformer, the decoder.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from common.audio import write_audio
+from common.audio import write_audio_blocks
 from common.canonical import sha256_of_file, unicode_text
 from common.errors import UserError
 from common.files import whole_file
 from common.progress import say
+from common.tape import Tape
 from infer.band import Decoder, draw
 from infer.mixdown import OUTPUT_RATE_HZ, at_output_rate, below_ceiling, mixdown
 from infer.record import AdapterRecord, GenerationSettings, Record, SampleRecord
-from infer.request import Place, Request, check_sources, find_place, settle
+from infer.reference import Reference, blend_latents, read_reference
+from infer.request import Chosen, Place, Request, check_sources, choose, find_place, settle
 from infer.vocal import Vocal, vocal_from_file, vocal_from_shards
 from infer.words import (
     NO_PROMPT,
@@ -31,9 +35,10 @@ from infer.words import (
     read_lyrics,
     read_text,
 )
-from models.adapter import CARD_FILE, AdapterCard, read_card
+from models.adapter import CARD_FILE, AdapterCard
 from models.lora import LORA_FILE
 from shards.reader import read_song
+from shards.schema import Sample
 
 
 @dataclass(frozen=True)
@@ -47,125 +52,178 @@ class Generated:
 
 @dataclass(frozen=True)
 class Heard:
-    """All that the network is given for one song."""
+    """All that is known of one song."""
 
     vocal: Vocal
     words: Words
+    reference: Reference | None
+
+
+@dataclass(frozen=True)
+class Order:
+    """A request with all that stands behind its flags."""
+
+    request: Request
+    chosen: Chosen
+    settings: GenerationSettings
+    place: Place
+
+    @property
+    def seeds(self) -> range:
+        return range(self.settings.seed, self.settings.seed + self.settings.num_samples)
 
 
 def generate(request: Request) -> Generated:
     """Make `num_samples` accompaniments for one vocal; the record is written last.
 
     Raises UserError for all that a user can mend: flags that contradict each other or are out of range, a vocal that
-    cannot be read or is silent, too short or too long, a base or an adapter that is incomplete or does not fit.
+    cannot be read or is silent or too short, a base or an adapter that is incomplete or does not fit.
     """
+    order = take_order(request)
+    with hear(order) as heard:
+        adapters, place = order.chosen.folders, order.place
+        drawn = draw(heard.vocal, heard.words, order.settings, order.seeds, adapters=adapters, place=place)
+        return write_results(order, heard, drawn, Decoder.open(place))
+
+
+def take_order(request: Request) -> Order:
+    """Check the flags and find what they name. Raises UserError where they cannot be followed."""
     check_sources(request)
-    card = read_card(request.adapter)
-    settings = settle(request, card)
-    place = find_place(request)
-    heard = hear(request, card, place)
-    seeds = range(settings.seed, settings.seed + settings.num_samples)
-    drawn = draw(heard.vocal, heard.words, settings, seeds, adapter=request.adapter, place=place)
-    return write_results(request, card, settings, place, heard, drawn, Decoder.open(place))
+    chosen = choose(request)
+    settings = settle(request, chosen)
+    return Order(request, chosen, settings, find_place(request, settings))
 
 
-def write_results(
-    request: Request,
-    card: AdapterCard,
-    settings: GenerationSettings,
-    place: Place,
-    heard: Heard,
-    drawn: Sequence[Tensor],
-    decoder: Decoder,
-) -> Generated:
-    """Decode what was `drawn` for the seeds of `settings` and write it; the record is written last."""
-    seeds = range(settings.seed, settings.seed + settings.num_samples)
-    results = tuple(_write(heard.vocal, seeds, drawn, card, decoder, folder=request.output_dir))
-    record = _record(request, card, settings, place, heard, results)
-    path = request.output_dir / f"{heard.vocal.key}.json"
-    with whole_file(path) as partial:
-        partial.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return Generated(
-        accompaniments=tuple(request.output_dir / made.accompaniment for made in results if made.accompaniment),
-        mixes=tuple(request.output_dir / made.mix for made in results),
-        record=path,
-    )
+@contextmanager
+def hear(order: Order) -> Generator[Heard]:
+    """The vocal, its words and the reference, for use within the block.
 
-
-def hear(request: Request, card: AdapterCard, place: Place) -> Heard:
-    """The vocal and its words. Encoders are open only within this call, and only for what no shard holds."""
+    Encoders are open only while this begins, and only for what no shard holds.
+    """
+    request, place = order.request, order.place
     if request.vocal is not None:
-        return _hear_file(request, request.vocal, card, place)
+        lufs = _vocal_lufs(order.chosen)
+        with vocal_from_file(request.vocal, base=place.base, lufs=lufs, device=place.device) as vocal:
+            yield Heard(vocal, _words_of_file(order, request.vocal, vocal.key), _reference(order, vocal))
+        return
     assert request.shards is not None
     assert request.key is not None
     segments = read_song(request.shards, request.key)
     vocal = vocal_from_shards(request.shards, request.key, segments)
-    prompt = _embed(request.prompt, place) if request.prompt else cached_prompt(segments[0])
-    lyrics = read_lyrics(request.lyrics, base=place.base) if request.lyrics else cached_lyrics(segments[0])
-    return Heard(vocal, Words(prompt, lyrics))
+    yield Heard(vocal, _words_of_shards(order, segments[0]), _reference(order, vocal))
 
 
-def _hear_file(request: Request, path: Path, card: AdapterCard, place: Place) -> Heard:
+def _vocal_lufs(chosen: Chosen) -> float:
+    """Loudness that a vocal is brought to."""
+    for folder, card in zip(chosen.folders, chosen.cards, strict=True):
+        if card.vocal_lufs is None:
+            raise UserError(f"{folder}: its vocal_lufs is null, so no vocal can be levelled to it. Train it anew.")
+    assert chosen.card.vocal_lufs is not None
+    return chosen.card.vocal_lufs
+
+
+def _reference(order: Order, vocal: Vocal) -> Reference | None:
+    if order.request.blend is None:
+        return None
+    place = order.place
+    return read_reference(order.request.blend, samples=vocal.samples, base=place.base, device=place.device)
+
+
+def _words_of_shards(order: Order, first: Sample) -> Words:
+    """The text encoder is opened for a prompt that no shard holds, and for what ERG sets against the prompt."""
+    given, lyrics = order.request.prompt, order.request.lyrics
+    prompt = _embed(order, given) if given else cached_prompt(first)
+    if order.settings.sampler.erg and not given:
+        prompt = replace(prompt, weakened=_embed(order, prompt.tags).weakened)
+    return Words(prompt, read_lyrics(lyrics, base=order.place.base) if lyrics else cached_lyrics(first))
+
+
+def _words_of_file(order: Order, path: Path, key: str) -> Words:
     """Words that are not given lie beside the vocal, where prep looks for them too, or are instrumental."""
-    if card.vocal_lufs is None:
-        raise UserError(f"{request.adapter}: its vocal_lufs is null, so no vocal can be levelled to it. Train it anew.")
-    vocal = vocal_from_file(path, base=place.base, lufs=card.vocal_lufs, device=place.device)
-    beside = {kind: path.with_name(f"{vocal.key}_{kind}.txt") for kind in ("prompt", "lyrics")}
-    tags = request.prompt or (read_text(beside["prompt"]) if beside["prompt"].is_file() else "")
+    beside = {kind: path.with_name(f"{key}_{kind}.txt") for kind in ("prompt", "lyrics")}
+    tags = order.request.prompt or (read_text(beside["prompt"]) if beside["prompt"].is_file() else "")
     if not tags:
         say(f'no --prompt and no {beside["prompt"].name}: taking "{NO_PROMPT}".')
-    lyrics = request.lyrics or (beside["lyrics"] if beside["lyrics"].is_file() else None)
-    return Heard(vocal, Words(_embed(tags or NO_PROMPT, place), read_lyrics(lyrics, base=place.base)))
+    lyrics = order.request.lyrics or (beside["lyrics"] if beside["lyrics"].is_file() else None)
+    return Words(_embed(order, tags or NO_PROMPT), read_lyrics(lyrics, base=order.place.base))
 
 
-def _embed(tags: str, place: Place) -> Prompt:
-    return embed_prompt(tags, base=place.base, device=place.device)
+def _embed(order: Order, tags: str) -> Prompt:
+    place = order.place
+    return embed_prompt(tags, base=place.base, device=place.device, erg=order.settings.sampler.erg)
 
 
-def _write(
-    vocal: Vocal, seeds: Sequence[int], drawn: Sequence[Tensor], card: AdapterCard, decoder: Decoder, *, folder: Path
-) -> Iterator[SampleRecord]:
+def write_results(order: Order, heard: Heard, drawn: Sequence[Tensor], decoder: Decoder) -> Generated:
+    """Decode what was `drawn` for each seed and write it; the record is written last."""
+    folder, vocal = order.request.output_dir, heard.vocal
+    with _on_tape(_sung(vocal, decoder), vocal) as sung:
+        results = tuple(_write(order, heard, sung, drawn, decoder))
+    path = folder / f"{vocal.key}.json"
+    with whole_file(path) as partial:
+        partial.write_text(_record(order, heard, results).model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return Generated(
+        accompaniments=tuple(folder / made.accompaniment for made in results if made.accompaniment),
+        mixes=tuple(folder / made.mix for made in results),
+        record=path,
+    )
+
+
+def _sung(vocal: Vocal, decoder: Decoder) -> Iterator[np.ndarray]:
+    return decoder.blocks(vocal.latents, vocal.samples) if vocal.wave is None else vocal.wave.blocks()
+
+
+def _on_tape(blocks: Iterator[np.ndarray], vocal: Vocal) -> Tape:
+    """A wave at 44.1 kHz as it is written: at 48 kHz, as long as the vocal."""
+    return Tape().extend(at_output_rate(blocks, vocal.output_samples))
+
+
+def _write(order: Order, heard: Heard, sung: Tape, drawn: Sequence[Tensor], decoder: Decoder) -> Iterator[SampleRecord]:
     """Decode and write each seed's files."""
-    sung = decoder.wave(vocal.latents, vocal.samples) if vocal.wave is None else vocal.wave
-    sung = at_output_rate(sung, vocal.output_samples)
-    for number, (seed, latents) in enumerate(zip(seeds, drawn, strict=True), start=1):
-        ending = f"_{number:02d}.wav" if len(seeds) > 1 else ".wav"
-        made = at_output_rate(decoder.wave(latents, vocal.samples), vocal.output_samples)
+    vocal, settings, folder = heard.vocal, order.settings, order.request.output_dir
+    for number, (seed, latents) in enumerate(zip(order.seeds, drawn, strict=True), start=1):
+        ending = f"_{number:02d}.wav" if len(order.seeds) > 1 else ".wav"
         mix, band = f"{vocal.key}_mix{ending}", None
-        if card.output_type == "accompaniment":
-            band = f"{vocal.key}_accompaniment{ending}"
-            write_audio(folder / band, made, OUTPUT_RATE_HZ)
-        write_audio(folder / mix, mixdown(sung, made) if band else below_ceiling(made), OUTPUT_RATE_HZ)
+        with _on_tape(decoder.blocks(_blended(latents, heard, settings), vocal.samples), vocal) as made:
+            if order.chosen.card.output_type == "accompaniment":
+                band = f"{vocal.key}_accompaniment{ending}"
+                write_audio_blocks(folder / band, made.blocks(), OUTPUT_RATE_HZ)
+            mixed = mixdown(sung, made, settings.mixdown) if band else below_ceiling(made, settings.mixdown)
+            write_audio_blocks(folder / mix, mixed, OUTPUT_RATE_HZ)
         yield SampleRecord(seed=seed, accompaniment=band, mix=mix)
 
 
-def _record(
-    request: Request,
-    card: AdapterCard,
-    settings: GenerationSettings,
-    place: Place,
-    heard: Heard,
-    results: tuple[SampleRecord, ...],
-) -> Record:
+def _blended(latents: Tensor, heard: Heard, settings: GenerationSettings) -> Tensor:
+    if heard.reference is None or settings.blend is None:
+        return latents
+    return blend_latents(latents, heard.reference.latents, settings.blend)
+
+
+def _record(order: Order, heard: Heard, results: tuple[SampleRecord, ...]) -> Record:
+    place, chosen = order.place, order.chosen
     return Record(
         key=heard.vocal.key,
         vocal=heard.vocal.record,
         prompt=heard.words.prompt.tags,
         lyrics=heard.words.lyrics.text,
-        settings=settings,
-        adapter=AdapterRecord(
-            folder=unicode_text(request.adapter.as_posix()),
-            sha256=sha256_of_file(request.adapter / (LORA_FILE if card.lora else CARD_FILE)),
-            step=card.step,
-            conditioning=card.conditioning,
-            shards_fingerprint=card.shards_fingerprint,
-        ),
-        checkpoint_dir=unicode_text(request.checkpoint_dir),
-        base_fingerprint=card.base_fingerprint,
+        settings=order.settings,
+        adapters=tuple(map(_adapter_record, chosen.folders, chosen.cards)),
+        reference=None if heard.reference is None else heard.reference.record,
+        checkpoint_dir=unicode_text(order.request.checkpoint_dir),
+        base_fingerprint=chosen.card.base_fingerprint,
         device=str(place.device),
         dtype=str(place.dtype).removeprefix("torch."),
         rate_hz=OUTPUT_RATE_HZ,
         samples=heard.vocal.output_samples,
         results=results,
         versions={"backline": version("backline"), "torch": str(torch.__version__)},
+    )
+
+
+def _adapter_record(folder: Path, card: AdapterCard) -> AdapterRecord:
+    return AdapterRecord(
+        folder=unicode_text(folder.as_posix()),
+        sha256=sha256_of_file(folder / (LORA_FILE if card.lora else CARD_FILE)),
+        step=card.step,
+        conditioning=card.conditioning,
+        shards_fingerprint=card.shards_fingerprint,
     )

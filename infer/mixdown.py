@@ -1,15 +1,30 @@
 """From decoded waves to what is written: 48 kHz, the vocal's exact length, and vocal and band together.
 
-N samples of a stereo wave [2, N].
+Waves [2, N] come in blocks [2, n], or lie on tape, so that none is ever held whole.
 """
 
-import numpy as np
+from collections.abc import Iterable, Iterator
+from typing import Annotated
 
-from common.audio import PEAK_CEILING_DBFS, peak_dbfs, resample
+import numpy as np
+from pydantic import Field
+
+from common.audio import PEAK_CEILING_DBFS, peak_dbfs, resample_blocks
+from common.config import Config
 from common.latents import SAMPLE_RATE_HZ
+from common.tape import BLOCK_SAMPLES, Tape
 
 OUTPUT_RATE_HZ = 48_000
 """Rate of everything that infer writes."""
+
+
+class MixdownSettings(Config):
+    """How vocal and band become KEY_mix.wav."""
+
+    vocal_db: Annotated[float, Field(ge=-40, le=40)] = 0.0
+    """Gain of the vocal over the level that it had beside the band in training."""
+    peak_dbfs: Annotated[float, Field(ge=-40, le=0)] = PEAK_CEILING_DBFS
+    """Highest peak; a mix that would pass it is lowered as a whole."""
 
 
 def output_samples(samples: int, rate_hz: int) -> int:
@@ -17,19 +32,39 @@ def output_samples(samples: int, rate_hz: int) -> int:
     return round(samples * OUTPUT_RATE_HZ / rate_hz)
 
 
-def at_output_rate(wave: np.ndarray, samples: int) -> np.ndarray:
+def at_output_rate(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
     """A wave at 44.1 kHz as `samples` at 48 kHz; resampling gives at most one sample more, which is cut."""
-    resampled = resample(np.ascontiguousarray(wave), SAMPLE_RATE_HZ, OUTPUT_RATE_HZ)
-    assert resampled.shape[-1] >= samples, f"{resampled.shape[-1]} samples for {samples}"
-    return resampled[:, :samples]
+    left = samples
+    for block in resample_blocks(blocks, SAMPLE_RATE_HZ, OUTPUT_RATE_HZ):
+        yield block[:, :left]
+        left -= min(left, block.shape[1])
+    assert not left, f"{samples - left} samples for {samples}"
 
 
-def mixdown(vocal: np.ndarray, band: np.ndarray) -> np.ndarray:
-    """Vocal and band together at the levels that they had in training, lowered where a peak would pass -1 dBFS."""
-    return below_ceiling(vocal + band)
+def mixdown(vocal: Tape, band: Tape, settings: MixdownSettings) -> Iterator[np.ndarray]:
+    """Vocal and band together at the levels that they had in training, but for what the settings say."""
+    assert vocal.samples == band.samples
+    gain = _factor(settings.vocal_db)
+
+    def together() -> Iterator[np.ndarray]:
+        for start in range(0, band.samples, BLOCK_SAMPLES):
+            yield gain * vocal.read(start, start + BLOCK_SAMPLES) + band.read(start, start + BLOCK_SAMPLES)
+
+    return _lowered(together(), _factor_below(together(), settings.peak_dbfs))
 
 
-def below_ceiling(wave: np.ndarray) -> np.ndarray:
-    """The wave, lowered as a whole where its peak would pass -1 dBFS."""
-    gain_db = min(0.0, PEAK_CEILING_DBFS - peak_dbfs(wave))
-    return wave * np.float32(10 ** (gain_db / 20))
+def below_ceiling(mix: Tape, settings: MixdownSettings) -> Iterator[np.ndarray]:
+    """A mix that was made as one, lowered as a whole where its peak would pass the settings' highest."""
+    return _lowered(mix.blocks(), _factor_below(mix.blocks(), settings.peak_dbfs))
+
+
+def _factor_below(blocks: Iterable[np.ndarray], highest_dbfs: float) -> np.float32:
+    return _factor(min(0.0, highest_dbfs - max(map(peak_dbfs, blocks))))
+
+
+def _lowered(blocks: Iterable[np.ndarray], factor: np.float32) -> Iterator[np.ndarray]:
+    return (block * factor for block in blocks)
+
+
+def _factor(gain_db: float) -> np.float32:
+    return np.float32(10 ** (gain_db / 20))

@@ -118,10 +118,10 @@ def _record(lane: Lane) -> Record:
 def _settings(record: Record) -> dict[str, str | float]:
     sampler = record.settings.sampler
     return {
-        "mode": record.adapter.conditioning.mode,
-        "trained steps": record.adapter.step,
+        "mode": record.adapters[0].conditioning.mode,
+        "trained steps": ", ".join(str(adapter.step) for adapter in record.adapters),
         "vocal strength": record.settings.ref_strength,
-        "LoRA weight": record.settings.lora_weight,
+        "LoRA weight": ", ".join(f"{weight:g}" for weight in record.settings.lora_weights),
         "sampler": f"{sampler.scheduler}, {sampler.steps} steps",
         "guidance": f"{sampler.guidance} {sampler.guidance_scale:g}",
         "seed": record.settings.seed,

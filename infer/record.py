@@ -5,6 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from common.config import Config
+from infer.mixdown import MixdownSettings
+from infer.reference import BlendSettings, ReferenceRecord
 from models.adapter import Conditioning
 from models.sampler import SamplerSettings
 
@@ -14,9 +16,12 @@ class GenerationSettings(Config):
 
     ref_strength: Annotated[float, Field(ge=0, le=1)]
     """How much the vocal counts; 0 is text2music."""
-    lora_weight: Annotated[float, Field(ge=0, le=2)]
-    """Weight of the adapter's LoRA."""
+    lora_weights: tuple[Annotated[float, Field(ge=0, le=2)], ...]
+    """Weight of each adapter's LoRA."""
     sampler: SamplerSettings
+    blend: BlendSettings | None
+    """How a reference accompaniment is blended in; null without one."""
+    mixdown: MixdownSettings
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     """Seed of the first sample; the others count up from it."""
     num_samples: Annotated[int, Field(ge=1, le=1000)]
@@ -65,7 +70,9 @@ class Record(Config):
     prompt: str
     lyrics: str
     settings: GenerationSettings
-    adapter: AdapterRecord
+    adapters: tuple[AdapterRecord, ...]
+    reference: ReferenceRecord | None
+    """The reference accompaniment that was blended in."""
     checkpoint_dir: str
     base_fingerprint: str
     """Hash of the transformer."""

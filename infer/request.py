@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -9,7 +10,8 @@ from common.config import check_config
 from common.errors import UserError
 from common.progress import say
 from infer.record import GenerationSettings
-from models.adapter import AdapterCard
+from models.adapter import AdapterCard, read_card
+from models.blend import blend_cards
 from models.checkpoint import Part, resolve_checkpoint
 
 
@@ -17,21 +19,45 @@ from models.checkpoint import Part, resolve_checkpoint
 class Request:
     """The flags of `infer generate`; None is left to adapter.json, then to the plan."""
 
-    adapter: Path
+    adapters: tuple[Path, ...]
     vocal: Path | None = None  # either an audio file,
     shards: Path | None = None  # or shards
     key: str | None = None  # and a song in them
     prompt: str | None = None
     lyrics: Path | None = None
     ref_strength: float | None = None
-    lora_weight: float | None = None
-    guidance_scale: float | None = None
+    lora_weights: tuple[float, ...] = ()  # one for each adapter, or none
     infer_steps: int | None = None
+    scheduler: str | None = None
+    omega_scale: float | None = None
+    guidance: str | None = None
+    guidance_scale: float | None = None
+    guidance_interval: float | None = None
+    guidance_interval_decay: float | None = None
+    min_guidance_scale: float | None = None
+    vocal_guidance_scale: float | None = None
+    erg: bool | None = None
+    blend: Path | None = None
+    mix_ratio: float | None = None
+    preserve_low: bool = False
+    preserve_high: bool = False
+    mixdown_vocal_db: float | None = None
+    mixdown_peak_dbfs: float | None = None
     seed: int = 0
     num_samples: int = 1
     output_dir: Path = Path("outputs")
     checkpoint_dir: str = "tiny"
     device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The adapters of a request."""
+
+    folders: tuple[Path, ...]
+    cards: tuple[AdapterCard, ...]
+    weights: tuple[float, ...]
+    card: AdapterCard  # that of their blend; of a single one, its own
 
 
 @dataclass(frozen=True)
@@ -57,41 +83,96 @@ def check_sources(request: Request) -> None:
         raise UserError(f"--shards {request.shards}: which song? Name it with --key (prep inspect lists them).")
 
 
-def settle(request: Request, card: AdapterCard) -> GenerationSettings:
+def choose(request: Request) -> Chosen:
+    """The adapters and their weights: as given, else those that their cards recommend, shared out among them.
+
+    Raises UserError for a folder that is no adapter, weights that do not match, and adapters that do not go together.
+    """
+    folders, weights = request.adapters, request.lora_weights
+    cards = tuple(read_card(folder) for folder in folders)
+    if weights and len(weights) != len(folders):
+        counts = f"{len(weights)} --lora-weight for {len(folders)} --adapter"
+        raise UserError(f"{counts}. Give one for each adapter, in their order, or none.")
+    weights = weights or tuple(card.lora_weight / len(cards) for card in cards)
+    return Chosen(folders, cards, weights, blend_cards(folders, cards, weights))
+
+
+def settle(request: Request, chosen: Chosen) -> GenerationSettings:
     """Each number from its flag, else from the adapter's card, else from the plan (the defaults of the card).
 
-    Raises UserError for one out of range; says so where the strength is outside what the adapter was trained with.
+    Raises UserError for one out of range; says so where the strength is outside what an adapter was trained with.
     """
+    card = chosen.card
     values = {
         "ref_strength": card.reference_strength if request.ref_strength is None else request.ref_strength,
-        "lora_weight": card.lora_weight if request.lora_weight is None else request.lora_weight,
+        "lora_weights": chosen.weights,
         "seed": request.seed,
         "num_samples": request.num_samples,
-        "sampler": card.sampler.model_dump() | _given(steps=request.infer_steps, guidance_scale=request.guidance_scale),
+        "sampler": card.sampler.model_dump() | _sampler_flags(request),
+        "blend": _blend(request),
+        "mixdown": _given(vocal_db=request.mixdown_vocal_db, peak_dbfs=request.mixdown_peak_dbfs),
     }
     settings = check_config(GenerationSettings, values, "infer generate")
-    low, high = card.strength_range
-    if settings.ref_strength and not low <= settings.ref_strength <= high:
-        say(
-            f"--ref-strength {settings.ref_strength:g} is outside the strengths that this adapter was trained with, "
-            f"{low:g} to {high:g}: it may follow the vocal less well."
+    if settings.sampler.vocal_guidance_scale is not None and not card.conditioning.can_be_guided:
+        raise UserError(
+            "--vocal-guidance-scale: this adapter hears the vocal in its noise alone, over which nothing can guide. "
+            "Leave it out."
         )
+    _warn_of_strength(settings.ref_strength, card)
     return settings
 
 
-def find_place(request: Request) -> Place:
+def _sampler_flags(request: Request) -> dict[str, Any]:
+    return _given(
+        steps=request.infer_steps,
+        scheduler=request.scheduler,
+        omega_scale=request.omega_scale,
+        guidance=request.guidance,
+        guidance_scale=request.guidance_scale,
+        guidance_interval=request.guidance_interval,
+        guidance_interval_decay=request.guidance_interval_decay,
+        min_guidance_scale=request.min_guidance_scale,
+        vocal_guidance_scale=request.vocal_guidance_scale,
+        erg=request.erg,
+    )
+
+
+def _blend(request: Request) -> dict[str, Any] | None:
+    values = _given(
+        mix_ratio=request.mix_ratio,
+        preserve_low=request.preserve_low or None,
+        preserve_high=request.preserve_high or None,
+    )
+    if request.blend is not None:
+        return values
+    if values:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in values)
+        raise UserError(f"{flags}: of which reference? Name it with --blend FILE.")
+    return None
+
+
+def _warn_of_strength(strength: float, card: AdapterCard) -> None:
+    low, high = card.strength_range
+    if strength and not low <= strength <= high:
+        say(
+            f"--ref-strength {strength:g} is outside the strengths that this adapter was trained with, "
+            f"{low:g} to {high:g}: it may follow the vocal less well."
+        )
+
+
+def find_place(request: Request, settings: GenerationSettings) -> Place:
     """The base and the device. Raises UserError for a base without the parts that are needed, or no such device."""
-    return Place(resolve_checkpoint(request.checkpoint_dir, _parts(request)), _device(request.device))
+    return Place(resolve_checkpoint(request.checkpoint_dir, _parts(request, settings)), _device(request.device))
 
 
-def _given(**values: float | None) -> dict[str, float]:
+def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _parts(request: Request) -> list[Part]:
-    """A song of shards with its own prompt needs no text encoder."""
+def _parts(request: Request, settings: GenerationSettings) -> list[Part]:
+    """A song of shards with its own prompt needs no text encoder, but for ERG."""
     parts: list[Part] = ["ace_step_transformer", "music_dcae_f8c8", "music_vocoder"]
-    return [*parts, "umt5-base"] if request.prompt or request.vocal else parts
+    return [*parts, "umt5-base"] if request.prompt or request.vocal or settings.sampler.erg else parts
 
 
 def _device(name: str) -> torch.device:

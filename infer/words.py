@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.progress import say
 from models.checkpoint import open_text_encoder
 from models.conditioning import pack_conditions
+from models.erg import lyric_queries, weakened
 from models.lyric_tokens import INSTRUMENTAL, VOCABULARY_FILE, encode_lyrics, open_lyric_vocabulary
 from models.transformer import ACEStepTransformer2DModel, Conditions
 from shards.schema import Sample
@@ -26,6 +27,7 @@ class Prompt:
 
     tags: str
     states: Tensor  # [S, D] float32
+    weakened: Tensor | None = None  # [S, D] float32, what guidance of rectified entropy sets against them
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,19 @@ class Words:
 
 
 @torch.no_grad()
-def embed_prompt(tags: str, *, base: Path, device: torch.device) -> Prompt:
-    """A prompt, spelt with ", " between its tags as shards spell it; the text encoder is open only for this call."""
+def embed_prompt(tags: str, *, base: Path, device: torch.device, erg: bool = False) -> Prompt:
+    """A prompt, spelt with ", " between its tags as shards spell it; the text encoder is open only for this call.
+
+    Raises UserError where ERG is asked of a text encoder that has not the blocks for it.
+    """
     spelt = ", ".join(tag for part in tags.split(",") if (tag := " ".join(part.split())))
     encoder = open_text_encoder(base).to(device)
-    return Prompt(spelt, encoder.embed([spelt]).states[0].cpu())
+    weakened = encoder.embed([spelt], weakened=True).states[0].cpu() if erg else None
+    return Prompt(spelt, encoder.embed([spelt]).states[0].cpu(), weakened)
 
 
 def cached_prompt(sample: Sample) -> Prompt:
-    """The prompt that a shard holds, its tags in the order in which they were written."""
+    """The prompt that a shard holds, its tags in the order in which they were written; never weakened."""
     return Prompt(sample.meta.prompt, torch.from_numpy(sample.text[0][sample.text_mask[0]]).float())
 
 
@@ -73,13 +79,20 @@ def cached_lyrics(sample: Sample) -> Lyrics:
 
 @torch.no_grad()
 def conditions(transformer: ACEStepTransformer2DModel, words: Words) -> Conditions:
-    """What the transformer makes of the words: states [1, E, I]."""
+    """What the transformer, and each of its blocks, makes of the words: states [1, E, I]."""
     return _encode(transformer, words.prompt.states, words.lyrics.ids, lyrics_heard=True)
 
 
 @torch.no_grad()
 def null_conditions(transformer: ACEStepTransformer2DModel, words: Words) -> Conditions:
-    """The words left out, as training leaves them out: a text of zeros as long as theirs, no lyrics (reference 7)."""
+    """What guidance leads away from (reference section 7).
+
+    The words left out, as training leaves them out: a text of zeros as long as theirs, no lyrics. With ERG it is the
+    words themselves, heard with flattened attention.
+    """
+    if words.prompt.weakened is not None:
+        with weakened(lyric_queries(transformer)):
+            return _encode(transformer, words.prompt.weakened, words.lyrics.ids, lyrics_heard=True)
     text, ids = torch.zeros_like(words.prompt.states), torch.zeros_like(words.lyrics.ids)
     return _encode(transformer, text, ids, lyrics_heard=False)
 
@@ -90,7 +103,7 @@ def _encode(transformer: ACEStepTransformer2DModel, text: Tensor, ids: Tensor, *
     text_mask = torch.ones(text.shape[:2], dtype=torch.bool, device=device)
     speaker = text.new_zeros(1, transformer.speaker_embedder.in_features)
     lyric_mask = torch.full(ids.shape, lyrics_heard, device=device)
-    return pack_conditions(transformer.encode(text, text_mask, speaker, ids, lyric_mask))
+    return transformer.prepare(pack_conditions(transformer.encode(text, text_mask, speaker, ids, lyric_mask)))
 
 
 def read_text(path: Path) -> str:

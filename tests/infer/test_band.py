@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from common.errors import UserError
-from infer.band import Decoder, draw, draw_one
-from infer.request import Place, Request, settle
+from infer.band import Decoder, draw
+from infer.request import Place, Request, choose, settle
 from infer.vocal import vocal_from_shards
 from infer.words import Words, cached_lyrics, cached_prompt, conditions, null_conditions
-from models.adapter import Conditioning, ControlShape, open_adapter, read_card
+from models.adapter import Conditioning, ControlShape
 from models.checkpoint import TINY, open_transformer, part_hash
 from models.sampler import SamplerSettings, sample
+from models.windows import plan_windows
 from shards.reader import read_song
 
 PLACE = Place(TINY, torch.device("cpu"))
@@ -30,9 +31,13 @@ def heard(shards):
     return vocal_from_shards(shards, "ballad", segments), words
 
 
+def settled(*folders, **flags):
+    request = Request(adapters=folders, **flags)
+    return settle(request, choose(request))
+
+
 def drawn(heard, folder, *seeds, **flags):
-    settings = settle(Request(adapter=folder, **flags), read_card(folder))
-    return draw(*heard, settings, seeds, adapter=folder, place=PLACE)
+    return draw(*heard, settled(folder, **flags), seeds, adapters=[folder], place=PLACE)
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "heun", "pingpong"])
@@ -40,7 +45,7 @@ def drawn(heard, folder, *seeds, **flags):
 def test_without_weight_and_strength_it_is_text2music_bit_for_bit(heard, make_adapter, conditioning, scheduler):
     sampler = SamplerSettings(steps=4, guidance_scale=7.0, scheduler=scheduler)
     folder = make_adapter(conditioning, sampler=sampler)
-    (ours,) = drawn(heard, folder, 3, lora_weight=0, ref_strength=0)
+    (ours,) = drawn(heard, folder, 3, lora_weights=(0.0,), ref_strength=0)
     vocal, words = heard
     transformer = open_transformer(TINY)
     generator = torch.Generator().manual_seed(3)
@@ -48,7 +53,7 @@ def test_without_weight_and_strength_it_is_text2music_bit_for_bit(heard, make_ad
     told, untold = conditions(transformer, words), null_conditions(transformer, words)
     plain = sample(transformer, told, untold, noise, sampler, generators=[generator])
     assert torch.equal(ours, plain[0])
-    assert not torch.equal(drawn(heard, folder, 3, lora_weight=0)[0], ours)
+    assert not torch.equal(drawn(heard, folder, 3, lora_weights=(0.0,))[0], ours)
     assert not torch.equal(drawn(heard, folder, 3, ref_strength=0)[0], ours)
 
 
@@ -70,13 +75,15 @@ def test_the_vocal_changes_the_band(heard, make_adapter, conditioning):
     assert (ours - other).abs().max() > 1e-3
 
 
-def test_steps_are_counted(heard, adapter):
-    settings = settle(Request(adapter=adapter), read_card(adapter))
-    transformer = open_transformer(TINY)
-    opened = open_adapter(adapter, transformer, weight=1.0, base_fingerprint=part_hash(TINY, "ace_step_transformer"))
-    steps = []
-    draw_one(transformer, opened, *heard, settings, seed=0, on_step=lambda step, state: steps.append(step))
-    assert steps == [1, 2, 3, 4]
+def test_steps_and_windows_are_counted(heard, adapter, capsys, monkeypatch):
+    drawn(heard, adapter, 1, 2)
+    assert "sampling: 8/8 steps" in capsys.readouterr().err
+    monkeypatch.setattr("models.sampler.plan_windows", lambda frames: plan_windows(frames, longest=12, overlap=3))
+    monkeypatch.setattr("common.progress.PLAIN_LINE_SECONDS", 0.0)
+    drawn(heard, adapter, 1)
+    lines = capsys.readouterr().err.splitlines()
+    told = [re.sub(r",.*left", "", line) for line in lines if "window" in line]
+    assert told == [f"sampling: {step}/4 steps (window {window} of 2)" for step in range(4) for window in (1, 2)]
 
 
 def test_an_adapter_for_another_base_is_one_line(heard, make_adapter):

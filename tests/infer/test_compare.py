@@ -65,7 +65,7 @@ def test_every_adapter_plays_every_sample_once(test_set, adapter, half, tmp_path
 
     alone = generate(
         Request(
-            adapter=adapter, vocal=tmp_path / "v2.wav", prompt="piano, 2bpm", lora_weight=0.4, ref_strength=0.3,
+            adapters=(adapter,), vocal=tmp_path / "v2.wav", prompt="piano, 2bpm", lora_weights=(0.4,), ref_strength=0.3,
             infer_steps=1, device="cpu", output_dir=tmp_path / "alone",
         )
     )  # fmt: skip

@@ -7,12 +7,16 @@ import pytest
 import soundfile
 
 from common.audio import peak_dbfs, read_audio, write_audio
+from common.canonical import sha256_of_file
 from common.command import run
 from infer.cli import app
 from infer.generate import Generated, generate
+from infer.mixdown import MixdownSettings
 from infer.record import Record
+from infer.reference import BlendSettings, ReferenceRecord
 from infer.request import Request
-from models.checkpoint import TINY
+from models.checkpoint import TINY, part_hash
+from models.sampler import SamplerSettings
 
 
 def outcome(capsys, *arguments):
@@ -29,7 +33,7 @@ def read_record(made: Generated) -> Record:
 
 def test_a_vocal_file_becomes_a_band_a_mix_and_a_record(tmp_path, vocal_file, adapter):
     out = tmp_path / "out"
-    made = generate(Request(adapter=adapter, vocal=vocal_file, prompt="piano,drums", output_dir=out, device="cpu"))
+    made = generate(Request(adapters=(adapter,), vocal=vocal_file, prompt="piano,drums", output_dir=out, device="cpu"))
     assert sorted(path.name for path in out.iterdir()) == [
         "ballad.json", "ballad_accompaniment.wav", "ballad_mix.wav"
     ]  # fmt: skip
@@ -45,11 +49,11 @@ def test_a_vocal_file_becomes_a_band_a_mix_and_a_record(tmp_path, vocal_file, ad
     assert (record.settings.sampler.steps, record.settings.ref_strength, record.settings.seed) == (4, 0.6, 0)
     assert (record.rate_hz, record.samples, record.device, record.dtype) == (48_000, 72_000, "cpu", "float32")
     assert record.vocal.file == vocal_file.as_posix()
-    assert record.adapter.folder == adapter.as_posix()
+    assert record.adapters[0].folder == adapter.as_posix()
 
 
 def test_the_mix_holds_the_vocal_at_its_training_level(tmp_path, vocal_file, adapter):
-    made = generate(Request(adapter=adapter, vocal=vocal_file, output_dir=tmp_path / "out", device="cpu"))
+    made = generate(Request(adapters=(adapter,), vocal=vocal_file, output_dir=tmp_path / "out", device="cpu"))
     band, mix = (read_audio(path).samples for path in (*made.accompaniments, *made.mixes))
     vocal = read_audio(vocal_file).samples
     sung = (mix - band).mean(axis=0)
@@ -60,13 +64,15 @@ def test_the_mix_holds_the_vocal_at_its_training_level(tmp_path, vocal_file, ada
 def test_a_second_run_writes_the_same_bytes(tmp_path, shards, adapter):
     written = []
     for name in ("one", "two"):
-        made = generate(Request(adapter=adapter, shards=shards, key="ballad", output_dir=tmp_path / name, device="cpu"))
+        made = generate(
+            Request(adapters=(adapter,), shards=shards, key="ballad", output_dir=tmp_path / name, device="cpu")
+        )
         written.append([path.read_bytes() for path in (*made.accompaniments, *made.mixes, made.record)])
     assert written[0] == written[1]
 
 
 def test_several_samples_count_their_seeds_up(tmp_path, shards, adapter):
-    request: dict[str, Any] = {"adapter": adapter, "shards": shards, "key": "ballad", "device": "cpu"}
+    request: dict[str, Any] = {"adapters": (adapter,), "shards": shards, "key": "ballad", "device": "cpu"}
     many = generate(Request(**request, seed=7, num_samples=2, output_dir=tmp_path / "many"))
     alone = generate(Request(**request, seed=8, output_dir=tmp_path / "alone"))
     assert [path.name for path in (*many.accompaniments, *many.mixes)] == [
@@ -80,9 +86,56 @@ def test_several_samples_count_their_seeds_up(tmp_path, shards, adapter):
 
 def test_an_adapter_of_whole_mixes_makes_a_mix_alone(tmp_path, shards, make_adapter):
     folder = make_adapter(output_type="mix")
-    made = generate(Request(adapter=folder, shards=shards, key="ballad", output_dir=tmp_path / "out", device="cpu"))
+    made = generate(Request(adapters=(folder,), shards=shards, key="ballad", output_dir=tmp_path / "out", device="cpu"))
     assert made.accompaniments == ()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ballad.json", "ballad_mix.wav"]
+
+
+def test_a_record_holds_all_that_was_used(tmp_path, shards, adapter, make_adapter, make_voice):
+    other, band = make_adapter(step=9), tmp_path / "band.wav"
+    write_audio(band, make_voice(2.0, 44_100), 44_100)
+    request = Request(
+        adapters=(adapter, other), lora_weights=(0.5, 0.3), shards=shards, key="ballad", infer_steps=2,
+        scheduler="pingpong", guidance="cfg", guidance_interval=1.0, vocal_guidance_scale=2.0,
+        blend=band, mix_ratio=0.5, preserve_low=True, mixdown_vocal_db=-3.0, output_dir=tmp_path / "out", device="cpu",
+    )  # fmt: skip
+    record = read_record(generate(request))
+    assert [(used.folder, used.step) for used in record.adapters] == [(adapter.as_posix(), 20), (other.as_posix(), 9)]
+    assert record.settings.lora_weights == (0.5, 0.3)
+    assert record.settings.sampler == SamplerSettings(
+        steps=2,
+        scheduler="pingpong",
+        guidance="cfg",
+        guidance_scale=7.0,
+        guidance_interval=1.0,
+        vocal_guidance_scale=2.0,
+    )
+    assert record.settings.blend == BlendSettings(mix_ratio=0.5, preserve_low=True)
+    assert record.reference == ReferenceRecord(file=band.as_posix(), sha256=sha256_of_file(band))
+    assert record.settings.mixdown == MixdownSettings(vocal_db=-3.0)
+
+
+def test_a_reference_alone_comes_out_as_the_codec_gives_it_back(tmp_path, shards, adapter, make_voice):
+    band = tmp_path / "band.wav"
+    write_audio(band, make_voice(2.0, 44_100), 44_100)
+    request: dict[str, Any] = {"adapters": (adapter,), "shards": shards, "key": "ballad", "device": "cpu"}
+    made = [
+        generate(Request(**request, seed=seed, blend=band, mix_ratio=0.0, output_dir=tmp_path / str(seed)))
+        for seed in (1, 2)
+    ]
+    one, other = (result.accompaniments[0].read_bytes() for result in made)
+    assert one == other
+    plain = generate(Request(**request, seed=1, output_dir=tmp_path / "plain"))
+    unchanged = generate(Request(**request, seed=1, blend=band, mix_ratio=1.0, output_dir=tmp_path / "all"))
+    assert unchanged.accompaniments[0].read_bytes() == plain.accompaniments[0].read_bytes() != one
+
+
+def test_mixdown_settings_change_the_mix_alone(tmp_path, shards, adapter):
+    request: dict[str, Any] = {"adapters": (adapter,), "shards": shards, "key": "ballad", "device": "cpu"}
+    plain = generate(Request(**request, output_dir=tmp_path / "plain"))
+    quiet = generate(Request(**request, mixdown_peak_dbfs=-30.0, output_dir=tmp_path / "quiet"))
+    assert quiet.accompaniments[0].read_bytes() == plain.accompaniments[0].read_bytes()
+    assert peak_dbfs(read_audio(quiet.mixes[0]).samples) == pytest.approx(-30.0, abs=0.01)
 
 
 OPENED: list[str] | None = None
@@ -101,7 +154,7 @@ def test_cached_latents_need_no_encoder(tmp_path, shards, adapter, decoder_only,
     monkeypatch.setattr(sys.modules[__name__], "OPENED", [])
     made = generate(
         Request(
-            adapter=adapter,
+            adapters=(adapter,),
             shards=shards,
             key="ballad",
             checkpoint_dir=str(decoder_only),
@@ -127,7 +180,7 @@ def test_the_command_takes_the_plans_spelling_and_prints_what_it_wrote(tmp_path,
     )
     assert "sampling: 2/2 steps" in err
     settings = Record(**json.loads((tmp_path / "out" / "ballad.json").read_text())).settings
-    assert (settings.ref_strength, settings.lora_weight) == (0.5, 0.8)
+    assert (settings.ref_strength, settings.lora_weights) == (0.5, (0.8,))
     assert (settings.sampler.guidance_scale, settings.sampler.steps) == (2, 2)
 
 
@@ -142,7 +195,7 @@ def test_a_missing_prompt_is_said(vocal_file, adapter, capsys, tmp_path):
 def test_words_may_lie_beside_the_vocal(vocal_file, adapter, tmp_path):
     vocal_file.with_name("ballad_prompt.txt").write_text("organ, 90bpm\n")
     vocal_file.with_name("ballad_lyrics.txt").write_text("[verse]\n\n[chorus]\n")
-    request: dict[str, Any] = {"adapter": adapter, "vocal": vocal_file, "infer_steps": 1, "device": "cpu"}
+    request: dict[str, Any] = {"adapters": (adapter,), "vocal": vocal_file, "infer_steps": 1, "device": "cpu"}
     record = read_record(generate(Request(**request, output_dir=tmp_path / "out")))
     assert (record.prompt, record.lyrics) == ("organ, 90bpm", "[verse]\n\n[chorus]")
     record = read_record(generate(Request(**request, prompt="piano", output_dir=tmp_path / "out")))
@@ -182,6 +235,44 @@ def test_a_bad_vocal_is_one_line_and_code_2(tmp_path, adapter, capsys, make, mes
     assert err.splitlines()[-1].startswith(f"error: {message}")
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("make", "message"), [(noise, "ref.wav: "), (lambda path: path, "ref.wav: no such file.")])
+def test_a_bad_reference_is_one_line_and_code_2(tmp_path, shards, adapter, capsys, make, message):
+    path = make(tmp_path / "ref.wav")
+    code, out, err = outcome(
+        capsys, "generate", "--shards", shards, "--key", "ballad", "--adapter", adapter, "--blend", path,
+        "--output-dir", tmp_path / "out",
+    )  # fmt: skip
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"error: {message}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_for_another_base_or_with_nothing_in_common_is_one_line(shards, adapter, make_adapter, capsys):
+    source = ("generate", "--shards", shards, "--key", "ballad")
+    foreign = make_adapter(base_fingerprint="0" * 64)
+    this = part_hash(TINY, "ace_step_transformer")[:8]
+    code, out, err = outcome(capsys, *source, "--adapter", foreign)
+    assert (code, out, err.splitlines()[-1]) == (
+        2, "",
+        f"error: {foreign}: made for the base 00000000, this one is {this}. "
+        "Give the --checkpoint-dir that it was trained with.",
+    )  # fmt: skip
+    code, out, err = outcome(capsys, *source, "--adapter", adapter, "--adapter", foreign)
+    assert (code, out, err.splitlines()[-1]) == (
+        2, "",
+        f"error: {foreign}: cannot be blended with {adapter}: its base is 00000000, not {this}. "
+        "Blend adapters that were trained alike.",
+    )  # fmt: skip
+
+
+def test_erg_says_that_tiny_is_too_small_for_it(shards, adapter, capsys):
+    code, out, err = outcome(capsys, "generate", "--shards", shards, "--key", "ballad", "--adapter", adapter, "--erg")
+    assert (code, out, err.splitlines()[-1]) == (
+        2, "",
+        "error: erg: this text encoder has 2 blocks; blocks 8 and 9 are those to weaken. Set erg to false.",
+    )  # fmt: skip
 
 
 def test_other_mistakes_are_one_line_too(tmp_path, vocal_file, shards, adapter, capsys):

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from scipy import stats
 
 from common.audio import loudness_lufs, write_audio
+from infer.mixdown import MixdownSettings
 from infer.page import Lane, Row, fill, inline_json, matched_volumes, page_data, write_page
 from infer.ratings import AXES, read_sheets, summarise
 from infer.record import AdapterRecord, GenerationSettings, Record, SampleRecord, VocalRecord
@@ -45,11 +46,20 @@ def record(key: str) -> Record:
         prompt=PROMPT,
         lyrics="[verse]\n<i>la</i>",
         settings=GenerationSettings(
-            ref_strength=0.5, lora_weight=0.8, sampler=SamplerSettings(), seed=3, num_samples=1
+            ref_strength=0.5,
+            lora_weights=(0.8,),
+            sampler=SamplerSettings(),
+            blend=None,
+            mixdown=MixdownSettings(),
+            seed=3,
+            num_samples=1,
         ),
-        adapter=AdapterRecord(
-            folder="a", sha256="a" * 64, step=20, conditioning=Conditioning(), shards_fingerprint="b" * 64
+        adapters=(
+            AdapterRecord(
+                folder="a", sha256="a" * 64, step=20, conditioning=Conditioning(), shards_fingerprint="b" * 64
+            ),
         ),
+        reference=None,
         checkpoint_dir="tiny",
         base_fingerprint="c" * 64,
         device="cpu",
