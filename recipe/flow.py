@@ -26,6 +26,7 @@ from models.lyric_tokens import INSTRUMENTAL, encode_lyrics
 from models.schedule import TIMESTEPS, add_noise, clean_estimate, draw_timesteps
 from models.text import TextEncoder
 from models.transformer import ACEStepTransformer2DModel, Conditions
+from recipe.convolutions import lay_channels_last
 from recipe.corpus import Corpus
 from recipe.loop import Draws, Trained, TrainingSettings, fit
 from recipe.sizes import BUNDLE
@@ -130,6 +131,7 @@ def _encode_song(path: Path, codec: Codec, corpus: Corpus, seed: int) -> None:
 
 def train_flow(folder: Path, network: FlowNetwork, songs: LatentSongs, settings: FlowSettings, *, seed: int) -> Trained:
     device = next(network.parameters()).device
+    lay_channels_last(network)
     batch = settings.training.batch
 
     def losses(draws: Draws) -> dict[str, Tensor]:

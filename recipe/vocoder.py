@@ -19,6 +19,7 @@ from models.checkpoint import network_config
 from models.codec import Codec, denormalise_mel, normalise_mel
 from models.mel import log_mel
 from models.vocoder import Vocoder, VocoderConfig
+from recipe.convolutions import lay_channels_last
 from recipe.corpus import Corpus
 from recipe.dcae import HEARD, decode, encode
 from recipe.loop import Draws, Trained, TrainingSettings, fit
@@ -57,6 +58,7 @@ def train_vocoder(
 ) -> Trained:
     """`codec` is trained already."""
     device = next(vocoder.parameters()).device
+    lay_channels_last(vocoder)
     decoded = round(settings.decoded_share * settings.training.batch)
 
     def losses(draws: Draws) -> dict[str, Tensor]:
