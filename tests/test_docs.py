@@ -282,7 +282,14 @@ def ours(document: Path) -> list[list[str]]:
     return [words for words in found if words[0] in APPS and not any(word.startswith(OUTSIDE) for word in words)]
 
 
-@pytest.mark.parametrize("document", filter(ours, documents()), ids=lambda path: path.name)
+def walks() -> list[Any]:
+    """Documents with commands to run; all but the README take longer than what they add over the examples is worth."""
+    found = [document for document in documents() if ours(document)]
+    marks = [() if document.stem.startswith("README") else pytest.mark.slow for document in found]
+    return [pytest.param(path, marks=mark, id=path.name) for path, mark in zip(found, marks, strict=True)]
+
+
+@pytest.mark.parametrize("document", walks())
 def test_the_commands_of_a_document_run_one_after_the_other(document, project, tmp_path, monkeypatch):
     taken = [project / name for name in BROUGHT] if document.stem.startswith("README") else project.iterdir()
     for path in taken:
