@@ -5,19 +5,30 @@ import pytest
 from common.config import CONFIGS, load_config
 from prep.config import PrepConfig
 from train.config import TrainingConfig
+from train.search_config import OptunaConfig
+from train.search_space import space_of
 
 NAMES = sorted(path.stem for path in CONFIGS.iterdir())
 
 
-def class_of(name: str) -> type[PrepConfig] | type[TrainingConfig]:
+def class_of(name: str) -> type[PrepConfig] | type[OptunaConfig] | type[TrainingConfig]:
+    if name.endswith("_search"):
+        return OptunaConfig
     return PrepConfig if name.startswith("prep") else TrainingConfig
 
 
 def test_configs_holds_json_only():
     assert {path.suffix for path in CONFIGS.iterdir() if path.name != "__pycache__"} == {".json"}
     assert {"prep_base", "image2image_base", "controlnet_base", "tiny_image2image", "tiny_controlnet"} <= set(NAMES)
+    assert {"optuna_search", "tiny_search"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_config_loads_by_its_bare_name(name):
     load_config(class_of(name), name)
+
+
+@pytest.mark.parametrize("mode", ["image2image", "controlnet"])
+@pytest.mark.parametrize(("search", "run"), [("optuna_search", "{}_base"), ("tiny_search", "tiny_{}")])
+def test_a_shipped_search_suits_the_shipped_runs(mode, search, run):
+    assert space_of(load_config(TrainingConfig, run.format(mode)), load_config(OptunaConfig, search)).axes

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from common.config import Config
 from common.errors import UserError
 from common.files import whole_file
-from train.config import TrainingConfig
+from train.config import TrainingConfig, leaves
 
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
@@ -93,8 +93,8 @@ def check_resumable(path: Path, config: TrainingConfig, base_fingerprint: str) -
             f"{path}: trained on the base {base[:8]}, this one is {base_fingerprint[:8]}. "
             "Give the --checkpoint-dir of the first run."
         )
-    for name, value in _leaves(config.model_dump(mode="json")).items():
-        before = _leaves(was).get(name)
+    for name, value in leaves(config.model_dump(mode="json")).items():
+        before = leaves(was).get(name)
         if name.partition(".")[0] not in MAY_CHANGE and before != value:
             raise UserError(
                 f"{path}: trained with {name} {before}, now it is {value}. Resume with the first, or start anew."
@@ -107,10 +107,3 @@ def _version(path: Path) -> int | None:
     """Number of the version folder that a last.ckpt lies in."""
     matched = re.fullmatch(r"version_(\d+)", path.parents[1].name)
     return int(matched[1]) if matched else None
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
-    for name, value in values.items():
-        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found

@@ -1,15 +1,18 @@
 """The train command: shards in, an adapter out."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from common.command import command_app, example, run
-from common.config import load_config
+from common.config import CONFIGS, find_config, load_config
 from common.errors import UserError
 from train.config import TrainingConfig
+
+STUDY_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 app = command_app("Train adapters that make the band for a vocal.")
 
@@ -97,6 +100,76 @@ def train_run(
 
 @app.command(
     epilog=example(
+        "train search --config tiny_image2image --optuna-config tiny_search --shards shards/",
+        "train search --config tiny_controlnet --optuna-config tiny_search --shards shards/ --study-name control",
+    )
+)
+def search(
+    config: Annotated[
+        str | None, typer.Option(help="JSON file of the runs, or the name of a shipped one.", metavar="FILE")
+    ] = None,
+    optuna_config: Annotated[
+        str, typer.Option(help="JSON file of the search, or the name of a shipped one.", metavar="FILE")
+    ] = "optuna_search",
+    shards: Annotated[
+        str | None, typer.Option(help="Folder of shards [the config's dataset_path].", metavar="DIR")
+    ] = None,
+    checkpoint_dir: Annotated[
+        str, typer.Option(help="Base model: a folder, a Hugging Face id, or tiny.", metavar="DIR")
+    ] = "tiny",
+    storage: Annotated[str, typer.Option(help="Where Optuna keeps the study.", metavar="URL")] = "sqlite:///optuna.db",
+    study_name: Annotated[str, typer.Option(help="Name of the study and of its files.", metavar="NAME")] = (
+        "accompaniment_search"
+    ),
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change one setting of either file; may be repeated.", metavar="NAME=VALUE"),
+    ] = None,
+    precision: Annotated[
+        Literal["32", "bf16"] | None, typer.Option(help="Number format of the frozen base [base_dtype, else 32].")
+    ] = None,
+) -> None:
+    """Search for better settings: many short trainings on one base and one cache, compared by validation.
+
+    Writes NAME_best.json, which train run takes as it is, and NAME_report.html beside the config (for a shipped one,
+    in this folder). Start the command several times, on one machine or many, and the processes share the trials; start
+    it again to go on. Ctrl-C ends a process and gives its trial back. optuna-dashboard URL shows a study live.
+    """
+    from train.search_config import OptunaConfig
+
+    ours = [setting for setting in settings or [] if re.split(r"[.=]", setting)[0] in OptunaConfig.model_fields]
+    others = [setting for setting in settings or [] if setting not in ours]
+    resolved = load_config(TrainingConfig, config, _overrides(others, shards, precision))
+    wanted = load_config(OptunaConfig, optuna_config, ours)
+    if not re.fullmatch(STUDY_NAME, study_name):
+        raise UserError(
+            f"--study-name {study_name}: it names files; use letters, digits, dots, dashes and underscores."
+        )
+
+    from train.search import search as run_search
+    from train.search_report import counted, summary
+
+    outcome = run_search(
+        resolved,
+        wanted,
+        checkpoint_dir=checkpoint_dir,
+        storage=storage,
+        study_name=study_name,
+        out=_beside(config),
+    )
+    typer.echo(counted(outcome.trials, outcome.left))
+    if outcome.best is None:
+        typer.echo("no best yet: no complete trial has val/conditioning_gain above 0 with 95 % confidence")
+    else:
+        typer.echo(f"best is {summary(outcome.best, wanted.metric)}")
+        typer.echo(outcome.best_config)
+    typer.echo(outcome.report)
+    if outcome.interrupted_by is not None:
+        raise typer.Exit(128 + outcome.interrupted_by)
+
+
+@app.command(
+    epilog=example(
         "train export adapter/ band.safetensors --format comfyui", "train export adapter/ merged/ --format merged"
     )
 )
@@ -119,6 +192,12 @@ def export(
     write = export_comfyui if format == "comfyui" else export_merged
     write(adapter, out, checkpoint_dir)
     typer.echo(out)
+
+
+def _beside(config: str | None) -> Path:
+    """Folder for results: that of a config given as a file; the current one for a shipped config."""
+    folder = Path() if config is None else find_config(config).parent
+    return Path() if folder.resolve() == CONFIGS else folder
 
 
 def _overrides(settings: list[str], shards: str | None, precision: str | None) -> list[str]:

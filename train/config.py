@@ -1,6 +1,6 @@
 """What one training run is: the owner's plan (names, defaults, bounds), how the vocal enters, how we validate."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -237,3 +237,11 @@ class TrainingConfig(Config):
         if self.base_dtype == "int8" and self.lora.use_dora:
             raise ValueError("lora.use_dora needs the base's weights as they are; set base_dtype to bfloat16")
         return self
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value, of nested values."""
+    found = {}
+    for name, value in values.items():
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
