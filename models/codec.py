@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.config import Config
-from common.latents import FRAME_SAMPLES
+from common.latents import FRAME_SAMPLES, FRAMES_PER_SECOND, frames_of
+from models.encoder_pieces import encode_in_pieces
 from models.mel import HOP_SAMPLES, log_mel
 from models.vocoder import Vocoder
 
@@ -21,6 +22,8 @@ MEL_FRAMES = FRAME_SAMPLES // HOP_SAMPLES
 MEL_LOW, MEL_HIGH = -11.0, 3.0
 LATENT_SCALE, LATENT_SHIFT = 0.1786, -1.9091
 
+LONGEST_PIECE = int(30 * FRAMES_PER_SECOND)
+"""Latent frames that are encoded at once."""
 WINDOW_FRAMES, WINDOW_HOP = 512, 256  # latent frames of an overlapped decode
 WINDOW_TRIM = WINDOW_FRAMES * MEL_FRAMES // 4  # mel frames that a window gives up at an inner edge
 BLOCK_MEL_FRAMES, BLOCK_TRIM, CROSS_FADE = 512, 1024, 128  # vocoder blocks: mel frames; samples given up; samples mixed
@@ -32,7 +35,9 @@ class CodecConfig(Config):
     in_channels: Literal[2]
     latent_channels: Literal[8]
     attention_head_dim: int
-    encoder_block_types: tuple[str, ...]
+    encoder_block_types: tuple[
+        Literal["ResBlock"], Literal["ResBlock"], Literal["ResBlock"], Literal["EfficientViTBlock"]
+    ]
     decoder_block_types: tuple[str, ...]
     encoder_block_out_channels: tuple[int, int, int, int]
     decoder_block_out_channels: tuple[int, int, int, int]
@@ -44,7 +49,7 @@ class CodecConfig(Config):
     upsample_block_type: str
     decoder_norm_types: str = "rms_norm"
     decoder_act_fns: str = "silu"
-    encoder_out_shortcut: bool = True
+    encoder_out_shortcut: Literal[True] = True
     decoder_in_shortcut: bool = True
     decoder_conv_act_fn: str = "relu"
     scaling_factor: float = 1.0
@@ -59,15 +64,22 @@ class Codec(nn.Module):
         self.encoder = _encoder(config) if encoder else None
         self.decoder = _decoder(config) if decoder else None
 
-    def encode(self, wave: Tensor) -> Tensor:
+    def encode(self, wave: Tensor, *, longest: int = LONGEST_PIECE) -> Tensor:
         """Scaled latents of a stereo wave, zero-padded on the right to whole frames. [2, N] -> [C, H, ceil(N/4096)].
 
-        Float32 whatever the dtype of the weights, which is that of the network's own arithmetic.
+        More than `longest` frames are encoded in pieces: the same but for rounding, in the memory of a piece. Float32
+        whatever the dtype of the weights, which is that of the network's own arithmetic.
         """
         assert self.encoder is not None, "opened without its encoder"
+        dtype = next(self.encoder.parameters()).dtype
         padded = functional.pad(wave, (0, -wave.shape[-1] % FRAME_SAMPLES))
-        mel = normalise_mel(log_mel(padded)).to(next(self.encoder.parameters()).dtype)
-        return (self.encoder(mel[None])[0].float() - LATENT_SHIFT) * LATENT_SCALE
+
+        def mel(frames: slice) -> Tensor:
+            piece = padded[:, frames.start * FRAME_SAMPLES : frames.stop * FRAME_SAMPLES]
+            return normalise_mel(log_mel(piece)).to(dtype)[None]
+
+        raw = encode_in_pieces(self.encoder, mel, frames=frames_of(wave.shape[-1]), longest=longest)
+        return (raw.float() - LATENT_SHIFT) * LATENT_SCALE
 
     def decode_mel(self, latents: Tensor) -> Tensor:
         """Log-mel of both channels. Scaled latents [C, H, T] -> [2, 128, F]."""

@@ -11,6 +11,7 @@ from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from models.checkpoint import network_config
 from models.codec import (
     BLOCK_MEL_FRAMES,
+    LONGEST_PIECE,
     MEL_FRAMES,
     WINDOW_FRAMES,
     WINDOW_HOP,
@@ -68,8 +69,9 @@ class Widest:
         self.frames = max(self.frames, inputs[0].shape[-1])
 
 
-def test_latents_are_upstreams(golden, codec, wave):
-    assert_golden(codec.encode(wave), golden("dcae").expected["latents"][0])
+@pytest.mark.parametrize("longest", [1, 2, 5, LONGEST_PIECE])
+def test_latents_are_upstreams_however_many_frames_are_encoded_at_once(golden, codec, wave, longest):
+    assert_golden(codec.encode(wave, longest=longest), golden("dcae").expected["latents"][0])
 
 
 def test_normalised_mel_is_upstreams(golden, wave):
