@@ -41,12 +41,13 @@ TOOLS = ("python3", "uv", "ruff", "ty", "pytest", "coverage", "ray", "tensorboar
 """Programs of others that documents may call; what follows is looked at, not run."""
 LANGUAGES = ("sh", "text", "json", "python", "bibtex")
 ROOMS = ("common", "models", "prep", "train", "infer", "configs", "demo", "recipe", "benchmarks", "tests", "docs")
-OUTSIDE = ("http://", "https://", "pipe:ssh")
+OUTSIDE = ("http://", "https://", "pipe:ssh", "postgresql://")
 """A command that reads from there is looked at, not run."""
 TINY_WORDS = {
     "ACE-Step/ACE-Step-v1-3.5B": "tiny",
     "image2image_base": "tiny_image2image",
     "controlnet_base": "tiny_controlnet",
+    "optuna_search": "tiny_search",
     "accompaniment_image2image": "tiny_image2image",
     "accompaniment_controlnet": "tiny_controlnet",
 }
@@ -55,6 +56,7 @@ LESS_WORK = {
     "prep build-shards": "--workers 1 --device cpu --engine local",
     "prep plan": "--workers 1 --device cpu",
     "prep demo-songs": "--songs 3 --seconds 3",
+    "train search": "--set n_trials=2 --set trial_steps=2 --set report_every_n_steps=1",
     "train run": "--devices 1 --nodes 1 --strategy auto --set max_steps=2",
     "infer generate": "--infer-steps 2 --device cpu",
     "infer compare": "--infer-steps 2 --device cpu",
