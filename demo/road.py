@@ -106,7 +106,7 @@ Made in {road.out}/
 Denoising error below that of the base without a vocal: {better}.
 These networks are tiny: they show that the road is whole, not how ACE-Step sounds.
 
-Next, with your own songs and the published model (7 GB, fetched the first time):
+Next, with your own songs and the published model (8.3 GB, fetched the first time):
   $ prep build-shards my-songs/ shards/ --checkpoint-dir {PUBLISHED}
   $ train run --config image2image_base --shards shards/ --checkpoint-dir {PUBLISHED} --precision bf16
   $ infer generate --vocal me.wav --prompt "piano, drums" --adapter ADAPTER --checkpoint-dir {PUBLISHED}"""
