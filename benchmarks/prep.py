@@ -22,9 +22,11 @@ from common.latents import SAMPLE_RATE_HZ
 from models.checkpoint import TINY, open_codec
 from prep.config import PrepConfig, load_prep_config
 from prep.encode import SongEncoder
+from prep.identity import know
 from prep.scan import scan
 from prep.separate import Separator, find_separator, open_separator
-from prep.spill import write_spill
+from prep.spill import Spill
+from prep.workers import Job, do
 
 MIB = 2**20
 
@@ -63,16 +65,22 @@ def song_cost(seconds: float, config: PrepConfig, *, form: str, scratch: Path | 
 
 def _encode(folder: Path, config: PrepConfig) -> Cost:
     torch.set_num_threads(1)
-    (song,) = scan(folder).songs
     separator = _open_separator(config)
     encoder = SongEncoder(config, open_codec(TINY, encoder=True, decoder=False), lambda: separator)
     with TemporaryDirectory() as warm:  # a first short song loads what is loaded late
         write_song(Path(warm), 1.5, form="stems")
-        encoder.encode(scan(Path(warm)).songs[0])
+        build(Path(warm), encoder)
     held = reset_peak()
     start = time.perf_counter()
-    write_spill(folder / "song.safetensors", encoder.encode(song, folder), "")
+    build(folder, encoder)
     return Cost(peak() - held, time.perf_counter() - start)
+
+
+def build(folder: Path, encoder: SongEncoder) -> None:
+    """Encode the song in a folder and keep its segments there."""
+    (song,) = scan(folder).songs
+    for outcome in do(Job(know(song, folder), Spill(folder, "")), encoder):
+        assert outcome.rejection is None, outcome.rejection
 
 
 def _open_separator(config: PrepConfig) -> Separator | None:

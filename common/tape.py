@@ -55,11 +55,18 @@ class Tape:
 
     def read(self, start: int, end: int) -> np.ndarray:
         """Samples from `start` to before `end` or the end of the wave, [2, n]."""
-        wanted = (min(end, self.samples) - start) * SAMPLE_BYTES
-        pieces = bytearray()
-        while len(pieces) < wanted:
-            pieces += os.pread(self._file.fileno(), wanted - len(pieces), start * SAMPLE_BYTES + len(pieces))
-        return np.ascontiguousarray(np.frombuffer(pieces, dtype=np.float32).reshape(-1, 2).T)
+        end = min(end, self.samples)
+        wave = np.empty((2, end - start), dtype=np.float32)
+        for begin in range(start, end, BLOCK_SAMPLES):
+            block = self._read(begin, min(begin + BLOCK_SAMPLES, end))
+            wave[:, begin - start :][:, : block.shape[1]] = block
+        return wave
+
+    def _read(self, start: int, end: int) -> np.ndarray:
+        wanted, content = (end - start) * SAMPLE_BYTES, bytearray()
+        while len(content) < wanted:
+            content += os.pread(self._file.fileno(), wanted - len(content), start * SAMPLE_BYTES + len(content))
+        return np.frombuffer(content, dtype=np.float32).reshape(-1, 2).T
 
     def blocks(self) -> Iterator[np.ndarray]:
         """All of it, in order, BLOCK_SAMPLES at a time."""

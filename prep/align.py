@@ -82,7 +82,7 @@ def _loudest_excerpt(wave: Tape, samples: int) -> int:
 def residual_db(tracks: Tracks) -> float | None:
     """Level of mix - vocal - inst against the mix; None where they sum to it exactly."""
     left_over, whole = 0.0, 0.0
-    for parts in tracks.blocks():
+    for parts in map(tracks.piece, tracks.blocks()):
         left_over += energy(parts.mix - parts.vocal - parts.inst)
         whole += energy(parts.mix)
     return 10 * math.log10(left_over / whole) if left_over and whole else None

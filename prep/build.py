@@ -4,7 +4,8 @@ A build that was stopped anywhere goes on from its spills, and ends with the byt
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from prep.reword import Changes, rewrite
 from prep.sample import make_samples
 from prep.scan import NO_PROMPT, Scan, scan
 from prep.separate import find_separator
-from prep.spill import read_spill, spill_path
+from prep.spill import Spill
 from prep.text import TextMaker
 from prep.workers import EncodedPart, Engine, Job, Workshop, run_jobs, torch_threads
 from shards.fingerprint import Fingerprint
@@ -77,9 +78,20 @@ def build_shards(
         plan = plan_build(found, raw, fingerprint, older, cache)
         plan.check()
         cache.save()
-        report = _Build(out, room, plan, workshop, workers, engine, cache, prune).run()
+        with _interruptible():
+            report = _Build(out, room, plan, workshop, workers, engine, cache, prune).run()
         sweep(room, keep=[CACHE_FILE])
     return report
+
+
+@contextmanager
+def _interruptible() -> Generator[None]:
+    """Say what becomes of the work where Ctrl-C stops it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("stopped; every segment that is encoded is kept, and the same command goes on from there.")
+        raise
 
 
 def equip(
@@ -148,11 +160,11 @@ class _Build:
     def _identity(self, known: KnownSong) -> str:
         return sound_identity(known, self.plan.fingerprint)
 
-    def _spill(self, known: KnownSong) -> Path:
-        return spill_path(self.room, self._identity(known))
+    def _spill(self, known: KnownSong) -> Spill:
+        return Spill(self.room, self._identity(known))
 
     def _encode(self) -> list[Rejection]:
-        """Leave a spill of every new song, and say which cannot be used."""
+        """Leave spills of every new song, and say which cannot be used."""
         rejections, jobs, identities = [], list[Job](), dict[str, str]()
         for known in self.plan.new:
             flaw = self.cache.flaw(self._identity(known)) or self._repeats(
@@ -160,7 +172,8 @@ class _Build:
             )
             rejections += [rejection_of(known.song.key, flaw)] if flaw else []
             identities[known.song.key] = self._identity(known)
-            jobs += [] if flaw or self._spill(known).exists() else [Job(known, self._spill(known))]
+            spill = self._spill(known)
+            jobs += [] if flaw or spill.is_whole() else [Job(known, spill, spill.finished())]
         for rejection in self._run(jobs):
             self.cache.remember_flaw(identities[rejection.key], rejection.reason, rejection.detail)
             rejections.append(rejection)
@@ -176,7 +189,8 @@ class _Build:
                 self.encoded.extend(outcome.encoded)
                 hours += outcome.seconds / 3600
                 rate = hours / max(time.monotonic() - started, 1e-9)
-                done.update(note=f"{rate:.2g} hours of audio a second; {outcome.key}")
+                if outcome.is_last:
+                    done.update(note=f"{rate:.2g} hours of audio a second; {outcome.key}")
         return rejections
 
     @cached_property
@@ -241,13 +255,14 @@ class _Build:
 
     def _pack_song(self, known: KnownSong, writer: ShardWriter) -> bool:
         """Add one song; whether words were left out of its lyrics. Raises SongError where it cannot be used."""
-        spill = read_spill(self._spill(known))
-        if error := self._repeats(known, spill.sound_sha256):
-            self.cache.sounds[known.audio_sha256] = spill.sound_sha256
+        spill = self._spill(known)
+        sound = spill.sound_sha256
+        if error := self._repeats(known, sound):
+            self.cache.sounds[known.audio_sha256] = sound
             raise error
         lyrics, prompt = self._texts.lyrics(known.song.lyrics), self._texts.prompt(known.song.prompt)
-        writer.add(make_samples(known, spill.segments, prompt, lyrics, sound_sha256=spill.sound_sha256))
-        self._names_by_sound[spill.sound_sha256] = known.song.name
+        writer.add(make_samples(known, spill.read(), prompt, lyrics, sound_sha256=sound))
+        self._names_by_sound[sound] = known.song.name
         return lyrics.dropped_words
 
     def _report(self, writer: ShardWriter) -> Report:

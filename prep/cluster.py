@@ -22,10 +22,10 @@ os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # else, under `uv run`, each 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of a job, and its spill where there is one."""
+    """A segment that was encoded, with its file; without one where the song cannot be used."""
 
     outcome: Outcome
-    spill: bytes | None
+    content: bytes | None
 
 
 class Encoder:
@@ -35,12 +35,12 @@ class Encoder:
         torch.set_num_threads(workshop.config.threads_per_worker)
         self._encoder = workshop.open(device)
 
-    def work(self, job: Job) -> Delivery:
+    def work(self, job: Job) -> Iterator[Delivery]:
         """Encode one song on this node's own disk."""
         with TemporaryDirectory() as folder:
-            here = replace(job, spill=Path(folder) / job.spill.name)
-            outcome = do(here, self._encoder)
-            return Delivery(outcome, None if outcome.rejection else here.spill.read_bytes())
+            here = replace(job, spill=replace(job.spill, folder=Path(folder)))
+            for outcome in do(here, self._encoder):
+                yield Delivery(outcome, None if outcome.rejection else here.spill.path(outcome.segment).read_bytes())
 
 
 def run_in_cluster(jobs: Sequence[Job], workshop: Workshop, *, workers: int | None) -> Iterator[Outcome]:
@@ -67,18 +67,26 @@ def _run(ray: Any, jobs: Sequence[Job], workshop: Workshop, workers: int | None)
     kind = ray.remote(num_cpus=0 if gpu else workshop.config.threads_per_worker, num_gpus=int(gpu))(Encoder)
     crew = [kind.remote(workshop, "cuda" if gpu else workshop.devices[0]) for _ in range(count)]
     waiting = list(reversed(jobs))
-    running = {worker.work.remote(job): (worker, job) for worker in crew if waiting and (job := waiting.pop())}
+    running = {_start(worker, job): (worker, job) for worker in crew if waiting and (job := waiting.pop())}
     try:
         while running:
             (ready, *_), _ = ray.wait(list(running))
-            worker, job = running.pop(ready)
-            yield _deliver(ray, ready, job)
-            if waiting:
-                job = waiting.pop()
-                running[worker.work.remote(job)] = (worker, job)
+            worker, job = running[ready]
+            outcome = _deliver(ray, next(ready), job)
+            yield outcome
+            if outcome.is_last:
+                del running[ready]
+                if waiting:
+                    job = waiting.pop()
+                    running[_start(worker, job)] = (worker, job)
     finally:
         for worker in crew:
             ray.kill(worker)
+
+
+def _start(worker: Any, job: Job) -> Any:
+    """A generator of references to deliveries, each ready as soon as its segment is."""
+    return worker.work.options(num_returns="streaming").remote(job)
 
 
 def _deliver(ray: Any, ready: Any, job: Job) -> Outcome:
@@ -90,7 +98,7 @@ def _deliver(ray: Any, ready: Any, job: Job) -> Outcome:
         raise UserError(
             f"a Ray worker was lost ({type(error).__name__}). Run the same command again: it goes on."
         ) from None
-    if delivery.spill is not None:
-        with whole_file(job.spill) as partial:
-            partial.write_bytes(delivery.spill)
+    if delivery.content is not None:
+        with whole_file(job.spill.path(delivery.outcome.segment)) as partial:
+            partial.write_bytes(delivery.content)
     return delivery.outcome

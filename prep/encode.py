@@ -4,8 +4,8 @@ What is as long as a song lies on tape; of segments, one is in memory at a time.
 N samples at 44.1 kHz, stereo [2, N]; C latent channels (8), H latent rows (16), T latent frames.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +25,10 @@ from prep.align import align
 from prep.config import EncodeConfig, PrepConfig
 from prep.gate import bleed_db, gate_levels, gate_opening
 from prep.scan import Song
-from prep.segment import Level, Span, level, mix_levels, spans
+from prep.segment import PARTS, Level, Span, level, measure, mix_levels, spans
 from prep.separate import Separator
 from prep.tracks import Tracks
-from shards.schema import SegmentAudio, SongError
+from shards.schema import Part, SegmentAudio, SongError
 
 if TYPE_CHECKING:  # it imports transformers, which few builds need
     from prep.ssl import SslEncoder
@@ -61,6 +61,14 @@ class PlannedSegment:
     activity: np.ndarray
 
 
+@dataclass(frozen=True)
+class PreparedSong:
+    """A song of which only the latents are missing."""
+
+    tracks: Tracks
+    segments: tuple[PlannedSegment, ...]
+
+
 class SongEncoder:
     """The networks that a song's sound goes through; the separator is opened for the first full song."""
 
@@ -78,13 +86,26 @@ class SongEncoder:
     def _separator(self) -> Separator | None:
         return self._open_separator()
 
-    def encode(self, song: Song, scratch: Path | None = None) -> list[EncodedSegment]:
-        """The segments of a song, in order; its waves wait in `scratch`. Raises SongError where it cannot be used."""
+    @contextmanager
+    def prepare(self, song: Song, scratch: Path | None = None) -> Generator[PreparedSong]:
+        """A song up to its encoding; its waves lie in `scratch` while the block runs, and its files are read no more.
+
+        Raises SongError where it cannot be used.
+        """
         with ExitStack() as tapes:
             tracks = self.tracks(song, lambda: tapes.enter_context(Tape(scratch)))
-            planned = list(plan_segments(tracks, self._config))
+            planned = tuple(plan_segments(tracks, self._config))
             _check_sung(planned, self._config.min_vocal_activity)
-            return [self._encode(tracks, segment) for segment in planned]
+            yield PreparedSong(tracks, planned)
+
+    def encode(self, song: PreparedSong, number: int) -> EncodedSegment:
+        """A segment through the codec; the same whichever were encoded before it."""
+        tracks, planned = song.tracks, song.segments[number]
+        arrays = dict[str, np.ndarray]()
+        for part in ("vocal", *self._config.targets):
+            arrays |= self._encode(part, _levelled(tracks, part, planned.span, planned.level))
+        activity = planned.activity.astype(np.float16)
+        return EncodedSegment(audio=_segment_audio(tracks, planned), activity=activity, **arrays)
 
     def tracks(self, song: Song, new_tape: Callable[[], Tape]) -> Tracks:
         """A song's parts, given or separated, at full length. Raises SongError where they cannot be had."""
@@ -106,18 +127,10 @@ class SongEncoder:
         opening = gate_opening(vocal, gate_db)
         return replace(tracks, opening=opening, bleed_db=bleed_db(vocal, mix, opening))
 
-    def _encode(self, tracks: Tracks, planned: PlannedSegment) -> EncodedSegment:
-        piece = tracks.piece(planned.span).times(planned.level.gain.factor)
-        waves = {"inst": piece.inst, "mix": piece.mix}
-        targets = {target: encode_wave(self._codec, waves[target]) for target in self._config.targets}
-        features = {f"{target}_{ssl.name}": ssl.encode(waves[target]) for target in targets for ssl in self._ssl}
-        return EncodedSegment(
-            audio=_segment_audio(tracks, planned),
-            vocal=encode_wave(self._codec, piece.vocal),
-            activity=planned.activity.astype(np.float16),
-            **targets,
-            **features,
-        )
+    def _encode(self, part: Part, wave: np.ndarray) -> dict[str, np.ndarray]:
+        """What a sample holds of one part, by field."""
+        latents = {str(part): encode_wave(self._codec, wave)}
+        return latents if part == "vocal" else latents | {f"{part}_{ssl.name}": ssl.encode(wave) for ssl in self._ssl}
 
 
 def decoded(path: Path) -> Iterator[np.ndarray]:
@@ -131,16 +144,20 @@ def decoded(path: Path) -> Iterator[np.ndarray]:
 
 def plan_segments(tracks: Tracks, config: PrepConfig) -> Iterator[PlannedSegment]:
     """The segments that can be heard, with their gains. Raises SongError where there are none."""
-    levels = _levels(parts.mix for parts in tracks.blocks())
+    levels = _levels(tracks.part("mix", block) for block in tracks.blocks())
     heard = 0
     for span in spans(levels, tracks.samples, config.trim, config.segment):
-        piece = tracks.piece(span)
-        found = level(piece, config.loudness)
+        found = level({part: measure(tracks.part(part, span)) for part in PARTS}, config.loudness)
         if found is not None:
             heard += 1
-            yield PlannedSegment(span, found, vocal_activity(piece.vocal * found.gain.factor))
+            yield PlannedSegment(span, found, vocal_activity(_levelled(tracks, "vocal", span, found)))
     if not heard:
         raise SongError("silent", "every block of its mix lies under the gate of BS.1770 (-70 LUFS).")
+
+
+def _levelled(tracks: Tracks, part: Part, span: Span, found: Level) -> np.ndarray:
+    wave = tracks.part(part, span)
+    return np.multiply(wave, found.gain.factor, out=wave)
 
 
 def _levels(blocks: Iterable[np.ndarray]) -> np.ndarray:

@@ -15,6 +15,7 @@ from common.decode import audio_stream
 from common.errors import UserError
 from common.latents import FRAME_SAMPLES, LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ
 from prep.config import PrepConfig
+from prep.encode import SongEncoder
 from prep.plan import Plan
 from prep.scan import NO_LYRICS, NO_PROMPT, Song
 from prep.status import survey
@@ -131,7 +132,13 @@ def _measure(workshop: Workshop, *, full: bool) -> float:
             write_audio(path, noise, SAMPLE_RATE_HZ)
         files: dict[Part, Path] = {"mix": mix} if full else {"mix": mix, "vocal": vocal}
         song = Song("measured", "measured", files, NO_PROMPT, NO_LYRICS, has_prompt=True)
-        encoder.encode(song)
+        _encode(encoder, song)
         started = time.perf_counter()
-        encoder.encode(song)
+        _encode(encoder, song)
         return (time.perf_counter() - started) / MEASURED_SECONDS
+
+
+def _encode(encoder: SongEncoder, song: Song) -> None:
+    with encoder.prepare(song) as prepared:
+        for number in range(len(prepared.segments)):
+            encoder.encode(prepared, number)

@@ -17,7 +17,7 @@ from prep.config import PrepConfig
 from prep.identity import KnownSong, know, sound_changes, sound_identity, text_changes
 from prep.sample import make_samples
 from prep.scan import Scan, scan
-from prep.spill import read_spill, spill_path
+from prep.spill import Spill
 from prep.text import TextMaker
 from prep.workers import Job, Workshop, run_jobs, torch_threads
 from shards.lock import build_folder, sweep
@@ -72,10 +72,9 @@ def rebuild_damaged(
         workshop = _workshop_of(out, manifest, found, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
         songs = _songs_of(damaged, found, raw, out)
         with torch_threads(workshop.config.threads_per_worker), _writer(out, manifest) as writer:
-            spills = {
-                key: spill_path(room, sound_identity(known, manifest.fingerprint)) for key, known in songs.items()
-            }
-            _encode([Job(known, spills[key]) for key, known in songs.items()], workshop, workers)
+            spills = {key: Spill(room, sound_identity(known, manifest.fingerprint)) for key, known in songs.items()}
+            missing = [key for key, spill in spills.items() if not spill.is_whole()]
+            _encode([Job(songs[key], spills[key], spills[key].finished()) for key in missing], workshop, workers)
             texts = _texts(workshop) if songs else None
             for entry in damaged:
                 assert texts is not None
@@ -152,7 +151,8 @@ def _encode(jobs: Sequence[Job], workshop: Workshop, workers: int | None) -> Non
         for outcome in run_jobs(jobs, workshop, workers=workers):
             if outcome.rejection:
                 raise UserError(f"{outcome.key}: {outcome.rejection.detail}")
-            done.update(note=outcome.key)
+            if outcome.is_last:
+                done.update(note=outcome.key)
 
 
 def _texts(workshop: Workshop) -> TextMaker:
@@ -161,12 +161,12 @@ def _texts(workshop: Workshop) -> TextMaker:
 
 
 def _samples(
-    entry: ShardEntry, songs: dict[str, KnownSong], spills: dict[str, Path], texts: TextMaker
+    entry: ShardEntry, songs: dict[str, KnownSong], spills: dict[str, Spill], texts: TextMaker
 ) -> Iterator[Sample]:
     for key in (song.key for song in entry.songs):
-        spill, known = read_spill(spills[key]), songs[key]
+        spill, known = spills[key], songs[key]
         prompt, lyrics = texts.prompt(known.song.prompt), texts.lyrics(known.song.lyrics)
-        yield from make_samples(known, spill.segments, prompt, lyrics, sound_sha256=spill.sound_sha256)
+        yield from make_samples(known, spill.read(), prompt, lyrics, sound_sha256=spill.sound_sha256)
 
 
 def _check_same(manifest: Manifest, made: Manifest, damaged: Sequence[ShardEntry]) -> None:

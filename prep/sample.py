@@ -1,6 +1,6 @@
 """A song's sound and its texts, put together as the samples of a shard."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from prep.encode import EncodedSegment
 from prep.identity import KnownSong
@@ -11,7 +11,7 @@ from shards.schema import Sample, SegmentMeta, sample_key
 
 def make_samples(
     known: KnownSong,
-    segments: Sequence[EncodedSegment],
+    segments: Iterable[EncodedSegment],
     prompt: PromptStates,
     lyrics: LyricIds,
     *,

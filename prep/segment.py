@@ -5,16 +5,17 @@ levels alone, so that they can be gathered while a song streams by.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
 from common.audio import Gain, frame_levels, gain_to, loudness_lufs, peak_dbfs
 from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from prep.config import LoudnessConfig, SegmentConfig, TrimConfig
-from shards.schema import PartLevels, SongError
+from shards.schema import Part, PartLevels, SongError
 
+PARTS: tuple[Part, ...] = ("vocal", "inst", "mix")
 LEVEL_SAMPLES = 512
 QUIET_LEVELS = 8
 """A cut's level is taken over this many levels on either side of it (0.09 s)."""
@@ -28,19 +29,6 @@ class Parts:
     inst: np.ndarray
     mix: np.ndarray
 
-    @property
-    def samples(self) -> int:
-        return self.mix.shape[1]
-
-    def piece(self, span: "Span") -> Self:
-        """The three parts of a stretch of the song."""
-        cut = slice(span.start, span.end)
-        return type(self)(self.vocal[:, cut], self.inst[:, cut], self.mix[:, cut])
-
-    def times(self, factor: np.float32) -> Self:
-        """All three parts under one gain."""
-        return type(self)(self.vocal * factor, self.inst * factor, self.mix * factor)
-
 
 @dataclass(frozen=True)
 class Span:
@@ -48,6 +36,15 @@ class Span:
 
     start: int
     end: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How loud one part of a piece is."""
+
+    lufs: float | None
+    """None where it is silent."""
+    peak_dbfs: float
 
 
 @dataclass(frozen=True)
@@ -113,20 +110,25 @@ def _levels_around(levels: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return (power[high] - power[low]) / (high - low)
 
 
-def level(piece: Parts, config: LoudnessConfig) -> Level | None:
-    """The gain of a segment, from its loudness and peaks; None where it is silent."""
-    lufs = PartLevels(**{name: audible_lufs(wave) for name, wave in vars(piece).items()})
-    measured = getattr(lufs, config.measure)
+def measure(wave: np.ndarray) -> Measured:
+    """Loudness and peak of [2, N]."""
+    return Measured(audible_lufs(wave), peak_dbfs(wave))
+
+
+def level(parts: Mapping[Part, Measured], config: LoudnessConfig) -> Level | None:
+    """The gain of a piece, from loudness and peaks of its parts; None where it is silent."""
+    lufs = PartLevels(**{part: found.lufs for part, found in parts.items()})
+    measured = parts[config.measure].lufs
     measured = lufs.mix if measured is None else measured
     if measured is None:
         return None
-    peak = max(peak_dbfs(wave) for wave in vars(piece).values())
+    peak = max(found.peak_dbfs for found in parts.values())
     return Level(lufs, gain_to(config.target_lufs, lufs=measured, peak=peak, ceiling_dbfs=config.peak_dbfs))
 
 
 def audible_lufs(wave: np.ndarray) -> float | None:
     """Loudness of [2, N] without a constant offset, of which only the onset could be heard; None where it is silent."""
-    return finite(loudness_lufs(wave - wave.mean(axis=1, keepdims=True), SAMPLE_RATE_HZ))
+    return finite(loudness_lufs(wave, SAMPLE_RATE_HZ, offset=wave.mean(axis=1, keepdims=True)))
 
 
 def finite(lufs: float) -> float | None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from common.tape import BLOCK_SAMPLES, Tape
 from prep.gate import gate_gains
-from prep.segment import Parts, Span
+from prep.segment import PARTS, Parts, Span
 from shards.schema import Part
 
 
@@ -26,27 +26,29 @@ class Tracks:
     """Of the gate that the vocal still has to pass (prep/gate.py)."""
     bleed_db: float | None = None
 
+    def part(self, name: Part, span: Span) -> np.ndarray:
+        """One part of a stretch of the song, [2, n]; it is the caller's to change."""
+        if name in self.tapes:
+            return self._on_tape(name, span)
+        if name == "mix":
+            wave = self._on_tape("vocal", span)
+            return np.add(wave, self._on_tape("inst", span), out=wave)
+        wave = self._on_tape("mix", span)
+        return np.subtract(wave, self._on_tape("inst" if name == "vocal" else "vocal", span), out=wave)
+
+    def _on_tape(self, name: Part, span: Span) -> np.ndarray:
+        wave = self.tapes[name].read(span.start, span.end)
+        if name == "vocal" and self.opening is not None:
+            for start in range(0, wave.shape[1], BLOCK_SAMPLES):
+                block = wave[:, start : start + BLOCK_SAMPLES]
+                block *= gate_gains(self.opening, span.start + start, span.start + start + block.shape[1])
+        return wave
+
     def piece(self, span: Span) -> Parts:
-        """The three parts of a stretch of the song."""
-        waves = {part: tape.read(span.start, span.end) for part, tape in self.tapes.items()}
-        if self.opening is not None:
-            waves["vocal"] *= gate_gains(self.opening, span.start, span.end)
-        return complete(waves)
+        """All three parts of a stretch of the song."""
+        return Parts(*(self.part(name, span) for name in PARTS))
 
-    def blocks(self) -> Iterator[Parts]:
-        """All of the song, in order, BLOCK_SAMPLES at a time."""
+    def blocks(self) -> Iterator[Span]:
+        """Stretches that make up the song, in order, BLOCK_SAMPLES long but for the last."""
         for start in range(0, self.samples, BLOCK_SAMPLES):
-            yield self.piece(Span(start, min(start + BLOCK_SAMPLES, self.samples)))
-
-
-def complete(waves: Mapping[Part, np.ndarray]) -> Parts:
-    """All three parts from two or three of them."""
-    vocal, inst, mix = (waves.get(part) for part in ("vocal", "inst", "mix"))
-    if vocal is None:
-        assert inst is not None
-        assert mix is not None
-        return Parts(mix - inst, inst, mix)
-    if inst is None:
-        assert mix is not None
-        return Parts(vocal, mix - vocal, mix)
-    return Parts(vocal, inst, vocal + inst if mix is None else mix)
+            yield Span(start, min(start + BLOCK_SAMPLES, self.samples))

@@ -1,5 +1,6 @@
-"""Songs through the networks, in this process or in several: each job leaves a spill, or says why it cannot."""
+"""Songs through the networks, in this process or in several: a job leaves all segments, or says why it cannot."""
 
+import ctypes
 import math
 import multiprocessing
 import os
@@ -21,10 +22,10 @@ import torch
 
 from common.errors import UserError
 from prep.config import PrepConfig
-from prep.encode import SongEncoder, open_encoder
+from prep.encode import EncodedSegment, SongEncoder, open_encoder
 from prep.identity import KnownSong, sound_sha256
 from prep.separate import Separator, SeparatorFiles, open_separator
-from prep.spill import segment_arrays, write_spill
+from prep.spill import Spill, segment_arrays
 from shards.schema import ARRAYS, Rejection, SongError, SslName
 from shards.writer import rejection_of
 
@@ -43,7 +44,9 @@ class Job:
     """A song to encode, and where its segments go."""
 
     known: KnownSong
-    spill: Path
+    spill: Spill
+    finished: frozenset[int] = frozenset()
+    """Segments that are there already."""
 
 
 @dataclass(frozen=True, order=True)
@@ -57,14 +60,18 @@ class EncodedPart:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job."""
+    """A segment that was encoded and kept, or a song that cannot be used."""
 
     key: str
-    rejection: Rejection | None
-    """Why there is no spill."""
+    """Of the song."""
+    rejection: Rejection | None = None
+    """Why it cannot be used."""
+    segment: int = 0
     encoded: tuple[EncodedPart, ...] = ()
     seconds: float = 0.0
-    """Length of what was encoded."""
+    """Length of the segment."""
+    is_last: bool = True
+    """Nothing more comes of this job."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ def choose_devices(names: str) -> tuple[str, ...]:
 def run_jobs(
     jobs: Sequence[Job], workshop: Workshop, *, workers: int | None, engine: Engine = "local"
 ) -> Iterator[Outcome]:
-    """Do all jobs, in any order, in processes of this machine or of a Ray cluster.
+    """Do all jobs, in any order, in processes of this machine or of a Ray cluster, and tell of each segment.
 
     Every job comes out the same whatever the number of workers. By default that is one per device, or per core on a
     CPU, but no more than one per SONGS_PER_WORKER songs.
@@ -130,7 +137,7 @@ def run_jobs(
         encoder = workshop.open(workshop.devices[0]) if jobs else None
         for job in jobs:
             assert encoder is not None
-            yield do(job, encoder)
+            yield from do(job, encoder)
         return
     yield from _in_processes(jobs, workshop, min(workers, len(jobs)))
 
@@ -141,23 +148,38 @@ def default_workers(devices: Sequence[str], songs: int) -> int:
     return max(min(most, math.ceil(songs / SONGS_PER_WORKER)), 1)
 
 
-def do(job: Job, encoder: SongEncoder) -> Outcome:
-    """Encode one song and keep its segments. A disk that refuses them is a UserError, and no rejection."""
+def do(job: Job, encoder: SongEncoder) -> Iterator[Outcome]:
+    """Encode what is missing of one song and keep each segment as soon as it is made.
+
+    A disk that refuses one is a UserError, and no rejection.
+    """
     song = job.known.song
     try:
-        segments = encoder.encode(song, job.spill.parent)
-        sound = sound_sha256(song)
-        job.known.check_unchanged()
+        with encoder.prepare(song, job.spill.folder) as prepared:
+            sound = sound_sha256(song)
+            job.known.check_unchanged()
+            numbers = range(len(prepared.segments))
+            missing = [number for number in numbers if number not in job.finished]
+            for number in missing:
+                trim_memory()
+                segment = encoder.encode(prepared, number)
+                job.spill.write(number, segment, segments=len(numbers), sound_sha256=sound)
+                yield _outcome(song.key, number, segment, is_last=number == missing[-1])
     except SongError as error:
-        return Outcome(song.key, rejection_of(song.key, error))
-    write_spill(job.spill, segments, sound)
-    encoded = [
-        EncodedPart(song.key, name, number)
-        for number, segment in enumerate(segments)
-        for name in segment_arrays(segment)
-        if ARRAYS[name][1] == LATENTS
-    ]
-    return Outcome(song.key, None, tuple(encoded), sum(segment.audio.seconds for segment in segments))
+        yield Outcome(song.key, rejection_of(song.key, error))
+
+
+def trim_memory() -> None:
+    """Have the C library give back what was freed: glibc keeps it, more with each segment of another length."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def _outcome(key: str, number: int, segment: EncodedSegment, *, is_last: bool) -> Outcome:
+    latents = [name for name in segment_arrays(segment) if ARRAYS[name][1] == LATENTS]
+    encoded = tuple(EncodedPart(key, name, number) for name in latents)
+    return Outcome(key, None, number, encoded, segment.audio.seconds, is_last)
 
 
 @contextmanager
@@ -174,7 +196,7 @@ def torch_threads(count: int) -> Generator[None]:
 def _in_processes(jobs: Sequence[Job], workshop: Workshop, workers: int) -> Iterator[Outcome]:
     context, devices = _context(), workshop.devices[:workers]
     lifeline, held = context.Pipe(duplex=False)
-    futures: list[Future[Outcome]] = []
+    futures: list[Future[list[Outcome]]] = []
     with ExitStack() as stack:
         for turn, device in enumerate(devices):
             crew = len(range(turn, workers, len(devices)))
@@ -183,7 +205,7 @@ def _in_processes(jobs: Sequence[Job], workshop: Workshop, workers: int) -> Iter
             futures += [pool.submit(_work, job, workshop, device) for job in jobs[turn :: len(devices)]]
         try:
             for future in as_completed(futures):
-                yield future.result()
+                yield from future.result()
         except BrokenProcessPool:
             raise UserError(
                 f"a worker was killed, most likely for want of memory. Use fewer than --workers {workers}; what is "
@@ -219,5 +241,5 @@ def _encoder(workshop: Workshop, device: str) -> SongEncoder:
     return workshop.open(device)
 
 
-def _work(job: Job, workshop: Workshop, device: str) -> Outcome:
-    return do(job, _encoder(workshop, device))
+def _work(job: Job, workshop: Workshop, device: str) -> list[Outcome]:
+    return list(do(job, _encoder(workshop, device)))

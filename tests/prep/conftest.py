@@ -102,9 +102,9 @@ def build(tmp_path: Path, config: PrepConfig) -> Callable[..., Report]:
 def encoded_songs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the songs that went through the networks."""
     names: list[str] = []
-    encode = SongEncoder.encode
+    prepare = SongEncoder.prepare
     monkeypatch.setattr(
-        SongEncoder, "encode", lambda self, song, *rest: names.append(song.name) or encode(self, song, *rest)
+        SongEncoder, "prepare", lambda self, song, *rest: names.append(song.name) or prepare(self, song, *rest)
     )
     return names
 

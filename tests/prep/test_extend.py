@@ -210,17 +210,17 @@ def test_a_file_that_just_changed_is_read_next_time_too(tmp_path):
 def test_a_file_that_vanishes_or_changes_under_way_is_its_songs_fault(tmp_path, song, build, monkeypatch):
     for seed, key in enumerate("abc"):
         song(tmp_path / "raw", key, seed=seed)
-    encode = SongEncoder.encode
+    tracks = SongEncoder.tracks
 
     def meddle(self, found, *rest):
         if found.key == "a":
             (tmp_path / "raw" / "a_inst.wav").unlink()
-        segments = encode(self, found, *rest)
+        waves = tracks(self, found, *rest)
         if found.key == "b":
-            (tmp_path / "raw" / "b_mix.wav").write_bytes(b"other")
-        return segments
+            shutil.copy(tmp_path / "raw" / "c_mix.wav", tmp_path / "raw" / "b_mix.wav")
+        return waves
 
-    monkeypatch.setattr(SongEncoder, "encode", meddle)
+    monkeypatch.setattr(SongEncoder, "tracks", meddle)
     report = build()
     assert (report.kept, [(row.key, row.reason) for row in report.rejections]) == (
         1,

@@ -7,7 +7,7 @@ from common.audio import loudness_lufs, peak_dbfs
 from common.errors import UserError
 from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from prep.config import LoudnessConfig, PrepConfig, SegmentConfig, TrimConfig, load_prep_config
-from prep.segment import LEVEL_SAMPLES, Parts, Span, cut, level, mix_levels, sounding, spans
+from prep.segment import LEVEL_SAMPLES, Parts, Span, cut, level, measure, mix_levels, sounding, spans
 from shards.schema import SongError
 
 SHORT = SegmentConfig(max_seconds=4.0, min_seconds=0.5, search_seconds=1.0)
@@ -23,6 +23,14 @@ def quiet(seconds):
 
 def join(*waves):
     return np.concatenate(waves, axis=1)
+
+
+def times(piece, factor):
+    return Parts(*(wave * np.float32(factor) for wave in vars(piece).values()))
+
+
+def level_of(piece, **settings):
+    return level({part: measure(wave) for part, wave in vars(piece).items()}, LoudnessConfig(**settings))
 
 
 def test_outer_silence_goes_and_inner_stays():
@@ -73,11 +81,11 @@ def test_pieces_cover_the_song_within_the_limits(seconds, start, seed):
 
 
 def test_one_gain_brings_the_mix_to_its_loudness(music):
-    piece = music(2.0).times(np.float32(0.2))
-    found = level(piece, LoudnessConfig(target_lufs=-20.0))
+    piece = times(music(2.0), 0.2)
+    found = level_of(piece, target_lufs=-20.0)
     assert found is not None
     assert not found.gain.peak_limited
-    levelled = piece.times(found.gain.factor)
+    levelled = times(piece, found.gain.factor)
     assert loudness_lufs(levelled.mix, SAMPLE_RATE_HZ) == pytest.approx(-20.0, abs=1e-3)
     np.testing.assert_allclose(levelled.vocal + levelled.inst, levelled.mix, atol=1e-6)
     assert found.lufs.mix == pytest.approx(-20.0 - found.gain.db, abs=1e-3)
@@ -88,33 +96,33 @@ def test_the_loudest_peak_of_any_part_limits_the_gain(music):
     click = np.zeros_like(piece.mix)
     click[:, 1000] = 0.9
     peaky = Parts(piece.vocal + click, piece.inst - click, piece.mix)
-    found = level(peaky, LoudnessConfig(target_lufs=-5.0))
+    found = level_of(peaky, target_lufs=-5.0)
     assert found is not None
     assert found.gain.peak_limited
-    assert max(peak_dbfs(wave) for wave in vars(peaky.times(found.gain.factor)).values()) == pytest.approx(
+    assert max(peak_dbfs(wave) for wave in vars(times(peaky, found.gain.factor)).values()) == pytest.approx(
         -1.0, abs=1e-3
     )
 
 
 def test_another_part_can_be_measured_and_a_silent_one_falls_back_to_the_mix(music):
-    piece = music(2.0).times(np.float32(0.2))
-    by_vocal = level(piece, LoudnessConfig(target_lufs=-20.0, measure="vocal"))
+    piece = times(music(2.0), 0.2)
+    by_vocal = level_of(piece, target_lufs=-20.0, measure="vocal")
     assert by_vocal is not None
     assert loudness_lufs(piece.vocal * by_vocal.gain.factor, SAMPLE_RATE_HZ) == pytest.approx(-20.0, abs=1e-3)
     unsung = Parts(quiet(2.0), piece.mix, piece.mix)
-    assert level(unsung, LoudnessConfig(measure="vocal")) == level(unsung, LoudnessConfig())
-    assert level(Parts(quiet(2.0), quiet(2.0), quiet(2.0)), LoudnessConfig()) is None
+    assert level_of(unsung, measure="vocal") == level_of(unsung)
+    assert level_of(Parts(quiet(2.0), quiet(2.0), quiet(2.0))) is None
 
 
 def test_a_constant_offset_is_no_sound(music):
     piece = music(2.0)
     raised = Parts(piece.vocal, piece.inst, piece.mix + np.float32(0.25))
-    found, plain = level(raised, LoudnessConfig()), level(piece, LoudnessConfig())
+    found, plain = level_of(raised), level_of(piece)
     assert found is not None
     assert plain is not None
     assert found.lufs.mix == pytest.approx(plain.lufs.mix, abs=1e-3)
     constant = np.full_like(piece.mix, 0.3)
-    assert level(Parts(constant, constant * 0, constant), LoudnessConfig()) is None
+    assert level_of(Parts(constant, constant * 0, constant)) is None
 
 
 def test_config_errors_name_both_keys():

@@ -37,6 +37,46 @@ def prep(*arguments, cwd, largest_file=resource.RLIM_INFINITY):
     )
 
 
+def segments_in(folder):
+    """Numbers of the segments that wait there, encoded."""
+    return {int(path.stem[-3:]) for path in (folder / ".build").glob("song-*")}
+
+
+def test_a_long_song_goes_on_after_the_segment_it_was_killed_in(tmp_path, song, build, config, hashes):
+    song(tmp_path / "raw", "long", parts=("vocal", "mix"), seconds=12.0)
+    segment = config.segment.model_copy(update={"max_seconds": 2.0, "min_seconds": 0.5, "search_seconds": 0.5})
+    settings = config.model_copy(update={"segment": segment})
+    flags = [f"segment.{name}={getattr(segment, name)}" for name in ("max_seconds", "min_seconds", "search_seconds")]
+    process = prep("build-shards", "raw", "shards", *(w for f in flags for w in ("--set", f)), cwd=tmp_path)
+    while not segments_in(tmp_path / "shards") and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = segments_in(tmp_path / "shards")
+    report = build(config=settings)
+    whole = build("whole", config=settings)
+    assert 0 < len(kept) < whole.manifest.totals.segments
+    assert set(report.encoded) == {part for part in whole.encoded if part.segment not in kept}
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
+    assert segments_in(tmp_path / "shards") == set()
+
+
+def test_an_interrupt_says_that_the_work_is_kept(tmp_path, songs, build, hashes):
+    process = prep("build-shards", "raw", "shards", "--workers", "2", cwd=tmp_path)
+    while not segments_in(tmp_path / "shards") and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == (
+        "stopped; every segment that is encoded is kept, and the same command goes on from there."
+    )
+    assert "Traceback" not in said
+    assert 0 < len({part.song for part in build().encoded}) < 4
+    build("whole")
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
+
+
 @pytest.fixture
 def songs(tmp_path, song):
     for seed in range(4):
