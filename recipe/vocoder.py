@@ -25,7 +25,7 @@ from recipe.dcae import HEARD, decode, encode
 from recipe.loop import Draws, Trained, TrainingSettings, fit
 from recipe.sizes import BUNDLE
 
-RESOLUTIONS: Sequence[int] = (512, 1024, 2048)
+RESOLUTIONS: Sequence[int] = (512, 1024, 2048, 4096)
 """Windows of the spectra, in samples; each moves by a quarter of itself."""
 POWER_FLOOR = 1e-5
 """Added to the power of a spectrum, so that near silence counts little."""
