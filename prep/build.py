@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.progress import progress, say
 from models.checkpoint import open_text_encoder, resolve_checkpoint
 from models.lyric_tokens import VOCABULARY_FILE, open_lyric_vocabulary
-from prep.cache import CACHE_FILE, Cache
+from prep.cache import CACHE_FILE, Cache, remember_manifest
 from prep.config import PrepConfig
 from prep.encode import open_encoder, silence_latent
 from prep.identity import KnownSong, build_fingerprint, sound_identity
@@ -80,7 +80,8 @@ def build_shards(
         cache.save()
         with _interruptible():
             report = _Build(out, room, plan, workshop, workers, engine, cache, prune).run()
-        sweep(room, keep=[CACHE_FILE])
+        remember_manifest(room, out)
+        sweep(room, keep=[CACHE_FILE, MANIFEST_FILE])
     return report
 
 

@@ -1,6 +1,6 @@
 """What is remembered below .build from run to run, so that a rerun reads and encodes no song for nothing.
 
-Nothing here decides what a build makes: without the file the same bytes come out, later.
+Nothing here decides what a build makes: without these files the same bytes come out, later.
 """
 
 import json
@@ -13,8 +13,9 @@ from pydantic import Field
 from common.canonical import sha256_of_file
 from common.config import Config, check_config, read_json
 from common.errors import UserError
-from common.files import whole_file
-from shards.schema import Reason, SongError
+from common.files import move_file, whole_file
+from shards.reader import read_manifest
+from shards.schema import MANIFEST_FILE, Manifest, Reason, SongError
 
 CACHE_FILE = "known.json"
 SETTLED_NS = 2_000_000_000
@@ -107,3 +108,40 @@ def _read(path: Path) -> Known:
         return check_config(Known, values, str(path))
     except UserError:
         return Known()
+
+
+def remember_manifest(room: Path, out: Path) -> None:
+    """Keep a copy of the manifest that was just written to `out`."""
+    with whole_file(room / MANIFEST_FILE) as partial:
+        partial.write_bytes((out / MANIFEST_FILE).read_bytes())
+
+
+def restore_manifest(room: Path, out: Path) -> bool:
+    """Put back the manifest that was remembered where another, or none, has taken its place; whether it was so.
+
+    It is so where some shard is not as the manifest says, and more of them are as the copy says.
+    """
+    copy = room / MANIFEST_FILE
+    if not copy.is_file():
+        return False
+    remembered, found = check_config(Manifest, read_json(copy), str(copy)), _readable_manifest(out)
+    if found is not None and (found == remembered or _fitting(out, found) == len(found.shards)):
+        return False
+    if _fitting(out, remembered) <= (0 if found is None else _fitting(out, found)):
+        return False
+    move_file(copy, out / MANIFEST_FILE)
+    return True
+
+
+def _readable_manifest(out: Path) -> Manifest | None:
+    try:
+        return read_manifest(out)
+    except UserError:
+        return None
+
+
+def _fitting(out: Path, manifest: Manifest) -> int:
+    """How many shards are as a manifest says."""
+    return sum(
+        (out / entry.name).is_file() and sha256_of_file(out / entry.name) == entry.sha256 for entry in manifest.shards
+    )

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from common.command import command_app, example, run
 from common.errors import UserError
+
+if TYPE_CHECKING:
+    from prep.repair import Repair
 
 app = command_app("Turn songs into shards of latents.")
 
@@ -216,6 +219,7 @@ def repair(
 
     if raw is None:
         done = drop_damaged(shards)
+        _say_manifest(done)
         typer.echo(f"{len(done.shards)} shards were damaged; without RAW, {len(done.dropped)} samples were dropped")
         for key in done.dropped:
             typer.echo(f"  {key}")
@@ -224,6 +228,7 @@ def repair(
     done = rebuild_damaged(
         shards, raw, checkpoint=checkpoint_dir, devices=devices, ssl_folder=ssl_folder, workers=workers
     )
+    _say_manifest(done)
     typer.echo(f"{len(done.shards)} shards were damaged and are as they were again")
 
 
@@ -259,6 +264,11 @@ def demo_songs(
 
     made = make_songs(out, songs=songs, seconds=seconds, seed=seed, form=form)
     typer.echo(f"{len(made)} songs of {seconds:g} s in {out}")
+
+
+def _say_manifest(done: "Repair") -> None:
+    if done.manifest:
+        typer.echo("manifest.json was another build's and is as it was again")
 
 
 def _level(adapter: Path | None, vocal_lufs: float | None) -> float:

@@ -13,6 +13,7 @@ from common.progress import progress
 from models.checkpoint import open_text_encoder
 from models.lyric_tokens import open_lyric_vocabulary
 from prep.build import equip, fingerprint_of
+from prep.cache import CACHE_FILE, remember_manifest, restore_manifest
 from prep.config import PrepConfig
 from prep.identity import KnownSong, know, sound_changes, sound_identity, text_changes
 from prep.sample import make_samples
@@ -36,6 +37,8 @@ class Repair:
     """Names of the shards that were damaged."""
     dropped: tuple[str, ...] = ()
     """Keys of samples that are no longer there."""
+    manifest: bool = False
+    """The manifest was another build's."""
 
 
 def drop_damaged(out: Path) -> Repair:
@@ -44,6 +47,7 @@ def drop_damaged(out: Path) -> Repair:
     Raises UserError where nothing would be left.
     """
     with build_folder(out) as room:
+        restored = restore_manifest(room, out)
         manifest = read_manifest(out)
         damaged = _damaged(out, manifest)
         kept = {entry.name: _whole_songs(out, entry) for entry in damaged}
@@ -54,8 +58,8 @@ def drop_damaged(out: Path) -> Repair:
             for entry in damaged:
                 songs = kept[entry.name]
                 writer.rewrite(entry.name, (sample for sample in salvage(out, entry) if sample.meta.song in songs))
-        sweep(room, keep=[path.name for path in room.glob("*.json")])
-    return Repair(tuple(entry.name for entry in damaged), tuple(lost))
+        _tidy(room, out)
+    return Repair(tuple(entry.name for entry in damaged), tuple(lost), restored)
 
 
 def rebuild_damaged(
@@ -63,11 +67,16 @@ def rebuild_damaged(
 ) -> Repair:
     """Make damaged shards again from the songs, with the settings that stand in the manifest.
 
+    A manifest of another build is no truth to mend by: where prep remembers its own, that is put back first.
     Raises UserError where songs, networks or code are not those of then, and leaves all as it was.
     """
     with build_folder(out) as room:
+        restored = restore_manifest(room, out)
         manifest = read_manifest(out)
         damaged = _damaged(out, manifest)
+        if not damaged:
+            _tidy(room, out)
+            return Repair((), manifest=restored)
         found = scan(raw)
         workshop = _workshop_of(out, manifest, found, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
         songs = _songs_of(damaged, found, raw, out)
@@ -75,13 +84,17 @@ def rebuild_damaged(
             spills = {key: Spill(room, sound_identity(known, manifest.fingerprint)) for key, known in songs.items()}
             missing = [key for key, spill in spills.items() if not spill.is_whole()]
             _encode([Job(songs[key], spills[key], spills[key].finished()) for key in missing], workshop, workers)
-            texts = _texts(workshop) if songs else None
+            texts = _texts(workshop)
             for entry in damaged:
-                assert texts is not None
                 writer.rewrite(entry.name, _samples(entry, songs, spills, texts))
             _check_same(manifest, writer.manifest(), damaged)
-        sweep(room, keep=[path.name for path in room.glob("*.json")])
-    return Repair(tuple(entry.name for entry in damaged))
+        _tidy(room, out)
+    return Repair(tuple(entry.name for entry in damaged), manifest=restored)
+
+
+def _tidy(room: Path, out: Path) -> None:
+    remember_manifest(room, out)
+    sweep(room, keep=[CACHE_FILE, MANIFEST_FILE])
 
 
 def _damaged(out: Path, manifest: Manifest) -> list[ShardEntry]:

@@ -95,28 +95,69 @@ def test_where_nothing_is_whole_nothing_is_dropped(built):
     assert read_manifest(built).totals.songs == 3
 
 
-def test_a_manifest_of_another_build_is_found_and_says_the_way_out(built, tmp_path, song, build, hashes):
-    before = hashes(built)
-    song(tmp_path / "others", "z", seed=7)
-    build("other", raw="others")
+@pytest.fixture(params=["other songs", "other settings", "an older one"])
+def mistaken(request, built, tmp_path, song, build, config):
+    """Shards beside a manifest that is another build's; the folder of that build."""
+    if request.param == "other songs":
+        song(tmp_path / "others", "z", seed=7)
+        build("other", raw="others")
+    elif request.param == "other settings":
+        softer = config.loudness.model_copy(update={"target_lufs": -20.0})
+        build("other", config=config.model_copy(update={"shard_samples": 2, "loudness": softer}))
+    else:
+        text = config.text.model_copy(update={"tag_orders": 1})
+        build("other", config=config.model_copy(update={"shard_samples": 2, "text": text}))
     shutil.copy(tmp_path / "other" / "manifest.json", built / "manifest.json")
-    assert ("shard-000000.tar", "a_000") in [(problem.shard, problem.sample) for problem in verify(built)]
+    return tmp_path / "other"
+
+
+@pytest.mark.parametrize("with_songs", [True, False])
+def test_a_manifest_of_another_build_is_found_and_mended(built, mistaken, tmp_path, hashes, encoded_songs, with_songs):
+    rightful = {name: digest for name, digest in hashes(built).items() if name != "manifest.json"}
+    named = [(problem.shard, problem.sample) for problem in verify(built)]
+    assert ("shard-000000.tar", "a_000") in named
+    done = rebuild(built, tmp_path / "raw") if with_songs else drop_damaged(built)
+    assert (done.manifest, done.shards, done.dropped, encoded_songs) == (True, (), (), [])
+    assert verify(built) == []
+    assert rightful.items() <= hashes(built).items()
+    assert [entry.sha256 for entry in read_manifest(built).shards] == [
+        digest for name, digest in rightful.items() if name.endswith(".tar")
+    ]
+
+
+def test_a_manifest_and_a_shard_are_mended_together(built, mistaken, tmp_path, build, config, hashes):
+    flip(built / "shard-000001.tar", b"c_000.vocal.npy")
+    done = rebuild(built, tmp_path / "raw")
+    assert (done.manifest, done.shards) == (True, ("shard-000001.tar",))
+    build("again", config=config.model_copy(update={"shard_samples": 2}))
+    assert hashes(built) == hashes(tmp_path / "again")
+
+
+@pytest.mark.parametrize("mistaken", ["other settings"], indirect=True)
+def test_where_nothing_is_remembered_the_manifest_is_what_shards_are_mended_to(built, mistaken, tmp_path, hashes):
+    shutil.rmtree(built / ".build")
+    assert rebuild(built, tmp_path / "raw").shards == ("shard-000000.tar", "shard-000001.tar")
+    assert hashes(built) == hashes(mistaken)
+
+
+@pytest.mark.parametrize("mistaken", ["other songs"], indirect=True)
+def test_a_manifest_of_songs_that_are_not_there_says_the_way_out(built, mistaken, tmp_path, build, config):
+    shutil.rmtree(built / ".build")
     with pytest.raises(UserError) as raised:
         rebuild(built, tmp_path / "raw")
     assert str(raised.value) == (
         f"z, which {built / 'manifest.json'} names, is not in {tmp_path / 'raw'}. Give the folder that it was built "
         f"from; or make all anew: prep build-shards {tmp_path / 'raw'} {built} --rebuild"
     )
-    build(config=read_config(built, shard_samples=2), rebuild=True)
-    assert hashes(built) == before
 
 
-def read_config(out, **changes):
-    from prep.config import PrepConfig
-
-    settings = dict(read_manifest(out).fingerprint.settings) | changes
-    del settings["device"]
-    return PrepConfig.model_validate_json(json.dumps(settings), strict=True)
+def test_an_older_manifest_that_fits_is_left_alone(built, tmp_path, song, build, config):
+    older = (built / "manifest.json").read_bytes()
+    song(tmp_path / "raw", "d", seed=5)
+    build(config=config.model_copy(update={"shard_samples": 2}))
+    (built / "manifest.json").write_bytes(older)
+    assert not rebuild(built, tmp_path / "raw").manifest
+    assert (built / "manifest.json").read_bytes() == older
 
 
 def test_other_networks_cannot_mend(built, tmp_path):
