@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,21 +11,31 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from common import files
 from common.errors import UserError
+from models.checkpoint import TINY
+from prep.config import PrepConfig
+from prep.identity import STEPS
 from shards.reader import read_manifest
 from shards.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_two_builds_give_the_same_bytes_whatever_the_workers(tmp_path, song, build, hashes):
+def test_two_builds_give_the_same_bytes_whatever_the_workers_and_the_order_of_the_folder(
+    tmp_path, song, build, monkeypatch, hashes
+):
     song(tmp_path / "raw", "a", seed=1)
     song(tmp_path / "raw", "b", parts=("song",), seed=2)
     song(tmp_path / "raw", "c", parts=("vocal", "inst"), seed=3)
     build("one")
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: reversed(list(listed(folder))))
     build("two", workers=2)
+    monkeypatch.undo()
     assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
 
 
@@ -80,6 +91,51 @@ def test_a_changed_setting_names_itself_and_needs_rebuild(tmp_path, song, build,
     assert encoded_songs == ["a", "a"]
     build("anew", config=softer)
     assert hashes(tmp_path / "shards") == hashes(tmp_path / "anew")
+
+
+def other_weights(part):
+    """The tiny bundle with another network for one part."""
+
+    def change(tmp_path, monkeypatch):
+        shutil.copytree(TINY, tmp_path / "base")
+        (path,) = (tmp_path / "base" / part).glob("*.safetensors")
+        with safe_open(path, framework="pt") as file:
+            weights, notes = load_file(path), file.metadata()
+        name = next(name for name in weights if weights[name].ndim > 1)
+        save_file({**weights, name: weights[name] * 2}, path, notes)
+        return {"checkpoint": str(tmp_path / "base")}
+
+    return change
+
+
+def other_code(tmp_path, monkeypatch):
+    monkeypatch.setitem(STEPS, "encode", STEPS["encode"] + 1)
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (other_weights("music_dcae_f8c8"), r"network music_dcae_f8c8 was [0-9a-f]{8}, is [0-9a-f]{8}"),
+        (other_weights("demucs"), r"network demucs was [0-9a-f]{8}, is [0-9a-f]{8}"),
+        (other_code, r"encode was \d+, is \d+ \(code of this step\)"),
+        (lambda *_: {"config": PrepConfig(targets=("inst",))}, r"targets was \['inst', 'mix'\], is \['inst'\]"),
+    ],
+    ids=["codec", "separator", "code", "targets"],
+)
+def test_what_is_stale_is_named_and_encodes_nothing_without_rebuild(
+    tmp_path, song, build, monkeypatch, encoded_songs, hashes, change, named
+):
+    song(tmp_path / "raw", "a", parts=("song",))
+    build()
+    before = hashes(tmp_path / "shards")
+    options = change(tmp_path, monkeypatch)
+    with pytest.raises(
+        UserError, match=rf"^these shards were built otherwise: {named}\. Use --rebuild, or another folder\.$"
+    ):
+        build(**options)
+    assert (encoded_songs, hashes(tmp_path / "shards")) == (["a"], before)
+    assert len({part.song for part in build(rebuild=True, **options).encoded}) == 1
 
 
 def test_a_changed_song_names_itself_and_needs_rebuild(tmp_path, song, build):
@@ -140,7 +196,7 @@ def test_a_disk_that_refuses_stops_the_build_and_keeps_what_was_done(tmp_path, s
 
     monkeypatch.setattr(files, "flush", refuse)
     with pytest.raises(
-        UserError, match=r"song-[0-9a-f]{64}\.safetensors: cannot be written \(No space left on device\)\.$"
+        UserError, match=r"song-[0-9a-f]{64}-000\.safetensors: cannot be written \(No space left on device\)\.$"
     ):
         build()
     monkeypatch.undo()
