@@ -7,12 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from models.transformer import ACEStepTransformer2DModel
 
 # Tests start many processes, each of which would compile torch and diffusers anew where bytecode may not be written.
 sys.dont_write_bytecode = False
@@ -50,6 +53,26 @@ def read_golden(name: str) -> Golden:
 def golden() -> Callable[[str], Golden]:
     """golden("transformer") reads tests/goldens/transformer.{json,safetensors}; treat its tensors as read-only."""
     return read_golden
+
+
+@pytest.fixture
+def golden_transformer(golden) -> Callable[[str], "ACEStepTransformer2DModel"]:
+    """golden_transformer("transformer") is the small transformer of that golden, in eval mode, without gradients."""
+    from models.transformer import ACEStepTransformer2DModel
+
+    def build(name: str) -> ACEStepTransformer2DModel:
+        notes, weights = golden(name).notes, golden(name).weights
+        lyrics = notes["lyric_encoder_args"]
+        transformer = ACEStepTransformer2DModel(
+            **notes["config"],
+            lyric_encoder_heads=lyrics["attention_heads"],
+            lyric_encoder_ff=lyrics["linear_units"],
+            lyric_encoder_layers=lyrics["num_blocks"],
+        )
+        transformer.load_state_dict(weights)
+        return transformer.eval().requires_grad_(False)
+
+    return build
 
 
 @pytest.fixture

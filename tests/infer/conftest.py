@@ -1,7 +1,8 @@
 """A voice, shards that hold it, and adapters on the tiny base whose every weight says something."""
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,21 @@ from safetensors.torch import load_file, save_file
 from common.audio import write_audio
 from common.latents import FRAME_SAMPLES, FRAMES_PER_SECOND, LatentStatistics
 from models.adapter import AdapterCard, Conditioning, LoraCard, save_adapter
-from models.checkpoint import TINY, open_transformer, part_hash
+from models.checkpoint import (
+    CONFIG_FILE,
+    TINY,
+    WEIGHTS_FILES,
+    open_transformer,
+    part_hash,
+    shapes_of,
+    without_notes,
+)
 from models.lora import attach_lora
 from models.sampler import SamplerSettings
+from models.sizes import TINY as TINY_SIZES
+from models.text import build_network, stored_shapes
+from models.transformer import ACEStepTransformer2DModel
+from recipe.random_weights import random_weights
 from shards.fingerprint import Fingerprint
 from shards.schema import PartLevels, Sample, SegmentMeta, sample_key
 from shards.writer import ShardWriter
@@ -91,15 +104,16 @@ def shards(tmp_path) -> Path:
     return tmp_path / "shards"
 
 
-def build_adapter(folder: Path, conditioning: Conditioning, **changes: Any) -> Path:
-    """An adapter folder of the tiny base whose every weight says something; `changes` go to its card."""
-    transformer = open_transformer(TINY)
+def build_adapter(folder: Path, conditioning: Conditioning, *, base: Path = TINY, **changes: Any) -> Path:
+    """An adapter folder of a base whose every weight says something; `changes` go to its card."""
+    transformer = open_transformer(base)
     attach_lora(transformer, rank=2, alpha=2, target_modules=("to_q", "to_v"))
     conditioner = conditioning.make_conditioner(transformer)
     generator = torch.Generator().manual_seed(7)
     trained = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
     for parameter in [*trained, *(conditioner.parameters() if conditioner else [])]:
         parameter.data.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
+    changes = {"base_fingerprint": part_hash(base, "ace_step_transformer")} | changes
     save_adapter(folder, transformer, conditioner, make_card(conditioning, **changes))
     return folder
 
@@ -116,7 +130,7 @@ def make_card(conditioning: Conditioning, **changes: Any) -> AdapterCard:
         "sampler": SamplerSettings(steps=4, guidance_scale=7.0),
         "statistics": LatentStatistics(silence=((0.1,) * 16,) * 8, mean=(0.0,) * 8, std=(1.2,) * 8),
         "vocal_lufs": VOCAL_LUFS,
-        "base_fingerprint": part_hash(TINY, "ace_step_transformer"),
+        "base_fingerprint": "a" * 64,
         "shards_fingerprint": "b" * 64,
         "epoch": 1,
         "step": 20,
@@ -150,3 +164,24 @@ def decoder_only(tmp_path) -> Path:
     kept = {name: tensor for name, tensor in load_file(weights).items() if not name.startswith("encoder.")}
     save_file(kept, weights)
     return folder
+
+
+@pytest.fixture
+def deep_base(decoder_only) -> Path:
+    """decoder_only with networks of random weights that have the blocks which ERG weakens, and a text encoder."""
+    transformer = decoder_only / "ace_step_transformer"
+    config = TINY_SIZES.transformer | {"num_layers": 20, "lyric_encoder_layers": 6}
+    with torch.device("meta"):
+        shapes = shapes_of(ACEStepTransformer2DModel(**without_notes(config)))
+    write_network(transformer, config, shapes, WEIGHTS_FILES["ace_step_transformer"])
+    text = decoder_only / "umt5-base"
+    shutil.copytree(TINY / "umt5-base", text)
+    config = TINY_SIZES.text_encoder | {"num_layers": 10}
+    shapes = stored_shapes(build_network(config, text / CONFIG_FILE))
+    write_network(text, config, shapes, WEIGHTS_FILES["umt5-base"])
+    return decoder_only
+
+
+def write_network(folder: Path, config: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], weights: str) -> None:
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+    save_file(random_weights(shapes, seed=1, gains={}), folder / weights)

@@ -267,6 +267,21 @@ def test_an_adapter_for_another_base_or_with_nothing_in_common_is_one_line(shard
     )  # fmt: skip
 
 
+def test_erg_opens_the_text_encoder_and_no_other(tmp_path, shards, deep_base, make_adapter, monkeypatch):
+    folder = make_adapter(base=deep_base)
+    request: dict[str, Any] = {
+        "adapters": (folder,), "shards": shards, "key": "ballad", "checkpoint_dir": str(deep_base), "device": "cpu"
+    }  # fmt: skip
+    plain = generate(Request(**request, output_dir=tmp_path / "plain"))
+    monkeypatch.setattr(sys.modules[__name__], "OPENED", [])
+    erg = generate(Request(**request, erg=True, output_dir=tmp_path / "erg"))
+    assert OPENED is not None
+    assert any("umt5-base" in path for path in OPENED)
+    assert not [path for path in OPENED if "demucs" in path or str(TINY) in path]
+    assert read_record(erg).settings.sampler.erg
+    assert erg.accompaniments[0].read_bytes() != plain.accompaniments[0].read_bytes()
+
+
 def test_erg_says_that_tiny_is_too_small_for_it(shards, adapter, capsys):
     code, out, err = outcome(capsys, "generate", "--shards", shards, "--key", "ballad", "--adapter", adapter, "--erg")
     assert (code, out, err.splitlines()[-1]) == (

@@ -7,6 +7,8 @@ import torch
 from common.errors import UserError
 from common.latents import LatentStatistics
 from infer.words import (
+    Lyrics,
+    Prompt,
     Words,
     cached_lyrics,
     cached_prompt,
@@ -17,6 +19,7 @@ from infer.words import (
 )
 from models.checkpoint import TINY, open_text_encoder, open_transformer
 from models.lyric_tokens import INSTRUMENTAL
+from models.sampler import SamplerSettings, sample
 from shards.reader import read_song
 from train.clips import ClipMaker
 from train.config import TrainingConfig
@@ -79,3 +82,14 @@ def test_words_and_their_absence_are_those_of_training(shards, words, dropped):
     torch.testing.assert_close(ours.states, theirs.states, rtol=0, atol=0)
     assert torch.equal(ours.mask, theirs.mask)
     assert ours.states.shape[1] == 1 + 3 + (0 if dropped else 4)
+
+
+def test_erg_sets_the_words_against_themselves_as_upstream_does(golden, golden_transformer):
+    transformer, numbers = golden_transformer("pipeline_erg"), golden("pipeline_erg")
+    given, notes = numbers.inputs, numbers.notes["settings"]
+    text, ids = Prompt("", given["text"][0], given["text_null"][0]), Lyrics("", given["lyric_ids"][0])
+    words = Words(text, ids)
+    settings = SamplerSettings(steps=notes["infer_steps"], guidance_scale=notes["guidance_scale"], erg=True)
+    told, untold = conditions(transformer, words), null_conditions(transformer, words)
+    latents = sample(transformer, told, untold, given["noise"], settings)
+    torch.testing.assert_close(latents, numbers.expected["erg_all"], rtol=0, atol=1e-4)
