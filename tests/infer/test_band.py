@@ -37,7 +37,20 @@ def settled(*folders, **flags):
 
 
 def drawn(heard, folder, *seeds, **flags):
-    return draw(*heard, settled(folder, **flags), seeds, adapters=[folder], place=PLACE)
+    return drawn_together(heard, [folder], *seeds, **flags)
+
+
+def drawn_together(heard, folders, *seeds, **flags):
+    return draw(*heard, settled(*folders, **flags), seeds, adapters=folders, place=PLACE)
+
+
+def text2music(heard, seed, sampler):
+    """What the base makes of the words alone."""
+    vocal, words = heard
+    transformer, generator = open_transformer(TINY), torch.Generator().manual_seed(seed)
+    noise = torch.randn((1, *vocal.latents.shape), generator=generator)
+    told, untold = conditions(transformer, words), null_conditions(transformer, words)
+    return sample(transformer, told, untold, noise, sampler, generators=[generator])[0]
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "heun", "pingpong"])
@@ -46,15 +59,22 @@ def test_without_weight_and_strength_it_is_text2music_bit_for_bit(heard, make_ad
     sampler = SamplerSettings(steps=4, guidance_scale=7.0, scheduler=scheduler)
     folder = make_adapter(conditioning, sampler=sampler)
     (ours,) = drawn(heard, folder, 3, lora_weights=(0.0,), ref_strength=0)
-    vocal, words = heard
-    transformer = open_transformer(TINY)
-    generator = torch.Generator().manual_seed(3)
-    noise = torch.randn((1, *vocal.latents.shape), generator=generator)
-    told, untold = conditions(transformer, words), null_conditions(transformer, words)
-    plain = sample(transformer, told, untold, noise, sampler, generators=[generator])
-    assert torch.equal(ours, plain[0])
+    assert torch.equal(ours, text2music(heard, 3, sampler))
     assert not torch.equal(drawn(heard, folder, 3, lora_weights=(0.0,))[0], ours)
     assert not torch.equal(drawn(heard, folder, 3, ref_strength=0)[0], ours)
+
+
+@pytest.mark.parametrize("conditioning", [Conditioning(), CONTROL], ids=["image2image", "controlnet"])
+def test_that_holds_for_blends_in_windows_and_under_guidance_over_the_vocal(
+    heard, make_adapter, conditioning, monkeypatch
+):
+    sampler = SamplerSettings(steps=4, guidance_scale=7.0, guidance_interval=1.0)
+    folder = make_adapter(conditioning, sampler=sampler)
+    monkeypatch.setattr("models.sampler.plan_windows", lambda frames: plan_windows(frames, longest=12, overlap=3))
+    flags = {"lora_weights": (0.0, 0.0), "vocal_guidance_scale": 3.0}
+    (ours,) = drawn_together(heard, [folder, folder], 3, ref_strength=0, **flags)
+    assert torch.equal(ours, text2music(heard, 3, sampler))
+    assert not torch.equal(drawn_together(heard, [folder, folder], 3, **flags)[0], ours)
 
 
 def test_a_sample_depends_on_its_seed_alone(heard, adapter):
