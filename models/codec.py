@@ -22,7 +22,7 @@ MEL_FRAMES = FRAME_SAMPLES // HOP_SAMPLES
 MEL_LOW, MEL_HIGH = -11.0, 3.0
 LATENT_SCALE, LATENT_SHIFT = 0.1786, -1.9091
 
-LONGEST_PIECE = int(30 * FRAMES_PER_SECOND)
+LONGEST_PIECE = int(20 * FRAMES_PER_SECOND)
 """Latent frames that are encoded at once."""
 WINDOW_FRAMES, WINDOW_HOP = 512, 256  # latent frames of an overlapped decode
 WINDOW_TRIM = WINDOW_FRAMES * MEL_FRAMES // 4  # mel frames that a window gives up at an inner edge

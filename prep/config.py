@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from common.audio import LOUDNESS_BLOCK_SECONDS, PEAK_CEILING_DBFS
 from common.config import Config, load_config
+from common.latents import FRAMES_PER_SECOND
 from shards.schema import Part, SslName, Target
 from shards.writer import SHARD_SAMPLES
 
@@ -57,8 +58,16 @@ class SegmentConfig(Config):
 class EncodeConfig(Config):
     """The codec's encoder."""
 
+    piece_seconds: Annotated[float, Field(ge=1.0)] = 20.0
+    """Longer segments are encoded in pieces of no more than this, in the memory of a piece; but for rounding (1.1e-5 at
+    most was measured, and float16 has steps of 1e-3) latents are those of the whole segment."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the network; shards hold float16 either way."""
+    """Arithmetic of the network. bf16 is for GPUs: it moves latents by 1 % of their deviation, and most CPUs are slower
+    with it."""
+
+    @property
+    def piece_frames(self) -> int:
+        return int(self.piece_seconds * FRAMES_PER_SECOND)
 
 
 class LoudnessConfig(Config):

@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ, frames_of
 from common.tape import Tape
 from models.checkpoint import open_codec
-from models.codec import Codec
+from models.codec import LONGEST_PIECE, Codec
 from prep.align import align
 from prep.config import EncodeConfig, PrepConfig
 from prep.gate import bleed_db, gate_levels, gate_opening
@@ -129,7 +129,7 @@ class SongEncoder:
 
     def _encode(self, part: Part, wave: np.ndarray) -> dict[str, np.ndarray]:
         """What a sample holds of one part, by field."""
-        latents = {str(part): encode_wave(self._codec, wave)}
+        latents = {str(part): encode_wave(self._codec, wave, longest=self._config.encode.piece_frames)}
         return latents if part == "vocal" else latents | {f"{part}_{ssl.name}": ssl.encode(wave) for ssl in self._ssl}
 
 
@@ -185,10 +185,11 @@ def open_encoder(folder: Path, config: EncodeConfig, device: str) -> Codec:
 
 
 @torch.inference_mode()
-def encode_wave(codec: Codec, wave: np.ndarray) -> np.ndarray:
-    """Scaled latents of [2, N] as shards hold them, float16 [C, H, T]."""
+def encode_wave(codec: Codec, wave: np.ndarray, *, longest: int = LONGEST_PIECE) -> np.ndarray:
+    """Scaled latents of [2, N] as shards hold them, float16 [C, H, T], made of `longest` frames at a time."""
     device = next(codec.parameters()).device
-    return codec.encode(torch.from_numpy(wave).to(device)).to("cpu", torch.float16).contiguous().numpy()
+    latents = codec.encode(torch.from_numpy(wave).to(device), longest=longest)
+    return latents.to("cpu", torch.float16).contiguous().numpy()
 
 
 def silence_latent(codec: Codec) -> np.ndarray:

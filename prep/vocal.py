@@ -1,17 +1,21 @@
-"""A vocal alone into shards for inference: the whole of it, levelled, cut only where it is too long."""
+"""A vocal alone into shards for inference: the whole of it, levelled, cut only where it is too long.
+
+The vocal lies on tape; of its segments, one is in memory at a time.
+"""
 
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from common.audio import Gain, loudness_lufs, vocal_activity, vocal_gain
+from common.audio import Gain, loudness_lufs, vocal_activity, vocal_gain_in_blocks
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ, frames_of
+from common.tape import Tape
 from models.checkpoint import open_text_encoder, resolve_checkpoint
 from models.codec import Codec
 from models.lyric_tokens import open_lyric_vocabulary
-from prep.config import PrepConfig
+from prep.config import EncodeConfig, PrepConfig
 from prep.encode import EncodedSegment, decoded, encode_wave, open_encoder
 from prep.identity import build_fingerprint, know
 from prep.sample import make_samples
@@ -45,12 +49,13 @@ def encode_vocal(
     folder = resolve_checkpoint(checkpoint, ["music_dcae_f8c8", "umt5-base"])
     fingerprint = build_fingerprint(config, folder, None, torch.device(device).type)
     fingerprint = fingerprint.model_copy(update={"settings": {**fingerprint.settings, "vocal_lufs": vocal_lufs}})
-    wave = np.concatenate(list(decoded(vocal)), axis=1)
-    gain = vocal_gain(wave, SAMPLE_RATE_HZ, vocal_lufs)
-    with build_folder(out) as room, torch_threads(config.threads_per_worker):
+    with build_folder(out) as room, torch_threads(config.threads_per_worker), Tape(room) as tape:
         _check_is_ours(out)
+        tape.extend(decoded(vocal))
+        gain = vocal_gain_in_blocks(tape.blocks, SAMPLE_RATE_HZ, vocal_lufs, samples=tape.samples)
+        cuts = _spans(vocal, tape, config)
         codec = open_encoder(folder, config.encode, device)
-        segments = [_encode(codec, wave, span, gain) for span in _spans(vocal, wave, config)]
+        segments = [_encode(codec, tape, span, gain, config.encode) for span in cuts]
         texts = TextMaker(config.text, open_text_encoder(folder).to(device), open_lyric_vocabulary(folder))
         with ShardWriter(out, fingerprint=fingerprint, targets=()) as writer:
             known = know(song, vocal.parent)
@@ -73,23 +78,23 @@ def _check_is_ours(out: Path) -> None:
         raise UserError(f"{out}: holds shards to train from, which would be replaced. Give another folder.")
 
 
-def _spans(vocal: Path, wave: np.ndarray, config: PrepConfig) -> list[Span]:
-    seconds = wave.shape[1] / SAMPLE_RATE_HZ
+def _spans(vocal: Path, tape: Tape, config: PrepConfig) -> list[Span]:
+    seconds = tape.samples / SAMPLE_RATE_HZ
     if seconds < config.segment.min_seconds:
         least = f"segment.min_seconds ({config.segment.min_seconds:g} s)"
         raise UserError(f"{vocal.name}: {seconds:.2f} s is shorter than {least}. Give a longer vocal.")
-    return cut(mix_levels(wave), Span(0, wave.shape[1]), config.segment)
+    levels = np.concatenate([mix_levels(block) for block in tape.blocks()])
+    return cut(levels, Span(0, tape.samples), config.segment)
 
 
-def _encode(codec: Codec, wave: np.ndarray, span: Span, gain: Gain) -> EncodedSegment:
-    piece = wave[:, span.start : span.end]
-    levelled = piece * gain.factor
+def _encode(codec: Codec, tape: Tape, span: Span, gain: Gain, config: EncodeConfig) -> EncodedSegment:
+    wave = tape.read(span.start, span.end)
     audio = SegmentAudio(
         start_seconds=span.start / SAMPLE_RATE_HZ,
-        samples=piece.shape[1],
-        seconds=piece.shape[1] / SAMPLE_RATE_HZ,
-        frames=frames_of(piece.shape[1]),
-        lufs=PartLevels(vocal=finite(loudness_lufs(piece, SAMPLE_RATE_HZ))),
+        samples=wave.shape[1],
+        seconds=wave.shape[1] / SAMPLE_RATE_HZ,
+        frames=frames_of(wave.shape[1]),
+        lufs=PartLevels(vocal=finite(loudness_lufs(wave, SAMPLE_RATE_HZ))),
         gain_db=gain.db,
         peak_limited=gain.peak_limited,
         separator=None,
@@ -97,4 +102,6 @@ def _encode(codec: Codec, wave: np.ndarray, span: Span, gain: Gain) -> EncodedSe
         residual_db=None,
         bleed_db=None,
     )
-    return EncodedSegment(audio, encode_wave(codec, levelled), vocal_activity(levelled).astype(np.float16))
+    wave *= gain.factor
+    latents = encode_wave(codec, wave, longest=config.piece_frames)
+    return EncodedSegment(audio, latents, vocal_activity(wave).astype(np.float16))
