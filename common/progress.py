@@ -19,9 +19,9 @@ def say(line: str) -> None:
 class Progress:
     """Counts finished units of one long task; made by `progress`."""
 
-    def __init__(self, bar: tqdm, total: int, what: str, unit: str) -> None:
+    def __init__(self, bar: tqdm, total: int, what: str, unit: str, done: int) -> None:
         self._bar, self._total, self._what, self._unit = bar, total, what, unit
-        self._done = 0
+        self._before = self._done = done
         self._started = self._spoke = time.monotonic()
 
     def update(self, units: int = 1, note: str = "") -> None:
@@ -35,14 +35,17 @@ class Progress:
             say(self._plain_line(now - self._started, note))
 
     def _plain_line(self, seconds: float, note: str) -> str:
-        rate = self._done / seconds if seconds > 0 else 0.0
+        rate = (self._done - self._before) / seconds if seconds > 0 else 0.0
         left = (self._total - self._done) / rate if rate > 0 else 0.0
         line = f"{self._what}: {self._done}/{self._total} {self._unit}, {rate:.3g} a second, {left:.0f} s left"
         return f"{line} ({note})" if note else line
 
 
 @contextmanager
-def progress(total: int, what: str, unit: str) -> Generator[Progress]:
-    """Show the progress of `total` units of work named `what` while the block runs."""
-    with tqdm(total=total, desc=what, unit=unit, disable=not sys.stderr.isatty(), file=sys.stderr) as bar:
-        yield Progress(bar, total, what, unit)
+def progress(total: int, what: str, unit: str, *, done: int = 0) -> Generator[Progress]:
+    """Show the progress of `total` units of work named `what` while the block runs.
+
+    `done` of them were done before: they tell nothing of how long the others take.
+    """
+    with tqdm(total=total, desc=what, unit=unit, initial=done, disable=not sys.stderr.isatty(), file=sys.stderr) as bar:
+        yield Progress(bar, total, what, unit, done)

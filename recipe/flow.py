@@ -104,10 +104,10 @@ class LatentSongs:
 def encode_songs(folder: Path, codec: Codec, corpus: Corpus) -> LatentSongs:
     """Latents of every song to train on, one file each; files that are there stay."""
     seeds = corpus.train_seeds
-    with progress(len(seeds), "latents", "songs") as done:
-        for seed in seeds:
-            if not _latents_path(folder, seed).is_file():
-                _encode_song(_latents_path(folder, seed), codec, corpus, seed)
+    missing = [seed for seed in seeds if not _latents_path(folder, seed).is_file()]
+    with progress(len(seeds), "latents", "songs", done=len(seeds) - len(missing)) as done:
+        for seed in missing:
+            _encode_song(_latents_path(folder, seed), codec, corpus, seed)
             done.update()
     truths = [corpus.truth(seed) for seed in seeds]
     return LatentSongs(

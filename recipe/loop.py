@@ -102,7 +102,7 @@ def fit(
 
     `about` are the settings of the stage; UserError where the folder was begun with others.
     """
-    _claim(folder, about)
+    claim(folder, about)
     if not finished(folder):
         _Run(folder, network, losses, settings, seed).to_the_end()
     network.load_state_dict(load_file(folder / RESULT_FILE))
@@ -110,8 +110,8 @@ def fit(
     return _report(folder)
 
 
-def _claim(folder: Path, about: Config) -> None:
-    """Write the stage's settings, or compare them with those that are there."""
+def claim(folder: Path, about: Config) -> None:
+    """Write what a folder's results depend on, or compare it with what is there. Raises UserError where it differs."""
     path, text = folder / SETTINGS_FILE, about.model_dump_json(indent=1) + "\n"
     if not path.is_file():
         with whole_file(path) as partial:
@@ -146,8 +146,7 @@ class _Run:
     def to_the_end(self) -> None:
         self._resume()
         self.network.train()
-        with progress(self.settings.steps, self.folder.name, "steps") as done:
-            done.update(self.step)
+        with progress(self.settings.steps, self.folder.name, "steps", done=self.step) as done:
             while self.step < self.settings.steps:
                 until = min(self.step + LOG_STEPS, self.settings.steps)
                 begun = time.monotonic()
