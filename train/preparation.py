@@ -133,6 +133,7 @@ def open_base(config: TrainingConfig, base: Path) -> ACEStepTransformer2DModel:
     transformer = open_transformer(base, dtype=torch.float32 if wanted == "float32" else torch.bfloat16)
     if wanted == "int8":
         to_int8(transformer)
+        transformer.eval()
     if config.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     return transformer

@@ -7,6 +7,7 @@ it tried; a trial whose process died or was stopped leaves its slot open, and th
 import os
 import socket
 import sqlite3
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -21,7 +22,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
 from common.errors import UserError
 from common.progress import say
@@ -35,6 +36,8 @@ MISSED_BEATS = 4
 """Heartbeats that a process may miss before it is taken for dead."""
 PATIENCE_SECONDS = 60
 """How long to wait for another process to be done with the database."""
+MEETINGS = 5
+"""How often to try again what another process is just doing."""
 ON_THE_WAY = ("completed_rung_", "constraints")
 """How notes begin that a trial leaves on its way: the cuts it has passed, and what it is held to."""
 
@@ -174,7 +177,7 @@ def open_queue(
     try:
         lock = Lock(parsed)
         with lock if lock.file else nullcontext():
-            storage = _storage(parsed, heartbeat_seconds)
+            storage = _made_storage(parsed, heartbeat_seconds)
         with lock:
             study = optuna.create_study(
                 storage=storage,
@@ -228,6 +231,16 @@ def _parsed(url: str) -> tuple[URL, str]:
     if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
         raise UserError(f"--storage {url}: such a study ends with this process. Name a file: sqlite:///optuna.db.")
     return parsed, parsed.render_as_string(hide_password=True)
+
+
+def _made_storage(url: URL, heartbeat_seconds: int) -> RDBStorage:
+    """A storage with its tables. Of processes that meet at an empty server all make them, and all but one fail once."""
+    for _ in range(MEETINGS):
+        try:
+            return _storage(url, heartbeat_seconds)
+        except (IntegrityError, ProgrammingError, OptunaError):
+            time.sleep(1)
+    return _storage(url, heartbeat_seconds)
 
 
 def _storage(url: URL, heartbeat_seconds: int) -> RDBStorage:

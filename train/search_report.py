@@ -57,9 +57,10 @@ def counted(trials: Sequence[FrozenTrial], left: int) -> str:
         "pruned": sum(trial.state == TrialState.PRUNED for trial in trials),
         "failed": sum(FAILURE in trial.user_attrs for trial in failed),
     }
-    text = f"{sum(numbers.values())} trials: " + ", ".join(f"{number} {name}" for name, number in numbers.items())
+    done = sum(numbers.values())
+    text = f"{done} trial{'s' * (done != 1)}: " + ", ".join(f"{number} {name}" for name, number in numbers.items())
     stopped = len(failed) - numbers["failed"]
-    return text + (f"; {left} to go" if left else "") + (f"; {stopped} were stopped and begun anew" if stopped else "")
+    return text + (f"; {left} to go" if left else "") + (f"; {stopped} stopped and begun anew" if stopped else "")
 
 
 def summary(trial: FrozenTrial, metric: str) -> str:

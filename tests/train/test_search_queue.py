@@ -32,7 +32,7 @@ def objective(trial):
 
 def work(url, trials):
     queue = open_queue(
-        url, "s", setup={"lr": 1}, n_trials=trials, maximise=True, pruner=NopPruner(), heartbeat_seconds=1
+        url, "s", setup={"lr": 1}, n_trials=trials, maximise=True, pruner=NopPruner(), heartbeat_seconds=2
     )
     while queue.left():
         if not queue.run_next(objective, RandomSampler):
@@ -72,7 +72,7 @@ def opened(url):
             n_trials=n_trials,
             maximise=True,
             pruner=NopPruner(),
-            heartbeat_seconds=1,
+            heartbeat_seconds=2,
         )
 
     return open_it
@@ -243,7 +243,7 @@ def test_a_password_is_not_shown(opened, monkeypatch):
             n_trials=1,
             maximise=True,
             pruner=NopPruner(),
-            heartbeat_seconds=1,
+            heartbeat_seconds=2,
         )
     assert str(caught.value).startswith("--storage postgresql://me:***@localhost:1/db: cannot be opened (")
     assert "secret" not in str(caught.value)
