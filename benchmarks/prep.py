@@ -19,14 +19,14 @@ import soundfile
 import torch
 
 from common.latents import SAMPLE_RATE_HZ
-from models.checkpoint import TINY, open_codec
+from models.checkpoint import TINY
 from prep.config import PrepConfig, load_prep_config
 from prep.encode import SongEncoder
 from prep.identity import know
 from prep.scan import scan
-from prep.separate import Separator, find_separator, open_separator
+from prep.separate import find_separator
 from prep.spill import Spill
-from prep.workers import Job, do
+from prep.workers import Job, Workshop, do
 
 MIB = 2**20
 
@@ -65,10 +65,10 @@ def song_cost(seconds: float, config: PrepConfig, *, form: str, scratch: Path | 
 
 def _encode(folder: Path, config: PrepConfig) -> Cost:
     torch.set_num_threads(1)
-    separator = _open_separator(config)
-    encoder = SongEncoder(config, open_codec(TINY, encoder=True, decoder=False), lambda: separator)
+    separator = find_separator(config.separator.name, TINY)
+    encoder = Workshop(config, TINY, separator, ("cpu",)).open("cpu")
     with TemporaryDirectory() as warm:  # a first short song loads what is loaded late
-        write_song(Path(warm), 1.5, form="stems")
+        write_song(Path(warm), 1.5, form="stems" if separator is None else "song")
         build(Path(warm), encoder)
     held = reset_peak()
     start = time.perf_counter()
@@ -81,11 +81,6 @@ def build(folder: Path, encoder: SongEncoder) -> None:
     (song,) = scan(folder).songs
     for outcome in do(Job(know(song, folder), Spill(folder, "")), encoder):
         assert outcome.rejection is None, outcome.rejection
-
-
-def _open_separator(config: PrepConfig) -> Separator | None:
-    files = find_separator(config.separator.name, TINY)
-    return None if files is None else open_separator(files, config.separator, torch.device("cpu"))
 
 
 def reset_peak() -> int:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # it imports transformers, which few builds need
 LATENTS = "CHT"
 """Shape of what the codec makes."""
 Engine = Literal["local", "ray"]
+M_MMAP_THRESHOLD, LARGE_BYTES = -3, 1 << 20
+"""glibc's name for the size of what it gets from the system by itself, and returns when it is freed."""
 SONGS_PER_WORKER = 4
 """Fewer songs are not worth the seconds that another process takes to start."""
 
@@ -88,6 +90,7 @@ class Workshop:
 
     def open(self, device: str) -> SongEncoder:
         """The networks on one device; the separator only once a full song needs it."""
+        give_memory_back()
         codec = open_encoder(self.checkpoint, self.config.encode, device)
         ssl = [self._open_ssl(name, folder, device) for name, folder in self.ssl]
         return SongEncoder(self.config, codec, lambda: self._open_separator(torch.device(device)), ssl=ssl)
@@ -99,6 +102,16 @@ class Workshop:
 
     def _open_separator(self, device: torch.device) -> Separator | None:
         return None if self.separator is None else open_separator(self.separator, self.config.separator, device)
+
+
+def give_memory_back() -> None:
+    """Have the C library return every large array to the system as soon as it is freed.
+
+    By itself glibc keeps what is under 32 MiB for later, in pieces that fit the next segment, of another length, badly:
+    a process grows with each.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 def choose_devices(names: str) -> tuple[str, ...]:
@@ -161,19 +174,11 @@ def do(job: Job, encoder: SongEncoder) -> Iterator[Outcome]:
             numbers = range(len(prepared.segments))
             missing = [number for number in numbers if number not in job.finished]
             for number in missing:
-                trim_memory()
                 segment = encoder.encode(prepared, number)
                 job.spill.write(number, segment, segments=len(numbers), sound_sha256=sound)
                 yield _outcome(song.key, number, segment, is_last=number == missing[-1])
     except SongError as error:
         yield Outcome(song.key, rejection_of(song.key, error))
-
-
-def trim_memory() -> None:
-    """Have the C library give back what was freed: glibc keeps it, more with each segment of another length."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
 
 
 def _outcome(key: str, number: int, segment: EncodedSegment, *, is_last: bool) -> Outcome:
