@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 from collections import Counter
+from pathlib import Path
 
 import optuna
 import pytest
@@ -13,11 +14,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train.data
 import train.search_trial
+from common.command import run
 from common.config import check_config, load_config
 from common.errors import UserError
 from models.checkpoint import TINY
 from models.lora import LoraLayer
 from shards.reader import read_manifest
+from train.cli import _beside, app
 from train.clips import ClipMaker
 from train.config import TrainingConfig
 from train.fit import fit
@@ -60,10 +63,10 @@ def run_of(song_shards, tiny_config):
 def do(tmp_path):
     """do(config, wanted) is how a search of them ends, in tmp_path."""
 
-    def run(config, wanted, study_name="s"):
-        return search(config, wanted, storage=f"sqlite:///{tmp_path}/s.db", study_name=study_name, out=tmp_path)
+    def search_here(config, wanted):
+        return search(config, wanted, storage=f"sqlite:///{tmp_path}/s.db", study_name="s", out=tmp_path)
 
-    return run
+    return search_here
 
 
 def digest(module):
@@ -322,3 +325,38 @@ def test_each_pruner_ends_what_is_worse_at_a_report(pruner, kind):
             study.tell(trial, -float(number))
     assert ended > 0
     assert study.trials[0].state == TrialState.COMPLETE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--study-name", "a/b"],
+            "--study-name a/b: it names files; use letters, digits, dots, dashes and underscores.",
+        ),
+        (["--set", "n_trials=0"], "optuna_search: n_trials: Input should be greater than or equal to 1, got 0"),
+        (["--set", "lora.rr=0"], "defaults: unknown key lora.rr; did you mean r?"),
+        (
+            ["--set", 'search_space={"lora_rnk": {"type": "int", "low": 1, "high": 2}}'],
+            "search_space: there is no setting lora_rnk; did you mean lora_rank?",
+        ),
+        (["--shards", "nothing"], "nothing: no manifest.json here. Make shards with: prep build-shards raw/ nothing"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        run(app, ["search", *arguments])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines()[-1] == f"error: {message}"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_lie_beside_a_config_of_ones_own_and_here_for_a_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "run.json").write_text("{}")
+    assert _beside("mine/run.json") == Path("mine")
+    assert _beside("tiny_image2image") == _beside(None) == Path()
