@@ -12,6 +12,7 @@ SETTINGS = ("segment.max_seconds=10", "segment.search_seconds=0.5", 'targets=["i
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own peak is read from /proc")
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("form", ["stems", pytest.param("song", marks=pytest.mark.slow)])
 def test_a_song_five_times_as_long_takes_no_more_memory(form):
     command = [sys.executable, "-m", "benchmarks.prep", "--minutes", "0.5", "2.5", "--form", form]
