@@ -1,4 +1,4 @@
-"""An audio file of any length as the codec takes it, and as latents, with no more than a window of it in memory.
+"""An audio file of any length as the codec takes it, and as latents, with no more than a piece of it in memory.
 
 C latent channels (8), H latent rows (16), T latent frames, N audio samples at 44.1 kHz.
 """
@@ -14,10 +14,9 @@ from torch import Tensor
 
 from common.audio import codec_rate_blocks
 from common.decode import AudioStream, audio_stream
-from common.latents import FRAME_SAMPLES, frames_of
+from common.latents import frames_of
 from common.tape import Tape
 from models.checkpoint import open_codec
-from models.windows import Window, cross_fade, plan_windows
 
 
 @dataclass(frozen=True)
@@ -57,15 +56,10 @@ class _Counted:
 
 @torch.no_grad()
 def encode(wave: Tape, *, base: Path, device: torch.device, frames: int | None = None) -> Tensor:
-    """Scaled latents [C, H, T] of a wave, or of its first `frames`; the codec's encoder is open only for this call.
-
-    What is longer than the network hears at once is encoded in the same overlapping windows, and cross-faded.
-    """
+    """Scaled latents [C, H, T] of a wave, or of its first `frames`; the codec's encoder is open only for this call."""
     codec = open_codec(base, encoder=True, decoder=False).to(device)
 
-    def latents(window: Window) -> Tensor:
-        piece = wave.read(window.start * FRAME_SAMPLES, window.end * FRAME_SAMPLES)
-        return codec.encode(torch.from_numpy(piece).to(device)).cpu()
+    def read(start: int, end: int) -> Tensor:
+        return torch.from_numpy(wave.read(start, end)).to(device)
 
-    windows = plan_windows(frames or frames_of(wave.samples))
-    return cross_fade([latents(window) for window in windows], windows)
+    return codec.encode_from(read, frames or frames_of(wave.samples)).cpu()

@@ -3,7 +3,7 @@
 C latent channels (8), H latent rows (16), T latent frames, N audio samples at 44100 Hz, F = 8·T mel frames.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -70,15 +70,19 @@ class Codec(nn.Module):
         More than `longest` frames are encoded in pieces: the same but for rounding, in the memory of a piece. Float32
         whatever the dtype of the weights, which is that of the network's own arithmetic.
         """
+        return self.encode_from(lambda start, end: wave[:, start:end], frames_of(wave.shape[-1]), longest=longest)
+
+    def encode_from(self, read: Callable[[int, int], Tensor], frames: int, *, longest: int = LONGEST_PIECE) -> Tensor:
+        """`encode` of a wave that need not be in memory: [C, H, frames] of what `read(start, end)` gives, [2, n]."""
         assert self.encoder is not None, "opened without its encoder"
         dtype = next(self.encoder.parameters()).dtype
-        padded = functional.pad(wave, (0, -wave.shape[-1] % FRAME_SAMPLES))
 
-        def mel(frames: slice) -> Tensor:
-            piece = padded[:, frames.start * FRAME_SAMPLES : frames.stop * FRAME_SAMPLES]
-            return normalise_mel(log_mel(piece)).to(dtype)[None]
+        def mel(piece: slice) -> Tensor:
+            start, end = piece.start * FRAME_SAMPLES, piece.stop * FRAME_SAMPLES
+            wave = read(start, end)
+            return normalise_mel(log_mel(functional.pad(wave, (0, end - start - wave.shape[-1])))).to(dtype)[None]
 
-        raw = encode_in_pieces(self.encoder, mel, frames=frames_of(wave.shape[-1]), longest=longest)
+        raw = encode_in_pieces(self.encoder, mel, frames=frames, longest=longest)
         return (raw.float() - LATENT_SHIFT) * LATENT_SCALE
 
     def decode_mel(self, latents: Tensor) -> Tensor:
