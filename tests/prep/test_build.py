@@ -149,6 +149,7 @@ def test_without_one_good_song_nothing_is_made(tmp_path, song, build):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_real_songs_and_stems_become_shards(tmp_path, shared_audio, config):
     report = build_shards(shared_audio, tmp_path, config, checkpoint="tiny", workers=2, devices=("cpu",), rebuild=False)
     assert (report.kept, report.rejections) == (9, ())
