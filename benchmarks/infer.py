@@ -1,0 +1,209 @@
+"""What `infer generate` takes: time outside its networks, real-time factor, and peak memory by the vocal's length.
+
+    uv run python -m benchmarks.infer [--seconds 10] [--steps 60] [--tiny]
+    uv run python -m benchmarks.infer --minutes 4 6 [--window-seconds 30]
+
+Time is of the CPU, on one thread, from open networks to written files; inside are the transformer with what a fresh
+adapter adds to it, the codec's decoder and the vocoder. The transformer has 12 blocks of width 512 and random weights,
+a fiftieth of the published one; the tiny bundle's (--tiny) answers so soon that writing the files shows beside it.
+
+Memory is the kernel's peak (VmHWM, so Linux only) above what a process holds that has generated before, each length in
+a process of its own, with the tiny bundle; `--window-seconds` shortens the windows of 240 s.
+"""
+
+import argparse
+import json
+import multiprocessing
+import shutil
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ParamSpec, TypeVar
+from unittest.mock import patch
+
+import soundfile
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.prep import MIB, music, peak, reset_peak
+from common.latents import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, LatentStatistics
+from infer.band import Band, Decoder
+from infer.generate import generate, hear, take_order, write_results
+from infer.request import Request
+from models.adapter import AdapterCard, Conditioning, LoraCard, save_adapter
+from models.checkpoint import (
+    CONFIG_FILE,
+    TINY,
+    WEIGHTS_FILES,
+    open_transformer,
+    part_hash,
+    shapes_of,
+    without_notes,
+)
+from models.lora import attach_lora
+from models.sizes import TINY as TINY_SIZES
+from models.transformer import ACEStepTransformer2DModel
+from models.windows import plan_windows
+from recipe.random_weights import random_weights
+
+MOST = 0.03
+"""Target: share of the time outside the networks."""
+LARGER = {"num_layers": 12, "num_attention_heads": 8, "attention_head_dim": 64}
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent in what it watches."""
+
+    seconds: float = 0.0
+    _running: bool = field(default=False, init=False)
+
+    def watch(self, call: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        """The same call; what it calls in turn that is watched, too, counts once."""
+
+        def watched(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+            if self._running:
+                return call(*arguments, **options)
+            self._running, start = True, time.process_time()
+            try:
+                return call(*arguments, **options)
+            finally:
+                self._running = False
+                self.seconds += time.process_time() - start
+
+        return watched
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the vocal")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--tiny", action="store_true", help="time the tiny bundle")
+    parser.add_argument("--minutes", type=float, nargs="+", help="measure memory for vocals so long, instead of time")
+    parser.add_argument("--window-seconds", type=float, default=240.0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.minutes:
+        print_memory(arguments.minutes, arguments.window_seconds)
+    else:
+        print_time(arguments.seconds, arguments.steps, tiny=arguments.tiny)
+
+
+def print_time(seconds: float, steps: int, *, tiny: bool) -> None:
+    with TemporaryDirectory() as folder:
+        base = TINY if tiny else write_base(Path(folder) / "base")
+        generate(make_request(Path(folder) / "warm", 2.0, steps=2, base=base))  # loads what is loaded late
+        request = make_request(Path(folder), seconds, steps, base=base)
+        order, inside = take_order(request), Stopwatch()
+        with hear(order) as heard:
+            band, decoder = (
+                Band.open(order.place, order.chosen.folders, order.chosen.weights),
+                Decoder.open(order.place),
+            )
+            for network, name in (
+                (band.transformer, "encode"),
+                (band.transformer, "prepare"),
+                (band.transformer, "decode"),
+                (band.blend.conditioner, "injections"),
+                (decoder.codec, "decode_mel"),
+                (decoder.vocoder, "forward"),
+            ):
+                setattr(network, name, inside.watch(getattr(network, name)))
+            start = time.process_time()
+            write_results(order, heard, band.draw(heard.vocal, heard.words, order.settings, order.seeds), decoder)
+            total = time.process_time() - start
+    share = 1 - inside.seconds / total
+    print(f"{steps} steps for {seconds:g} s: {total:.1f} s, {total / seconds:.3f} of real time")
+    print(f"outside transformer and decoder: {share:.1%}   (target at most {MOST:.0%})")
+
+
+def print_memory(minutes: list[float], window_seconds: float) -> None:
+    first = None
+    for length in minutes:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            taken = pool.apply(memory_of, (60 * length, window_seconds))
+        first = first or taken
+        print(f"{length:g} min: {taken / MIB:.0f} MiB, {taken / first:.2f} x the first")
+
+
+def memory_of(seconds: float, window_seconds: float) -> int:
+    """Peak bytes, above what is held between two generations, of a vocal of so many seconds."""
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as folder, windows_of(window_seconds):
+        generate(make_request(Path(folder) / "warm", 2.0, steps=2))
+        request = make_request(Path(folder), seconds, steps=2)
+        held = reset_peak()
+        generate(request)
+        return peak() - held
+
+
+@contextmanager
+def windows_of(seconds: float) -> Generator[None]:
+    """Sampling windows so long, a tenth of them shared."""
+    longest = round(seconds * FRAMES_PER_SECOND)
+    plan = partial(plan_windows, longest=longest, overlap=longest // 10)
+    with patch("models.sampler.plan_windows", plan):
+        yield
+
+
+def make_request(folder: Path, seconds: float, steps: int, *, base: Path = TINY) -> Request:
+    """A vocal and a fresh adapter, both in `folder`."""
+    folder.mkdir(exist_ok=True)
+    vocal = folder / "song_vocal.wav"
+    with soundfile.SoundFile(vocal, "w", SAMPLE_RATE_HZ, 2, "PCM_16") as file:
+        for _, sung in music(seconds):
+            file.write(sung)
+    return Request(
+        adapters=(make_adapter(folder / "adapter", base),),
+        vocal=vocal,
+        prompt="piano, drums",
+        infer_steps=steps,
+        output_dir=folder / "out",
+        checkpoint_dir=str(base),
+        device="cpu",
+    )
+
+
+def write_base(folder: Path) -> Path:
+    """The tiny bundle around a larger transformer of random weights."""
+    for part in ("music_dcae_f8c8", "music_vocoder", "umt5-base"):
+        shutil.copytree(TINY / part, folder / part)
+    config = TINY_SIZES.transformer | LARGER
+    with torch.device("meta"):
+        shapes = shapes_of(ACEStepTransformer2DModel(**without_notes(config)))
+    transformer = folder / "ace_step_transformer"
+    transformer.mkdir()
+    (transformer / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+    save_file(random_weights(shapes, seed=1, gains={}), transformer / WEIGHTS_FILES["ace_step_transformer"])
+    return folder
+
+
+def make_adapter(folder: Path, base: Path) -> Path:
+    transformer, conditioning = open_transformer(base), Conditioning()
+    attach_lora(transformer, rank=8, alpha=8, target_modules=TARGETS)
+    card = AdapterCard(
+        conditioning=conditioning,
+        output_type="accompaniment",
+        strength_range=(0.3, 1.0),
+        lora=LoraCard(r=8, lora_alpha=8, use_rslora=True, use_dora=False, target_modules=TARGETS, blocks=None),
+        statistics=LatentStatistics(silence=((0.0,) * 16,) * 8, mean=(0.0,) * 8, std=(1.0,) * 8),
+        vocal_lufs=-20.0,
+        base_fingerprint=part_hash(base, "ace_step_transformer"),
+        shards_fingerprint="",
+        epoch=0,
+        step=0,
+    )
+    save_adapter(folder, transformer, conditioning.make_conditioner(transformer), card)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
