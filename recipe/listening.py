@@ -17,7 +17,8 @@ from prep.songs.truth import SongTruth
 from prep.songs.world import INSTRUMENTS, Mode
 
 RATE_HZ, HOP_SAMPLES = 22_050, 512
-CHORD_SECONDS = 0.5
+CHORD_FRAMES = round(0.5 * RATE_HZ / HOP_SAMPLES)
+"""A chord is told from half a second."""
 TEMPO_TOLERANCE = 0.04
 PROFILES: dict[Mode, tuple[float, ...]] = {
     "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
@@ -69,8 +70,8 @@ def find_key(chroma: np.ndarray) -> Key:
 
 def find_chords(chroma: np.ndarray) -> np.ndarray:
     """The loudest triad of each half second of chroma [12, frames]: [W]"""
-    width = round(CHORD_SECONDS * RATE_HZ / HOP_SAMPLES)
-    windows = chroma[:, : chroma.shape[1] // width * width].reshape(12, -1, width).mean(axis=2)
+    whole = chroma[:, : chroma.shape[1] // CHORD_FRAMES * CHORD_FRAMES]
+    windows = whole.reshape(12, -1, CHORD_FRAMES).mean(axis=2)
     templates = np.stack([np.roll(np.isin(range(12), TRIADS[mode]), root) for mode in TRIADS for root in range(12)])
     return (templates @ windows).argmax(axis=0)
 

@@ -1,0 +1,108 @@
+"""Bands for the judged songs, drawn in batches as latents, and the gains of an adapter on these songs.
+
+B songs, N all judged songs, C latent channels (8), H latent rows (16), T latent frames.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from common.latents import LatentStatistics
+from common.progress import progress
+from models.adapter import Adapter
+from models.sampler import SamplerSettings, draw_noise, sample, sdedit
+from models.transformer import ACEStepTransformer2DModel, Conditions
+from recipe.objectives.songs import Judged
+from train.clips import Batch, Choice, ClipMaker, Cut
+from train.config import TrainingConfig
+from train.module import AccompanimentModule, conditioning_of, encode
+from train.plan import seeded
+from train.validation import Validation
+
+JUDGING_SEED = 0
+"""All adapters are asked with the same noise and the same exchange of vocals."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Songs to be accompanied: their words and noise, and the vocals that are heard, their own or not."""
+
+    batch: Batch
+    vocal: Tensor  # [B, C, H, T] as the codec made them
+
+    def words(self, transformer: ACEStepTransformer2DModel) -> tuple[Conditions, Conditions]:
+        """What is said, and nothing said."""
+        silent = {name: torch.zeros_like(getattr(self.batch, name)) for name in ("text", "lyric_ids", "lyric_mask")}
+        return encode(transformer, self.batch), encode(transformer, replace(self.batch, **silent))
+
+
+Draw = Callable[[Scene], Tensor]
+"""Latents [B, C, H, T] of bands."""
+
+
+def set_scenes(
+    judged: Judged, vocals: Sequence[int], config: TrainingConfig, statistics: LatentStatistics, *, seed: int, size: int
+) -> Iterator[Scene]:
+    """All judged songs, `size` at a time: song k with the vocal of song vocals[k], and noise that `seed` decides."""
+    maker = ClipMaker(config, conditioning_of(config), statistics)
+    frames = judged.samples[0].meta.frames
+    whole = Choice(Cut(0, frames, tag_order=0), config.accompaniment.reference_strength)
+    for start in range(0, len(vocals), size):
+        songs = judged.samples[start : start + size]
+        singers = [judged.samples[number] for number in vocals[start : start + size]]
+        chosen = [whole] * len(songs)
+        sung = maker.chosen(singers, chosen)
+        noise = draw_noise([seeded("objectives", seed, song.meta.key) for song in songs], frames)
+        batch = replace(maker.fixed(maker.chosen(songs, chosen)), source=maker.fixed(sung).source, noise=noise)
+        yield Scene(batch, sung.vocal.float())
+
+
+def plain(transformer: ACEStepTransformer2DModel, sampler: SamplerSettings) -> Draw:
+    """Text2music: no vocal is heard."""
+    return lambda scene: sample(transformer, *scene.words(transformer), scene.batch.noise, sampler)
+
+
+def edited(transformer: ACEStepTransformer2DModel, sampler: SamplerSettings, strength: float) -> Draw:
+    """The baseline that needs no training."""
+    return lambda scene: sdedit(
+        transformer, *scene.words(transformer), scene.batch.noise, sampler, vocal=scene.vocal, strength=strength
+    )
+
+
+def adapted(transformer: ACEStepTransformer2DModel, adapter: Adapter, sampler: SamplerSettings) -> Draw:
+    """With an adapter, which is open in the transformer."""
+    return lambda scene: sample(
+        transformer,
+        *scene.words(transformer),
+        scene.batch.noise,
+        sampler,
+        objective=adapter.objective,
+        source=scene.batch.source,
+        conditioner=adapter.conditioner,
+    )
+
+
+@torch.no_grad()
+def draw_all(draw: Draw, scenes: Iterator[Scene], songs: int, *, what: str) -> Tensor:
+    """[N, C, H, T] for as many songs as there are."""
+    drawn = []
+    with progress(songs, what, "bands") as done:
+        for scene in scenes:
+            drawn.append(draw(scene))
+            done.update(len(scene.vocal))
+    return torch.cat(drawn)
+
+
+def measure_gains(
+    transformer: ACEStepTransformer2DModel, adapter: Adapter, judged: Judged, config: TrainingConfig
+) -> dict[str, float]:
+    """val/x0_gain, val/conditioning_gain and the like, on the judged songs."""
+    asked = config.model_copy(update={"seed": JUDGING_SEED})
+    maker = ClipMaker(asked, conditioning_of(asked), adapter.card.statistics)
+    validation = Validation({song.meta.song: song for song in judged.samples}, maker)
+    module = AccompanimentModule(
+        asked, transformer, adapter.conditioner, base_fingerprint=adapter.card.base_fingerprint
+    )
+    return validation(module).named()

@@ -1,0 +1,206 @@
+"""The comparison from songs to report. Each system with each seed is a unit, with a folder and a result of its own.
+
+What is finished in the work folder is only read, so that a run that was stopped goes on where it was.
+N judged songs, C latent channels (8), H latent rows (16), T latent frames.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from common.canonical import sha256_of
+from common.config import Config, check_config, read_json
+from common.files import whole_file
+from common.progress import progress, say
+from infer.band import Decoder
+from infer.measures.clip import Clip
+from infer.request import Place
+from models.adapter import open_adapter
+from models.checkpoint import Part, open_transformer, part_hash
+from models.sampler import SamplerSettings
+from recipe.convolutions import lay_channels_last
+from recipe.loop import claim, save_whole
+from recipe.objectives.bands import Draw, Scene, adapted, draw_all, edited, measure_gains, plain, set_scenes
+from recipe.objectives.hearing import Fit, measure_fit
+from recipe.objectives.report import Report, Result, summarise
+from recipe.objectives.settings import ARMS, DEFAULT, ObjectivesSettings, SongSettings
+from recipe.objectives.songs import Judged, make_shards, write_songs
+from recipe.objectives.training import Pace, measure_pace, placed, train, training_config
+from shards.reader import read_manifest
+from train.config import TrainingConfig
+
+PARTS: Sequence[Part] = ("ace_step_transformer", "music_dcae_f8c8", "music_vocoder", "umt5-base")
+ANCHORS = ("true", "codec")
+"""The true accompaniments, and what codec and vocoder leave of them."""
+UNTRAINED = ("text2music", "sdedit")
+RESULT_FILE = "result.json"
+
+
+class Unit(Config):
+    """One system with one seed: all that its result depends on."""
+
+    system: str
+    """One of ANCHORS, UNTRAINED or ARMS."""
+    parts: dict[str, str]
+    """Hashes of the bundle's parts."""
+    songs: SongSettings
+    seed: int = 0
+    sampler: SamplerSettings | None = None
+    sdedit_strength: float | None = None
+    training: TrainingConfig | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.system}-seed{self.seed}-{sha256_of(self.model_dump(mode='json'))[:8]}"
+
+
+class Experiment:
+    """All units over one bundle and one work folder."""
+
+    def __init__(self, bundle: Path, work: Path, settings: ObjectivesSettings) -> None:
+        self.bundle, self.work, self.settings = bundle, work, settings
+        self.parts = {str(part): part_hash(bundle, part) for part in PARTS}
+
+    def run(self) -> Report:
+        """Every unit that is not finished, seed by seed, then the report over all."""
+        self.make_songs()
+        settings = self.settings
+        found = {system: [self.result(self.unit(system, 0))] for system in ANCHORS}
+        for seed in settings.seeds:
+            for system in (*UNTRAINED, *settings.arms):
+                found.setdefault(system, []).append(self.result(self.unit(system, seed)))
+        (true,) = found["true"]
+        systems = {
+            system: summarise(results, true=true, default=found.get(DEFAULT), steps=self._steps(system))
+            for system, results in found.items()
+        }
+        return Report(
+            songs=settings.songs.judged,
+            seeds=settings.seeds,
+            training_seconds=settings.training_seconds,
+            step_seconds=self.pace.step_seconds,
+            systems=systems,
+        )
+
+    def make_songs(self) -> None:
+        """Songs and shards, as far as they are not there."""
+        songs = self.settings.songs
+        claim(self.work / "songs", songs)
+        for name, seeds in (("training", songs.training_seeds), ("judged", songs.judged_seeds)):
+            write_songs(self._songs(name), seeds, songs.seconds)
+            make_shards(self._songs(name), self._shards(name), self.bundle, seconds=songs.seconds)
+
+    def _songs(self, name: str) -> Path:
+        return self.work / "songs" / name
+
+    def _shards(self, name: str) -> Path:
+        return self.work / "shards" / name
+
+    @cached_property
+    def judged(self) -> Judged:
+        songs = self.settings.songs
+        return Judged.read(self._songs("judged"), self._shards("judged"), songs.judged_seeds, songs.seconds)
+
+    @cached_property
+    def pace(self) -> Pace:
+        base, shards = self.parts["ace_step_transformer"], self._shards("training")
+        return measure_pace(self.work, self.bundle, self.settings, shards=shards, base=base)
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        decoder = Decoder.open(Place(self.bundle, torch.device("cpu")))
+        lay_channels_last(decoder.vocoder)
+        return decoder
+
+    def _steps(self, system: str) -> int | None:
+        return self.pace.steps(ARMS[system], self.settings.training_seconds) if system in ARMS else None
+
+    def unit(self, system: str, seed: int) -> Unit:
+        """A system with a seed, under the settings of this experiment."""
+        settings, steps = self.settings, self._steps(system)
+        return Unit(
+            system=system,
+            parts=self.parts,
+            songs=settings.songs,
+            seed=seed,
+            sampler=None if system in ANCHORS else settings.sampler,
+            sdedit_strength=settings.sdedit_strength if system == "sdedit" else None,
+            training=training_config(ARMS[system], settings, steps=steps, seed=seed) if steps else None,
+        )
+
+    def folder(self, unit: Unit) -> Path:
+        return self.work / "units" / unit.name
+
+    def result(self, unit: Unit) -> Result:
+        """What is found of a unit, unless it was found before."""
+        path = self.folder(unit) / RESULT_FILE
+        claim(path.parent, unit)
+        if not path.is_file():
+            say(f"unit {unit.name}")
+            result = self._make(unit)
+            with whole_file(path) as partial:
+                partial.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        return check_config(Result, read_json(path), str(path))
+
+    def _make(self, unit: Unit) -> Result:
+        if unit.system == "true":
+            fits = [self._fit(number, self.judged.band(number)) for number in range(len(self.judged.truths))]
+            return Result(own=tuple(fits))
+        if unit.system == "codec":
+            true = np.stack([sample.inst for sample in self.judged.samples if sample.inst is not None])
+            return Result(own=self._listen(torch.from_numpy(true).float(), what="codec"))
+        return self._make_adapted(unit) if unit.training else self._make_untrained(unit)
+
+    def _make_untrained(self, unit: Unit) -> Result:
+        assert unit.sampler is not None
+        transformer = open_transformer(self.bundle)
+        if unit.sdedit_strength is None:
+            return Result(own=self._bands(unit, plain(transformer, unit.sampler), exchanged=False))
+        draw = edited(transformer, unit.sampler, unit.sdedit_strength)
+        own, exchanged = (self._bands(unit, draw, exchanged=which) for which in (False, True))
+        return Result(own=own, exchanged=exchanged)
+
+    def _make_adapted(self, unit: Unit) -> Result:
+        assert unit.training is not None
+        assert unit.sampler is not None
+        config = placed(unit.training, shards=self._shards("training"), logs=self.folder(unit))
+        folder, transformer = train(config, self.bundle), open_transformer(self.bundle)
+        adapter = open_adapter(folder, transformer, weight=1.0, base_fingerprint=self.parts["ace_step_transformer"])
+        gains = measure_gains(transformer, adapter, self.judged, config)
+        draw = adapted(transformer, adapter, unit.sampler)
+        own, exchanged = (self._bands(unit, draw, exchanged=which) for which in (False, True))
+        return Result(own=own, exchanged=exchanged, gains=gains)
+
+    def _bands(self, unit: Unit, draw: Draw, *, exchanged: bool) -> tuple[Fit, ...]:
+        """Draw a band for each song's own vocal or the exchanged one, unless that was done, and listen to them."""
+        name = "exchanged" if exchanged else "own"
+        path, what = self.folder(unit) / f"{name}.safetensors", f"{unit.system}, {name}"
+        if not path.is_file():
+            vocals = self.judged.others if exchanged else range(len(self.judged.truths))
+            scenes = self._scenes(unit, vocals)
+            save_whole({"bands": draw_all(draw, scenes, len(vocals), what=f"drawing {what}")}, path)
+        return self._listen(load_file(path)["bands"], what=what)
+
+    def _scenes(self, unit: Unit, vocals: Sequence[int]) -> Iterator[Scene]:
+        config = unit.training or training_config(ARMS[DEFAULT], self.settings, steps=1, seed=unit.seed)
+        statistics = read_manifest(self._shards("training")).statistics
+        assert statistics is not None
+        return set_scenes(self.judged, vocals, config, statistics, seed=unit.seed, size=self.settings.batch)
+
+    def _listen(self, latents: Tensor, *, what: str) -> tuple[Fit, ...]:
+        """How the bands of all judged songs fit. latents [N, C, H, T]"""
+        fits = []
+        with progress(len(latents), f"hearing {what}", "bands") as done:
+            for number, band in enumerate(latents):
+                wave = self.decoder.wave(band, self.judged.samples[number].meta.samples)
+                fits.append(self._fit(number, Clip(wave)))
+                done.update()
+        return tuple(fits)
+
+    def _fit(self, number: int, band: Clip) -> Fit:
+        return measure_fit(self.judged.truths[number], self.judged.vocal(number), band)

@@ -1,0 +1,98 @@
+"""What is compared, and with which effort."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from common.config import Config
+from models.sampler import SamplerSettings
+from prep.demo_songs import HELD_OUT_SEED
+
+FIRST_SEED = 500_000
+"""Songs to train on have seeds from here up: far from those of the bundle, and below those that judge."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train, as one would ask `train run` for it."""
+
+    config: str
+    """A shipped config."""
+    settings: tuple[str, ...] = ()
+    """Its --set."""
+
+
+def _image2image(*settings: str) -> Arm:
+    return Arm("tiny_image2image", tuple(f"accompaniment.{setting}" for setting in settings))
+
+
+ARMS: Mapping[str, Arm] = {
+    "bridge_vp": _image2image("a_max=0.3"),
+    "controlnet": Arm("tiny_controlnet"),
+    "bridge_vp-0": _image2image("a_max=0"),
+    "bridge_vp-0.7": _image2image("a_max=0.7"),
+    "bridge_vp-0.7-unseen": _image2image("a_max=0.7", "source_projection=false"),
+    "offset": _image2image("objective=offset", 'offset_weight="1"', "source_projection=false"),
+    "naive": _image2image("objective=naive", "source_projection=false"),
+}
+"""Formulation sections 3 to 5; a number is a_max, and `unseen` leaves the source projection out. There, too, a_max is
+0.7, so that the vocal can be heard in the noise; and offset has the weight by which most of it is heard."""
+DEFAULT = "bridge_vp"
+"""The arm that the others are compared with."""
+
+
+class SongSettings(Config):
+    """The made-up songs."""
+
+    training: Annotated[int, Field(ge=2, le=HELD_OUT_SEED - FIRST_SEED)] = 640
+    """Songs to train on, of seeds FIRST_SEED and up."""
+    judged: Annotated[int, Field(ge=2)] = 48
+    """Songs to judge with, of seeds HELD_OUT_SEED and up."""
+    seconds: float = 10.0
+    """Length of each."""
+
+    @property
+    def training_seeds(self) -> range:
+        return range(FIRST_SEED, FIRST_SEED + self.training)
+
+    @property
+    def judged_seeds(self) -> range:
+        return range(HELD_OUT_SEED, HELD_OUT_SEED + self.judged)
+
+
+class ObjectivesSettings(Config):
+    """Everything that the comparison depends on, but the bundle."""
+
+    songs: SongSettings = SongSettings()
+    arms: tuple[str, ...] = tuple(ARMS)
+    """Which of ARMS are trained."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
+    """Each arm is trained with each; the noise that bands are drawn from follows from them too."""
+    training_seconds: Annotated[float, Field(gt=0)] = 420.0
+    """Processor seconds that a training may take, turned into steps by the measured cost of a step."""
+    training: tuple[str, ...] = (
+        "lora.r=16",
+        "lora.lora_alpha=16",
+        "batch_size=8",
+        "warmup_steps=50",
+        "accompaniment.reference_strength=1",
+        "checkpoint_every_n_steps=100",
+    )
+    """Settings of `train run` that all arms share."""
+    timed_steps: Annotated[int, Field(ge=2)] = 12
+    """Steps, in either of two rounds, by which the cost of a step is measured."""
+    sampler: SamplerSettings = SamplerSettings(steps=30)
+    sdedit_strength: Annotated[float, Field(ge=0, le=0.95)] = 0.5
+    """How much of the vocal sdedit keeps; at 0.5 it starts at sigma 0.75."""
+    batch: Annotated[int, Field(ge=1)] = 16
+    """Bands that are drawn at once."""
+
+    @field_validator("arms")
+    @classmethod
+    def _known_arms(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in ARMS]
+        if unknown:
+            raise ValueError(f"there is no arm {unknown[0]!r}; choose from {', '.join(map(repr, ARMS))}")
+        return names

@@ -1,0 +1,87 @@
+"""Songs to train on and songs to judge with, as files and as shards. Their prompts say who plays, not in which key.
+
+N audio samples at 44.1 kHz; M at 22.05 kHz.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from common.audio import at_codec_rate, read_audio
+from common.progress import progress
+from infer.measures.clip import Clip
+from models.lyric_tokens import INSTRUMENTAL
+from prep.build import build_shards
+from prep.config import PrepConfig, TrimConfig
+from prep.demo_songs import write_song
+from prep.songs.melody import compose
+from prep.songs.render import render_song, song_key
+from prep.songs.truth import SongTruth, tell_truth
+from prep.songs.world import draw_world
+from recipe.flow import tags_heard
+from shards.reader import read_song
+from shards.schema import Sample
+from train.plan import seeded
+from train.validation import derangement
+
+TOLD_BY_THE_VOCAL = ("bpm", "key")
+"""Endings of tags that a prompt must not have here: the band is to hear tempo, key and mode."""
+
+
+def untold(prompt: str) -> str:
+    """The tags of a song's accompaniment without tempo, key and mode."""
+    return ", ".join(tag for tag in tags_heard(prompt, "inst") if not tag.endswith(TOLD_BY_THE_VOCAL))
+
+
+def write_songs(folder: Path, seeds: Sequence[int], seconds: float) -> None:
+    """Render every song that `folder` lacks, as stems with texts that tell nothing of tempo, key, mode and sections."""
+    missing = [seed for seed in seeds if not (folder / f"{song_key(seed)}_mix.flac").is_file()]
+    with progress(len(seeds), folder.name, "songs", done=len(seeds) - len(missing)) as done:
+        for seed in missing:
+            song = render_song(seed, seconds)
+            texts = {"prompt": untold(song.truth.prompt), "lyrics": INSTRUMENTAL}
+            write_song(folder, replace(song, truth=song.truth.model_copy(update=texts)), form="stems")
+            done.update()
+
+
+def make_shards(songs: Path, out: Path, bundle: Path, *, seconds: float) -> None:
+    """Encode what `out` lacks. No silence is trimmed, so that a judged song and its truth begin together."""
+    config = PrepConfig(targets=("inst",), trim=TrimConfig(keep_seconds=seconds))
+    build_shards(songs, out, config, checkpoint=str(bundle), workers=1, devices=("cpu",), rebuild=False)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The songs that judge, all of one length."""
+
+    samples: tuple[Sample, ...]
+    truths: tuple[SongTruth, ...]
+    folder: Path
+    """Of their files."""
+    others: tuple[int, ...]
+    """For each song the one whose vocal it gets in exchange."""
+
+    @classmethod
+    def read(cls, folder: Path, shards: Path, seeds: Sequence[int], seconds: float) -> "Judged":
+        """Raises UserError where a song is not in the shards."""
+        worlds = [draw_world(seed, seconds) for seed in seeds]
+        return cls(
+            samples=tuple(read_song(shards, song_key(seed))[0] for seed in seeds),
+            truths=tuple(tell_truth(world, compose(world)) for world in worlds),
+            folder=folder,
+            others=tuple(derangement(len(seeds), seeded("objectives", "derangement"))),
+        )
+
+    def vocal(self, number: int) -> np.ndarray:
+        """float32 [M]"""
+        return self._clip(number, "vocal").mono
+
+    def band(self, number: int) -> Clip:
+        """The true accompaniment."""
+        return self._clip(number, "inst")
+
+    def _clip(self, number: int, part: str) -> Clip:
+        path = self.folder / f"{song_key(self.truths[number].seed)}_{part}.flac"
+        return Clip(at_codec_rate(read_audio(path)))

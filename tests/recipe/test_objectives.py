@@ -1,0 +1,306 @@
+"""The comparison of objectives: fair songs, a null that exchanges vocals, measures that know the truth, and resumes."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback
+from safetensors.torch import load_file
+
+from common.config import load_config
+from common.errors import UserError
+from infer.band import Band
+from infer.measures.clip import Clip
+from infer.mixdown import MixdownSettings
+from infer.record import GenerationSettings
+from infer.request import Place
+from infer.vocal import vocal_from_shards
+from infer.words import Words, cached_lyrics, cached_prompt
+from models.checkpoint import TINY
+from prep.demo_songs import HELD_OUT_SEED
+from prep.songs.render import render_song
+from prep.songs.truth import prompt_of
+from prep.songs.world import draw_world
+from recipe.objectives import experiment as module
+from recipe.objectives import training
+from recipe.objectives.experiment import ANCHORS, UNTRAINED, Experiment
+from recipe.objectives.hearing import Fit, measure_fit, true_chords
+from recipe.objectives.report import MARKS, Report, Result, summarise, write_report
+from recipe.objectives.settings import ARMS, ObjectivesSettings, SongSettings
+from recipe.objectives.songs import untold
+from recipe.objectives.training import Pace, training_config
+from recipe.stages import RecipeSettings
+from train.plan import seed_of
+
+TOY = ObjectivesSettings(
+    songs=SongSettings(training=3, judged=3, seconds=4.0),
+    arms=("bridge_vp", "controlnet"),
+    seeds=(0,),
+    training_seconds=4.0,
+    training=(
+        "lora.r=2",
+        "batch_size=2",
+        "warmup_steps=1",
+        "checkpoint_every_n_steps=1",
+        "accompaniment.reference_strength=1",
+    ),
+    timed_steps=3,
+    sampler={"steps": 2},
+    batch=2,
+)
+PACE = Pace(step_seconds={"tiny_image2image": 1.0, "tiny_controlnet": 2.0})
+
+
+class KilledError(Exception):
+    """The process is gone."""
+
+
+class DiesAt(Callback):
+    """After so many steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step:
+            raise KilledError
+
+
+def experiment(work: Path, settings: ObjectivesSettings = TOY) -> Experiment:
+    made = Experiment(TINY, work, settings)
+    made.pace = PACE
+    return made
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A work folder in which everything ran to its end."""
+    work = tmp_path_factory.mktemp("whole")
+    write_report(experiment(work).run(), work / "objectives.md")
+    return work
+
+
+@pytest.fixture
+def begun(whole, tmp_path) -> Path:
+    """A work folder with songs and shards alone."""
+    for name in ("songs", "shards"):
+        shutil.copytree(whole / name, tmp_path / name)
+    return tmp_path
+
+
+def test_no_song_is_trained_on_twice_or_judges_what_it_taught():
+    songs, recipe = ObjectivesSettings().songs, RecipeSettings()
+    taught, judges = set(songs.training_seeds), set(songs.judged_seeds)
+    assert taught.isdisjoint(judges)
+    assert taught.isdisjoint(range(recipe.corpus.songs))
+    assert judges.isdisjoint(range(recipe.corpus.songs))
+    assert min(judges) == HELD_OUT_SEED > max(taught)
+    assert len(judges) >= 48
+    assert len(ObjectivesSettings().seeds) >= 3
+
+
+def test_prompts_tell_who_plays_but_neither_tempo_nor_key_nor_mode():
+    for seed in range(100):
+        world = draw_world(seed, 10.0)
+        assert untold(prompt_of(world)) == ", ".join([*world.players, world.energy])
+
+
+def test_every_arm_is_a_training_of_its_own():
+    configs = [training_config(arm, ObjectivesSettings(), steps=5, seed=3) for arm in ARMS.values()]
+    assert len({config.accompaniment.model_dump_json() for config in configs}) == len(ARMS)
+    assert {config.accompaniment.objective for config in configs} == {"bridge_vp", "offset", "naive"}
+    alike = {"lora", "learning_rate", "batch_size", "max_steps", "seed", "val_fraction", "max_duration"}
+    assert len({config.model_dump_json(include=alike) for config in configs}) == 1
+    assert configs[0].val_fraction == 0
+
+
+def test_equal_time_buys_steps_by_their_cost():
+    assert PACE.steps(ARMS["bridge_vp"], 100.0) == 100
+    assert PACE.steps(ARMS["controlnet"], 100.0) == 50
+
+
+def test_the_true_band_fits_and_others_do_not():
+    song = render_song(HELD_OUT_SEED, 10.0)
+    vocal, truth = Clip(song.vocal).mono, song.truth
+    fit = measure_fit(truth, vocal, Clip(song.inst))
+    assert fit.key == fit.tempo == 1
+    assert fit.beats > 0.8
+    assert fit.chords > 0.7
+    assert fit.leak_fine < 0.15 < measure_fit(truth, vocal, Clip(song.vocal)).leak_fine
+    relative = {"major": ("minor", 9), "minor": ("major", 3)}[truth.mode]
+    tonics = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+    at = tonics.index(truth.key)
+    same = truth.model_copy(update={"mode": relative[0], "key": tonics[(at + relative[1]) % 12]})
+    higher = truth.model_copy(update={"key": tonics[(at + 1) % 12], "tempo_bpm": round(1.25 * truth.tempo_bpm)})
+    assert measure_fit(same, vocal, Clip(song.inst)).key == 1
+    wrong = measure_fit(higher, vocal, Clip(song.inst))
+    assert wrong.key == wrong.tempo == 0
+    silent = measure_fit(truth, vocal, Clip(np.zeros_like(song.inst)))
+    assert (silent.key, silent.tempo, silent.beats, silent.leak_fine) == (0, 0, 0, 0)
+
+
+def test_true_chords_follow_the_song():
+    truth = render_song(HELD_OUT_SEED + 1, 4.0).truth
+    chords = true_chords(truth, 10)
+    assert set(chords[:7]) <= set(range(24))
+    assert (chords[9:] == -1).all(), "the song lasts 4 s, the tenth window begins after it"
+    assert len(set(chords[:7])) > 1
+
+
+def test_everything_is_heard_beside_its_null(whole):
+    report = load_config(Report, whole / "objectives.json")
+    assert set(report.systems) == {*ANCHORS, *UNTRAINED, *TOY.arms}
+    for name, system in report.systems.items():
+        nulls = {measured.exchanged is not None for measured in system.measured.values()}
+        assert nulls == {name in ("sdedit", *TOY.arms)}, name
+        assert set(system.gains) == ({"x0_gain", "conditioning_gain"} if name in TOY.arms else set())
+    assert report.systems["controlnet"].steps == 2
+    assert report.systems["true"].measured["key"].own == 1
+    assert report.systems["true"].leak.over_true.value == 0
+    assert report.systems["codec"].measured["chords"].own < report.systems["true"].measured["chords"].own
+    text = (whole / "objectives.md").read_text(encoding="utf-8")
+    assert text.count("\n| bridge_vp |") == 6
+
+
+def test_songs_are_whole_exchanged_without_a_fixed_point_and_in_shards_without_what_the_vocal_tells(whole):
+    judged = experiment(whole).judged
+    assert sorted(judged.others) == [0, 1, 2]
+    assert all(number != other for number, other in enumerate(judged.others))
+    for sample, truth in zip(judged.samples, judged.truths, strict=True):
+        assert sample.meta.samples == 4 * 44100
+        assert sample.meta.start_seconds == 0
+        assert sample.meta.song == f"song-{truth.seed}"
+        assert sample.meta.prompt == untold(truth.prompt)
+        assert sample.meta.lyrics == "[instrumental]"
+
+
+@pytest.mark.parametrize("which", ["own", "exchanged"])
+def test_bands_are_those_that_infer_draws(which, whole):
+    made = experiment(whole)
+    judged, unit = made.judged, made.unit("controlnet", 0)
+    assert unit.sampler is not None
+    (adapter,) = made.folder(unit).glob("training/version_*/checkpoints/*step=2_lora")
+    band = Band.open(Place(TINY, torch.device("cpu")), [adapter], [1.0])
+    drawn = load_file(made.folder(unit) / f"{which}.safetensors")["bands"]
+    for number, song in enumerate(judged.samples):
+        sung = judged.samples[judged.others[number]] if which == "exchanged" else song
+        vocal = vocal_from_shards(whole / "shards" / "judged", sung.meta.song, [sung])
+        seed = seed_of("objectives", 0, song.meta.key)
+        settings = GenerationSettings(
+            ref_strength=1,
+            lora_weights=(1,),
+            sampler=unit.sampler,
+            blend=None,
+            mixdown=MixdownSettings(),
+            seed=seed,
+            num_samples=1,
+        )
+        (again,) = band.draw(vocal, Words(cached_prompt(song), cached_lyrics(song)), settings, [seed])
+        torch.testing.assert_close(drawn[number], again, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_finished_is_only_read(whole):
+    found = [path for room in ("songs", "units") for path in (whole / room).rglob("*") if path.is_file()]
+    before = {path: path.stat().st_mtime_ns for path in found}
+    experiment(whole).run()
+    assert {path: path.stat().st_mtime_ns for path in found} == before
+
+
+def find(work: Path) -> Result:
+    """The result of the arm `bridge_vp`, by a process of its own."""
+    begun = experiment(work)
+    return begun.result(begun.unit("bridge_vp", 0))
+
+
+def test_a_unit_that_was_killed_ends_as_one_that_was_not(whole, begun, monkeypatch):
+    """Once amid its training, and once between the bands for the own and for the exchanged vocals."""
+    fit, draw_all, drawn = training.fit, module.draw_all, list[str]()
+
+    def dying_draw(*args: Any, what: str) -> Any:
+        if what.endswith("exchanged"):
+            raise KilledError
+        drawn.append(what)
+        return draw_all(*args, what=what)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", lambda config, **rest: fit(config, **rest, callbacks=[DiesAt(1)]))
+        with pytest.raises(KilledError):
+            find(begun)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "draw_all", dying_draw)
+        with pytest.raises(KilledError):
+            find(begun)
+    assert find(begun) == find(whole)
+    assert drawn == ["drawing bridge_vp, own"]
+    (unit,) = (begun / "units").iterdir()
+    assert [path.name for path in (unit / "training").iterdir()] == ["version_0"], "its training was begun anew"
+
+
+def test_the_cost_of_a_step_is_measured_once(begun):
+    first = Experiment(TINY, begun, TOY).pace
+    assert set(first.step_seconds) == {"tiny_image2image", "tiny_controlnet"}
+    assert all(0 < seconds < 60 for seconds in first.step_seconds.values())
+    assert Experiment(TINY, begun, TOY).pace == first
+
+
+def fit_of(value: float, leak: float = 0.0) -> Fit:
+    return Fit(key=value, tempo=value, beats=value, chords=value, leak_fine=leak)
+
+
+def test_differences_are_song_by_song_and_seeds_are_averaged_first():
+    rng = np.random.default_rng(0)
+    songs = rng.random(40)
+    figures = {f"val/{name}{end}": 0.2 for name in ("x0_gain", "conditioning_gain") for end in ("", "_low", "_high")}
+    results = [
+        Result(
+            own=tuple(fit_of(song + shift, leak=0.1) for song in songs),
+            exchanged=tuple(fit_of(song - 0.3) for song in songs),
+            gains=figures | {"val/x0_gain": 0.2 + shift, "val/x0_gain_low": 0.1 - shift},
+        )
+        for shift in (-0.05, 0.05)
+    ]
+    true = Result(own=tuple(fit_of(1.0, leak=0.08) for _ in songs))
+    system = summarise(results, true=true, default=[results[0]], steps=7)
+    chords = system.measured["chords"]
+    assert chords.own == pytest.approx(songs.mean())
+    assert chords.by_seed == pytest.approx((songs.mean() - 0.05, songs.mean() + 0.05))
+    assert chords.difference is not None
+    assert chords.difference.model_dump() == pytest.approx({"value": 0.3, "low": 0.3, "high": 0.3})
+    assert chords.over_default is not None
+    assert chords.over_default.value == pytest.approx(0.05)
+    assert system.leak.median == pytest.approx(0.1)
+    assert system.leak.over_true.value == pytest.approx(0.02)
+    gain = system.gains["x0_gain"]
+    assert (gain.value, gain.low, gain.high) == pytest.approx((0.2, 0.05, 0.2))
+
+
+def test_a_document_keeps_all_but_its_tables(whole, tmp_path):
+    report = load_config(Report, whole / "objectives.json")
+    document = tmp_path / "page.md"
+    document.write_text(f"# Mine\n\nBefore.\n\n{MARKS[0]}\nold\n{MARKS[1]}\n\nAfter.\n", encoding="utf-8")
+    write_report(report, document)
+    once = document.read_text(encoding="utf-8")
+    assert once.startswith(f"# Mine\n\nBefore.\n\n{MARKS[0]}\n")
+    assert once.endswith(f"{MARKS[1]}\n\nAfter.\n")
+    assert "old" not in once
+    write_report(report, document)
+    assert document.read_text(encoding="utf-8") == once
+    assert json.loads(document.with_suffix(".json").read_text()) == json.loads((whole / "objectives.json").read_text())
+    document.write_text("no marks", encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        write_report(report, document)
+    assert str(error.value) == (
+        f"{document}: has not the lines {MARKS[0]} and {MARKS[1]}, between which the tables go."
+    )
+
+
+def test_an_unknown_arm_is_refused():
+    with pytest.raises(UserError) as error:
+        load_config(ObjectivesSettings, None, ['arms=["bridge"]'])
+    assert str(error.value).startswith(
+        "defaults: arms: there is no arm 'bridge'; choose from 'bridge_vp', 'controlnet', "
+    )
