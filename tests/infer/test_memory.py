@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     "lengths",
     [
-        pytest.param(["--minutes", "1", "1.5", "--window-seconds", "60"], id="a quarter of it"),
+        pytest.param(["--minutes", "1.5", "2.25", "--window-seconds", "90"], id="three eighths of it"),
         pytest.param(["--minutes", "4", "6"], id="full", marks=pytest.mark.slow),
     ],
 )
