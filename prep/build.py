@@ -190,8 +190,7 @@ class _Build:
                 self.encoded.extend(outcome.encoded)
                 hours += outcome.seconds / 3600
                 rate = hours / max(time.monotonic() - started, 1e-9)
-                if outcome.is_last:
-                    done.update(note=f"{rate:.2g} hours of audio a second; {outcome.key}")
+                done.update(int(outcome.is_last), note=f"{rate:.2g} hours of audio a second; {outcome.key}")
         return rejections
 
     @cached_property
