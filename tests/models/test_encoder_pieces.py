@@ -76,6 +76,7 @@ def test_no_layer_sees_more_than_a_piece_and_its_context(codec, music):
 def test_the_published_encoder_reads_six_frames_on_either_side():
     with torch.device("meta"):
         published = Codec(network_config(CodecConfig, PUBLISHED.codec, "published"), encoder=True, decoder=False)
+    assert published.encoder is not None
     assert context_of(published.encoder) == 6
 
 
