@@ -64,6 +64,8 @@ LESS_WORK = {
 """Put behind a command, so that it ends in seconds on one CPU; the last of two flags counts."""
 BROUGHT = ("my-songs", "me.wav")
 """What a reader of the README brings; the other documents start where it ends."""
+UNITS = {"秒": "s", "分": "minutes"}
+"""What README.ja.md writes for units that README.md spells."""
 HEAVY = ("torch", "numpy", "scipy", "soundfile", "lightning", "transformers", "diffusers", "peft", "optuna")
 
 
@@ -222,6 +224,87 @@ def test_what_is_not_there_is_found(wrong):
         check_document(wrong, ROOT)
 
 
+def sections_of(document: Path) -> list[str]:
+    """Its parts, each from a heading to the next."""
+    blocks_or_headings = r"^```.*?^```$|^#+ "
+    text = document.read_text(encoding="utf-8")
+    found = re.finditer(blocks_or_headings, text, flags=re.MULTILINE | re.DOTALL)
+    starts = [match.start() for match in found if match[0].startswith("#")]
+    return [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+
+
+def facts_of(section: str) -> dict[str, Any]:
+    """What a translation keeps: the heading's level, blocks, links, code spans (of a table, row by row), figures."""
+    prose = prose_in(section)
+    links = re.findall(r"\]\(([^)\s]+)\)", prose)
+    return {
+        "level": len(section) - len(section.lstrip("#")),
+        "blocks": [(language, _untranslated(language, body)) for language, body in blocks_in(section)],
+        "links": sorted(link for link in links if not link.startswith("README")),
+        "spans": sorted(_spans(prose)),
+        "rows": [sorted(_spans(row)) for row in re.findall(r"^\|.*", prose, flags=re.MULTILINE)],
+        "figures": sorted(figures_in(prose)),
+    }
+
+
+def _spans(text: str) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+def _untranslated(language: str, body: str) -> Any:
+    """A block without comments; of one that is for eyes only, the arrows, folders and files in it."""
+    if language == "text":
+        return sorted(re.findall(r"(?:\w+/)+|\w+\.\w+|--\w+-->", body, flags=re.ASCII))
+    return re.sub(r"(?:^|(?<=\s))#.*", "", body, flags=re.MULTILINE) if language == "sh" else body
+
+
+def figures_in(prose: str) -> list[str]:
+    """Numbers outside code spans, with the unit if one follows."""
+    plain = re.sub(r"`[^`\n]+`|\]\([^)\s]+\)", "", prose)
+    number = r"(?<![A-Za-z\d_.-])(\d+(?:[.,]\d+)*)"
+    unit = rf"(?:\s?((?:[KMGT]i?B|B|k?Hz|s|minutes)(?![A-Za-z])|%|{'|'.join(UNITS)}))?"
+    return [f"{amount} {UNITS.get(unit, unit)}".strip() for amount, unit in re.findall(number + unit, plain)]
+
+
+def test_the_readmes_say_the_same():
+    english, japanese = (sections_of(ROOT / name) for name in ("README.md", "README.ja.md"))
+    assert "](README.ja.md)" in english[0]
+    assert "](README.md)" in japanese[0]
+    for section, translated in zip(english, japanese, strict=True):
+        assert facts_of(translated) == facts_of(section)
+
+
+@pytest.mark.parametrize(
+    ("section", "other"),
+    [
+        ("## Try", "### Try"),
+        ("```sh\nprep verify shards/\n```\n", "```sh\nprep verify raw/\n```\n"),
+        ("```sh\nprep verify shards/\n```\n", "```text\nprep verify shards/\n```\n"),
+        ("```text\nprep/  songs  train/  shards\n```\n", "```text\nprep/  曲\n```\n"),
+        ("See [there](docs/scaling.md).", "[そこ](docs/shards.md)を見る。"),
+        ("Say `--set lora.r=64`.", "`--set lora.r=32` とする。"),
+        ("| `prep plan` | |\n| `prep status` | |\n", "| `prep plan` `prep status` | |\n| | |\n"),
+        ("30 MB of shards", "シャード 30 GB"),
+        ("up to 240 s", "240 分まで"),
+        ("Python 3.11 or 3.12", "Python 3.11"),
+    ],
+)
+def test_what_a_translation_changed_is_found(section, other):
+    assert facts_of(section) != facts_of(other)
+
+
+@pytest.mark.parametrize(
+    ("section", "other"),
+    [
+        ("```sh\nuv run pytest  # all of it\n```\n", "```sh\nuv run pytest  # すべて\n```\n"),
+        ("```text\nprep/  songs -> shards\n```\n", "```text\nprep/  曲 -> シャード\n```\n"),
+        ("up to 240 s, 4 minutes, at 48 kHz", "48 kHz で 240 秒（4 分）まで"),
+    ],
+)
+def test_what_a_translation_may_change(section, other):
+    assert facts_of(section) == facts_of(other)
+
+
 def work(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Do what a command says, with less work, in the current folder; its exit code comes back."""
     program, *arguments = words
@@ -285,8 +368,10 @@ def ours(document: Path) -> list[list[str]]:
 
 
 def walks() -> list[Any]:
-    """Documents with commands to run; all but the README take longer than what they add over the examples is worth."""
-    found = [document for document in documents() if ours(document)]
+    """Documents with commands to run; all but the README take longer than what they add over the examples is worth,
+    and README.ja.md has the same commands as README.md.
+    """
+    found = [document for document in documents() if ours(document) and document.name != "README.ja.md"]
     marks = [() if document.stem.startswith("README") else pytest.mark.slow for document in found]
     return [pytest.param(path, marks=mark, id=path.name) for path, mark in zip(found, marks, strict=True)]
 
