@@ -20,13 +20,17 @@ class Projector(nn.Sequential):
         )
 
 
-def projection_loss(projected: Tensor, features: Sequence[Tensor]) -> Tensor:
+def projection_loss(projected: Tensor, features: Sequence[Tensor | None]) -> Tensor:
     """1 - cosine between projected hidden states and features, mean over frames, then over items; float32.
 
-    projected [B, T, D]; features: per item [F, D], each with its own F, to which that item's T frames are interpolated.
+    projected [B, T, D]; features: per item [F, D], each with its own F, to which that item's T frames are interpolated,
+    or None: that item counts as 0.
     """
     losses = []
     for item, heard in zip(projected.float(), features, strict=True):
+        if heard is None:
+            losses.append(item.new_zeros(()))
+            continue
         stretched = functional.interpolate(item.T[None], size=len(heard), mode="linear", align_corners=False)[0].T
         losses.append(1 - functional.cosine_similarity(stretched, heard.float(), dim=-1).mean())
     return torch.stack(losses).mean()

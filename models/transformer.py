@@ -29,8 +29,9 @@ from models.transformer_block import BlockContext, TransformerBlock
 Injections = Mapping[int, Callable[[Tensor], Tensor]]
 """Block index -> what becomes of that block's input [B, T, I], for example h -> h + residual."""
 
-SslFeatures = Sequence[Sequence[Tensor] | None]
-"""Per entry of `ssl_names`: per item the features [frames, dim], or None where that network's loss is not wanted."""
+SslFeatures = Sequence[Sequence[Tensor | None] | None]
+"""Per entry of `ssl_names`: per item the features [frames, dim] or None; None where that network's loss is not wanted.
+"""
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,39 @@ def shared_audio() -> Path:
     return SHARED_AUDIO
 
 
+@pytest.fixture
+def small_ssl_network() -> Callable[..., Path]:
+    """small_ssl_network(folder, width=1024) saves a HuBERT of one layer and returns its folder; options go into
+    config.json afterwards."""
+
+    def make(folder: Path, *, width: int = 768, **options: Any) -> Path:
+        from transformers import HubertConfig, HubertModel
+
+        config = HubertConfig(
+            hidden_size=width,
+            num_hidden_layers=1,
+            num_attention_heads=width // 64,
+            intermediate_size=32,
+            conv_dim=(16,) * 7,
+            num_conv_pos_embeddings=16,
+            num_conv_pos_embedding_groups=16,
+        )
+        HubertModel(config).eval().save_pretrained(folder)
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **options}))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def ssl_networks(small_ssl_network: Callable[..., Path], tmp_path: Path) -> Path:
+    """A folder with a small random mert and mhubert."""
+    small_ssl_network(tmp_path / "networks" / "mert", width=1024)
+    small_ssl_network(tmp_path / "networks" / "mhubert")
+    return tmp_path / "networks"
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)

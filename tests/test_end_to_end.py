@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import typer
+from safetensors.torch import load_file
 
 import infer.cli
 import prep.cli
@@ -15,6 +17,7 @@ from common.audio import read_audio
 from common.command import run
 from models.adapter import read_card
 from models.checkpoint import TINY
+from models.lora import LORA_FILE
 
 
 def do(app: typer.Typer, *arguments: object) -> None:
@@ -73,3 +76,17 @@ def test_training_opens_the_transformer_alone_and_can_make_mixes(tmp_path):
     )  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["song-000006.json", "song-000006_mix.wav"]
     check_sound(tmp_path / "out" / "song-000006_mix.wav", 3 * 48_000)
+
+
+def test_features_of_the_songs_reach_training(tmp_path, ssl_networks, capsys):
+    raw, shards = tmp_path / "raw", tmp_path / "shards"
+    do(prep.cli.app, "demo-songs", raw, "--songs", 3, "--seconds", 3, "--seed", 5)
+    do(prep.cli.app, "build-shards", raw, shards, "--workers", 1, "--ssl", "mert,mhubert", "--ssl-dir", ssl_networks)
+    capsys.readouterr()
+    adapters = [
+        train_adapter(shards, tmp_path / name, "image2image", "ssl_depths=[2, 2]", f"ssl_coeff={coeff}")
+        for name, coeff in (("with", 1.0), ("without", 0.0))
+    ]
+    with_features, without = (load_file(adapter / LORA_FILE) for adapter in adapters)
+    assert any(not torch.equal(weight, without[name]) for name, weight in with_features.items())
+    assert "no SSL features" not in capsys.readouterr().err

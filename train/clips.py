@@ -22,6 +22,9 @@ from shards.schema import Sample
 from train.config import TrainingConfig
 from train.plan import clip_frames, seed_of
 
+Features = tuple[tuple[Tensor | None, ...] | None, ...]
+"""Per SSL network, per clip float16 [frames, width]; None for what the shards do not hold, empty without any."""
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -59,7 +62,7 @@ class Clips:
     lyric_mask: Tensor  # [B, L] bool, zeros where the lyrics are dropped
     timestep: Tensor  # [B], 1000 * sigma
     weight: Tensor  # [B], 0 for a clip that only fills up the last round of an epoch
-    features: tuple[tuple[Tensor, ...], ...]  # per SSL network, per clip [frames, width]; empty without features
+    features: Features
     noise_seeds: tuple[int, ...]
 
     def to(self, device: torch.device) -> Self:
@@ -81,7 +84,7 @@ class Batch:
     noise: Tensor  # [B, C, H, T], eps
     timestep: Tensor  # [B], 1000 * sigma
     weight: Tensor  # [B], 0 for a clip that only fills up the last round of an epoch
-    features: tuple[tuple[Tensor, ...], ...]  # per SSL network, per clip [frames, width]; empty without features
+    features: Features
 
     def to(self, device: torch.device) -> Self:
         """The same batch on another device."""
@@ -129,7 +132,7 @@ class ClipMaker:
             noise=torch.zeros_like(source.vocal),
             timestep=clips.timestep,
             weight=clips.weight,
-            features=tuple(tuple(item.float() for item in network) for network in clips.features),
+            features=clips.features,
         )
 
     def chosen(self, samples: Sequence[Sample], choices: Sequence[Choice], *, weight: float = 1.0) -> Clips:
@@ -151,7 +154,7 @@ class ClipMaker:
             lyric_mask=torch.from_numpy(lyric_mask & np.array([[one.keep_lyrics] for one in choices])),
             timestep=torch.tensor([one.timestep for one in choices]),
             weight=torch.full((len(samples),), weight),
-            features=self._features(samples, [one.cut for one in choices]),
+            features=self._features(samples, [one.cut for one in choices]) if weight else (),
             noise_seeds=tuple(one.noise_seed for one in choices),
         )
 
@@ -175,22 +178,28 @@ class ClipMaker:
         assert target is not None, "the manifest promised this target"
         return target
 
-    def _features(self, samples: Sequence[Sample], cuts: Sequence[Cut]) -> tuple[tuple[Tensor, ...], ...]:
-        """SSL features of the targets under the cuts; none unless all samples have them and the loss wants them."""
+    def _features(self, samples: Sequence[Sample], cuts: Sequence[Cut]) -> Features:
+        """SSL features of the targets under the cuts, if the loss wants them."""
         if self.config.ssl_coeff == 0:
             return ()
-        inst = self.config.accompaniment.output_type == "accompaniment"
-        networks = ("inst_mert", "inst_mhubert") if inst else ("mix_mert", "mix_mhubert")
-        found = [[getattr(sample, network) for sample in samples] for network in networks]
-        if any(array is None for network in found for array in network):
-            return ()
-        return tuple(
+        found = [
             tuple(
-                _between(array, cut, sample.meta.frames)
-                for array, cut, sample in zip(network, cuts, samples, strict=True)
+                None if array is None else _between(array, cut, sample.meta.frames)
+                for array in features_of(sample, self.config)
             )
-            for network in found
+            for sample, cut in zip(samples, cuts, strict=True)
+        ]
+        networks = tuple(
+            network if any(item is not None for item in network) else None for network in zip(*found, strict=True)
         )
+        return networks if any(networks) else ()
+
+
+def features_of(sample: Sample, config: TrainingConfig) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """MERT and mHuBERT features of the target that a run learns to make."""
+    if config.accompaniment.output_type == "accompaniment":
+        return sample.inst_mert, sample.inst_mhubert
+    return sample.mix_mert, sample.mix_mhubert
 
 
 def _stacked(arrays: Sequence[np.ndarray]) -> Tensor:

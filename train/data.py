@@ -7,13 +7,14 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, tee
+from typing import get_args
 
 import psutil
 
 from common.errors import UserError
 from shards.place import Place
 from shards.reader import read_shard
-from shards.schema import OPTIONAL, Manifest, Sample, Target
+from shards.schema import OPTIONAL, Manifest, Sample, SslName, Target
 from train.clips import ClipMaker, Clips
 from train.config import TrainingConfig
 from train.plan import WINDOW_SHARDS, Segment, Window, batches_per_epoch, plan_epoch, validation_songs
@@ -69,9 +70,10 @@ def target_of(config: TrainingConfig) -> Target:
 class ShardSamples:
     """Samples of chosen segments, read when asked for; from memory once `remember` found room for all of them."""
 
-    def __init__(self, place: Place, manifest: Manifest, target: Target) -> None:
+    def __init__(self, place: Place, manifest: Manifest, target: Target, *, features: bool = False) -> None:
         self._place, self._manifest = place, manifest
-        self._without = frozenset(name for name in OPTIONAL if name.partition("_")[0] != target)
+        wanted = {target, *(f"{target}_{network}" for network in get_args(SslName) if features)}
+        self._without = OPTIONAL - wanted
         self._kept: dict[str, Sample] | None = None
 
     def remember(self, keys: AbstractSet[str]) -> bool:
@@ -82,7 +84,7 @@ class ShardSamples:
         return fits
 
     def load(self, shards: Sequence[int], keys: AbstractSet[str]) -> dict[str, Sample]:
-        """Samples of `keys`, all of them in `shards`, by key; without the target that this run does not use."""
+        """Samples of `keys`, all of them in `shards`, by key; without what this run does not use."""
         if self._kept is not None:
             return {key: self._kept[key] for key in keys}
         found = {}

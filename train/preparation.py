@@ -16,7 +16,7 @@ from shards.place import place_of
 from shards.reader import read_manifest, read_shard
 from shards.schema import Manifest, Sample
 from train.callbacks import announce
-from train.clips import ClipMaker
+from train.clips import ClipMaker, features_of
 from train.config import TrainingConfig
 from train.data import ShardSamples, Split, check_manifest, split, target_of
 from train.memory import estimated_bytes, in_gib
@@ -52,15 +52,19 @@ class Data:
 
 def open_data(config: TrainingConfig) -> Data:
     """The shards of a run. Raises UserError if they are missing or cannot train it."""
-    return make_data(config, open_shards(config))
+    return make_data(config, open_shards(config, features=config.ssl_coeff > 0))
 
 
-def open_shards(config: TrainingConfig) -> Shards:
-    """The shards of a run. Raises UserError if they are missing or cannot train it."""
+def open_shards(config: TrainingConfig, *, features: bool) -> Shards:
+    """The shards of a run. `features`: whether to read SSL features, which are by far the largest part of a sample.
+
+    Raises UserError if the shards are missing or cannot train it.
+    """
     place = place_of(config.dataset_path)
     manifest = read_manifest(place)
     check_manifest(manifest, config)
-    return Shards(manifest, split(manifest, config.val_fraction), ShardSamples(place, manifest, target_of(config)))
+    samples = ShardSamples(place, manifest, target_of(config), features=features)
+    return Shards(manifest, split(manifest, config.val_fraction), samples)
 
 
 def make_data(config: TrainingConfig, shards: Shards, *, like: Validation | None = None) -> Data:
@@ -141,7 +145,7 @@ def open_base(config: TrainingConfig, base: Path) -> ACEStepTransformer2DModel:
 
 def check_features(config: TrainingConfig, transformer: ACEStepTransformer2DModel, sample: Sample) -> None:
     """SSL losses need features in the shards and look at the blocks that the base's projectors were made for."""
-    if sample.inst_mert is None and sample.mix_mert is None:
+    if all(array is None for array in features_of(sample, config)):
         announce(
             "these shards hold no SSL features: training without feature losses (prep build-shards --ssl makes them)"
         )

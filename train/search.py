@@ -64,7 +64,8 @@ def search(
     if space.left_out:
         mode = config.accompaniment.mode
         say(f"left out of the search, as they mean nothing in mode {mode}: {', '.join(space.left_out)}")
-    shards = open_shards(config)
+    features = config.ssl_coeff > 0 or any(axis.path == "ssl_coeff" for axis in space.axes)
+    shards = open_shards(config, features=features)
     if len(shards.split.validation) < FEWEST_VALIDATION_SONGS:
         raise UserError(
             f"{config.dataset_path}: {len(shards.split.validation)} songs to validate on, and trials are compared by "
@@ -85,7 +86,6 @@ def search(
         interruption = Interruption("stopping after this step; the trial goes back into the queue")
 
         def opened() -> Trying:
-            features = config.ssl_coeff > 0 or any(axis.path == "ssl_coeff" for axis in space.axes)
             bench = open_bench(config, shards, base, fingerprint, features=features)
             return Trying(bench, config, wanted, space, interruption)
 

@@ -157,7 +157,7 @@ def at_levels(clip: Batch, sigmas: Tensor) -> Batch:
     }
     source = clip.source
     heard = VocalSource(*(repeated(part) for part in (source.vocal, source.heard, source.activity, source.strength)))
-    return replace(clip, **tensors | {"source": heard, "timestep": sigmas * TIMESTEPS}, features=())
+    return replace(clip, **tensors | {"source": heard, "timestep": sigmas * TIMESTEPS})
 
 
 def gain(losses: Tensor, others: Tensor, seed: int) -> Gain:
@@ -170,12 +170,12 @@ def gain(losses: Tensor, others: Tensor, seed: int) -> Gain:
 
 
 def _clip(sample: Sample, maker: ClipMaker, strength: float) -> Batch:
-    """The middle of a song with all its conditions and noise of its own."""
+    """The middle of a song with all its conditions and noise of its own; validation asks for no features."""
     frames = clip_frames(sample.meta.frames, maker.config.crop_frames)
     cut = Cut(start=(sample.meta.frames - frames) // 2, frames=frames, tag_order=0)
     clip = maker.fixed(maker.chosen([sample], [Choice(cut, strength)]))
     generator = seeded(maker.config.seed, "validation", sample.meta.key)
-    return replace(clip, noise=torch.randn(clip.target.shape, generator=generator))
+    return replace(clip, noise=torch.randn(clip.target.shape, generator=generator), features=())
 
 
 def _loss(clean: Tensor, batch: Batch) -> Tensor:

@@ -1,10 +1,8 @@
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
-from transformers import HubertConfig, HubertModel
 
 from common.audio import read_audio
 from common.errors import UserError
@@ -44,24 +42,8 @@ def test_plumbing_matches_upstream(golden, name, item, pitch, amplitude):
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
 
 
-def small_network(folder, *, width=768, **options):
-    config = HubertConfig(
-        hidden_size=width,
-        num_hidden_layers=1,
-        num_attention_heads=width // 64,
-        intermediate_size=32,
-        conv_dim=(16,) * 7,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=16,
-    )
-    HubertModel(config).eval().save_pretrained(folder)
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **options}))
-    return folder
-
-
-def test_a_local_folder_gives_features_of_the_networks_width(tmp_path):
-    network = open_ssl_network("mhubert", small_network(tmp_path))
+def test_a_local_folder_gives_features_of_the_networks_width(tmp_path, small_ssl_network):
+    network = open_ssl_network("mhubert", small_ssl_network(tmp_path))
     wave = signal(44_100, pitch=1.0, amplitude=1.0)
     found = ssl_features(wave, 44_100, SSL_KINDS["mhubert"], lambda chunks: last_hidden_state(network, chunks))
     assert found.shape == (50, 768)
@@ -86,9 +68,9 @@ def test_a_local_folder_gives_features_of_the_networks_width(tmp_path):
         ),
     ],
 )
-def test_a_network_that_does_not_fit_is_one_line(tmp_path, name, options, message):
+def test_a_network_that_does_not_fit_is_one_line(tmp_path, small_ssl_network, name, options, message):
     with pytest.raises(UserError) as caught:
-        open_ssl_network(name, small_network(tmp_path, **options))
+        open_ssl_network(name, small_ssl_network(tmp_path, **options))
     assert str(caught.value) == message.format(folder=tmp_path)
 
 
@@ -101,18 +83,10 @@ def test_an_empty_folder_says_what_to_download(tmp_path):
     )
 
 
-@pytest.fixture
-def networks(tmp_path):
-    """A folder with a small random mert and mhubert."""
-    small_network(tmp_path / "networks" / "mert", width=1024)
-    small_network(tmp_path / "networks" / "mhubert")
-    return tmp_path / "networks"
-
-
-def test_a_build_keeps_features_of_each_target(tmp_path, song, build, config, networks):
+def test_a_build_keeps_features_of_each_target(tmp_path, song, build, config, ssl_networks):
     song(tmp_path / "raw", "a", parts=("vocal", "inst"))
     with_ssl = config.model_copy(update={"ssl": ("mert", "mhubert")})
-    build(config=with_ssl, ssl_folder=networks)
+    build(config=with_ssl, ssl_folder=ssl_networks)
     (sample,) = read_song(tmp_path / "shards", "a")
     found = sample.arrays()
     seconds = sample.meta.seconds
@@ -124,7 +98,7 @@ def test_a_build_keeps_features_of_each_target(tmp_path, song, build, config, ne
     inst = read_audio(tmp_path / "raw" / "a_inst.wav").samples
     start = round(sample.meta.start_seconds * SAMPLE_RATE_HZ)
     levelled = inst[:, start : start + sample.meta.samples] * np.float32(10 ** (sample.meta.gain_db / 20))
-    network = open_ssl_network("mert", networks / "mert")
+    network = open_ssl_network("mert", ssl_networks / "mert")
     with torch_threads(1):
         expected = ssl_features(
             torch.from_numpy(levelled),
@@ -137,23 +111,23 @@ def test_a_build_keeps_features_of_each_target(tmp_path, song, build, config, ne
     assert verify(tmp_path / "shards") == []
 
 
-def test_one_target_and_one_network(tmp_path, song, build, config, networks):
+def test_one_target_and_one_network(tmp_path, song, build, config, ssl_networks):
     song(tmp_path / "raw", "a", parts=("vocal", "inst"))
-    build(config=config.model_copy(update={"ssl": ("mhubert",), "targets": ("inst",)}), ssl_folder=networks)
+    build(config=config.model_copy(update={"ssl": ("mhubert",), "targets": ("inst",)}), ssl_folder=ssl_networks)
     (sample,) = read_song(tmp_path / "shards", "a")
     assert sample.arrays().keys() == {"vocal", "inst", "activity", "text", "text_mask", "lyrics", "inst_mhubert"}
 
 
-def test_other_features_need_a_rebuild(tmp_path, song, build, config, networks):
+def test_other_features_need_a_rebuild(tmp_path, song, build, config, small_ssl_network, ssl_networks):
     song(tmp_path / "raw", "a", parts=("vocal", "inst"))
     with_ssl = config.model_copy(update={"ssl": ("mhubert",)})
-    build(config=with_ssl, ssl_folder=networks)
+    build(config=with_ssl, ssl_folder=ssl_networks)
     with pytest.raises(UserError, match=r"built otherwise: ssl was \['mhubert'\], is \[\]\. Use --rebuild"):
         build()
     torch.manual_seed(1)
-    small_network(networks / "mhubert")
+    small_ssl_network(ssl_networks / "mhubert")
     with pytest.raises(UserError, match=r"built otherwise: network mhubert was [0-9a-f]{8}, is [0-9a-f]{8}\."):
-        build(config=with_ssl, ssl_folder=networks)
+        build(config=with_ssl, ssl_folder=ssl_networks)
 
 
 def test_features_without_their_network_say_what_to_download(tmp_path, song, build, config):

@@ -9,14 +9,21 @@ import pytest
 
 from common.latents import FRAME_SAMPLES, FRAMES_PER_SECOND
 from shards.fingerprint import Fingerprint
-from shards.schema import PartLevels, Sample, SegmentMeta, Target, sample_key
+from shards.schema import PartLevels, Sample, SegmentMeta, SslName, Target, sample_key
 from shards.writer import ShardWriter
 from train.config import TrainingConfig
 
 TEXT_WIDTH = 768  # of the tiny base
+FEATURE_SHAPES: dict[SslName, tuple[int, int]] = {"mert": (75, 1024), "mhubert": (50, 768)}  # frames a second, width
 
 
-def made_sample(song: str, segment: int, frames: int, targets: Sequence[Target] = ("inst", "mix")) -> Sample:
+def made_sample(
+    song: str,
+    segment: int,
+    frames: int,
+    targets: Sequence[Target] = ("inst", "mix"),
+    features: Sequence[SslName] = (),
+) -> Sample:
     """A segment of random latents whose mix is vocal + inst, with two tag orders of different length."""
     random = np.random.default_rng(_number(song, segment))
     vocal, inst = random.standard_normal((2, 8, 16, frames))
@@ -51,7 +58,20 @@ def made_sample(song: str, segment: int, frames: int, targets: Sequence[Target] 
         text=(random.standard_normal((2, 5, TEXT_WIDTH)) * text_mask[:, :, None]).astype(np.float16),
         text_mask=text_mask,
         lyrics=np.array([261, 259, 6688, 2], dtype=np.int32),
+        **_made_features(random, frames / FRAMES_PER_SECOND, targets, features),
     )
+
+
+def _made_features(
+    random: np.random.Generator, seconds: float, targets: Sequence[Target], names: Sequence[SslName]
+) -> dict[str, Any]:
+    found = {}
+    for name in names:
+        rate_hz, width = FEATURE_SHAPES[name]
+        for target in targets:
+            made = random.standard_normal((round(rate_hz * seconds), width), dtype=np.float32)
+            found[f"{target}_{name}"] = made.astype(np.float16)
+    return found
 
 
 def _number(song: str, segment: int) -> int:
@@ -72,6 +92,7 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
         songs: dict[str, list[int]],
         *,
         targets: Sequence[Target] = ("inst", "mix"),
+        features: Sequence[SslName] = (),
         shard_samples: int = 4,
         folder: str = "shards",
     ) -> Path:
@@ -82,7 +103,9 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
             out, fingerprint=fingerprint, targets=targets, shard_samples=shard_samples, silence=silence
         ) as writer:
             for song, lengths in songs.items():
-                writer.add([made_sample(song, number, frames, targets) for number, frames in enumerate(lengths)])
+                writer.add(
+                    [made_sample(song, number, frames, targets, features) for number, frames in enumerate(lengths)]
+                )
         return out
 
     return make

@@ -24,7 +24,7 @@ from train.cli import _beside, app
 from train.clips import ClipMaker
 from train.config import TrainingConfig
 from train.fit import fit
-from train.preparation import adapters_on, make_data, open_base, open_shards
+from train.preparation import adapters_on, open_base, open_data
 from train.search import best_of, make_pruner, search
 from train.search_config import OptunaConfig
 from train.search_trial import failure
@@ -252,7 +252,7 @@ def test_a_search_needs_songs_to_validate_on_and_a_fitting_length(run_of, do):
 )
 def test_adapters_leave_a_base_as_it_was_even_where_they_fail(run_of, settings):
     config = run_of(**settings)
-    data = make_data(config, open_shards(config))
+    data = open_data(config)
     transformer = open_base(config, TINY)
     before = digest(transformer)
     with adapters_on(transformer, config, "f", data) as module:
