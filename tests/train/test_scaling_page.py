@@ -13,9 +13,11 @@ from models.sizes import PUBLISHED
 from models.transformer import ACEStepTransformer2DModel
 from prep.config import PrepConfig
 from prep.estimate import bytes_per_second
+from shards.writer import SHARD_SAMPLES
 from train.config import TrainingConfig
 from train.memory import BLOCK_BYTES, OPTIMIZER_BYTES
 from train.module import conditioning_of
+from train.plan import WINDOW_SHARDS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
 CONFIGS = [
@@ -83,6 +85,26 @@ def test_what_the_blocks_keep(seconds):
     positions, blocks = frames * transformer.inner_width, len(transformer.transformer_blocks)
     sizes = (positions * (2 * blocks + kept), positions * blocks * kept)
     assert cells(f"{seconds} s") == [str(frames), *(f"{size / GIB:.2f}" for size in sizes)]
+
+
+@pytest.mark.parametrize("name", ["image2image_base", "controlnet_base"])
+def test_what_a_run_leaves(name):
+    config = load_config(TrainingConfig, name)
+    adapters = config.max_steps // config.checkpoint_every_n_steps
+    assert config.val_every_n_steps == config.checkpoint_every_n_steps  # so that the best are among them
+    gigabytes = adapters * int(cells(f"`{name}`")[3]) / 1e3
+    assert f"{config.max_steps:,} steps leave {adapters}:".replace(",", " ") in PAGE
+    assert f"{gigabytes:.0f} GB for `{name}`" in PAGE.replace("\n", " ")
+
+
+def test_what_is_streamed():
+    frame_bytes = 2 * (2 * 8 * 16 + 1)  # vocal, target, activity
+    feature_bytes = 2 * (75 * 1024 + 50 * 768)
+    second_bytes = frame_bytes * FRAMES_PER_SECOND + feature_bytes
+    assert f"(computed: {feature_bytes:,} bytes a second more)".replace(",", " ") in PAGE
+    by_default, few = (2 * WINDOW_SHARDS * segments * 240 * second_bytes / 1e9 for segments in (SHARD_SAMPLES, 8))
+    assert f"make it {by_default:.0f} GB" in PAGE
+    assert f"`--set shard_samples=8` makes it {few:.1f} GB" in PAGE
 
 
 def test_disk():
