@@ -1,14 +1,14 @@
 """What `infer generate` takes: time outside its networks, real-time factor, and peak memory by the vocal's length.
 
     uv run python -m benchmarks.infer [--seconds 10] [--steps 60] [--tiny]
-    uv run python -m benchmarks.infer --minutes 4 6 [--window-seconds 30]
+    uv run python -m benchmarks.infer --minutes 4 6
 
 Time is of the CPU, on one thread, from open networks to written files; inside are the transformer with what a fresh
 adapter adds to it, the codec's decoder and the vocoder. The transformer has 12 blocks of width 512 and random weights,
 a fiftieth of the published one; the tiny bundle's (--tiny) answers so soon that writing the files shows beside it.
 
 Memory is the kernel's peak (VmHWM, so Linux only) above what a process holds that has generated before, each length in
-a process of its own, with the tiny bundle; `--window-seconds` shortens the windows of 240 s.
+processes of its own, with the tiny bundle; of two runs the lower counts, for what the allocator keeps varies by 15 %.
 """
 
 import argparse
@@ -16,21 +16,18 @@ import json
 import multiprocessing
 import shutil
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ParamSpec, TypeVar
-from unittest.mock import patch
 
 import soundfile
 import torch
 from safetensors.torch import save_file
 
 from benchmarks.prep import MIB, music, peak, reset_peak
-from common.latents import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, LatentStatistics
+from common.latents import SAMPLE_RATE_HZ, LatentStatistics
 from infer.band import Band, Decoder
 from infer.generate import generate, hear, take_order, write_results
 from infer.request import Request
@@ -47,9 +44,9 @@ from models.checkpoint import (
 from models.lora import attach_lora
 from models.sizes import TINY as TINY_SIZES
 from models.transformer import ACEStepTransformer2DModel
-from models.windows import plan_windows
 from recipe.random_weights import random_weights
 
+MEMORY_RUNS = 2
 MOST = 0.03
 """Target: share of the time outside the networks."""
 LARGER = {"num_layers": 12, "num_attention_heads": 8, "attention_head_dim": 64}
@@ -88,11 +85,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--tiny", action="store_true", help="time the tiny bundle")
     parser.add_argument("--minutes", type=float, nargs="+", help="measure memory for vocals so long, instead of time")
-    parser.add_argument("--window-seconds", type=float, default=240.0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.minutes:
-        print_memory(arguments.minutes, arguments.window_seconds)
+        print_memory(arguments.minutes)
     else:
         print_time(arguments.seconds, arguments.steps, tiny=arguments.tiny)
 
@@ -125,33 +121,24 @@ def print_time(seconds: float, steps: int, *, tiny: bool) -> None:
     print(f"outside transformer and decoder: {share:.1%}   (target at most {MOST:.0%})")
 
 
-def print_memory(minutes: list[float], window_seconds: float) -> None:
+def print_memory(minutes: list[float]) -> None:
     first = None
     for length in minutes:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            taken = pool.apply(memory_of, (60 * length, window_seconds))
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            taken = min(pool.map(memory_of, [60 * length] * MEMORY_RUNS, chunksize=1))
         first = first or taken
         print(f"{length:g} min: {taken / MIB:.0f} MiB, {taken / first:.2f} x the first")
 
 
-def memory_of(seconds: float, window_seconds: float) -> int:
+def memory_of(seconds: float) -> int:
     """Peak bytes, above what is held between two generations, of a vocal of so many seconds."""
     torch.set_num_threads(1)
-    with TemporaryDirectory() as folder, windows_of(window_seconds):
+    with TemporaryDirectory() as folder:
         generate(make_request(Path(folder) / "warm", 2.0, steps=2))
         request = make_request(Path(folder), seconds, steps=2)
         held = reset_peak()
         generate(request)
         return peak() - held
-
-
-@contextmanager
-def windows_of(seconds: float) -> Generator[None]:
-    """Sampling windows so long, a tenth of them shared."""
-    longest = round(seconds * FRAMES_PER_SECOND)
-    plan = partial(plan_windows, longest=longest, overlap=longest // 10)
-    with patch("models.sampler.plan_windows", plan):
-        yield
 
 
 def make_request(folder: Path, seconds: float, steps: int, *, base: Path = TINY) -> Request:
