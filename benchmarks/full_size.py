@@ -18,6 +18,7 @@ from common.latents import LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ, frames_
 from models.checkpoint import without_notes
 from models.codec import Codec, CodecConfig, decode_audio
 from models.conditioning import SourceProjection, VocalSource
+from models.device import default_device
 from models.lora import attach_lora
 from models.sampler import SamplerSettings, sample
 from models.sizes import PUBLISHED
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="sampling steps, each guided (two network passes)")
     parser.add_argument("--rank", type=int, default=64, help="LoRA rank")
     arguments = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     torch.manual_seed(0)
 

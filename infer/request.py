@@ -13,6 +13,7 @@ from infer.record import GenerationSettings
 from models.adapter import AdapterCard, read_card
 from models.blend import blend_cards
 from models.checkpoint import Part, resolve_checkpoint
+from models.device import default_device, usable_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +163,8 @@ def _warn_of_strength(strength: float, card: AdapterCard) -> None:
 
 def find_place(request: Request, settings: GenerationSettings) -> Place:
     """The base and the device. Raises UserError for a base without the parts that are needed, or no such device."""
-    return Place(resolve_checkpoint(request.checkpoint_dir, _parts(request, settings)), _device(request.device))
+    base, name = resolve_checkpoint(request.checkpoint_dir, _parts(request, settings)), request.device
+    return Place(base, default_device() if name == "auto" else usable_device(name, choices="cpu or cuda"))
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -173,14 +175,3 @@ def _parts(request: Request, settings: GenerationSettings) -> list[Part]:
     """A song of shards with its own prompt needs no text encoder, but for ERG."""
     parts: list[Part] = ["ace_step_transformer", "music_dcae_f8c8", "music_vocoder"]
     return [*parts, "umt5-base"] if request.prompt or request.vocal or settings.sampler.erg else parts
-
-
-def _device(name: str) -> torch.device:
-    """The device of a name; "auto" is cuda where there is one, else cpu."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise UserError(f"--device {name}: cannot be used ({reason}). Use cpu or cuda.") from None

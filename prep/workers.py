@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from common.errors import UserError
+from models.device import default_device, usable_device
 from prep.config import PrepConfig
 from prep.encode import EncodedSegment, SongEncoder, open_encoder
 from prep.identity import KnownSong, sound_sha256
@@ -117,14 +118,10 @@ def give_memory_back() -> None:
 def choose_devices(names: str) -> tuple[str, ...]:
     """The devices in "cuda:0,cuda:1"; "auto" is cuda where there is one, else cpu. Raises UserError for others."""
     if names == "auto":
-        return ("cuda",) if torch.cuda.is_available() else ("cpu",)
+        return (str(default_device()),)
     devices = tuple(name.strip() for name in names.split(","))
     for name in devices:
-        try:
-            torch.empty(0, device=name)
-        except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-            reason = str(error).strip().partition("\n")[0]
-            raise UserError(f"--device {name}: cannot be used ({reason}). Use cpu, cuda, or cuda:0,cuda:1.") from None
+        usable_device(name, choices="cpu, cuda, or cuda:0,cuda:1")
     if len({torch.device(name).type for name in devices}) > 1:
         raise UserError(
             f"--device {names}: one kind of device makes all of a build, for another kind rounds otherwise."

@@ -16,6 +16,7 @@ from common.files import whole_file
 from common.progress import say
 from models.checkpoint import Part, part_hash
 from models.codec import Codec
+from models.device import default_device
 from models.vocoder import Vocoder
 from recipe.card import CARD_FILE, write_card
 from recipe.corpus import Corpus, CorpusSettings, make_corpus
@@ -69,7 +70,7 @@ class Recipe:
 
     def __init__(self, work: Path, settings: RecipeSettings, *, out: Path, workers: int) -> None:
         self.work, self.settings, self.out, self.workers = work, settings, out, workers
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = default_device()
         self.corpus = Corpus(work / "corpus", settings.corpus)
         self.bundle = work / "bundle"
         self.trained: dict[str, Trained] = {}
