@@ -42,7 +42,7 @@ FORGETTABLE = ("bpm", "key", "calm", "energetic")
 
 class FlowSettings(Config):
     training: TrainingSettings = TrainingSettings(
-        steps=14000, batch=16, learning_rate=1e-3, warmup_steps=500, average_decay=0.9995
+        steps=7000, batch=16, learning_rate=1e-3, warmup_steps=500, average_decay=0.9995
     )
     shortest_frames: Annotated[int, Field(ge=1)] = 48
     """Shortest crop; half of the steps hear whole songs."""

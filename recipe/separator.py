@@ -20,7 +20,7 @@ from recipe.sizes import SEPARATOR
 
 
 class SeparatorSettings(Config):
-    training: TrainingSettings = TrainingSettings(steps=2400, batch=4, learning_rate=1e-3)
+    training: TrainingSettings = TrainingSettings(steps=1000, batch=4, learning_rate=1e-3)
     remixed_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """How often the singer stands before another song's band, so that their harmony gives no hint."""
     gain_db: float = 4.0
