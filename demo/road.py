@@ -10,9 +10,7 @@ from pydantic import Field
 
 from common.config import Config, load_config
 from common.progress import say
-from infer.generate import Generated, generate
-from infer.request import Request
-from models.adapter import read_card
+from demo.judging import Judged, judge
 from prep.build import build_shards
 from prep.config import PrepConfig
 from prep.demo_songs import HELD_OUT_SEED, make_songs
@@ -30,6 +28,8 @@ class RoadConfig(Config):
 
     songs: Annotated[int, Field(ge=3)] = 10
     """Songs to learn from; two of them are kept for validation."""
+    voices: Annotated[int, Field(ge=2)] = 4
+    """Songs kept away from training, whose voices get a band."""
     seconds: Annotated[float, Field(ge=2)] = 10.0
     """Length of each song."""
     train_steps: Annotated[int, Field(ge=1)] = 60
@@ -43,35 +43,25 @@ class Road:
     """What lies along it."""
 
     out: Path
-    adapters: Mapping[Mode, Path]
-    made: Mapping[Mode, Generated]
+    adapters: Mapping[str, Path]
+    """By mode."""
+    judged: Judged
 
 
 def walk(out: Path, config: RoadConfig) -> Road:
     """Make what is not there yet, and say where we are. A training that is interrupted saves first."""
-    say(f"1/4 songs: {config.songs} to learn from, one that is kept away from training")
+    say(f"1/4 songs: {config.songs} to learn from, {config.voices} that are kept away from training")
     make_songs(out / "songs", songs=config.songs, seconds=config.seconds, seed=0)
-    (mix,) = make_songs(out / "held-out", songs=1, seconds=config.seconds, seed=HELD_OUT_SEED)
+    held_out = make_songs(out / "held-out", songs=config.voices, seconds=config.seconds, seed=HELD_OUT_SEED)
     say("2/4 shards: the songs as latents, all that training reads")
     shards = out / "shards"
     build_shards(out / "songs", shards, PrepConfig(), checkpoint="tiny", workers=1, devices=["cpu"], rebuild=False)
     say("3/4 adapters: one mixes the vocal into the noise, one hears it through an encoder of its own")
-    adapters = {mode: train(mode, shards, out / "training", steps=config.train_steps) for mode in MODES}
-    say("4/4 accompaniments: a band for the voice that was kept away")
-    vocal = mix.with_name(mix.name.replace("_mix", "_vocal"))
-    made = {
-        mode: generate(
-            Request(
-                adapters=(adapters[mode],),
-                vocal=vocal,
-                infer_steps=config.infer_steps,
-                output_dir=out / "accompaniments" / mode,
-                device="cpu",
-            )
-        )
-        for mode in MODES
+    adapters: dict[str, Path] = {
+        mode: train(mode, shards, out / "training", steps=config.train_steps) for mode in MODES
     }
-    return Road(out, adapters, made)
+    say("4/4 accompaniments: bands for the voices that were kept away, compared and measured")
+    return Road(out, adapters, judge(out, held_out, adapters, infer_steps=config.infer_steps))
 
 
 def train(mode: Mode, shards: Path, runs: Path, *, steps: int) -> Path:
@@ -92,19 +82,22 @@ def train(mode: Mode, shards: Path, runs: Path, *, steps: int) -> Path:
 
 def told(road: Road) -> str:
     """What was made, where it lies, and what comes next, for a person who reads it once."""
-    wavs = {mode: made.mixes[0].relative_to(road.out) for mode, made in road.made.items()}
-    gains = {mode: read_card(adapter).validation.get("val/x0_gain") for mode, adapter in road.adapters.items()}
-    better = ", ".join(f"{mode} {gain:.0%}" for mode, gain in gains.items() if gain is not None)
+    reports = ", ".join(str(page.relative_to(road.out)) for page in road.judged.reports.values())
     return f"""
+{road.judged.table}
+
+Intervals are 95 % bootstraps over songs. true, text2music and shuffled are anchors: the band that the voice was sung
+to, the base from the prompt alone, another song's band. These networks are tiny: they show that the road is whole, not
+how ACE-Step sounds.
+
 Made in {road.out}/
   songs/ held-out/   made-up songs: voice, band, mix, tags, lyrics
   shards/            the songs as latents
   training/          two adapters (tensorboard --logdir {road.out / "training"})
-  {wavs["image2image"]}, {wavs["controlnet"]}
-                     a voice that nothing was trained on, with its bands; beside each the band alone
+  comparison/        the voices with their bands, as files
+  {reports}
 
-Denoising error below that of the base without a vocal: {better}.
-These networks are tiny: they show that the road is whole, not how ACE-Step sounds.
+Listen:  open {road.judged.page.resolve().as_uri()} in a browser
 
 Next, with your own songs and the published model (8.3 GB, fetched the first time):
   $ prep build-shards my-songs/ shards/ --checkpoint-dir {PUBLISHED}

@@ -257,16 +257,12 @@ def evaluate(
     """
     from common.progress import say
     from infer.evaluate import Request
-    from infer.evaluate import evaluate as measure
     from infer.evaluate_report import as_json as json_of
-    from infer.evaluate_report import as_text, plot, write_report
+    from infer.evaluate_report import as_text, evaluate_into
 
-    plots: list[bytes] = []
-    found = measure(
-        Request(items=items, truth=truth, text2music=text2music, checkpoint_dir=checkpoint_dir),
-        on_scene=lambda scene, report: plots.append(plot(scene, report)),
-    )
-    say(f"wrote {write_report(found, plots, output_dir)}")
+    request = Request(items=items, truth=truth, text2music=text2music, checkpoint_dir=checkpoint_dir)
+    found, page = evaluate_into(output_dir, request)
+    say(f"wrote {page}")
     typer.echo(json_of(found) if as_json else as_text(found), nl=not as_json)
 
 

@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 from common.canonical import canonical_json
 from common.files import whole_file
 from common.latents import SAMPLE_RATE_HZ
-from infer.evaluate import SYSTEMS, ClipReport, Evaluation, Scene
+from common.table import in_columns
+from infer.evaluate import SYSTEMS, ClipReport, Evaluation, Request, Scene, evaluate
 from infer.measures.harmony import TONICS
 from infer.page import asset, fill
 from infer.pictures import mel_picture
@@ -77,6 +78,13 @@ RESULT_COLOUR, TRUE_COLOUR, BEAT_COLOUR, INK, PAPER = "#1d6b73", "#c27a1a", "#ff
 Row = tuple[str, ...]
 
 
+def evaluate_into(folder: Path, request: Request) -> tuple[Evaluation, Path]:
+    """Evaluate and write the report into `folder`; what was found, and the page."""
+    plots: list[bytes] = []
+    found = evaluate(request, on_scene=lambda scene, report: plots.append(plot(scene, report)))
+    return found, write_report(found, plots, folder)
+
+
 def as_json(evaluation: Evaluation) -> str:
     """Everything, for a program."""
     return canonical_json(asdict(evaluation), indent=2)
@@ -84,7 +92,7 @@ def as_json(evaluation: Evaluation) -> str:
 
 def as_text(evaluation: Evaluation) -> str:
     """Means with their intervals, set measures, faults and notes, for a terminal."""
-    blocks = [f"{title}\n{_columns(rows)}" for title, rows in tables(evaluation)]
+    blocks = [f"{title}\n{in_columns(rows)}" for title, rows in tables(evaluation)]
     return "\n\n".join([*blocks, "\n".join(notes(evaluation))])
 
 
@@ -172,12 +180,13 @@ def _mean_rows(evaluation: Evaluation) -> list[Row]:
     for measure in MEASURES:
         cells = [found.get((measure.name, system)) for system in systems]
         if any(cells):
-            texts = ["-" if cell is None else _interval(cell, measure.digits) for cell in cells]
+            texts = ["-" if cell is None else shown_interval(cell, measure.digits) for cell in cells]
             rows.append((measure.title, *texts, measure.better))
     return rows
 
 
-def _interval(interval: Interval, digits: int) -> str:
+def shown_interval(interval: Interval, digits: int) -> str:
+    """0.12 [0.10, 0.14]"""
     return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
@@ -198,12 +207,6 @@ def _clip_rows(clips: Sequence[ClipReport]) -> list[Row]:
         keys = (clip.keys[system] or "none" for system in ("vocal", "result"))
         rows.append((clip.key, *keys, *texts, ", ".join(clip.faults) or "none"))
     return rows
-
-
-def _columns(rows: Sequence[Row]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (zip(row, widths, strict=True) for row in rows)
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in line).rstrip() for line in lines)
 
 
 def _page(evaluation: Evaluation, plots: Sequence[bytes]) -> str:

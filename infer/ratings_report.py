@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.canonical import canonical_json
 from common.files import whole_file
+from common.table import in_columns
 from infer.page import asset, fill
 from infer.ratings import Interval, Summary
 
@@ -23,7 +24,7 @@ def as_json(summary: Summary) -> str:
 def as_text(summary: Summary) -> str:
     """Everything, for a terminal."""
     blocks = [_counts(summary)]
-    blocks += [f"{title}\n{_columns([head, *rows])}" for title, head, rows in _tables(summary) if rows]
+    blocks += [f"{title}\n{in_columns([head, *rows])}" for title, head, rows in _tables(summary) if rows]
     return "\n\n".join(blocks)
 
 
@@ -99,12 +100,6 @@ def _bounds(interval: Interval) -> str:
 
 def _rate(rate: Interval | None) -> tuple[str, str]:
     return ("-", "-") if rate is None else (f"{rate.value:.2f}", _bounds(rate))
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (zip(row, widths, strict=True) for row in rows)
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in line).rstrip() for line in lines)
 
 
 def _section(title: str, head: Sequence[str], rows: Rows) -> str:

@@ -2,8 +2,9 @@
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from models.transformer import ACEStepTransformer2DModel
 
 # Tests start many processes, each of which would compile torch and diffusers anew where bytecode may not be written.
@@ -47,6 +50,22 @@ def read_golden(name: str) -> Golden:
         return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
     return Golden(notes, part("w."), part("in."), part("out."))
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """A Chromium from PATH or BACKLINE_CHROMIUM."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = os.environ.get("BACKLINE_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        missing = "no Chromium: install one, or name it in BACKLINE_CHROMIUM"
+        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

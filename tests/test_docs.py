@@ -308,7 +308,9 @@ def test_what_a_translation_may_change(section, other):
 def work(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Do what a command says, with less work, in the current folder; its exit code comes back."""
     program, *arguments = words
-    monkeypatch.setattr("demo.road.RoadConfig", lambda: RoadConfig(songs=3, seconds=3, train_steps=1, infer_steps=1))
+    monkeypatch.setattr(
+        "demo.road.RoadConfig", lambda: RoadConfig(songs=3, voices=2, seconds=3, train_steps=1, infer_steps=1)
+    )
     if "--print-config" not in words:  # which does no work
         arguments = [_found(_tiny(argument)) for argument in arguments]
         arguments += shlex.split(LESS_WORK.get(" ".join(words[:2]), ""))

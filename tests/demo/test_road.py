@@ -1,13 +1,17 @@
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import soundfile
 
-from demo.road import MODES, Road, RoadConfig, told, walk
+from demo.judging import ANCHORS, GAINS, MEASURES
+from demo.road import MODES, Road, RoadConfig, told, train, walk
+from models.adapter import read_card
 from prep.demo_songs import HELD_OUT_SEED
 
-SHORT = RoadConfig(songs=3, seconds=3, train_steps=1, infer_steps=1)
+SHORT = RoadConfig(songs=3, voices=2, seconds=3, train_steps=1, infer_steps=1)
+VOICES = [f"song-{HELD_OUT_SEED + number}" for number in range(SHORT.voices)]
 
 
 @pytest.fixture(scope="module")
@@ -19,23 +23,62 @@ def written(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.wav")}
 
 
-def test_it_ends_with_a_band_in_each_mode(road):
-    vocal = soundfile.info(road.out / "held-out" / f"song-{HELD_OUT_SEED}_vocal.flac")
-    for mode in MODES:
-        (band,), (mix,) = road.made[mode].accompaniments, road.made[mode].mixes
-        for path in (band, mix):
-            info = soundfile.info(path)
-            assert (info.samplerate, info.channels) == (48_000, 2)
-            assert info.frames == round(vocal.frames * 48_000 / vocal.samplerate)
-    assert not [path for path in (road.out / "songs").iterdir() if str(HELD_OUT_SEED) in path.name]
+def test_every_voice_that_was_kept_away_gets_a_band_from_each(road):
+    for name in (*MODES, "text2music"):
+        for key in VOICES:
+            vocal = soundfile.info(road.out / "held-out" / f"{key}_vocal.flac")
+            for part in ("accompaniment", "mix"):
+                info = soundfile.info(road.out / "comparison" / "models" / name / key / f"{key}_{part}.wav")
+                assert (info.samplerate, info.channels) == (48_000, 2)
+                assert info.frames == round(vocal.frames * 48_000 / vocal.samplerate)
+    assert not [path for path in (road.out / "songs").iterdir() if str(HELD_OUT_SEED)[:4] in path.name]
+
+
+def test_prompts_leave_tempo_and_key_to_the_voice(road):
+    items = json.loads((road.out / "test_set.json").read_text(encoding="utf-8"))
+    assert [item["key"] for item in items] == VOICES
+    for item in items:
+        told_of_song = (road.out / "held-out" / f"{item['key']}_prompt.txt").read_text(encoding="utf-8")
+        for tag in ("bpm", "key"):
+            assert tag in told_of_song
+            assert tag not in item["prompt"]
+        assert item["prompt"]
+
+
+def test_the_table_holds_what_was_measured_of_each(road):
+    head, *rows = [line.split("  ") for line in road.judged.table.splitlines()]
+    assert [cell.strip() for cell in head if cell.strip()] == [*MODES, *ANCHORS]
+    titles = list((GAINS | MEASURES).values())
+    assert [row[0] for row in rows] == titles
+    shown = {row[0]: [cell.strip() for cell in row[1:] if cell.strip()] for row in rows}
+    for number, mode in enumerate(MODES):
+        figures = read_card(road.adapters[mode]).validation
+        for gain, title in GAINS.items():
+            low, high = figures[f"{gain}_low"], figures[f"{gain}_high"]
+            assert shown[title][number] == f"{figures[gain]:.2f} [{low:.2f}, {high:.2f}]"
+        report = json.loads((road.judged.reports[mode].with_name("evaluation.json")).read_text(encoding="utf-8"))
+        means = {(mean["measure"], mean["system"]): mean["mean"] for mean in report["means"]}
+        for measure, title in MEASURES.items():
+            assert shown[title][number].startswith(f"{means[measure, 'result']['value']:.2f} [")
+
+
+def test_the_page_opens_and_plays(road, browser):
+    page = browser.new_page()
+    page.goto(road.judged.page.as_uri())
+    page.wait_for_function("[...document.querySelectorAll('audio')].every((a) => a.readyState === 4)")
+    page.keyboard.press("Space")
+    page.wait_for_function("[...document.querySelectorAll('audio')].some((a) => !a.paused && a.currentTime > 0.2)")
+    page.close()
 
 
 def test_it_tells_what_was_made_and_what_comes_next(road):
     text = told(road)
-    for mode in MODES:
-        assert str(road.made[mode].mixes[0].relative_to(road.out)) in text
+    assert road.judged.table in text
+    assert road.judged.page.as_uri() in text
+    for page in road.judged.reports.values():
+        assert str(page.relative_to(road.out)) in text
     for line in text.replace(str(road.out), "backline-demo").splitlines():
-        assert len(line) <= 120 or line.lstrip().startswith("$")
+        assert len(line) <= 120 or line.lstrip().startswith("$") or line in road.judged.table
     assert "$ prep build-shards my-songs/ shards/" in text
 
 
@@ -49,9 +92,9 @@ def test_a_second_walk_trains_nothing_and_ends_the_same(road, capsys):
     assert "image2image: trained already" in capsys.readouterr().err
 
 
-def test_a_longer_walk_goes_on_where_the_shorter_ended(road, tmp_path):
-    shutil.copytree(road.out, tmp_path / "longer")
-    longer = walk(tmp_path / "longer", SHORT.model_copy(update={"train_steps": 2}))
+def test_a_longer_training_goes_on_where_the_shorter_ended(road, tmp_path):
+    runs = shutil.copytree(road.out / "training", tmp_path / "longer")
     for mode in MODES:
-        assert longer.adapters[mode].parent == tmp_path / "longer" / "training" / f"tiny_{mode}/version_0/checkpoints"
-        assert longer.adapters[mode].name.endswith("step=2_lora")
+        adapter = train(mode, road.out / "shards", runs, steps=2)
+        assert adapter.parent == runs / f"tiny_{mode}/version_0/checkpoints"
+        assert adapter.name.endswith("step=2_lora")

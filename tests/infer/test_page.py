@@ -1,7 +1,6 @@
 """The page, driven in a real browser: a Chromium from PATH or BACKLINE_CHROMIUM."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Page
 from scipy import stats
 
 from common.audio import loudness_lufs, write_audio
@@ -95,19 +94,6 @@ def comparison(tmp_path_factory) -> Path:
         rows.append(Row(key, PROMPT, vocal, lanes))
     write_page(out, rows)
     return out
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = os.environ.get("BACKLINE_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        missing = "no Chromium: install one, or name it in BACKLINE_CHROMIUM"
-        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
