@@ -65,6 +65,7 @@ def read_audio(path: Path) -> Audio:
 
 
 Subtype = Literal["PCM_16", "PCM_24", "FLOAT"]
+DISK_REFUSES = "the disk refuses, or is full"
 
 
 def write_audio(path: Path, samples: np.ndarray, rate_hz: int, *, subtype: Subtype = "PCM_24") -> None:
@@ -82,13 +83,24 @@ def write_audio_blocks(
     kind = {".wav": "WAV", ".flac": "FLAC"}.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"{path}: audio is written as .wav or .flac, not {path.suffix or 'a name without suffix'}.")
-    with (
-        whole_file(path) as partial,
-        soundfile.SoundFile(partial, "w", rate_hz, channels, subtype, format=kind) as file,
-    ):
-        for block in blocks:
-            assert np.isfinite(block).all(), f"{path}: NaN or infinity would be written"
-            file.write(_on_grid(block, subtype).T)
+    frames = 0
+    with whole_file(path) as partial:
+        try:
+            with soundfile.SoundFile(partial, "w", rate_hz, channels, subtype, format=kind) as file:
+                for block in blocks:
+                    assert np.isfinite(block).all(), f"{path}: NaN or infinity would be written"
+                    file.write(_on_grid(block, subtype).T)
+                    frames += block.shape[1]
+            if frames and not _holds(partial, frames):
+                raise OSError(DISK_REFUSES)
+        except soundfile.LibsndfileError as error:
+            raise OSError(DISK_REFUSES) from error
+
+
+def _holds(path: Path, frames: int) -> bool:
+    """Whether a file's last frame can be read: libsndfile says nothing of a disk that is full as it closes a FLAC."""
+    with soundfile.SoundFile(path) as file:
+        return file.seek(frames - 1) == frames - 1 and len(file.read()) == 1
 
 
 def _on_grid(samples: np.ndarray, subtype: str) -> np.ndarray:

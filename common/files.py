@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import UserError
@@ -27,7 +27,8 @@ def whole_file(path: Path, *, partial: Path | None = None) -> Generator[Path]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}).") from error
     finally:
-        written.unlink(missing_ok=True)
+        with suppress(OSError):  # a name that the disk refuses has no file either
+            written.unlink()
 
 
 def move_file(staged: Path, path: Path) -> None:

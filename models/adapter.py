@@ -226,23 +226,38 @@ def open_adapter(
 
 @contextmanager
 def whole_folder(folder: Path) -> Generator[Path]:
-    """Give a temporary folder to fill; when the block ends well it is flushed and renamed to `folder`."""
+    """Give a temporary folder to fill; when the block ends well it is flushed and renamed to `folder`.
+
+    Whatever fails, a folder that lies there already stays as it was.
+    Raises UserError where the disk refuses.
+    """
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     replaced = partial.with_suffix(".old")
     try:
+        shutil.rmtree(partial, ignore_errors=True)  # a process of our number was killed here
         partial.mkdir(parents=True)
         yield partial
         for path in [*partial.rglob("*"), partial]:
             flush(path)
-        if folder.exists():
-            folder.rename(replaced)
-        partial.rename(folder)
+        _replace(folder, partial, replaced)
         flush(folder.parent)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be written ({getattr(error, 'strerror', None) or error}).") from error
     finally:
-        for leftover in (partial, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace(folder: Path, partial: Path, replaced: Path) -> None:
+    """Rename `partial` to `folder`; one that lies there is `replaced` until then, and comes back if that fails."""
+    try:
+        if folder.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            folder.rename(replaced)
+        partial.rename(folder)
+    finally:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _conditioner_file(conditioner: nn.Module) -> str:

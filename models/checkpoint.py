@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from common.canonical import sha256_of_file
 from common.config import AnyConfig, check_config, read_json
 from common.errors import UserError
 from common.progress import say
@@ -180,6 +181,8 @@ def read_weights(
             return {name: file.get_tensor(name).to(dtype, copy=True) for name in shapes}
     except SafetensorError as error:
         raise UserError(f"{path}: damaged ({error}). Copy or download it again.") from None
+    except OSError:  # safetensors says "no such file" whatever the reason
+        raise UserError(f"{path}: cannot be opened. Is this user allowed to read it?") from None
 
 
 def _account(path: Path, wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, tuple[int, ...]]) -> None:
@@ -221,5 +224,7 @@ def _files_of(room: Path, part: Part) -> list[Path]:
 @cache
 def _file_hash(path: Path, size: int, mtime_ns: int) -> str:
     """sha256 of a file; size and time of change tell a changed file from one already read."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        return sha256_of_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None

@@ -29,8 +29,8 @@ def read_rejections(folder: Path) -> list[Rejection]:
     path = folder / REJECTED_FILE
     if not path.is_file():
         return []
-    rows = path.read_text(encoding="utf-8").split("\n")
-    return [check_config(Rejection, parse_json(row.encode(), str(path)), str(path)) for row in rows if row]
+    rows = path.read_bytes().split(b"\n")
+    return [check_config(Rejection, parse_json(row, str(path)), str(path)) for row in rows if row]
 
 
 def read_shard(place: Place, entry: ShardEntry, *, without: AbstractSet[str] = frozenset()) -> Iterator[Sample]:

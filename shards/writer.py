@@ -73,11 +73,15 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._close_shard()
-            commit(self._out, self.manifest() if self._done else None, "".join(_line(row) for row in self.rejections))
-        else:
+        if kind is not None:
             self._drop(kind, error, trace)
+            return
+        try:
+            self._close_shard()
+        except BaseException as failure:
+            self._drop(type(failure), failure, failure.__traceback__)
+            raise
+        commit(self._out, self.manifest() if self._done else None, "".join(_line(row) for row in self.rejections))
         remove_if_empty(self._out / BUILD_FOLDER)
 
     def add(self, samples: Sequence[Sample]) -> None:
@@ -147,6 +151,7 @@ class ShardWriter:
         finally:
             for path in self._staged:
                 path.unlink(missing_ok=True)
+            remove_if_empty(self._out / BUILD_FOLDER)
 
 
 def rejection_of(key: str, error: SongError) -> Rejection:
@@ -162,9 +167,10 @@ class _Shard:
         self._sung = None if silence is None else SungSums(silence)
         self._segments: list[SegmentEntry] = []
         self._songs: list[SongEntry] = []
-        self._files = ExitStack()
-        partial = self._files.enter_context(whole_file(path, partial=path.with_suffix(".part")))
-        self._tar = self._files.enter_context(open_tar(self._files.enter_context(partial.open("wb"))))
+        with ExitStack() as files:
+            partial = files.enter_context(whole_file(path, partial=path.with_suffix(".part")))
+            self._tar = files.enter_context(open_tar(files.enter_context(partial.open("wb"))))
+            self._files = files.pop_all()
 
     @property
     def samples(self) -> int:

@@ -1,12 +1,16 @@
 """Fixtures that every room's tests share."""
 
+import errno
+import io
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +18,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+from common.errors import UserError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -138,6 +144,69 @@ def ssl_networks(small_ssl_network: Callable[..., Path], tmp_path: Path) -> Path
     small_ssl_network(tmp_path / "networks" / "mert", width=1024)
     small_ssl_network(tmp_path / "networks" / "mhubert")
     return tmp_path / "networks"
+
+
+@dataclass
+class Disk:
+    """Refuses one thing that is asked of it: to make a folder, to open a file for writing, to flush or to rename."""
+
+    at: int
+    asked: int = 0
+
+    def ask(self, name: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        if name != "open" or "w" in (*arguments[1:2], options.get("mode", "r"))[0]:
+            self.asked += 1
+            if self.asked == self.at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return call(*arguments, **options)
+
+
+@pytest.fixture
+def each_refusal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Iterator[str]]:
+    """each_refusal(act, before) calls before(), then act() while the disk refuses the first thing asked of it; then
+    both again while it refuses the second, and so on.
+
+    It gives the line that each UserError is, and ends once there was nothing left to refuse.
+    """
+    calls = [(os, "mkdir"), (io, "open"), (os, "fsync"), (os, "replace"), (os, "rename")]
+
+    def each(act: Callable[[], object], before: Callable[[], object]) -> Iterator[str]:
+        for at in count(1):
+            before()
+            disk = Disk(at)
+            with monkeypatch.context() as patched:
+                for place, name in calls:
+                    patched.setattr(place, name, partial(disk.ask, name, getattr(place, name)))
+                try:
+                    act()
+                except UserError as error:
+                    message = str(error)
+                else:
+                    if disk.asked < at:
+                        return
+                    continue  # a folder that was there already need not be made
+            assert "\n" not in message
+            assert "(No space left on device)" in message
+            yield message
+
+    return each
+
+
+@pytest.fixture
+def full_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """full_disk(size): within the block no file grows beyond `size` bytes; what is written last is cut short there."""
+    resource = pytest.importorskip("resource")
+
+    @contextmanager
+    def limited(size: int) -> Generator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 @pytest.fixture(autouse=True)

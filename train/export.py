@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from common.errors import UserError
@@ -41,7 +41,7 @@ def export_comfyui(folder: Path, out: Path, checkpoint_dir: str) -> None:
         )
     expected = made_up_answer(transformer)
     with whole_file(out) as partial:
-        save_file(bare_weights(folder), partial, metadata={"format": "pt"})
+        partial.write_bytes(save(bare_weights(folder), metadata={"format": "pt"}))
         transformer = open_transformer(base)
         apply_plainly(transformer, load_file(partial), weight=adapter.card.lora_weight)
         _compare(out, transformer, expected)

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from common.errors import UserError
 from shards.schema import MANIFEST_FILE
-from shards.tar import append_sample, npy_array, open_tar, read_samples
+from shards.tar import append_sample, name_and_length, npy_array, open_tar, read_samples
 from shards.verify import verify
 
 
@@ -46,6 +47,88 @@ def test_a_header_that_promises_terabytes_allocates_nothing():
     np.lib.format.write_array_header_1_0(header, promise)
     with pytest.raises(ValueError, match="cannot reshape"):
         npy_array(header.getvalue() + b"\0\0")
+
+
+@pytest.fixture
+def tar_of(tmp_path):
+    """tar_of({name: content}) is a tar of these members, with a link and a folder that have a field's name."""
+
+    def make(members):
+        path = tmp_path / "shard-000000.tar"
+        with path.open("wb") as file, open_tar(file) as tar:
+            for name, kind in (("ballad_000.mix.npy", tarfile.SYMTYPE), ("ballad_000.inst.npy", tarfile.DIRTYPE)):
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname = kind, "/etc/passwd"
+                tar.addfile(member)
+            for name, content in members.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def members(make_sample):
+    """The members of one good sample, by name."""
+    written = io.BytesIO()
+    with open_tar(written) as tar:
+        append_sample(tar, make_sample(targets=()))
+    written.seek(0)
+    with tarfile.open(fileobj=written) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}
+
+
+def complaint(path):
+    with pytest.raises(UserError) as caught:
+        list(read_samples(path))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_only_plain_files_are_members(tar_of, members, make_sample, assert_same):
+    (sample,) = read_samples(tar_of(members))
+    assert_same(sample, make_sample(targets=()))
+
+
+def test_a_member_that_is_absent_or_something_else_is_one_line(tar_of, members):
+    path = tar_of(members)
+    for name in members:
+        field = name.partition(".")[2].removesuffix(".npy")
+        rest = {other: content for other, content in members.items() if other != name}
+        assert complaint(tar_of(rest)) == f"{path}, sample ballad_000: has no {field}. Check with prep verify."
+        where = f"{path}, sample ballad_000: cannot be decoded ("
+        assert complaint(tar_of(members | {name: b"nothing"})).startswith(where)
+    note = json.loads(members["ballad_000.json"])
+    spoiled = json.dumps(note | {"frames": "many"}).encode()
+    assert complaint(tar_of(members | {"ballad_000.json": spoiled})) == (
+        f"{path}, sample ballad_000: frames: Input should be a valid integer, got 'many'"
+    )
+
+
+def test_a_shard_that_cannot_be_opened_is_one_line(tmp_path):
+    assert complaint(tmp_path) == f"{tmp_path}: cannot be read (Is a directory). Check with prep verify."
+
+
+def test_a_header_of_a_negative_length_is_none():
+    header = tarfile.TarInfo("a_000.json").tobuf(tarfile.USTAR_FORMAT)
+    header = header[:124] + b"-0000001000\0" + header[136:]
+    sums = sum(header[:148]) + 8 * ord(" ") + sum(header[156:])
+    with pytest.raises(tarfile.ReadError, match="bad header"):
+        name_and_length(header[:148] + b"%06o\0 " % sums + header[156:])
+
+
+def test_a_shard_cut_short_never_passes_for_a_shorter_one(tmp_path, songs, write):
+    write(tmp_path, songs[:2])
+    path = tmp_path / "shard-000000.tar"
+    whole = path.read_bytes()
+    end = len(whole.rstrip(b"\0"))
+    end += -end % tarfile.BLOCKSIZE
+    starts = [at for at in range(0, end, tarfile.BLOCKSIZE) if whole[at : at + 5] in (b"a_000", b"a_001", b"b_000")]
+    for cut in (*starts, *(start + 300 for start in starts), *(start + 700 for start in starts), end):
+        path.write_bytes(whole[:cut])
+        assert complaint(path).startswith(str(path))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import tarfile
 from itertools import chain
 from typing import Any
 
@@ -16,7 +17,7 @@ from webdataset.compat import WebDataset
 from common.errors import UserError
 from shards.lock import build_folder
 from shards.reader import read_manifest, read_shard, read_song
-from shards.schema import MANIFEST_FILE, Rejection, SongError, check_sample
+from shards.schema import MANIFEST_FILE, PartLevels, Rejection, SongError, Source, check_sample
 from shards.tar import append_sample, open_tar, read_samples
 from shards.verify import verify
 from shards.writer import ShardWriter
@@ -41,6 +42,7 @@ def test_the_manifest_counts_and_indexes(tmp_path, fingerprint, songs, write):
     ]
     assert (manifest.totals.songs, manifest.totals.segments) == (4, 8)
     assert manifest.totals.frames == sum(sample.meta.frames for song in songs for sample in song)
+    assert manifest.totals.seconds == pytest.approx(sum(sample.meta.seconds for song in songs for sample in song))
     assert manifest.totals.bytes == sum(path.stat().st_size for path in tmp_path.glob("*.tar"))
     assert manifest.vocal_lufs == pytest.approx(-17.5)  # four of them at -17, three at -18, one at -19
     assert manifest.fingerprint == fingerprint
@@ -77,6 +79,13 @@ def test_same_songs_same_bytes(tmp_path, songs, write):
     for folder in ("one", "two"):
         write(tmp_path / folder, songs, shard_samples=4, silence=np.zeros((8, 16)))
     assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+
+
+def test_members_tell_nothing_of_who_wrote_them_and_when(tmp_path, songs, write):
+    write(tmp_path, songs)
+    with tarfile.open(tmp_path / "shard-000000.tar") as tar:
+        told = {(member.mtime, member.uid, member.gid, member.uname, member.gname, member.mode) for member in tar}
+    assert told == {(0, 0, 0, "", "", 0o644)}
 
 
 def hashes(folder):
@@ -165,6 +174,18 @@ def test_check_sample_finds_each_fault(make_sample):
     assert check_sample(dataclasses.replace(sample, activity=sample.activity * np.float16(2))) == [
         "activity runs from 0 to 2, expected 0 to 1"
     ]
+    below = sample.activity - np.float16(0.5)
+    assert check_sample(dataclasses.replace(sample, activity=below)) == [
+        "activity runs from -0.5 to 0.5, expected 0 to 1"
+    ]
+    assert check_sample(dataclasses.replace(sample, text=sample.text[:1])) == [
+        "text is float16 [1, 5, 6], expected float16 [2, 5, 6]"
+    ]
+    narrow = {"mix_mert": np.zeros((3, 768), np.float16), "inst_mhubert": np.zeros((3, 1024), np.float16)}
+    assert check_sample(dataclasses.replace(sample, **narrow)) == [
+        "inst_mhubert is float16 [3, 1024], expected float16 [3, 768]",
+        "mix_mert is float16 [3, 768], expected float16 [3, 1024]",
+    ]
     longer = sample.meta.model_copy(update={"samples": 13 * 4096})
     assert check_sample(dataclasses.replace(sample, meta=longer)) == ["53248 samples make 13 frames, not 12"]
     other = sample.meta.model_copy(update={"song": "other"})
@@ -177,6 +198,49 @@ def test_a_vocal_alone_has_no_targets(tmp_path, fingerprint, make_sample):
     assert read_manifest(tmp_path).targets == ()
     assert read_song(tmp_path, "ballad")[0].inst is None
     assert verify(tmp_path) == []
+
+
+def test_a_vocal_that_nobody_sings_has_no_loudness_and_does_not_count(tmp_path, songs, write):
+    first = songs[0][0]
+    unsung = first.meta.model_copy(update={"lufs": PartLevels(mix=-17.0)})
+    manifest = write(tmp_path, [[dataclasses.replace(first, meta=unsung), *songs[0][1:]]])
+    assert [segment.vocal_lufs for segment in manifest.shards[0].segments] == [None, -18.0, -19.0]
+    assert manifest.vocal_lufs == -18.5
+    silent = dataclasses.replace(first, meta=unsung, activity=np.zeros_like(first.activity))
+    alone = write(tmp_path, [[silent]], silence=np.zeros((8, 16)))
+    assert (alone.vocal_lufs, alone.statistics) == (None, None)
+
+
+def test_shards_that_were_appended_to_remember_the_networks_of_both_builds(tmp_path, songs, write, fingerprint):
+    first = write(tmp_path, songs[:1])
+    separated = fingerprint.model_copy(update={"networks": {"demucs": "d" * 64}})
+    with ShardWriter(tmp_path, fingerprint=separated, targets=("inst", "mix"), append=first) as writer:
+        writer.add(songs[1])
+    assert read_manifest(tmp_path).fingerprint.networks == {"codec": "a" * 64, "demucs": "d" * 64}
+
+
+def test_a_song_is_known_by_what_its_files_and_texts_hold_not_by_their_names(tmp_path, make_sample, write):
+    sources = [
+        Source(part=part, file=f"{part}.wav", sha256=digit * 64) for part, digit in (("vocal", "1"), ("mix", "2"))
+    ]
+    meta = make_sample().meta.model_copy(update={"sources": tuple(sources), "sound_sha256": "5" * 64})
+
+    def identity(**update):
+        changed = dataclasses.replace(make_sample(), meta=meta.model_copy(update=update))
+        (song,) = write(tmp_path, [[changed]]).shards[0].songs
+        assert song.sound_sha256 == "5" * 64
+        return song.audio_sha256, song.text_sha256
+
+    audio, text = identity()
+    renamed = tuple(source.model_copy(update={"file": "other.wav"}) for source in sources)
+    swapped = tuple(
+        source.model_copy(update={"sha256": digit * 64}) for source, digit in zip(sources, "21", strict=True)
+    )
+    assert identity(sources=renamed) == identity(sources=renamed[::-1]) == (audio, text)
+    assert identity(sources=swapped)[0] != audio
+    for changed in ({"prompt": "folk"}, {"lyrics": "la"}, {"prompt": "la", "lyrics": meta.prompt}):
+        assert identity(**changed)[0] == audio
+        assert identity(**changed)[1] != text
 
 
 # reading by key
