@@ -1,4 +1,4 @@
-"""The published size on this machine: seconds and peak memory of a training step, of sampling steps and of decoding.
+"""The published size on this machine: seconds and peak memory of encoding, a training step, sampling and decoding.
 
     uv run python -m benchmarks.full_size [--seconds 10] [--steps 3] [--rank 64]
 
@@ -24,6 +24,7 @@ from models.sampler import SamplerSettings, sample
 from models.sizes import PUBLISHED
 from models.transformer import ACEStepTransformer2DModel
 from models.vocoder import Vocoder, VocoderConfig
+from prep.config import EncodeConfig
 from train.clips import Batch
 from train.config import TrainingConfig
 from train.losses import denoising_loss
@@ -46,9 +47,12 @@ def main() -> None:
     torch.manual_seed(0)
 
     print(f"{device}, {dtype}, {arguments.seconds:g} s of audio, rank {arguments.rank}")
+    samples = int(arguments.seconds * SAMPLE_RATE_HZ)
+    with measured("encode a wave", device):
+        encode_noise(samples, device)
     with measured("build the transformer", device):
         transformer = random_transformer(device, dtype)
-    clip = random_clip(transformer, frames_of(int(arguments.seconds * SAMPLE_RATE_HZ)), device)
+    clip = random_clip(transformer, frames_of(samples), device)
     with measured("one LoRA training step", device):
         training_step(transformer, clip, rank=arguments.rank)
     with measured(f"{arguments.steps} guided sampling steps", device):
@@ -82,6 +86,13 @@ def peak_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated()
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) * 1024
+
+
+def encode_noise(samples: int, device: torch.device) -> None:
+    """A wave as prep encodes it, codec included: in float32, in pieces of the default length."""
+    with device, torch.inference_mode():
+        codec = Codec(CodecConfig(**without_notes(PUBLISHED.codec)), encoder=True, decoder=False).eval()
+        codec.encode(torch.randn(2, samples), longest=EncodeConfig().piece_frames)
 
 
 def random_transformer(device: torch.device, dtype: torch.dtype) -> ACEStepTransformer2DModel:
