@@ -194,12 +194,15 @@ def _check_fit(transformer: ACEStepTransformer2DModel, path: Path) -> None:
             raise UserError(
                 f"{path}: {key} {list(shape)} fits no layer of this transformer. Use the base it was made for."
             )
+        a, b = (shapes.get(f"{module}.lora_{half}.weight", []) for half in "AB")
+        if a[:1] != b[1:]:
+            raise UserError(f"{path}: lora_A {a} and lora_B {b} of {module} make no pair. Copy the file again.")
 
 
 def _fits(layer: nn.Linear, kind: str, shape: Sequence[int]) -> bool:
     if kind == "A.weight":
-        return shape[-1] == layer.in_features
-    return shape[0] == layer.out_features  # lora_B and DoRA's magnitudes
+        return list(shape[1:]) == [layer.in_features]
+    return list(shape[:1]) == [layer.out_features]  # lora_B and DoRA's magnitudes
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:

@@ -238,8 +238,34 @@ def test_what_does_not_fit_is_named(base, tmp_path):
     assert complaint().startswith(f"{path}: cannot be read as safetensors (")
     save_file({}, path)
     assert complaint() == f"{path}: no weights inside. Use another adapter."
-    for name, shape in [("lyric_proj.lora_A.weight", (2, 31)), ("lyric_prod.lora_A.weight", (2, 32))]:
+    for name, shape in [
+        ("lyric_proj.lora_A.weight", (2, 31)),
+        ("lyric_prod.lora_A.weight", (2, 32)),
+        ("lyric_proj.lora_A.weight", (32,)),
+        ("lyric_proj.lora_B.weight", ()),
+    ]:
         save_file({name: torch.zeros(shape)}, path)
         assert complaint() == (
             f"{path}: {name} {list(shape)} fits no layer of this transformer. Use the base it was made for."
+        )
+
+
+@pytest.mark.parametrize("half", ["A", "B"])
+def test_a_file_that_lost_half_of_a_pair_is_refused(base, tmp_path, half):
+    transformer = base()
+    attach_lora(transformer, rank=2, alpha=2, target_modules=("lyric_proj",))
+    save_lora(transformer, tmp_path)
+    path, name = tmp_path / LORA_FILE, f"lyric_proj.lora_{half}.weight"
+    whole = load_file(path)
+    out, into = whole["lyric_proj.lora_B.weight"].shape[0], whole["lyric_proj.lora_A.weight"].shape[1]
+    other = torch.zeros((3, into) if half == "A" else (out, 3))
+    shapes = {"A": [2, into], "B": [out, 2]}
+    for damage, shape in ({}, []), ({name: other}, list(other.shape)):
+        kept = {key: tensor for key, tensor in whole.items() if key != name}
+        save_file(kept | damage, path)
+        found = shapes | {half: shape}
+        with pytest.raises(UserError) as caught:
+            load_lora(base(), tmp_path, name="band", weight=1.0)
+        assert str(caught.value) == (
+            f"{path}: lora_A {found['A']} and lora_B {found['B']} of lyric_proj make no pair. Copy the file again."
         )
