@@ -82,6 +82,11 @@ class SegmentAudio(Config):
     """Level of the separated vocal, before its gate, against the mix where nobody sings; null for given stems, and
     where there is no pause."""
 
+    @property
+    def vocal_lufs(self) -> float | None:
+        """Loudness of the vocal as encoded; None where nobody sings."""
+        return None if self.lufs.vocal is None else self.lufs.vocal + self.gain_db
+
 
 class SegmentMeta(SegmentAudio):
     """A sample's `json` field."""

@@ -4,12 +4,13 @@ C latent channels (8), H latent rows (16), T latent frames; z' = z - silence, th
 """
 
 from collections.abc import Iterable
+from statistics import median
 from typing import Self
 
 import numpy as np
 
 from common.latents import LatentStatistics
-from shards.schema import SUNG, Sample, VocalMoments
+from shards.schema import SUNG, Sample, ShardEntry, VocalMoments
 
 
 class SungSums:
@@ -34,9 +35,15 @@ class SungSums:
         return VocalMoments(frames=self._frames, sums=tuple(sums), square_sums=tuple(square_sums))
 
 
-def latent_statistics(silence: np.ndarray, moments: Iterable[VocalMoments]) -> LatentStatistics | None:
+def vocal_level(shards: Iterable[ShardEntry]) -> float | None:
+    """Median loudness of the vocals in shards, in LUFS; None where nobody sings."""
+    levels = [s.vocal_lufs for shard in shards for s in shard.segments if s.vocal_lufs is not None]
+    return median(levels) if levels else None
+
+
+def latent_statistics(silence: np.ndarray, shards: Iterable[ShardEntry]) -> LatentStatistics | None:
     """Mean and RMS of z' by channel over all shards; None where nobody sings."""
-    kept = list(moments)
+    kept = [shard.vocal for shard in shards if shard.vocal is not None]
     count = sum(shard.frames for shard in kept) * silence.shape[1]
     if count == 0:
         return None

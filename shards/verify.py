@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from common.canonical import sha256_of_file
 from common.errors import UserError
 from shards.reader import read_manifest
 from shards.schema import MANIFEST_FILE, Manifest, Sample, SegmentEntry, ShardEntry, check_sample, totals_of
+from shards.statistics import latent_statistics, vocal_level
 from shards.tar import read_samples, sample_sha256
 
 
@@ -24,15 +27,26 @@ class Problem:
 
 
 def verify(folder: Path) -> list[Problem]:
-    """Everything that is wrong: hashes, shapes, dtypes, NaN, parts that do not line up, an index that does not fit.
+    """Everything that is wrong: hashes, shapes, dtypes, NaN, parts that do not line up, an index that does not fit,
+    sums and statistics that are not those of the shards.
 
     Raises UserError where there is no manifest to check against.
     """
     manifest = read_manifest(folder)
     problems = [problem for entry in manifest.shards for problem in verify_shard(folder, manifest, entry)]
+    return problems + [Problem(MANIFEST_FILE, None, what) for what in _wrong_sums(manifest)]
+
+
+def _wrong_sums(manifest: Manifest) -> Iterator[str]:
     if manifest.totals != totals_of(manifest.shards):
-        problems.append(Problem(MANIFEST_FILE, None, "its totals are not the sums over its shards"))
-    return problems
+        yield "its totals are not the sums over its shards"
+    if manifest.vocal_lufs != vocal_level(manifest.shards):
+        yield "its vocal_lufs is not the median over its segments"
+    given = manifest.statistics
+    if given is not None:
+        made = latent_statistics(np.array(given.silence), manifest.shards)
+        if made is None or not np.allclose([given.mean, given.std], [made.mean, made.std], rtol=1e-9, atol=0):
+            yield "its statistics are not those of its shards"
 
 
 def verify_shard(folder: Path, manifest: Manifest, entry: ShardEntry) -> list[Problem]:
@@ -69,6 +83,8 @@ def _wrong(manifest: Manifest, segment: SegmentEntry | None, sample: Sample) -> 
         yield f"the manifest has {indexed} here, the sample is {found}"
     elif segment and (digest := sample_sha256(sample)) != segment.sha256:
         yield f"sha256 is {digest[:8]}, the manifest says {segment.sha256[:8]}"
+    elif segment and segment.vocal_lufs != sample.meta.vocal_lufs:
+        yield f"its vocal_lufs is {sample.meta.vocal_lufs}, the manifest says {segment.vocal_lufs}"
     targets = tuple(name for name in ("inst", "mix") if getattr(sample, name) is not None)
     if set(targets) != set(manifest.targets):
         yield f"holds targets {list(targets)}, the manifest says {list(manifest.targets)}"

@@ -9,7 +9,6 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
-from statistics import median
 from types import TracebackType
 from typing import Self
 
@@ -34,7 +33,7 @@ from shards.schema import (
     text_identity,
     totals_of,
 )
-from shards.statistics import SungSums, latent_statistics
+from shards.statistics import SungSums, latent_statistics, vocal_level
 from shards.tar import append_sample, open_tar
 
 SHARD_SAMPLES = 64
@@ -123,15 +122,13 @@ class ShardWriter:
     def manifest(self) -> Manifest:
         """The manifest over the shards that are finished."""
         shards = tuple(self._done)
-        levels = [s.vocal_lufs for shard in shards for s in shard.segments if s.vocal_lufs is not None]
-        moments = [shard.vocal for shard in shards if shard.vocal is not None]
         return Manifest(
             shards=shards,
             fingerprint=self._fingerprint,
             totals=totals_of(shards),
             targets=self._targets,
-            vocal_lufs=median(levels) if levels else None,
-            statistics=None if self._silence is None else latent_statistics(self._silence, moments),
+            vocal_lufs=vocal_level(shards),
+            statistics=None if self._silence is None else latent_statistics(self._silence, shards),
         )
 
     def _close_shard(self) -> None:
@@ -207,9 +204,13 @@ def _line(rejection: Rejection) -> str:
 
 
 def _segment_entry(meta: SegmentMeta, digest: str) -> SegmentEntry:
-    lufs = None if meta.lufs.vocal is None else meta.lufs.vocal + meta.gain_db
     return SegmentEntry(
-        key=meta.key, song=meta.song, frames=meta.frames, seconds=meta.seconds, vocal_lufs=lufs, sha256=digest
+        key=meta.key,
+        song=meta.song,
+        frames=meta.frames,
+        seconds=meta.seconds,
+        vocal_lufs=meta.vocal_lufs,
+        sha256=digest,
     )
 
 
