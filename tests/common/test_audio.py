@@ -72,6 +72,26 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+@pytest.mark.parametrize("missing", [1, 30, 3000, 40_000])
+def test_a_clip_that_finds_no_room_is_one_line_and_keeps_the_old_file(tmp_path, full_disk, suffix, missing):
+    path, clip = tmp_path / f"a{suffix}", np.random.default_rng(0).normal(size=(2, 20_000)).astype(np.float32) * 0.1
+    write_audio(path, clip, 44_100)
+    before = path.read_bytes()
+    with full_disk(len(before) - missing), pytest.raises(UserError) as caught:
+        write_audio(path, clip, 44_100)
+    assert str(caught.value) == f"{path}: cannot be written (the disk refuses, or is full)."
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+@pytest.mark.parametrize("samples", [0, 1, 2, 4095, 4096, 4097])
+def test_a_clip_of_any_length_finds_room(tmp_path, suffix, samples):
+    write_audio(tmp_path / f"a{suffix}", np.zeros((1, samples), np.float32), 44_100)
+    assert [path.name for path in tmp_path.iterdir()] == [f"a{suffix}"]
+
+
 def test_other_suffixes_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"a\.mp3: audio is written as \.wav or \.flac, not \.mp3\."):
         write_audio(tmp_path / "a.mp3", sine(0.1), 44_100)

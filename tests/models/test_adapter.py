@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -135,6 +136,108 @@ def test_a_failed_save_leaves_nothing_and_an_older_folder_as_it_was(tmp_path):
     with whole_folder(folder) as partial:
         (partial / "new").write_text("2")
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["adapter", "adapter/new"]
+
+
+def files_in(folder):
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def put(folder, text):
+    with whole_folder(folder) as partial:
+        (partial / "sub").mkdir()
+        for name in ("a", "sub/b"):
+            (partial / name).write_text(text)
+
+
+def test_whatever_the_disk_refuses_the_folder_is_the_old_or_the_new_one(tmp_path, each_refusal):
+    folder, left = tmp_path / "adapter", []
+    old, new = ({"adapter/a": text, "adapter/sub/b": text} for text in ("old", "new"))
+    for message in each_refusal(lambda: put(folder, "new"), before=lambda: put(folder, "old")):
+        assert message == f"{folder}: cannot be written (No space left on device)."
+        left.append(files_in(tmp_path))
+    # two folders and two files made, all four flushed, two renames; then the folder above alone refuses to be flushed
+    assert left == [old] * 10 + [new]
+    assert files_in(tmp_path) == new
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path):
+    folder = tmp_path / "adapter"
+    for stale in (f".adapter.{os.getpid()}.part", f".adapter.{os.getpid()}.old"):
+        (tmp_path / stale).mkdir()
+        (tmp_path / stale / "half").touch()
+    put(folder, "old")
+    put(folder, "new")
+    assert files_in(tmp_path) == {"adapter/a": "new", "adapter/sub/b": "new"}
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
+def test_an_adapter_saved_to_a_full_disk_keeps_the_older_one(built, tmp_path, full_disk, kept):
+    transformer, conditioner = built(IMAGE2IMAGE)
+    folder = tmp_path / "adapter"
+    save_adapter(folder, transformer, conditioner, card_of(IMAGE2IMAGE))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    smallest = min(map(len, before.values()))
+    newer = card_of(IMAGE2IMAGE).model_copy(update={"step": 21})
+    with full_disk(int(smallest * kept)), pytest.raises(UserError) as caught:
+        save_adapter(folder, transformer, conditioner, newer)
+    assert str(caught.value).startswith(f"{folder}: cannot be written (")
+    assert "File too large" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+@pytest.mark.parametrize("name", [CARD_FILE, PROJECTION_FILE, LORA_FILE])
+def test_a_file_cut_short_anywhere_is_one_line(built, golden_transformer, tmp_path, name):
+    transformer, conditioner = built(IMAGE2IMAGE)
+    save_adapter(tmp_path, transformer, conditioner, card_of(IMAGE2IMAGE))
+    whole = (tmp_path / name).read_bytes()
+    for size in (0, 7, 100, len(whole) // 2, len(whole) - 2):
+        (tmp_path / name).write_bytes(whole[:size])
+        with pytest.raises(UserError) as caught:
+            open_adapter(tmp_path, golden_transformer("transformer"), weight=1.0, base_fingerprint=BASE)
+        assert str(caught.value).startswith(f"{tmp_path / name}: ")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_weight_too_many_or_too_few_is_named(built, golden_transformer, tmp_path):
+    transformer, conditioner = built(CONTROLNET)
+    save_adapter(tmp_path, transformer, conditioner, card_of(CONTROLNET))
+    path = tmp_path / CONTROL_FILE
+    whole = load_file(path)
+    first, second, *_ = sorted(whole)
+    for weights, named in [
+        (whole | {"extra": torch.zeros(1)}, "extra is"),
+        ({name: tensor for name, tensor in whole.items() if name != first}, f"{first} is"),
+        ({name: tensor for name, tensor in whole.items() if name not in (first, second)}, f"{first} and 1 more are"),
+    ]:
+        save_file(weights, path)
+        with pytest.raises(UserError) as caught:
+            open_adapter(tmp_path, golden_transformer("transformer"), weight=1.0, base_fingerprint=BASE)
+        assert str(caught.value) == f"{path}: {named} not as this transformer needs. Use the base it was made for."
+
+
+def test_what_a_card_leaves_out_is_as_in_the_plan():
+    card = AdapterCard(**card_of(IMAGE2IMAGE).model_dump(exclude={"reference_strength", "lora_weight", "sampler"}))
+    assert (card.reference_strength, card.lora_weight, card.sampler) == (0.5, 0.8, SamplerSettings())
+    usual = Conditioning()
+    assert (usual.mode, usual.objective, usual.a_max) == ("image2image", "bridge_vp", 0.3)
+    assert (usual.offset_weight, usual.activity_gate, usual.source_projection) == ("1-s", True, True)
+
+
+@pytest.mark.parametrize(
+    ("conditioning", "guided"),
+    [
+        (IMAGE2IMAGE, True),
+        (CONTROLNET, True),
+        (Conditioning(mode="controlnet"), False),
+        (Conditioning(source_projection=False), False),
+        (Conditioning(objective="offset", source_projection=False), True),
+        (Conditioning(objective="naive", source_projection=False), True),
+    ],
+)
+def test_only_a_vocal_that_the_network_hears_apart_from_its_noise_can_be_left_out(conditioning, guided):
+    assert conditioning.can_be_guided == guided
 
 
 def test_an_unwritable_place_is_a_users_error(tmp_path):

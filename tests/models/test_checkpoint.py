@@ -1,5 +1,6 @@
 """Checkpoint folders: found, opened part by part, and every weight accounted for."""
 
+import errno
 import json
 import os
 import shutil
@@ -250,6 +251,19 @@ def test_a_missing_or_damaged_tokenizer_is_one_line(folder):
     )
 
 
+def test_weights_that_may_not_be_read_are_one_line(folder, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("models.checkpoint.safe_open", refused)
+    monkeypatch.setattr("models.checkpoint.sha256_of_file", refused)
+    path = folder / VOCODER
+    assert complaint(lambda: open_vocoder(folder)) == f"{path}: cannot be opened. Is this user allowed to read it?"
+    assert complaint(lambda: part_hash(folder, "music_vocoder")) == (
+        f"{path.with_name('config.json')}: cannot be read (Permission denied)."
+    )
+
+
 # --- halves of the codec ---
 
 
@@ -307,6 +321,33 @@ def test_part_hash_changes_with_every_file_that_matters(folder, file):
     path.write_bytes(bytes(content))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     assert part_hash(folder, "umt5-base") != before
+
+
+def test_part_hash_tells_a_file_that_changed_in_size_or_time_alone(folder):
+    path = folder / "music_vocoder" / "config.json"
+    content, stat = path.read_bytes(), path.stat()
+    hashes = [part_hash(folder, "music_vocoder")]
+    path.write_bytes(content + b"\n")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    hashes.append(part_hash(folder, "music_vocoder"))
+    path.write_bytes(content + b" ")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    hashes.append(part_hash(folder, "music_vocoder"))
+    assert len(set(hashes)) == 3
+
+
+def test_part_hash_of_a_bag_is_over_its_list_and_its_weights_under_their_names(folder):
+    room = folder / "demucs"
+    hashes = {part_hash(folder, "demucs")}
+    for path in sorted([*room.glob("*.yaml"), *room.glob("*.safetensors")]):
+        path.rename(path.with_stem("renamed"))
+        hashes.add(part_hash(folder, "demucs"))
+        path.with_stem("renamed").rename(path)
+        content = path.read_bytes()
+        path.write_bytes(content + b"\n")
+        hashes.add(part_hash(folder, "demucs"))
+        path.write_bytes(content)
+    assert len(hashes) == 5
 
 
 def test_part_hash_ignores_what_lies_beside(folder):

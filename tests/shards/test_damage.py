@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def members(make_sample):
         append_sample(tar, make_sample(targets=()))
     written.seek(0)
     with tarfile.open(fileobj=written) as tar:
-        return {member.name: tar.extractfile(member).read() for member in tar}
+        files = ((member.name, tar.extractfile(member)) for member in tar)
+        return {name: file.read() for name, file in files if file}
 
 
 def complaint(path):
@@ -179,6 +181,76 @@ def test_verify_finds_totals_that_are_not_the_sums(damaged):
     manifest["totals"]["songs"] += 1
     (damaged / MANIFEST_FILE).write_text(json.dumps(manifest))
     assert problems(damaged) == ["manifest.json: its totals are not the sums over its shards"]
+
+
+def edited(folder, change):
+    """Let `change` have the manifest's JSON as it will lie there."""
+    values = json.loads((folder / MANIFEST_FILE).read_text())
+    change(values)
+    (folder / MANIFEST_FILE).write_text(json.dumps(values))
+
+
+def leaves(values, path=()):
+    """(path, value) of everything in nested JSON that is no object and no list."""
+    if not isinstance(values, dict | list):
+        yield path, values
+        return
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        yield from leaves(value, (*path, key))
+
+
+def test_no_figure_of_the_index_can_be_another(tmp_path, songs, write):
+    """What cannot be told from the shards alone: hashes of a song's files, the silence, the fingerprint."""
+    write(tmp_path, songs[:2], shard_samples=3, silence=np.full((8, 16), 0.1))
+    whole = (tmp_path / MANIFEST_FILE).read_bytes()
+    manifest = json.loads(whole)
+    assert verify(tmp_path) == []
+    untold = {"songs", "silence", "fingerprint", "format", "version"}
+    told = [(path, value) for path, value in leaves(manifest) if "totals" in path or not untold & set(path)]
+    assert len(told) > 80
+    for path, value in told:
+        holder = manifest
+        for key in path[:-1]:
+            holder = holder[key]
+        holder[path[-1]] = value + 1 if isinstance(value, int | float) else value[:-1] + chr(ord(value[-1]) ^ 1)
+        (tmp_path / MANIFEST_FILE).write_text(json.dumps(manifest))
+        with suppress(UserError):  # a manifest that is none is found too
+            assert verify(tmp_path), path
+        holder[path[-1]] = value
+
+
+def test_a_longer_shard_and_one_with_samples_too_few_or_too_many_are_found(damaged):
+    path = damaged / "shard-000000.tar"
+    path.write_bytes(path.read_bytes() + bytes(512))
+    size = path.stat().st_size
+    assert problems(damaged) == [f"shard-000000.tar: holds {size} bytes, the manifest says {size - 512}"]
+    path.write_bytes(path.read_bytes()[:-512])
+    for change, found in [
+        (lambda segments: segments.append(segments[-1] | {"key": "b_001"}), "shard-000000.tar, b_001: missing"),
+        (
+            lambda segments: segments.pop(),
+            "shard-000000.tar, b_000: the manifest has None here, the sample is ('b_000', 'b', 9)",
+        ),
+    ]:
+        before = (damaged / MANIFEST_FILE).read_bytes()
+        edited(damaged, lambda values, change=change: change(values["shards"][0]["segments"]))
+        assert found in problems(damaged)
+        (damaged / MANIFEST_FILE).write_bytes(before)
+
+
+def test_targets_that_are_not_there_are_found_in_each_sample(damaged):
+    edited(damaged, lambda values: values.update(targets=["inst"]))
+    assert problems(damaged)[0] == (
+        "shard-000000.tar, a_000: holds targets ['inst', 'mix'], the manifest says ['inst']"
+    )
+    assert len(problems(damaged)) == 8
+
+
+def test_a_bad_sample_is_found_though_all_hashes_fit(tmp_path, songs, write, monkeypatch):
+    monkeypatch.setattr("shards.tar.check_sample", lambda sample: [])
+    songs[0][1].vocal[0, 0, 0] = np.nan
+    write(tmp_path, songs[:1])
+    assert problems(tmp_path) == ["shard-000000.tar, a_001: vocal holds NaN or infinity"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)

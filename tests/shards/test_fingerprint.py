@@ -38,6 +38,22 @@ def test_a_network_that_only_one_build_used_is_no_difference(fingerprint):
     assert newer.joined(fingerprint) == newer
 
 
+def test_shards_that_are_appended_to_have_the_newer_build_and_the_networks_of_both(fingerprint):
+    older = changed(fingerprint, networks={"codec": "a" * 64, "mert": "e" * 64}, steps={"cut": 0})
+    newer = changed(fingerprint, networks={"codec": "b" * 64, "demucs": "c" * 64})
+    both = {"codec": "b" * 64, "mert": "e" * 64, "demucs": "c" * 64}
+    assert older.joined(newer) == changed(newer, networks=both)
+
+
+def test_a_part_has_only_what_is_wanted_of_each_kind(fingerprint):
+    whole = changed(fingerprint, networks={"codec": "a" * 64, "device": "b" * 64}, steps={"cut": 1, "device": 2})
+    assert whole.part(lambda name: name == "device").model_dump() == {
+        "settings": {"device": "cpu"},
+        "networks": {"device": "b" * 64},
+        "steps": {"device": 2},
+    }
+
+
 def test_a_setting_that_is_new_is_a_difference(fingerprint):
     newer = changed(fingerprint, settings={**fingerprint.settings, "gate": True})
     assert fingerprint.differences(newer) == ["gate was None, is True"]

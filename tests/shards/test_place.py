@@ -1,5 +1,6 @@
 """Shards that do not lie in a folder: what comes is checked, what may come later is asked for again."""
 
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import pytest
 
 import shards.place
 from common.errors import UserError
-from shards.place import address, place_of
+from shards.place import CHUNK_BYTES, address, place_of
 from shards.reader import read_manifest, read_shard
 
 Answer = tuple[int, bytes]
@@ -117,6 +118,16 @@ def test_trouble_that_stays_is_one_line(tmp_path, songs, write, server):
     (tmp_path / "shard-000000.tar").unlink()
     assert shard_complaint() == f"{url}: the server says 404 Not Found. Is this a folder of shards?"
     assert server.instead == []
+
+
+def test_of_a_server_that_sends_no_end_of_bytes_only_the_first_are_taken(tmp_path, songs, write, server):
+    (entry,) = write(tmp_path, songs).shards
+    server.instead = [(200, (tmp_path / entry.name).read_bytes() + bytes(16 * CHUNK_BYTES))]
+    with pytest.raises(UserError) as caught:
+        list(read_shard(server.url, entry))
+    found = re.match(r".*: its bytes are (\d+), the manifest says \d+\. Copy the shards again\.$", str(caught.value))
+    assert found is not None
+    assert int(found[1]) <= entry.bytes + 2 * CHUNK_BYTES
 
 
 def test_a_manifest_that_is_none_is_one_line(tmp_path, server):

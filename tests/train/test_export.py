@@ -102,6 +102,16 @@ def test_what_is_read_back_otherwise_is_not_kept(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
 
+@pytest.mark.parametrize(("export", "name"), [(export_comfyui, "band.safetensors"), (export_merged, "merged")])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, full_disk, export, name):
+    folder = saved_adapter(tmp_path / "adapter")
+    with full_disk(5000), pytest.raises(UserError) as caught:
+        export(folder, tmp_path / name, "tiny")
+    assert str(caught.value).startswith(f"{tmp_path / name}: cannot be written (")
+    assert "File too large" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
 def test_the_command_names_what_it_wrote_and_what_it_will_not_do(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     saved_adapter(Path("adapter"))
