@@ -3,10 +3,11 @@
 last.ckpt holds what is trained, optimiser, schedule, random state and place in the data; nothing of the frozen base.
 """
 
-import pickle
 import re
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from lightning.pytorch import Trainer
@@ -83,9 +84,9 @@ def locate(path: Path) -> Path:
 def check_resumable(path: Path, config: TrainingConfig, base_fingerprint: str) -> None:
     """Raise UserError if a checkpoint is damaged, finished, or of another run than this one would be."""
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = _read(path)
         step, was, base = checkpoint["global_step"], checkpoint["config"], checkpoint["base"]
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, BadZipFile, UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path}: cannot be read ({reason}). Resume from another, or start anew.") from None
     if base != base_fingerprint:
@@ -101,6 +102,13 @@ def check_resumable(path: Path, config: TrainingConfig, base_fingerprint: str) -
             )
     if step >= config.max_steps:
         raise UserError(f"{path}: stands at step {step} of max_steps {config.max_steps}. Raise max_steps to go on.")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with ZipFile(path) as file:  # torch writes checksums, but looks at none
+        if spoiled := file.testzip():
+            raise BadZipFile(f"{spoiled} is not as it was written")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _version(path: Path) -> int | None:
