@@ -4,6 +4,9 @@ C latent channels (8), H latent rows (16), T latent frames (44100 / 4096 = 10.76
 """
 
 import math
+from typing import Annotated
+
+from pydantic import Field
 
 from common.config import Config
 
@@ -21,12 +24,16 @@ def frames_of(samples: int) -> int:
     return math.ceil(samples / FRAME_SAMPLES)
 
 
+ByRow = Annotated[tuple[float, ...], Field(min_length=LATENT_ROWS, max_length=LATENT_ROWS)]
+ByChannel = Annotated[tuple[float, ...], Field(min_length=LATENT_CHANNELS, max_length=LATENT_CHANNELS)]
+
+
 class LatentStatistics(Config):
     """Constants that normalise a vocal latent: v = (z - silence) / std (formulation section 3)."""
 
-    silence: tuple[tuple[float, ...], ...]
+    silence: Annotated[tuple[ByRow, ...], Field(min_length=LATENT_CHANNELS, max_length=LATENT_CHANNELS)]
     """Latent of digital silence, [C][H]."""
-    mean: tuple[float, ...]
+    mean: ByChannel
     """Mean of z - silence over rows and active frames of the training vocals, [C]."""
-    std: tuple[float, ...]
+    std: ByChannel
     """RMS of z - silence over rows and active frames of the training vocals, [C]."""

@@ -14,7 +14,7 @@ from pydantic import Field
 from common.canonical import sha256_of
 from common.config import Config
 from common.errors import UserError
-from common.latents import LATENT_CHANNELS, LATENT_ROWS, LatentStatistics, frames_of
+from common.latents import LATENT_CHANNELS, LATENT_ROWS, ByChannel, LatentStatistics, frames_of
 from shards.fingerprint import Fingerprint
 
 Part = Literal["vocal", "inst", "mix"]
@@ -240,9 +240,9 @@ class VocalMoments(Config):
 
     frames: int
     """Sung frames."""
-    sums: tuple[float, ...]
+    sums: ByChannel
     """Sum of z' over rows and sung frames, [C]."""
-    square_sums: tuple[float, ...]
+    square_sums: ByChannel
     """Sum of the squares of z', [C]."""
 
 

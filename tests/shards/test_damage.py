@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
+from shards.reader import read_manifest
 from shards.schema import MANIFEST_FILE
 from shards.tar import append_sample, name_and_length, npy_array, open_tar, read_samples
 from shards.verify import verify
@@ -217,6 +218,14 @@ def test_no_figure_of_the_index_can_be_another(tmp_path, songs, write):
         with suppress(UserError):  # a manifest that is none is found too
             assert verify(tmp_path), path
         holder[path[-1]] = value
+
+
+@pytest.mark.parametrize("at", ["sums", "square_sums", "silence", "mean", "std"])
+def test_a_manifest_that_lost_a_channel_is_one_line(tmp_path, songs, write, at):
+    write(tmp_path, songs[:1], silence=np.zeros((8, 16)))
+    edited(tmp_path, lambda values: (values["statistics"] | values["shards"][0]["vocal"])[at].pop())
+    with pytest.raises(UserError, match=rf"^.*manifest\.json: [\w.]*{at}: Tuple should have at least 8 items after"):
+        read_manifest(tmp_path)
 
 
 def test_a_longer_shard_and_one_with_samples_too_few_or_too_many_are_found(damaged):
