@@ -147,11 +147,12 @@ def name_and_length(header: bytes) -> tuple[str, int]:
         raise tarfile.ReadError("unexpected end of data")
     try:
         length, checksum = (int(header[number].strip(b" \0"), 8) for number in (LENGTH, CHECKSUM))
+        name = header[NAME].partition(b"\0")[0].decode("utf-8")
     except ValueError:
         raise tarfile.ReadError("bad header") from None
     if length < 0 or checksum != sum(header) - sum(header[CHECKSUM]) + sum(b" " * 8):
         raise tarfile.ReadError("bad header")
-    return header[NAME].partition(b"\0")[0].decode("utf-8"), length
+    return name, length
 
 
 def decode_sample(shard: str, key: str, members: dict[str, bytes]) -> Sample:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from common.errors import UserError
 from shards.reader import read_manifest
 from shards.schema import MANIFEST_FILE
-from shards.tar import append_sample, name_and_length, npy_array, open_tar, read_samples
+from shards.tar import append_sample, name_and_length, npy_array, open_tar, read_samples, samples_in
 from shards.verify import verify
 
 
@@ -108,6 +108,33 @@ def test_a_member_that_is_absent_or_something_else_is_one_line(tar_of, members):
     assert complaint(tar_of(members | {"ballad_000.json": spoiled})) == (
         f"{path}, sample ballad_000: frames: Input should be a valid integer, got 'many'"
     )
+
+
+def test_a_name_that_is_given_twice_or_is_no_text_is_one_line(tar_of, members, make_sample):
+    path = tar_of(members)
+    content = path.read_bytes()
+    end = len(content.rstrip(b"\0")) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE + tarfile.BLOCKSIZE
+    with path.open("wb") as file, open_tar(file) as tar:
+        append_sample(tar, make_sample(targets=()))
+        append_sample(tar, make_sample(targets=()))
+    assert "duplicate file name in tar file" in complaint(path)
+    header = tarfile.TarInfo("\udcff_000.json").tobuf(tarfile.USTAR_FORMAT, errors="surrogateescape")
+    path.write_bytes(content[:end] + header + content[end:])
+    assert complaint(path) == f"{path}: damaged (bad header). Check with prep verify."
+
+
+def test_a_member_that_promises_more_than_the_shard_holds_is_not_asked_for():
+    class Small(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            assert size is not None
+            assert size <= 10 * tarfile.BLOCKSIZE
+            return super().read(size)
+
+    member = tarfile.TarInfo("a_000.json")
+    member.size = 8**11 - 1
+    with pytest.raises(UserError) as caught:
+        list(samples_in(Small(member.tobuf(tarfile.USTAR_FORMAT) + bytes(1024)), "shard"))
+    assert str(caught.value) == "shard: damaged (unexpected end of data). Check with prep verify."
 
 
 def test_a_shard_that_cannot_be_opened_is_one_line(tmp_path):
