@@ -65,6 +65,8 @@ def read_audio(path: Path) -> Audio:
 
 
 Subtype = Literal["PCM_16", "PCM_24", "FLOAT"]
+SYSTEM_ERROR = 2
+"""libsndfile's number for whatever the system said no to."""
 DISK_REFUSES = "the disk refuses, or is full"
 
 
@@ -91,16 +93,21 @@ def write_audio_blocks(
                     assert np.isfinite(block).all(), f"{path}: NaN or infinity would be written"
                     file.write(_on_grid(block, subtype).T)
                     frames += block.shape[1]
-            if frames and not _holds(partial, frames):
-                raise OSError(DISK_REFUSES)
         except soundfile.LibsndfileError as error:
+            if error.code != SYSTEM_ERROR:
+                raise
             raise OSError(DISK_REFUSES) from error
+        if frames and not _holds(partial, frames):
+            raise OSError(DISK_REFUSES)
 
 
 def _holds(path: Path, frames: int) -> bool:
     """Whether a file's last frame can be read: libsndfile says nothing of a disk that is full as it closes a FLAC."""
-    with soundfile.SoundFile(path) as file:
-        return file.seek(frames - 1) == frames - 1 and len(file.read()) == 1
+    try:
+        with soundfile.SoundFile(path) as file:
+            return file.seek(frames - 1) == frames - 1 and len(file.read()) == 1
+    except soundfile.LibsndfileError:
+        return False
 
 
 def _on_grid(samples: np.ndarray, subtype: str) -> np.ndarray:
