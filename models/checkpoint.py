@@ -88,10 +88,12 @@ def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "Codec":
 
 def open_vocoder(folder: Path) -> "Vocoder":
     """The vocoder, its weight norm folded into plain weights."""
-    from models.vocoder import Vocoder, VocoderConfig, fold, stored_shapes
+    from models.vocoder import GriffinLimConfig, Vocoder, VocoderConfig, fold, stored_shapes
 
     part: Part = "music_vocoder"
-    config = network_config(VocoderConfig, _read_config(folder, part), str(folder / part / CONFIG_FILE))
+    settings = _read_config(folder, part)
+    kind = GriffinLimConfig if "head" in settings else VocoderConfig
+    config = network_config(kind, settings, str(folder / part / CONFIG_FILE))
     with torch.device("meta"):
         vocoder = Vocoder(config)
     return _fill(vocoder, fold(read_weights(_weights_path(folder, part), stored_shapes(vocoder))))

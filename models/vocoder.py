@@ -1,4 +1,4 @@
-"""Log-mel to waveform: a ConvNeXt backbone and a HiFi-GAN head (reference section 6).
+"""Log-mel to waveform: a ConvNeXt backbone, and the published HiFi-GAN head (reference section 6) or Griffin-Lim.
 
 N waves at 44100 Hz, F mel frames, U samples.
 """
@@ -6,16 +6,17 @@ N waves at 44100 Hz, F mel frames, U samples.
 import math
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
+from torchaudio.functional import griffinlim
 
 from common.config import Config
 from common.latents import SAMPLE_RATE_HZ
-from models.mel import HIGHEST_HZ, HOP_SAMPLES, LOWEST_HZ, MEL_BANDS, SPECTRUM_BINS, WINDOW_SAMPLES
+from models.mel import HIGHEST_HZ, HOP_SAMPLES, LOWEST_HZ, MEL_BANDS, SPECTRUM_BINS, WINDOW_SAMPLES, mel_tables
 
 MEL_TABLES = {
     "mel_transform.spectrogram.window": (WINDOW_SAMPLES,),
@@ -23,14 +24,34 @@ MEL_TABLES = {
 }
 """Tables that the file holds beside the weights, rounded to bfloat16; models.mel computes exact ones instead."""
 
+LOUDEST = math.log(WINDOW_SAMPLES / 2)
+"""Log-magnitude of a constant at full scale."""
 
-class VocoderConfig(Config):
-    """config.json of music_vocoder. The mel settings are part of the codec's definition and must be its own."""
+
+class BackboneConfig(Config):
+    """What config.json of music_vocoder says of every vocoder. Mel settings are part of the codec's definition and must
+    be its own."""
 
     depths: tuple[int, ...]
     """Blocks per stage of the backbone."""
     dims: tuple[int, ...]
     """Channels per stage of the backbone."""
+    input_channels: Literal[128] = MEL_BANDS
+    n_mels: Literal[128] = MEL_BANDS
+    kernel_sizes: tuple[Literal[7]] = (7,)
+    drop_path_rate: float = 0.0
+    """Stored, but of use to nobody: it acts in training only."""
+    sampling_rate: Literal[44100] = SAMPLE_RATE_HZ
+    hop_length: Literal[512] = HOP_SAMPLES
+    n_fft: Literal[2048] = WINDOW_SAMPLES
+    win_length: Literal[2048] = WINDOW_SAMPLES
+    f_min: float = LOWEST_HZ
+    f_max: float = HIGHEST_HZ
+
+
+class VocoderConfig(BackboneConfig):
+    """config.json of a vocoder with the published head."""
+
     num_mels: int
     """Channels from the backbone to the head (not mel bands, despite its name)."""
     upsample_initial_channel: int
@@ -40,18 +61,7 @@ class VocoderConfig(Config):
     resblock_dilation_sizes: tuple[tuple[int, ...], ...]
     pre_conv_kernel_size: int = 13
     post_conv_kernel_size: int = 13
-    input_channels: Literal[128] = MEL_BANDS
-    n_mels: Literal[128] = MEL_BANDS
-    kernel_sizes: tuple[Literal[7]] = (7,)
     use_template: Literal[False] = False
-    drop_path_rate: float = 0.0
-    """Stored, but of use to nobody: it acts in training only."""
-    sampling_rate: Literal[44100] = SAMPLE_RATE_HZ
-    hop_length: Literal[512] = HOP_SAMPLES
-    n_fft: Literal[2048] = WINDOW_SAMPLES
-    win_length: Literal[2048] = WINDOW_SAMPLES
-    f_min: float = LOWEST_HZ
-    f_max: float = HIGHEST_HZ
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -62,13 +72,21 @@ class VocoderConfig(Config):
         return self
 
 
+class GriffinLimConfig(BackboneConfig):
+    """config.json of a vocoder whose head finds phases instead of learning them."""
+
+    head: Literal["griffin_lim"]
+    rounds: Annotated[int, Field(ge=1)] = 32
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
+
+
 class Vocoder(nn.Module):
     """Log-mel [N, 128, F] -> wave [N, 1, 512·F] within -1 ... 1. Holds plain weights: see stored_shapes."""
 
-    def __init__(self, config: VocoderConfig) -> None:
+    def __init__(self, config: VocoderConfig | GriffinLimConfig) -> None:
         super().__init__()
         self.backbone = Backbone(config)
-        self.head = Head(config)
+        self.head = Head(config) if isinstance(config, VocoderConfig) else GriffinLimHead(config)
 
     def forward(self, mel: Tensor) -> Tensor:
         return self.head(self.backbone(mel))
@@ -77,7 +95,7 @@ class Vocoder(nn.Module):
 class Backbone(nn.Module):
     """ConvNeXt over time: [N, 128, F] -> [N, last of dims, F]."""
 
-    def __init__(self, config: VocoderConfig) -> None:
+    def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         dims = config.dims
         stem = nn.Conv1d(config.input_channels, dims[0], 7, padding=3, padding_mode="replicate")
@@ -169,11 +187,49 @@ def _same_conv(before: int, after: int, kernel: int, dilation: int = 1) -> nn.Co
     return nn.Conv1d(before, after, kernel, dilation=dilation, padding=(kernel - 1) * dilation // 2)
 
 
+class GriffinLimHead(nn.Module):
+    """Magnitudes from the backbone, phases by fast Griffin-Lim (Perraudin et al. 2013). [N, dim, F] -> [N, 1, 512·F].
+
+    What a network can learn in minutes, where waveforms take days.
+    """
+
+    def __init__(self, config: GriffinLimConfig) -> None:
+        super().__init__()
+        self.to_bins = nn.Conv1d(config.dims[-1], SPECTRUM_BINS, 1)
+        self.rounds, self.momentum = config.rounds, config.momentum
+
+    def log_magnitudes(self, hidden: Tensor) -> Tensor:
+        """Of the windows that models.mel takes. [N, dim, F] -> [N, 1025, F], float32"""
+        return self.to_bins(hidden).float().clamp(max=LOUDEST)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        wave = phased(self.log_magnitudes(hidden).exp(), rounds=self.rounds, momentum=self.momentum)
+        return wave[:, None].clamp(-1, 1).to(hidden.dtype)
+
+
+def phased(magnitudes: Tensor, *, rounds: int, momentum: float) -> Tensor:
+    """A wave whose windows, as models.mel takes them, have nearly these magnitudes. [N, 1025, F] -> [N, 512·F]"""
+    samples = magnitudes.shape[-1] * HOP_SAMPLES
+    wave = griffinlim(
+        functional.pad(magnitudes, (2, 2), mode="replicate"),  # the outer windows' centres lie inside the wave
+        mel_tables(magnitudes.device).window,
+        WINDOW_SAMPLES,
+        HOP_SAMPLES,
+        WINDOW_SAMPLES,
+        power=1.0,
+        n_iter=rounds,
+        momentum=momentum,
+        length=samples + 3 * HOP_SAMPLES,
+        rand_init=False,
+    )
+    return wave[:, 3 * HOP_SAMPLES // 2 :][:, :samples]
+
+
 def stored_shapes(vocoder: Vocoder) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in the file: the head's convolutions are split by weight norm, and the mel tables are there."""
+    """Names and shapes in the file: with the published head's weight norm split off, and the mel tables."""
     shapes = dict(MEL_TABLES)
     for name, tensor in vocoder.state_dict().items():
-        if _is_split(name):
+        if isinstance(vocoder.head, Head) and _is_split(name):
             shapes |= {f"{name}_g": (len(tensor), 1, 1), f"{name}_v": tuple(tensor.shape)}
         else:
             shapes[name] = tuple(tensor.shape)

@@ -5,9 +5,11 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.latents import SAMPLE_RATE_HZ
 from models.checkpoint import network_config, shapes_of
+from models.mel import HOP_SAMPLES, SPECTRUM_BINS, magnitudes, mel_tables
 from models.sizes import TINY
-from models.vocoder import MEL_TABLES, Vocoder, VocoderConfig, fold, stored_shapes
+from models.vocoder import MEL_TABLES, GriffinLimConfig, Vocoder, VocoderConfig, fold, phased, stored_shapes
 
 
 @pytest.fixture
@@ -77,3 +79,43 @@ def test_a_vocoder_of_another_kind_is_refused(change, message):
     with pytest.raises(UserError) as error:
         network_config(VocoderConfig, TINY.vocoder | change, "v.json")
     assert str(error.value) == message
+
+
+def tones() -> Tensor:
+    """A chord that swells, and noise. [2, 512·60]"""
+    time = torch.arange(60 * HOP_SAMPLES) / SAMPLE_RATE_HZ
+    chord = sum(torch.sin(2 * torch.pi * hertz * time) for hertz in (220.0, 277.2, 329.6)) * torch.sin(8 * time).abs()
+    return torch.stack([0.1 * chord, 0.1 * torch.randn(len(time), generator=torch.Generator().manual_seed(2))])
+
+
+def test_phases_are_found_that_give_the_magnitudes_back():
+    wave, window = tones(), mel_tables(torch.device("cpu")).window
+    true = magnitudes(wave, window)
+    made = phased(true, rounds=32, momentum=0.99)
+    assert made.shape == wave.shape
+    found = magnitudes(made, window)
+    chord, noise = ((found - true).square().sum((1, 2)) / true.square().sum((1, 2))).sqrt()
+    assert chord < 0.2
+    assert noise < 0.4
+    shares = made.square().mean(1) / wave.square().mean(1)
+    torch.testing.assert_close(shares, torch.ones(2), rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_found_phases_follow_the_level_and_fill_every_frame(frames):
+    spectrum = torch.rand(2, SPECTRUM_BINS, frames, generator=torch.Generator().manual_seed(3))
+    wave = phased(spectrum, rounds=4, momentum=0.99)
+    assert wave.shape == (2, frames * HOP_SAMPLES)
+    torch.testing.assert_close(phased(2 * spectrum, rounds=4, momentum=0.99), 2 * wave)
+
+
+def test_the_head_that_finds_phases_bounds_its_wave():
+    config = GriffinLimConfig(depths=(1,), dims=(8,), head="griffin_lim", rounds=2)
+    vocoder = Vocoder(config).requires_grad_(False)
+    generator = torch.Generator().manual_seed(4)
+    weights = {name: 9 * torch.randn(w.shape, generator=generator) for name, w in vocoder.state_dict().items()}
+    vocoder.load_state_dict(weights)
+    wave = vocoder(torch.zeros(1, 128, 6))
+    assert wave.shape == (1, 1, 6 * HOP_SAMPLES)
+    assert wave.abs().max() == 1.0
+    assert stored_shapes(vocoder).keys() == vocoder.state_dict().keys() | MEL_TABLES.keys()
