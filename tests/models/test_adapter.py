@@ -104,6 +104,22 @@ def test_an_opened_adapter_plays_what_was_saved(built, golden, golden_transforme
     assert not any(parameter.requires_grad for parameter in opened.parameters())
 
 
+def test_the_control_encoder_adds_as_much_as_the_card_says(built):
+    half = CONTROLNET.control
+    assert half is not None
+    whole = half.model_copy(update={"controlnet_scale": 1.0})
+    vocal, h = torch.linspace(-1, 1, 8 * 16 * 12).reshape(1, 8, 16, 12), torch.zeros(1, 12, 64)
+    source = VocalSource(vocal=vocal, heard=vocal, activity=torch.ones(1, 12), strength=torch.ones(1))
+    added = []
+    for control in (half, whole):
+        _, conditioner = built(CONTROLNET.model_copy(update={"control": control}))
+        with torch.no_grad():
+            injections = conditioner.injections(source, torch.tensor([500.0]))
+            added.append(torch.stack([injections[block](h) for block in (0, 2)]))
+    assert added[1].abs().max() > 0.01
+    torch.testing.assert_close(added[0], 0.5 * added[1])
+
+
 def test_the_objective_follows_the_card():
     assert IMAGE2IMAGE.make_objective() == Objective("bridge_lerp", a_max=0.5)
     assert CONTROLNET.make_objective() == TEXT2MUSIC
@@ -162,12 +178,12 @@ def test_whatever_the_disk_refuses_the_folder_is_the_old_or_the_new_one(tmp_path
 
 def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path):
     folder = tmp_path / "adapter"
-    for stale in (f".adapter.{os.getpid()}.part", f".adapter.{os.getpid()}.old"):
-        (tmp_path / stale).mkdir()
-        (tmp_path / stale / "half").touch()
-    put(folder, "old")
-    put(folder, "new")
-    assert files_in(tmp_path) == {"adapter/a": "new", "adapter/sub/b": "new"}
+    for text in ("old", "new"):
+        for stale in (f".adapter.{os.getpid()}.part", f".adapter.{os.getpid()}.old"):
+            (tmp_path / stale).mkdir()
+            (tmp_path / stale / "half").touch()
+        put(folder, text)
+        assert files_in(tmp_path) == {"adapter/a": text, "adapter/sub/b": text}
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
