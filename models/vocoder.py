@@ -89,7 +89,8 @@ class Vocoder(nn.Module):
         self.head = Head(config) if isinstance(config, VocoderConfig) else GriffinLimHead(config)
 
     def forward(self, mel: Tensor) -> Tensor:
-        return self.head(self.backbone(mel))
+        hidden = self.backbone(mel)
+        return self.head(hidden) if isinstance(self.head, Head) else self.head(hidden, mel)
 
 
 class Backbone(nn.Module):
@@ -188,9 +189,10 @@ def _same_conv(before: int, after: int, kernel: int, dilation: int = 1) -> nn.Co
 
 
 class GriffinLimHead(nn.Module):
-    """Magnitudes from the backbone, phases by fast Griffin-Lim (Perraudin et al. 2013). [N, dim, F] -> [N, 1, 512·F].
+    """Magnitudes of windows, and phases by fast Griffin-Lim (Perraudin et al. 2013). [N, dim, F] -> [N, 1, 512·F].
 
-    What a network can learn in minutes, where waveforms take days.
+    Magnitudes are those that the mel's bands have, spread over their bins, times what the backbone says: a network can
+    learn that in minutes, where waveforms take days.
     """
 
     def __init__(self, config: GriffinLimConfig) -> None:
@@ -198,13 +200,23 @@ class GriffinLimHead(nn.Module):
         self.to_bins = nn.Conv1d(config.dims[-1], SPECTRUM_BINS, 1)
         self.rounds, self.momentum = config.rounds, config.momentum
 
-    def log_magnitudes(self, hidden: Tensor) -> Tensor:
-        """Of the windows that models.mel takes. [N, dim, F] -> [N, 1025, F], float32"""
-        return self.to_bins(hidden).float().clamp(max=LOUDEST)
+    def log_magnitudes(self, hidden: Tensor, mel: Tensor) -> Tensor:
+        """Of the windows that models.mel takes. [N, dim, F], [N, 128, F] -> [N, 1025, F], float32"""
+        return (self.to_bins(hidden).float() + spread(mel.float())).clamp(max=LOUDEST)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        wave = phased(self.log_magnitudes(hidden).exp(), rounds=self.rounds, momentum=self.momentum)
+    def forward(self, hidden: Tensor, mel: Tensor) -> Tensor:
+        wave = phased(self.log_magnitudes(hidden, mel).exp(), rounds=self.rounds, momentum=self.momentum)
         return wave[:, None].clamp(-1, 1).to(hidden.dtype)
+
+
+def spread(mel: Tensor) -> Tensor:
+    """Log-magnitudes of bins between those of flat bands with this log-mel. [N, 128, F] -> [N, 1025, F]"""
+    filters = mel_tables(mel.device).filters
+    area = filters.sum(0)
+    shares = filters / area
+    heard = shares.sum(1).nonzero()[:, 0]
+    shares[: heard[0]], shares[heard[-1] + 1 :] = shares[heard[0]], shares[heard[-1]]
+    return shares / shares.sum(1, keepdim=True) @ (mel - area.log()[:, None])
 
 
 def phased(magnitudes: Tensor, *, rounds: int, momentum: float) -> Tensor:

@@ -1,6 +1,7 @@
 """The vocoder: log-mels to magnitudes, which Griffin-Lim makes waves of; from true mels and from those of the codec.
 
 A HiFi-GAN head of this size, trained as long on spectra alone, gave a hum at the rate of the mel frames and no pitches.
+A network that must make the magnitudes whole, and not only what the mel lacks, lost the pitches too.
 
 B clips, C latent channels (8), H latent rows (16), T latent frames, N samples, F = 8·T mel frames.
 """
@@ -20,12 +21,13 @@ from models.checkpoint import network_config
 from models.codec import Codec, denormalise_mel, normalise_mel
 from models.mel import log_mel, magnitudes, mel_tables
 from models.vocoder import GriffinLimConfig, GriffinLimHead, Vocoder
-from recipe.convolutions import lay_channels_last
 from recipe.corpus import Corpus
 from recipe.dcae import HEARD, decode, encode
 from recipe.loop import Draws, Trained, TrainingSettings, fit
 from recipe.sizes import BUNDLE
 
+MEL_MEAN = -5.0
+"""Of a log-mel, about."""
 FIRST_GAMMA = 0.3
 """Layer scale to begin with; the published 1e-6 is for trainings of many days."""
 
@@ -40,11 +42,20 @@ class VocoderSettings(Config):
     """Crops are made softer or louder by this."""
 
 
+@torch.no_grad()
 def new_vocoder() -> Vocoder:
+    """Before training it adds nothing to what the mel says, and its first layer hears mels around 0."""
     vocoder = Vocoder(network_config(GriffinLimConfig, BUNDLE.vocoder, "vocoder"))
     for name, parameter in vocoder.named_parameters():
         if name.endswith("gamma"):
             torch.nn.init.constant_(parameter, FIRST_GAMMA)
+    stem, to_bins = vocoder.get_submodule("backbone.channel_layers.0.0"), vocoder.get_submodule("head.to_bins")
+    assert isinstance(stem, torch.nn.Conv1d)
+    assert isinstance(to_bins, torch.nn.Conv1d)
+    assert stem.bias is not None
+    stem.bias -= MEL_MEAN * stem.weight.sum((1, 2))
+    for parameter in to_bins.parameters():
+        torch.nn.init.zeros_(parameter)
     return vocoder
 
 
@@ -54,7 +65,6 @@ def train_vocoder(
     """`codec` is trained already."""
     device, head = next(vocoder.parameters()).device, vocoder.head
     assert isinstance(head, GriffinLimHead)
-    lay_channels_last(vocoder)
     decoded = round(settings.decoded_share * settings.training.batch)
 
     def losses(draws: Draws) -> dict[str, Tensor]:
@@ -63,7 +73,8 @@ def train_vocoder(
         mel = log_mel(waves.flatten(0, 1)).unflatten(0, (-1, 2))
         mel = torch.cat([through(codec, mel[:decoded]), mel[decoded:]])
         channel = int(draws.numpy.integers(2))
-        log_made = head.log_magnitudes(vocoder.backbone(mel[:, channel]))
+        mel = mel[:, channel]
+        log_made = head.log_magnitudes(vocoder.backbone(mel), mel)
         return spectral_losses(log_made, waves[:, channel])
 
     return fit(folder, vocoder, losses, settings.training, about=settings, seed=seed)

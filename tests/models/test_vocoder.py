@@ -9,7 +9,7 @@ from common.latents import SAMPLE_RATE_HZ
 from models.checkpoint import network_config, shapes_of
 from models.mel import HOP_SAMPLES, SPECTRUM_BINS, magnitudes, mel_tables
 from models.sizes import TINY
-from models.vocoder import MEL_TABLES, GriffinLimConfig, Vocoder, VocoderConfig, fold, phased, stored_shapes
+from models.vocoder import MEL_TABLES, GriffinLimConfig, Vocoder, VocoderConfig, fold, phased, spread, stored_shapes
 
 
 @pytest.fixture
@@ -107,6 +107,13 @@ def test_found_phases_follow_the_level_and_fill_every_frame(frames):
     wave = phased(spectrum, rounds=4, momentum=0.99)
     assert wave.shape == (2, frames * HOP_SAMPLES)
     torch.testing.assert_close(phased(2 * spectrum, rounds=4, momentum=0.99), 2 * wave)
+
+
+def test_a_flat_spectrum_is_spread_from_its_mel():
+    flat = torch.full((1, SPECTRUM_BINS, 3), 2.0)
+    mel = (mel_tables(torch.device("cpu")).filters.T @ flat).log()
+    torch.testing.assert_close(spread(mel), flat.log())
+    torch.testing.assert_close(spread(mel + 1.5), flat.log() + 1.5)
 
 
 def test_the_head_that_finds_phases_bounds_its_wave():
