@@ -26,7 +26,8 @@ def prep(*arguments, cwd, largest_file=resource.RLIM_INFINITY):
         "import resource, sys; from prep.cli import main; "
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file})); main()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}  # it writes too
+    environment = {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", script, *arguments],
         cwd=cwd,
