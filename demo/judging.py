@@ -12,9 +12,8 @@ from infer.evaluate import Evaluation, Request
 from infer.evaluate_report import evaluate_into, shown_interval
 from infer.ratings import Interval
 from models.adapter import read_card
+from prep.songs.truth import untold
 
-TOLD_BY_THE_VOCAL = ("bpm", "key")
-"""Endings of tags that the prompts lack here, so that tempo and key can come from the vocal alone."""
 TEXT2MUSIC = "text2music"
 GAINS = {
     "val/conditioning_gain": "validation: what the right vocal spares of the loss",
@@ -85,9 +84,8 @@ def table(validations: Mapping[str, Mapping[str, float]], found: Mapping[str, Ev
 def _item(mix: Path, out: Path) -> dict[str, str]:
     key = mix.stem.removesuffix("_mix")
     tags = mix.with_name(f"{key}_prompt.txt").read_text(encoding="utf-8").strip().split(", ")
-    prompt = ", ".join(tag for tag in tags if not tag.endswith(TOLD_BY_THE_VOCAL))
     vocal = mix.with_name(f"{key}_vocal{mix.suffix}").relative_to(out)
-    return {"key": key, "vocal_path": vocal.as_posix(), "prompt": prompt}
+    return {"key": key, "vocal_path": vocal.as_posix(), "prompt": untold(tags)}
 
 
 def _models(out: Path, adapters: Mapping[str, Path]) -> list[Path]:

@@ -1,12 +1,15 @@
 """What is true of a made-up song, as KEY_truth.json holds it: the reference that measures are checked against."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from common.config import Config
 from common.latents import SAMPLE_RATE_HZ
 from prep.songs.melody import Phrase
 from prep.songs.world import BEATS_PER_BAR, TONICS, Bar, Energy, Mode, Player, SectionName, Singer, World
+
+TOLD_BY_THE_VOCAL = ("bpm", "key")
+"""Endings of tags that a voice can tell as well as a prompt."""
 
 
 class Span(Config):
@@ -120,3 +123,8 @@ def _notes(phrases: tuple[Phrase, ...]) -> Iterator[NoteSpan]:
             start=round(note.start_seconds, 6),
             end=round(note.end_seconds, 6),
         )
+
+
+def untold(tags: Iterable[str]) -> str:
+    """A prompt of those tags that say nothing of tempo, key and mode, so that a band must hear these."""
+    return ", ".join(tag for tag in tags if not tag.endswith(TOLD_BY_THE_VOCAL))

@@ -18,7 +18,7 @@ from prep.config import PrepConfig, TrimConfig
 from prep.demo_songs import write_song
 from prep.songs.melody import compose
 from prep.songs.render import render_song, song_key
-from prep.songs.truth import SongTruth, tell_truth
+from prep.songs.truth import SongTruth, tell_truth, untold
 from prep.songs.world import draw_world
 from recipe.flow import tags_heard
 from shards.reader import read_song
@@ -26,13 +26,10 @@ from shards.schema import Sample
 from train.plan import seeded
 from train.validation import derangement
 
-TOLD_BY_THE_VOCAL = ("bpm", "key")
-"""Endings of tags that a prompt must not have here: the band is to hear tempo, key and mode."""
 
-
-def untold(prompt: str) -> str:
+def untold_band(prompt: str) -> str:
     """The tags of a song's accompaniment without tempo, key and mode."""
-    return ", ".join(tag for tag in tags_heard(prompt, "inst") if not tag.endswith(TOLD_BY_THE_VOCAL))
+    return untold(tags_heard(prompt, "inst"))
 
 
 def write_songs(folder: Path, seeds: Sequence[int], seconds: float) -> None:
@@ -41,7 +38,7 @@ def write_songs(folder: Path, seeds: Sequence[int], seconds: float) -> None:
     with progress(len(seeds), folder.name, "songs", done=len(seeds) - len(missing)) as done:
         for seed in missing:
             song = render_song(seed, seconds)
-            texts = {"prompt": untold(song.truth.prompt), "lyrics": INSTRUMENTAL}
+            texts = {"prompt": untold_band(song.truth.prompt), "lyrics": INSTRUMENTAL}
             write_song(folder, replace(song, truth=song.truth.model_copy(update=texts)), form="stems")
             done.update()
 

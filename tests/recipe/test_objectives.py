@@ -31,7 +31,7 @@ from recipe.objectives.experiment import ANCHORS, UNTRAINED, Experiment
 from recipe.objectives.hearing import Fit, measure_fit, true_chords
 from recipe.objectives.report import MARKS, Report, Result, summarise, write_report
 from recipe.objectives.settings import ARMS, ObjectivesSettings, SongSettings
-from recipe.objectives.songs import untold
+from recipe.objectives.songs import untold_band
 from recipe.objectives.training import Pace, training_config
 from recipe.stages import RecipeSettings
 from train.plan import seed_of
@@ -106,7 +106,7 @@ def test_no_song_is_trained_on_twice_or_judges_what_it_taught():
 def test_prompts_tell_who_plays_but_neither_tempo_nor_key_nor_mode():
     for seed in range(100):
         world = draw_world(seed, 10.0)
-        assert untold(prompt_of(world)) == ", ".join([*world.players, world.energy])
+        assert untold_band(prompt_of(world)) == ", ".join([*world.players, world.energy])
 
 
 def test_every_arm_is_a_training_of_its_own():
@@ -174,7 +174,7 @@ def test_songs_are_whole_exchanged_without_a_fixed_point_and_in_shards_without_w
         assert sample.meta.samples == 4 * 44100
         assert sample.meta.start_seconds == 0
         assert sample.meta.song == f"song-{truth.seed}"
-        assert sample.meta.prompt == untold(truth.prompt)
+        assert sample.meta.prompt == untold_band(truth.prompt)
         assert sample.meta.lyrics == "[instrumental]"
 
 
