@@ -191,12 +191,8 @@ def measure_scene(scene: Scene) -> ClipReport:
     found = (faults(measure_sanity(scene.vocal, band, scene.true)) for band in scene.bands["result"])
     return ClipReport(
         key=scene.item.key,
-        keys={"vocal": estimate_key(scene.vocal.chroma)}
-        | {
-            system: estimate_key(scene.bands[system][0].chroma)
-            for system in ("result", "true")
-            if system in scene.bands
-        },
+        keys={"vocal": estimate_key(scene.vocal)}
+        | {system: estimate_key(scene.bands[system][0]) for system in ("result", "true") if system in scene.bands},
         faults=tuple(sorted({fault for each in found for fault in each})),
         values=values,
         fits={

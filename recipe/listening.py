@@ -12,41 +12,27 @@ import numpy as np
 import torch
 
 from common.latents import SAMPLE_RATE_HZ
+from infer.measures.clip import Clip
+from infer.measures.harmony import estimate_key
 from models.mel import MEL_BANDS, log_mel
 from prep.songs.truth import SongTruth
-from prep.songs.world import INSTRUMENTS, Mode
+from prep.songs.world import INSTRUMENTS, TONICS, Mode
 
 RATE_HZ, HOP_SAMPLES = 22_050, 512
 CHORD_FRAMES = round(0.5 * RATE_HZ / HOP_SAMPLES)
 """A chord is told from half a second."""
 TEMPO_TOLERANCE = 0.04
-PROFILES: dict[Mode, tuple[float, ...]] = {
-    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
-    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
-}
-"""How well each semitone above the tonic fits a key (Krumhansl and Kessler 1982)."""
 TRIADS: dict[Mode, tuple[int, int, int]] = {"major": (0, 4, 7), "minor": (0, 3, 7)}
 SOUNDS = (*INSTRUMENTS, "bass", "drums", "vocal")
 """What the ear tells apart."""
 
 
 @dataclass(frozen=True)
-class Key:
-    tonic: int
-    """Pitch class, 0 is C."""
-    mode: Mode
-
-    @property
-    def signature(self) -> int:
-        """Tonic of the major key with the same notes."""
-        return self.tonic if self.mode == "major" else (self.tonic + 3) % 12
-
-
-@dataclass(frozen=True)
 class Music:
     """One song as librosa hears it."""
 
-    key: Key
+    key: str | None
+    """Such as "F# minor"."""
     tempo_bpm: float
     beats: np.ndarray
     """Seconds."""
@@ -59,13 +45,15 @@ def listen(wave: np.ndarray) -> Music:
     mono = librosa.resample(wave.mean(axis=0), orig_sr=SAMPLE_RATE_HZ, target_sr=RATE_HZ)
     chroma = librosa.feature.chroma_cqt(y=librosa.effects.harmonic(mono), sr=RATE_HZ, hop_length=HOP_SAMPLES)
     tempo, beats = librosa.beat.beat_track(y=mono, sr=RATE_HZ, hop_length=HOP_SAMPLES, units="time")
-    return Music(find_key(chroma.mean(axis=1)), float(np.atleast_1d(tempo)[0]), beats, find_chords(chroma))
+    return Music(estimate_key(Clip(wave)), float(np.atleast_1d(tempo)[0]), beats, find_chords(chroma))
 
 
-def find_key(chroma: np.ndarray) -> Key:
-    """The key whose profile correlates best with a mean chroma [12]."""
-    keys = [Key(tonic, mode) for mode in PROFILES for tonic in range(12)]
-    return max(keys, key=lambda key: np.corrcoef(np.roll(PROFILES[key.mode], key.tonic), chroma)[0, 1])
+def signature(key: str | None) -> int | None:
+    """Pitch class of the major key with the notes of a key such as "F# minor"."""
+    if key is None:
+        return None
+    tonic, _, mode = key.partition(" ")
+    return (TONICS.index(tonic) + 3 * (mode == "minor")) % len(TONICS)
 
 
 def find_chords(chroma: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ HOP_SAMPLES = 512
 SHORTEST_SECONDS = 2.0
 """A shorter clip is analysed with silence behind it: the lowest notes of the chroma need this much."""
 MELS = 64
+LOWEST_HZ = float(librosa.note_to_hz("C3"))
 RANGE_DB = 80.0
 """Log-mel reaches this far below its loudest bin."""
 ACTIVE_RANGE_DB = 30.0
@@ -48,6 +49,15 @@ class Clip:
         if not self.mono.any():
             return np.zeros((12, self.active.size), dtype=np.float32)
         return librosa.feature.chroma_cqt(y=self.mono, sr=ANALYSIS_RATE_HZ, hop_length=HOP_SAMPLES, norm=None)
+
+    @cached_property
+    def upper_chroma(self) -> np.ndarray:
+        """`chroma` without the two lowest octaves, where a mel of the codec does not tell semitones apart: [12, F]."""
+        if not self.mono.any():
+            return np.zeros((12, self.active.size), dtype=np.float32)
+        return librosa.feature.chroma_cqt(
+            y=self.mono, sr=ANALYSIS_RATE_HZ, hop_length=HOP_SAMPLES, norm=None, fmin=LOWEST_HZ, n_octaves=5
+        )
 
     @cached_property
     def log_mel(self) -> np.ndarray:

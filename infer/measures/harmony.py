@@ -13,9 +13,9 @@ import scipy.ndimage
 from infer.measures.clip import Clip
 
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-MAJOR_PROFILE = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
-MINOR_PROFILE = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
-"""How well listeners found each pitch class to fit a key, tonic first (Krumhansl and Kessler 1982)."""
+MAJOR_PROFILE = (0.238, 0.006, 0.111, 0.006, 0.137, 0.094, 0.016, 0.214, 0.009, 0.080, 0.008, 0.081)
+MINOR_PROFILE = (0.220, 0.006, 0.104, 0.123, 0.019, 0.103, 0.012, 0.214, 0.062, 0.022, 0.061, 0.052)
+"""Share of each pitch class in pieces of a key, tonic first (Albrecht and Shanahan 2013)."""
 SMOOTHED_FRAMES = 21
 """Half a second of the band's chroma is heard at once, so that a note need not meet its chord on the frame."""
 
@@ -38,7 +38,7 @@ def measure_harmony(vocal: Clip, band: Clip) -> Harmony:
     return Harmony(
         rank=rank_of_first(fits),
         z=z_of_first(fits),
-        key_score=key_score(estimate_key(vocal.chroma), estimate_key(band.chroma)),
+        key_score=key_score(estimate_key(vocal), estimate_key(band)),
     )
 
 
@@ -67,8 +67,13 @@ def z_of_first(fits: np.ndarray) -> float:
     return float((fits[0] - fits.mean()) / spread) if spread > 1e-9 else 0.0
 
 
-def estimate_key(chroma: np.ndarray) -> str | None:
-    """The key, such as "F# minor", whose profile fits the mean chroma best (Krumhansl's method); None in silence."""
+def estimate_key(clip: Clip) -> str | None:
+    """The key, such as "F# minor", whose profile correlates best with the mean chroma; None in silence."""
+    return key_of(clip.upper_chroma)
+
+
+def key_of(chroma: np.ndarray) -> str | None:
+    """The same, of a chroma [12, F]."""
     heard = librosa.util.normalize(chroma, norm=2).mean(axis=1)
     if heard.std() < 1e-9:
         return None

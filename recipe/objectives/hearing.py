@@ -12,7 +12,7 @@ from infer.measures.leakage import fine_structure_excess
 from infer.measures.rhythm import OCTAVES, beat_f, tempo_is_right
 from prep.songs.truth import SongTruth
 from prep.songs.world import TONICS
-from recipe.listening import CHORD_FRAMES, Key, find_chords
+from recipe.listening import CHORD_FRAMES, find_chords, signature
 
 
 class Fit(Config):
@@ -32,21 +32,14 @@ class Fit(Config):
 
 def measure_fit(truth: SongTruth, vocal: np.ndarray, band: Clip) -> Fit:
     """A band [2, N] against what is true of its song and its vocal [M]."""
-    key = estimate_key(band.chroma)
     heard = find_chords(band.chroma)
     return Fit(
-        key=float(key is not None and signature(key) == signature(f"{truth.key} {truth.mode}")),
+        key=float(signature(estimate_key(band)) == signature(f"{truth.key} {truth.mode}")),
         tempo=float(tempo_is_right(truth.tempo_bpm, band.pulse.tempo_bpm, OCTAVES)),
         beats=beat_f(np.array(truth.beats), band.pulse.beats),
         chords=float(np.mean(heard == true_chords(truth, len(heard)))),
         leak_fine=fine_structure_excess(vocal, band.mono),
     )
-
-
-def signature(key: str) -> int:
-    """Pitch class of the major key with the notes of a key such as "F# minor"."""
-    tonic, _, mode = key.partition(" ")
-    return Key(TONICS.index(tonic), "minor" if mode == "minor" else "major").signature
 
 
 def true_chords(truth: SongTruth, windows: int) -> np.ndarray:
