@@ -46,7 +46,7 @@ DEFAULT = "bridge_vp"
 class SongSettings(Config):
     """The made-up songs."""
 
-    training: Annotated[int, Field(ge=2, le=HELD_OUT_SEED - FIRST_SEED)] = 640
+    training: Annotated[int, Field(ge=2, le=HELD_OUT_SEED - FIRST_SEED)] = 400
     """Songs to train on, of seeds FIRST_SEED and up."""
     judged: Annotated[int, Field(ge=2)] = 48
     """Songs to judge with, of seeds HELD_OUT_SEED and up."""
@@ -76,6 +76,7 @@ class ObjectivesSettings(Config):
         "lora.r=16",
         "lora.lora_alpha=16",
         "batch_size=8",
+        "learning_rate=2e-3",
         "warmup_steps=50",
         "accompaniment.reference_strength=1",
         "checkpoint_every_n_steps=100",
