@@ -123,57 +123,64 @@ PUBLISHED = Sizes(
     },
 )
 
+_UNNAMED = {"_name_or_path"}  # where the published files came from; ours come from here
+
+
+def _smaller(published: SettingsDict, **changes: object) -> SettingsDict:
+    return {key: value for key, value in published.items() if key not in _UNNAMED} | changes
+
+
 TINY = Sizes(
-    transformer=PUBLISHED.transformer
-    | {
-        "attention_head_dim": 16,
-        "inner_dim": 64,
-        "lyric_encoder_ff": 32,
-        "lyric_encoder_heads": 4,
-        "lyric_hidden_size": 16,
-        "num_attention_heads": 4,
-        "num_layers": 6,
-        "ssl_encoder_depths": [2, 2],
+    transformer=_smaller(
+        PUBLISHED.transformer,
+        attention_head_dim=32,
+        inner_dim=192,
+        lyric_encoder_ff=32,
+        lyric_encoder_heads=4,
+        lyric_encoder_layers=2,
+        lyric_hidden_size=16,
+        num_attention_heads=6,
+        num_layers=6,
+        ssl_encoder_depths=[2, 2],
+    ),
+    codec=_smaller(
+        PUBLISHED.codec,
+        decoder_block_out_channels=[16, 32, 64, 128],
+        decoder_layers_per_block=[1, 1, 1, 1],
+        encoder_block_out_channels=[16, 32, 64, 128],
+        encoder_layers_per_block=[1, 1, 1, 1],
+    ),
+    vocoder={
+        "head": "griffin_lim",
+        "depths": [1, 1, 1, 2],
+        "dims": [112, 192, 224, 224],
+        "rounds": 32,
+        "momentum": 0.99,
     },
-    codec={key: value for key, value in PUBLISHED.codec.items() if key != "_name_or_path"}
-    | {
-        "decoder_block_out_channels": [8, 16, 32, 64],
-        "decoder_layers_per_block": [1, 1, 1, 1],
-        "encoder_block_out_channels": [8, 16, 32, 64],
-        "encoder_layers_per_block": [1, 1, 1, 1],
-    },
-    vocoder=PUBLISHED.vocoder
-    | {
-        "depths": [1, 1, 1, 1],
-        "dims": [16, 24, 32, 48],
-        "num_mels": 48,
-        "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5]],
-        "resblock_kernel_sizes": [3, 7],
-        "upsample_initial_channel": 64,
-        "upsample_kernel_sizes": [16, 16, 4, 4, 4],
-        "upsample_rates": [8, 8, 2, 2, 2],
-    },
-    text_encoder={key: value for key, value in PUBLISHED.text_encoder.items() if key != "_name_or_path"}
-    | {
-        "d_ff": 32,
-        "d_kv": 16,
-        "num_decoder_layers": 2,
-        "num_heads": 2,
-        "num_layers": 2,
-        "vocab_size": 300,
-    },
+    text_encoder=_smaller(
+        PUBLISHED.text_encoder,
+        d_ff=64,
+        d_kv=32,
+        dropout_rate=0.0,
+        num_decoder_layers=2,
+        num_heads=2,
+        num_layers=2,
+        vocab_size=480,
+    ),
 )
 """The bundle in models/tiny/. Text states stay 768 wide: shards hold them at that width."""
 
 TINY_SEPARATOR: SettingsDict = {
-    "sources": ["drums", "bass", "other", "vocals"],
-    "channels": 4,
+    "sources": ["other", "vocals"],
+    "channels": 12,
+    "growth": 2,
     "depth": 4,
     "nfft": 4096,
     "dconv_comp": 4,
     "t_layers": 1,
-    "t_heads": 2,
-    "t_hidden_scale": 1.0,
+    "t_heads": 4,
+    "t_hidden_scale": 2.0,
     "samplerate": 44100,
+    "segment": 4,
 }
 """Arguments of the tiny bundle's HTDemucs."""

@@ -1,4 +1,4 @@
-"""Writes the tiny bundle: the published layout, random seeded weights, and a separator (demucs/)."""
+"""Trained networks as a bundle: the published layout, stored in half precision, and a separator (demucs/)."""
 
 import json
 from collections.abc import Mapping
@@ -9,82 +9,51 @@ from demucs.htdemucs import HTDemucs
 from safetensors.torch import save
 from torch import Tensor
 
-from models.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILES, Part, network_config, shapes_of, without_notes
-from models.codec import Codec, CodecConfig
+from models.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILES, Part
+from models.codec import Codec
 from models.mel import mel_tables
 from models.sizes import TINY, TINY_SEPARATOR, SettingsDict
-from models.text import build_network
-from models.text import stored_shapes as stored_text_shapes
-from models.transformer import ACEStepTransformer2DModel
-from models.vocoder import Vocoder, VocoderConfig
-from models.vocoder import stored_shapes as stored_vocoder_shapes
-from recipe.random_weights import random_weights
-from recipe.tokenizer import make_tokenizer
+from models.text import TIED
+from models.vocoder import Vocoder
+from recipe.flow import FlowNetwork
 
-SEED = 20250607
 SEPARATOR = "tiny"
-CODEC_GAINS = {"decoder.conv_out.weight": 0.6}  # keeps the decoded mel within -11 ... 3
-VOCODER_GAINS = {"head.conv_post.weight_g": 16.0}  # waves of RMS 0.1
-SEPARATOR_GAINS = {"decoder.3.conv_tr.weight": 2.0, "tdecoder.3.conv_tr.weight": 2.0}  # stems half as loud as the mix
+"""Names the separator's files."""
+STORED = torch.float16
+"""Finer than bfloat16, and wide enough for weights."""
 
 
-def write_bundle(folder: Path) -> None:
-    """Write every part of the bundle below `folder`: the same bytes on every machine."""
-    for write in (write_transformer, write_codec, write_vocoder, write_text_encoder, write_separator):
-        write(folder)
+def write_codec(folder: Path, codec: Codec) -> None:
+    write_part(folder, "music_dcae_f8c8", TINY.codec, stored(codec.state_dict()))
 
 
-def write_transformer(folder: Path) -> None:
-    with torch.device("meta"):
-        network = ACEStepTransformer2DModel(**without_notes(TINY.transformer))
-    write_part(
-        folder,
-        "ace_step_transformer",
-        TINY.transformer,
-        _bfloat16(random_weights(shapes_of(network), seed=SEED, gains={})),
-    )
-
-
-def write_codec(folder: Path) -> None:
-    with torch.device("meta"):
-        codec = Codec(network_config(CodecConfig, TINY.codec, "tiny codec"), encoder=True, decoder=True)
-    weights = random_weights(shapes_of(codec), seed=SEED, gains=CODEC_GAINS)
-    write_part(folder, "music_dcae_f8c8", TINY.codec, _bfloat16(weights))
-
-
-def write_vocoder(folder: Path) -> None:
-    with torch.device("meta"):
-        vocoder = Vocoder(network_config(VocoderConfig, TINY.vocoder, "tiny vocoder"))
-    weights = random_weights(stored_vocoder_shapes(vocoder), seed=SEED, gains=VOCODER_GAINS)
+def write_vocoder(folder: Path, vocoder: Vocoder) -> None:
+    """With the tables of its mel, as the published file."""
     tables = mel_tables(torch.device("cpu"))
-    weights["mel_transform.spectrogram.window"] = tables.window
-    weights["mel_transform.mel_scale.fb"] = tables.filters
-    write_part(folder, "music_vocoder", TINY.vocoder, _bfloat16(weights))
+    named = {"mel_transform.spectrogram.window": tables.window, "mel_transform.mel_scale.fb": tables.filters}
+    write_part(folder, "music_vocoder", TINY.vocoder, stored(vocoder.state_dict() | named))
 
 
-def write_text_encoder(folder: Path) -> None:
-    part: Part = "umt5-base"
-    shapes = stored_text_shapes(build_network(TINY.text_encoder, folder / part / CONFIG_FILE))
-    unscaled = TINY.text_encoder["d_kv"] ** -0.5  # UMT5 does not divide by the root of the head width
-    gains = {name: unscaled for name in shapes if name.endswith("SelfAttention.q.weight")}
-    write_part(folder, part, TINY.text_encoder, _bfloat16(random_weights(shapes, seed=SEED, gains=gains)))
-    tokenizer = make_tokenizer(TINY.text_encoder["vocab_size"])
-    (folder / part / TOKENIZER_FILE).write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
-
-
-def write_separator(folder: Path) -> None:
-    """An HTDemucs as demucs.hf reads it: a bag of one, its class and arguments in the file's metadata."""
-    weights = random_weights(shapes_of(HTDemucs(**TINY_SEPARATOR)), seed=SEED, gains=SEPARATOR_GAINS)
-    write_separator_files(folder, TINY_SEPARATOR, _bfloat16(weights))
-
-
-def write_separator_files(folder: Path, settings: SettingsDict, weights: Mapping[str, Tensor]) -> None:
-    """An HTDemucs of these arguments as demucs.hf reads it."""
+def write_separator(folder: Path, separator: HTDemucs) -> None:
+    """As demucs.hf reads it: a bag of one, its class and arguments in the file's metadata."""
     room = folder / "demucs"
     room.mkdir(parents=True, exist_ok=True)
-    metadata = {"klass": "demucs.htdemucs.HTDemucs", "args": "[]", "kwargs": json.dumps(settings)}
-    _save(weights, room / f"{SEPARATOR}.safetensors", metadata)
+    metadata = {"klass": "demucs.htdemucs.HTDemucs", "args": "[]", "kwargs": json.dumps(TINY_SEPARATOR)}
+    _save(stored(separator.state_dict()), room / f"{SEPARATOR}.safetensors", metadata)
     (room / f"{SEPARATOR}.yaml").write_text(f"models: [{SEPARATOR}]\n", encoding="utf-8")
+
+
+def write_flow(folder: Path, flow: FlowNetwork) -> None:
+    """The transformer, and the text encoder with its tokenizer."""
+    write_part(folder, "ace_step_transformer", TINY.transformer, stored(flow.transformer.state_dict()))
+    text = {name: tensor for name, tensor in flow.text.network.state_dict().items() if name != TIED}
+    write_part(folder, "umt5-base", TINY.text_encoder, stored(text))
+    tokenizer = flow.text.tokenizer.to_str(pretty=True)
+    (folder / "umt5-base" / TOKENIZER_FILE).write_text(tokenizer + "\n", encoding="utf-8")
+
+
+def stored(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().to(STORED) for name, tensor in weights.items()}
 
 
 def write_part(folder: Path, part: Part, config: SettingsDict, weights: Mapping[str, Tensor]) -> None:
@@ -93,10 +62,6 @@ def write_part(folder: Path, part: Part, config: SettingsDict, weights: Mapping[
     room.mkdir(parents=True, exist_ok=True)
     (room / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     _save(weights, room / WEIGHTS_FILES[part], {"format": "pt"})
-
-
-def _bfloat16(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: weight.bfloat16() for name, weight in weights.items()}
 
 
 def _save(weights: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:

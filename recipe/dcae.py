@@ -18,9 +18,9 @@ from common.latents import FRAME_SAMPLES
 from models.checkpoint import network_config
 from models.codec import LATENT_SCALE, LATENT_SHIFT, Codec, CodecConfig, normalise_mel
 from models.mel import log_mel
+from models.sizes import TINY
 from recipe.corpus import Corpus, Heard
 from recipe.loop import Draws, Trained, TrainingSettings, fit
-from recipe.sizes import BUNDLE
 
 HEARD: Sequence[Heard] = ("vocal", "inst", "mix")
 
@@ -40,7 +40,7 @@ class CodecSettings(Config):
 
 
 def new_codec() -> Codec:
-    return Codec(network_config(CodecConfig, BUNDLE.codec, "codec"), encoder=True, decoder=True)
+    return Codec(network_config(CodecConfig, TINY.codec, "codec"), encoder=True, decoder=True)
 
 
 def train_codec(folder: Path, codec: Codec, corpus: Corpus, settings: CodecSettings, *, seed: int) -> Trained:

@@ -24,12 +24,12 @@ from models.codec import Codec
 from models.conditioning import pack_conditions
 from models.lyric_tokens import INSTRUMENTAL, encode_lyrics
 from models.schedule import TIMESTEPS, add_noise, clean_estimate, draw_timesteps
+from models.sizes import TINY
 from models.text import TextEncoder
 from models.transformer import ACEStepTransformer2DModel, Conditions
 from recipe.convolutions import lay_channels_last
 from recipe.corpus import Corpus
 from recipe.loop import Draws, Trained, TrainingSettings, fit
-from recipe.sizes import BUNDLE
 from recipe.tokenizer import make_tokenizer, world_texts
 
 Target = Literal["inst", "mix"]
@@ -59,9 +59,9 @@ class FlowNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.transformer = ACEStepTransformer2DModel(**without_notes(BUNDLE.transformer))
-        network = UMT5EncoderModel(UMT5Config(**BUNDLE.text_encoder))
-        self.text = TextEncoder(network, make_tokenizer(BUNDLE.text_encoder["vocab_size"], world_texts()))
+        self.transformer = ACEStepTransformer2DModel(**without_notes(TINY.transformer))
+        network = UMT5EncoderModel(UMT5Config(**TINY.text_encoder))
+        self.text = TextEncoder(network, make_tokenizer(TINY.text_encoder["vocab_size"], world_texts()))
         for name, parameter in self.transformer.named_parameters():
             if any(part in name for part in IDLE):
                 parameter.requires_grad_(False)

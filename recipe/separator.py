@@ -14,9 +14,9 @@ from torch import Tensor
 
 from common.config import Config
 from common.latents import SAMPLE_RATE_HZ
+from models.sizes import TINY_SEPARATOR
 from recipe.corpus import Corpus
 from recipe.loop import Draws, Trained, TrainingSettings, fit
-from recipe.sizes import SEPARATOR
 
 
 class SeparatorSettings(Config):
@@ -30,7 +30,7 @@ class SeparatorSettings(Config):
 
 
 def new_separator() -> HTDemucs:
-    return HTDemucs(**SEPARATOR)
+    return HTDemucs(**TINY_SEPARATOR)
 
 
 def train_separator(
@@ -48,7 +48,7 @@ def train_separator(
 
 def draw_stems(corpus: Corpus, settings: SeparatorSettings, rng: np.random.Generator) -> Tensor:
     """Band and singer over one segment of the separator. [K, 2, N]"""
-    samples = SEPARATOR["segment"] * SAMPLE_RATE_HZ
+    samples = TINY_SEPARATOR["segment"] * SAMPLE_RATE_HZ
     crop = corpus.crop(rng, samples)
     band = corpus.crop(rng, samples).inst if rng.random() < settings.remixed_share else crop.inst
     gains = 10 ** (rng.uniform(-settings.gain_db, settings.gain_db, size=(2, 1, 1)) / 20)

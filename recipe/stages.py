@@ -18,6 +18,7 @@ from models.checkpoint import Part, part_hash
 from models.codec import Codec
 from models.device import default_device
 from models.vocoder import Vocoder
+from recipe.bundle import write_codec, write_flow, write_separator, write_vocoder
 from recipe.card import CARD_FILE, write_card
 from recipe.corpus import Corpus, CorpusSettings, make_corpus
 from recipe.dcae import CodecSettings, new_codec, train_codec
@@ -32,7 +33,6 @@ from recipe.measure import (
     measure_vocoder,
 )
 from recipe.separator import SeparatorSettings, new_separator, train_separator
-from recipe.trained_bundle import write_codec, write_flow, write_separator, write_vocoder
 from recipe.vocoder import VocoderSettings, new_vocoder, train_vocoder
 
 Stage = Literal[

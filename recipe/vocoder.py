@@ -20,11 +20,11 @@ from common.latents import FRAME_SAMPLES
 from models.checkpoint import network_config
 from models.codec import Codec, denormalise_mel, normalise_mel
 from models.mel import log_mel, magnitudes, mel_tables
+from models.sizes import TINY
 from models.vocoder import GriffinLimConfig, GriffinLimHead, Vocoder
 from recipe.corpus import Corpus
 from recipe.dcae import HEARD, decode, encode
 from recipe.loop import Draws, Trained, TrainingSettings, fit
-from recipe.sizes import BUNDLE
 
 MEL_MEAN = -5.0
 """Of a log-mel, about."""
@@ -45,7 +45,7 @@ class VocoderSettings(Config):
 @torch.no_grad()
 def new_vocoder() -> Vocoder:
     """Before training it adds nothing to what the mel says, and its first layer hears mels around 0."""
-    vocoder = Vocoder(network_config(GriffinLimConfig, BUNDLE.vocoder, "vocoder"))
+    vocoder = Vocoder(network_config(GriffinLimConfig, TINY.vocoder, "vocoder"))
     for name, parameter in vocoder.named_parameters():
         if name.endswith("gamma"):
             torch.nn.init.constant_(parameter, FIRST_GAMMA)

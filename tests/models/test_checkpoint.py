@@ -177,22 +177,22 @@ def test_an_unknown_weight_is_named(folder, part):
 
 
 def test_a_weight_of_another_shape_is_named(folder):
-    rewrite(folder / VOCODER, lambda weights: weights.update({"head.conv_post.bias": torch.zeros(2)}))
+    rewrite(folder / VOCODER, lambda weights: weights.update({"head.to_bins.bias": torch.zeros(2)}))
     assert complaint(lambda: open_vocoder(folder)) == (
         f"{folder / VOCODER}: weights do not fit config.json: 1 of another shape; "
-        "the first is head.conv_post.bias is [2], expected [1]."
+        "the first is head.to_bins.bias is [2], expected [1025]."
     )
 
 
 def test_all_that_does_not_fit_is_counted(folder):
     def break_three(weights: dict[str, Tensor]) -> None:
-        weights["head.conv_post.new"] = weights.pop("head.conv_post.bias")
+        weights["head.to_bins.new"] = weights.pop("head.to_bins.bias")
         weights["backbone.norm.bias"] = torch.zeros(1)
 
     rewrite(folder / VOCODER, break_three)
     assert complaint(lambda: open_vocoder(folder)) == (
         f"{folder / VOCODER}: weights do not fit config.json: 1 missing, 1 unknown, 1 of another shape; "
-        "the first is head.conv_post.bias."
+        "the first is head.to_bins.bias."
     )
 
 
@@ -222,7 +222,7 @@ def test_a_file_cut_short_is_one_line(folder, part, size):
     ("part", "change", "message"),
     [
         ("music_dcae_f8c8", {"latent_channels": 4}, "latent_channels: Input should be 8, got 4"),
-        ("music_vocoder", {"head_kind": "x"}, "unknown key head_kind; known: depths, "),
+        ("music_vocoder", {"phases": "x"}, "unknown key phases; known: depths, "),
         ("ace_step_transformer", {"new_option": 1}, "got an unexpected keyword argument 'new_option'"),
         ("umt5-base", {"d_model": "wide"}, "Field 'd_model' expected int, got str (value: 'wide')"),
     ],

@@ -85,4 +85,4 @@ def test_bfloat16_weights_give_nearly_the_same_latents_in_float32(codec, music, 
     rounded = open_codec(TINY, encoder=True, decoder=False).to(torch.bfloat16)
     found, exact = rounded.encode(music, longest=longest), codec.encode(music)
     assert found.dtype == torch.float32
-    assert 1e-4 < (found - exact).square().mean().sqrt() < 0.02 * exact.std()
+    assert 1e-4 < (found - exact).square().mean().sqrt() < 0.04 * exact.std()

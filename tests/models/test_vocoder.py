@@ -8,7 +8,7 @@ from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ
 from models.checkpoint import network_config, shapes_of
 from models.mel import HOP_SAMPLES, SPECTRUM_BINS, magnitudes, mel_tables
-from models.sizes import TINY
+from models.sizes import PUBLISHED
 from models.vocoder import MEL_TABLES, GriffinLimConfig, Vocoder, VocoderConfig, fold, phased, spread, stored_shapes
 
 
@@ -70,14 +70,14 @@ def test_every_mel_frame_becomes_512_samples_within_full_scale(vocoder, frames):
     ("change", "message"),
     [
         ({"upsample_rates": [4, 4, 2, 2, 2]}, "v.json: upsample_rates multiply to 128; it must be 512"),
-        ({"num_mels": 8}, "v.json: the last of dims is 48 and num_mels 8; they must be equal"),
+        ({"num_mels": 8}, "v.json: the last of dims is 512 and num_mels 8; they must be equal"),
         ({"use_template": True}, "v.json: use_template: Input should be False, got True"),
         ({"hop_length": 256}, "v.json: hop_length: Input should be 512, got 256"),
     ],
 )
 def test_a_vocoder_of_another_kind_is_refused(change, message):
     with pytest.raises(UserError) as error:
-        network_config(VocoderConfig, TINY.vocoder | change, "v.json")
+        network_config(VocoderConfig, PUBLISHED.vocoder | change, "v.json")
     assert str(error.value) == message
 
 

@@ -64,7 +64,7 @@ def test_bf16_latents_are_close_to_those_of_fp32(music):
             encode_wave(open_encoder(TINY, EncodeConfig(precision=precision), "cpu"), wave).astype(np.float32)
             for precision in ("fp32", "bf16", "bf16")
         )
-    assert 1e-4 < np.sqrt(np.mean((rounded - exact) ** 2)) < 0.02 * exact.std()
+    assert 1e-4 < np.sqrt(np.mean((rounded - exact) ** 2)) < 0.04 * exact.std()
     np.testing.assert_array_equal(rounded, again)
 
 

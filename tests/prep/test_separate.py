@@ -79,7 +79,7 @@ def test_a_bag_gives_the_weighted_mean_of_its_networks(folder, music, separate, 
     silent = {name: torch.zeros_like(weight) for name, weight in load_file(path).items()}
     with safe_open(path, framework="pt") as file:
         save_file(silent, folder / "silent.safetensors", file.metadata())
-    bag.write_text(f"models: [{path.stem}, silent]\nweights: [[1, 1, 1, 3], [1, 1, 1, 1]]\n")
+    bag.write_text(f"models: [{path.stem}, silent]\nweights: [[1, 3], [1, 1]]\n")
     files = find_separator(str(folder), TINY)
     assert files is not None
     mix = music(1.0).mix - music(1.0).mix.mean()

@@ -11,8 +11,8 @@ from common.latents import SAMPLE_RATE_HZ
 from models.checkpoint import open_codec, open_text_encoder, open_transformer, open_vocoder
 from models.mel import magnitudes, mel_tables
 from models.sampler import SamplerSettings, sample
-from models.vocoder import fold
 from prep.demo_songs import HELD_OUT_SEED
+from recipe.bundle import write_codec, write_flow, write_separator, write_vocoder
 from recipe.corpus import Corpus, CorpusSettings, make_corpus
 from recipe.dcae import CodecSettings, moment_penalty, new_codec, train_codec
 from recipe.flow import FlowNetwork, FlowSettings, LatentSongs, conditions, draw_prompt, train_flow, word_ids
@@ -20,7 +20,6 @@ from recipe.loop import TrainingSettings
 from recipe.measure import MeasureSettings, si_sdr_db
 from recipe.separator import SeparatorSettings, error_db, new_separator
 from recipe.stages import STAGES, Recipe, RecipeSettings
-from recipe.trained_bundle import split, write_codec, write_flow, write_separator, write_vocoder
 from recipe.vocoder import VocoderSettings, new_vocoder, spectral_losses
 
 PROMPT = "piano, bass, drums, female vocal, 112bpm, minor key, energetic"
@@ -96,14 +95,6 @@ def test_spectral_losses_are_zero_for_the_same_wave_alone():
     made = magnitudes(wave, mel_tables(wave.device).window).log()
     assert sum(spectral_losses(made, wave).values()) < 1e-5
     assert all(loss > 0.1 for loss in spectral_losses(made, other).values())
-
-
-def test_a_split_vocoder_folds_back():
-    vocoder = new_vocoder()
-    folded = fold(split(vocoder))
-    assert folded.keys() == vocoder.state_dict().keys()
-    for name, tensor in vocoder.state_dict().items():
-        torch.testing.assert_close(folded[name], tensor)
 
 
 def test_separation_error_in_decibels():

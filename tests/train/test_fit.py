@@ -54,7 +54,7 @@ def test_a_run_leaves_adapters_a_checkpoint_and_curves(song_shards, tiny_config,
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "6 songs, 7 segments to train on (in memory); 3 songs to validate on" in printed.err
-    assert f"{mode}: training 24,576 numbers of LoRA in 48 layers" in printed.err
+    assert f"{mode}: training 73,728 numbers of LoRA in 48 layers" in printed.err
     assert "these shards hold no SSL features" in printed.err
     assert "Lightning" not in printed.err
 
@@ -67,7 +67,7 @@ def test_the_checkpoint_holds_what_is_trained_and_nothing_of_the_base(song_shard
     assert {"optimizer_states", "lr_schedulers", "loops", "config", "base"} <= held.keys()
     assert held["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]["handed"] == 2
     numbers = sum(tensor.numel() for tensor in held["state_dict"].values())
-    assert numbers == 24_576 + 8_192
+    assert numbers == 73_728 + 24_576
     assert last.stat().st_size < 4 * 4 * numbers
 
 
