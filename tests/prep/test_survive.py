@@ -62,7 +62,9 @@ def test_a_long_song_goes_on_after_the_segment_it_was_killed_in(tmp_path, song, 
     assert segments_in(tmp_path / "shards") == set()
 
 
-def test_an_interrupt_says_that_the_work_is_kept(tmp_path, songs, build, hashes):
+def test_an_interrupt_says_that_the_work_is_kept(tmp_path, song, songs, build, hashes):
+    for seed in range(4, 10):  # enough to be still at work when the first is done
+        song(tmp_path / "raw", f"s{seed}", parts=("vocal", "mix"), seed=seed, seconds=3.0)
     process = prep("build-shards", "raw", "shards", "--workers", "2", cwd=tmp_path)
     while not segments_in(tmp_path / "shards") and process.poll() is None:
         time.sleep(0.005)
@@ -73,7 +75,7 @@ def test_an_interrupt_says_that_the_work_is_kept(tmp_path, songs, build, hashes)
         "stopped; every segment that is encoded is kept, and the same command goes on from there."
     )
     assert "Traceback" not in said
-    assert 0 < len({part.song for part in build().encoded}) < 4
+    assert 0 < len({part.song for part in build().encoded}) < 10
     build("whole")
     assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
 
