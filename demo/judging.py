@@ -74,10 +74,12 @@ def table(validations: Mapping[str, Mapping[str, float]], found: Mapping[str, Ev
         for gain in GAINS
     }
     systems = (*found, *ANCHORS)
-    rows = [
-        (title, *(shown_interval(means[key], 2) if (key := (system, name)) in means else "-" for system in systems))
-        for name, title in (GAINS | MEASURES).items()
-    ]
+
+    def cell(system: str, name: str) -> str:
+        shown = means.get((system, name))
+        return shown_interval(shown, 3 if name in GAINS else 2) if shown else "-"
+
+    rows = [(title, *(cell(system, name) for system in systems)) for name, title in (GAINS | MEASURES).items()]
     return in_columns([("", *systems), *rows])
 
 

@@ -20,19 +20,21 @@ from train.fit import fit
 
 Mode = Literal["image2image", "controlnet"]
 PUBLISHED = "ACE-Step/ACE-Step-v1-3.5B"
+VALIDATED = 0.25
+"""Share of the songs that validation is over: its interval is over songs."""
 MODES: tuple[Mode, ...] = ("image2image", "controlnet")
 
 
 class RoadConfig(Config):
     """How far to walk."""
 
-    songs: Annotated[int, Field(ge=3)] = 10
-    """Songs to learn from; two of them are kept for validation."""
+    songs: Annotated[int, Field(ge=3)] = 32
+    """Songs to learn from, of which VALIDATED are kept for validation."""
     voices: Annotated[int, Field(ge=2)] = 4
     """Songs kept away from training, whose voices get a band."""
     seconds: Annotated[float, Field(ge=2)] = 10.0
     """Length of each song."""
-    train_steps: Annotated[int, Field(ge=1)] = 60
+    train_steps: Annotated[int, Field(ge=1)] = 400
     """Training steps in each mode."""
     infer_steps: Annotated[int, Field(ge=1)] = 20
     """Sampling steps of each accompaniment."""
@@ -56,7 +58,7 @@ def walk(out: Path, config: RoadConfig) -> Road:
     say("2/4 shards: the songs as latents, all that training reads")
     shards = out / "shards"
     build_shards(out / "songs", shards, PrepConfig(), checkpoint="tiny", workers=1, devices=["cpu"], rebuild=False)
-    say("3/4 adapters: one mixes the vocal into the noise, one hears it through an encoder of its own")
+    say("3/4 adapters: one hears the vocal through a projection, one through an encoder of its own")
     adapters: dict[str, Path] = {
         mode: train(mode, shards, out / "training", steps=config.train_steps) for mode in MODES
     }
@@ -66,7 +68,14 @@ def walk(out: Path, config: RoadConfig) -> Road:
 
 def train(mode: Mode, shards: Path, runs: Path, *, steps: int) -> Path:
     """The adapter of a mode after `steps`: the one that is there, else that of a new or a resumed run."""
-    settings = [f"dataset_path={json.dumps(str(shards))}", f"logger_dir={json.dumps(str(runs))}", f"max_steps={steps}"]
+    settings = [
+        f"dataset_path={json.dumps(str(shards))}",
+        f"logger_dir={json.dumps(str(runs))}",
+        f"max_steps={steps}",
+        f"val_every_n_steps={-(-steps // 3)}",
+        f"checkpoint_every_n_steps={steps}",
+        f"val_fraction={VALIDATED}",
+    ]
     config = load_config(TrainingConfig, f"tiny_{mode}", settings)
     checkpoints = sorted((runs / config.exp_name).glob(f"version_*/{CHECKPOINTS}"))
     finished = [adapter for folder in checkpoints for adapter in folder.glob(f"epoch=*-step={steps}_lora")]

@@ -55,7 +55,7 @@ def test_the_table_holds_what_was_measured_of_each(road):
         figures = read_card(road.adapters[mode]).validation
         for gain, title in GAINS.items():
             low, high = figures[f"{gain}_low"], figures[f"{gain}_high"]
-            assert shown[title][number] == f"{figures[gain]:.2f} [{low:.2f}, {high:.2f}]"
+            assert shown[title][number] == f"{figures[gain]:.3f} [{low:.3f}, {high:.3f}]"
         report = json.loads((road.judged.reports[mode].with_name("evaluation.json")).read_text(encoding="utf-8"))
         means = {(mean["measure"], mean["system"]): mean["mean"] for mean in report["means"]}
         for measure, title in MEASURES.items():
