@@ -6,8 +6,12 @@ from dataclasses import dataclass
 import librosa
 import numpy as np
 import pytest
+import torch
 
 from infer.measures.clip import Clip
+from models.checkpoint import TINY, open_codec, open_vocoder
+from models.codec import Codec, decode_audio
+from models.vocoder import Vocoder
 from prep.songs.render import render_song
 from prep.songs.truth import SongTruth
 
@@ -52,9 +56,16 @@ def lose_phases() -> Callable[[np.ndarray], np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def scrambled(songs) -> list[Clip]:
-    """Each true band with other phases under its spectrogram, which is what a codec of spectrograms leaves of it."""
-    return [Clip(other_phases(song.band.wave)) for song in songs]
+def coded(songs) -> list[Clip]:
+    """Each true band through the bundle's codec and vocoder and back."""
+    codec, vocoder = open_codec(TINY, encoder=True, decoder=True), open_vocoder(TINY)
+    return [Clip(_round_trip(codec, vocoder, song.band.wave)) for song in songs]
+
+
+@torch.no_grad()
+def _round_trip(codec: Codec, vocoder: Vocoder, wave: np.ndarray) -> np.ndarray:
+    latents = codec.encode(torch.from_numpy(wave))
+    return decode_audio(codec, vocoder, latents, samples=wave.shape[-1]).numpy()
 
 
 def other_phases(wave: np.ndarray) -> np.ndarray:

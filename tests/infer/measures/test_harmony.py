@@ -24,12 +24,12 @@ def means(songs, bands) -> np.ndarray:
     return np.mean([(harmony.z, harmony.rank) for harmony in found], axis=0)
 
 
-def test_true_bands_fit_best_then_those_whose_phases_are_lost_and_what_is_unrelated_is_at_chance(
-    songs, scrambled, shuffled, noises
+def test_true_bands_fit_best_then_those_through_the_codec_and_what_is_unrelated_is_at_chance(
+    songs, coded, shuffled, noises
 ):
-    true, lost, other, noise = (means(songs, bands) for bands in ([s.band for s in songs], scrambled, shuffled, noises))
-    assert true[0] >= lost[0] - 0.1
-    assert lost[0] > max(other[0], noise[0]) + 0.7
+    true, decoded, other, noise = (means(songs, bands) for bands in ([s.band for s in songs], coded, shuffled, noises))
+    assert true[0] >= decoded[0] - 0.1
+    assert decoded[0] > max(other[0], noise[0]) + 0.7
     assert max(abs(other[0]), abs(noise[0])) < 0.8
     assert true[1] < 2.0
     assert min(other[1], noise[1]) > 4.5

@@ -52,7 +52,7 @@ def test_half_a_band_covers_half_of_the_true_one(songs):
     assert measure_sanity(songs[0].vocal, Clip(half), songs[0].band).coverage == pytest.approx(0.5, abs=0.02)
 
 
-def test_bands_of_one_kind_are_near_and_others_far(songs, noises, scrambled):
+def test_bands_of_one_kind_are_near_and_others_far(songs, noises, coded):
     band = songs[0].band
     assert mean_distance_db([band, band, Clip(0.5 * band.wave)]) == pytest.approx(0.0, abs=1e-2)
-    assert distance_db(band, scrambled[0]) < distance_db(band, songs[1].band) < distance_db(band, noises[0])
+    assert distance_db(band, coded[0]) < distance_db(band, songs[1].band) < distance_db(band, noises[0])

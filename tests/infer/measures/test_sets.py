@@ -44,21 +44,21 @@ def test_adherence_is_1_for_true_pairs_and_0_for_shuffled_ones(random):
     assert 0.0 < adherence(true, shuffled, (true + shuffled) / 2) < 1.0
 
 
-def test_bands_with_other_phases_are_nearer_to_the_true_set_than_noise(songs, scrambled, noises):
+def test_bands_through_the_codec_are_nearer_to_the_true_set_than_noise(songs, coded, noises):
     scale = Scale.of(set_features([song.band for song in songs]))
-    true, lost, noise = (scale(set_features(bands)) for bands in ([s.band for s in songs], scrambled, noises))
+    true, decoded, noise = (scale(set_features(bands)) for bands in ([s.band for s in songs], coded, noises))
     assert frechet_distance(true, true) == pytest.approx(0.0, abs=1e-6)
-    assert frechet_distance(true, lost) < frechet_distance(true, noise)
-    assert kernel_distance(true, lost) < kernel_distance(true, noise)
+    assert frechet_distance(true, decoded) < frechet_distance(true, noise)
+    assert kernel_distance(true, decoded) < kernel_distance(true, noise)
 
 
-def test_mixes_adhere_when_phases_are_lost_but_not_when_bands_are_shuffled(songs, scrambled, shuffled):
-    true, lost, other = (
+def test_mixes_adhere_through_the_codec_but_not_when_bands_are_shuffled(songs, coded, shuffled):
+    true, decoded, other = (
         set_features([Clip(song.vocal.wave + band.wave) for song, band in zip(songs, bands, strict=True)])
-        for bands in ([song.band for song in songs], scrambled, shuffled)
+        for bands in ([song.band for song in songs], coded, shuffled)
     )
     scale = Scale.of(true)
-    figures = [adherence(scale(true), scale(other), scale(candidate)) for candidate in (true, lost, other)]
+    figures = [adherence(scale(true), scale(other), scale(candidate)) for candidate in (true, decoded, other)]
     assert figures[0] == pytest.approx(1.0)
     assert figures[2] == pytest.approx(0.0)
     assert figures[1] > figures[2]
