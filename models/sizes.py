@@ -1,6 +1,7 @@
 """Configurations of the networks as their config.json files hold them: the published sizes, and tiny ones.
 
-The tiny networks keep the published layout, names and block types; only widths and depths differ.
+The tiny networks keep the published layout, names and block types; only widths and depths differ, and the
+vocoder's head (docs/adr/0007).
 """
 
 from dataclasses import dataclass
