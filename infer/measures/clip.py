@@ -18,7 +18,6 @@ HOP_SAMPLES = 512
 SHORTEST_SECONDS = 2.0
 """A shorter clip is analysed with silence behind it: the lowest notes of the chroma need this much."""
 MELS = 64
-LOWEST_HZ = float(librosa.note_to_hz("C3"))
 RANGE_DB = 80.0
 """Log-mel reaches this far below its loudest bin."""
 ACTIVE_RANGE_DB = 30.0
@@ -46,17 +45,23 @@ class Clip:
     @cached_property
     def chroma(self) -> np.ndarray:
         """Energy of the twelve pitch classes, C first, from a constant-Q transform, of each frame: [12, F]."""
-        if not self.mono.any():
-            return np.zeros((12, self.active.size), dtype=np.float32)
-        return librosa.feature.chroma_cqt(y=self.mono, sr=ANALYSIS_RATE_HZ, hop_length=HOP_SAMPLES, norm=None)
+        return self._chroma("C1", octaves=7)
 
     @cached_property
     def upper_chroma(self) -> np.ndarray:
         """`chroma` without the two lowest octaves, where a mel of the codec does not tell semitones apart: [12, F]."""
+        return self._chroma("C3", octaves=5)
+
+    def _chroma(self, lowest: str, octaves: int) -> np.ndarray:
         if not self.mono.any():
             return np.zeros((12, self.active.size), dtype=np.float32)
         return librosa.feature.chroma_cqt(
-            y=self.mono, sr=ANALYSIS_RATE_HZ, hop_length=HOP_SAMPLES, norm=None, fmin=LOWEST_HZ, n_octaves=5
+            y=self.mono,
+            sr=ANALYSIS_RATE_HZ,
+            hop_length=HOP_SAMPLES,
+            norm=None,
+            fmin=float(librosa.note_to_hz(lowest)),
+            n_octaves=octaves,
         )
 
     @cached_property
