@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def prep(*arguments, cwd, largest_file=resource.RLIM_INFINITY):
     """Run prep in a process of its own, which can write no larger file than this."""
     script = (
-        "import resource, sys; from prep.cli import main; "
+        "import resource, signal; from prep.cli import main; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # tests run in the background may ignore it
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file})); main()"
     )
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}  # it writes too
