@@ -11,7 +11,9 @@ from torch import Tensor
 
 from common.latents import LatentStatistics
 from common.progress import progress
+from infer.measures.sets import frechet_distance
 from models.adapter import Adapter
+from models.conditioning import frames_first
 from models.sampler import SamplerSettings, draw_noise, sample, sdedit
 from models.transformer import ACEStepTransformer2DModel, Conditions
 from recipe.objectives.songs import Judged
@@ -93,6 +95,11 @@ def draw_all(draw: Draw, scenes: Iterator[Scene], songs: int, *, what: str) -> T
             drawn.append(draw(scene))
             done.update(len(scene.vocal))
     return torch.cat(drawn)
+
+
+def distance(made: Tensor, true: Tensor) -> float:
+    """Frechet distance of the latent frames of bands, both [N, C, H, T]: how unlike, whichever songs they fit."""
+    return frechet_distance(*(frames_first(bands).flatten(0, 1).double().numpy() for bands in (made, true)))
 
 
 def measure_gains(

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,15 +22,16 @@ from infer.request import Place
 from models.adapter import open_adapter
 from models.checkpoint import Part, open_transformer, part_hash
 from models.sampler import SamplerSettings
+from prep.songs.render import song_key
 from recipe.convolutions import lay_channels_last
 from recipe.loop import claim, save_whole
-from recipe.objectives.bands import Draw, Scene, adapted, draw_all, edited, measure_gains, plain, set_scenes
+from recipe.objectives.bands import Draw, Scene, adapted, distance, draw_all, edited, measure_gains, plain, set_scenes
 from recipe.objectives.hearing import Fit, measure_fit
 from recipe.objectives.report import Report, Result, summarise
 from recipe.objectives.settings import ARMS, DEFAULT, ObjectivesSettings, SongSettings
-from recipe.objectives.songs import Judged, make_shards, write_songs
+from recipe.objectives.songs import Judged, make_shards, true_bands, write_songs
 from recipe.objectives.training import Pace, measure_pace, placed, train, training_config
-from shards.reader import read_manifest
+from shards.reader import read_manifest, read_song
 from train.config import TrainingConfig
 
 PARTS: Sequence[Part] = ("ace_step_transformer", "music_dcae_f8c8", "music_vocoder", "umt5-base")
@@ -71,12 +71,21 @@ class Experiment:
         self.make_songs()
         settings = self.settings
         found = {system: [self.result(self.unit(system, 0))] for system in ANCHORS}
+        distances: dict[str, list[float]] = {}
         for seed in settings.seeds:
             for system in (*UNTRAINED, *settings.arms):
-                found.setdefault(system, []).append(self.result(self.unit(system, seed)))
+                unit = self.unit(system, seed)
+                found.setdefault(system, []).append(self.result(unit))
+                distances.setdefault(system, []).append(self._distance(unit))
         (true,) = found["true"]
         systems = {
-            system: summarise(results, true=true, default=found.get(DEFAULT), steps=self._steps(system))
+            system: summarise(
+                results,
+                true=true,
+                default=found.get(DEFAULT),
+                distances=distances.get(system, ()),
+                steps=self._steps(system),
+            )
             for system, results in found.items()
         }
         return Report(
@@ -84,6 +93,7 @@ class Experiment:
             seeds=settings.seeds,
             training_seconds=settings.training_seconds,
             step_seconds=self.pace.step_seconds,
+            distance_of_others=self._distance_of_others(),
             systems=systems,
         )
 
@@ -152,8 +162,7 @@ class Experiment:
             fits = [self._fit(number, self.judged.band(number)) for number in range(len(self.judged.truths))]
             return Result(own=tuple(fits))
         if unit.system == "codec":
-            true = np.stack([sample.inst for sample in self.judged.samples if sample.inst is not None])
-            return Result(own=self._listen(torch.from_numpy(true).float(), what="codec"))
+            return Result(own=self._listen(true_bands(self.judged.samples), what="codec"))
         return self._make_adapted(unit) if unit.training else self._make_untrained(unit)
 
     def _make_untrained(self, unit: Unit) -> Result:
@@ -179,12 +188,25 @@ class Experiment:
     def _bands(self, unit: Unit, draw: Draw, *, exchanged: bool) -> tuple[Fit, ...]:
         """Draw a band for each song's own vocal or the exchanged one, unless that was done, and listen to them."""
         name = "exchanged" if exchanged else "own"
-        path, what = self.folder(unit) / f"{name}.safetensors", f"{unit.system}, {name}"
+        path, what = self._drawn(unit, name), f"{unit.system}, {name}"
         if not path.is_file():
             vocals = self.judged.others if exchanged else range(len(self.judged.truths))
             scenes = self._scenes(unit, vocals)
             save_whole({"bands": draw_all(draw, scenes, len(vocals), what=f"drawing {what}")}, path)
         return self._listen(load_file(path)["bands"], what=what)
+
+    def _drawn(self, unit: Unit, name: str) -> Path:
+        return self.folder(unit) / f"{name}.safetensors"
+
+    def _distance(self, unit: Unit) -> float:
+        """How unlike the judged songs' true bands those are that were drawn for their own vocals."""
+        return distance(load_file(self._drawn(unit, "own"))["bands"], true_bands(self.judged.samples))
+
+    def _distance_of_others(self) -> float:
+        """The same of true bands of as many songs that were trained on, where there are so many."""
+        seeds = self.settings.songs.training_seeds[: self.settings.songs.judged]
+        others = [read_song(self._shards("training"), song_key(seed))[0] for seed in seeds]
+        return distance(true_bands(others), true_bands(self.judged.samples))
 
     def _scenes(self, unit: Unit, vocals: Sequence[int]) -> Iterator[Scene]:
         config = unit.training or training_config(ARMS[DEFAULT], self.settings, steps=1, seed=unit.seed)

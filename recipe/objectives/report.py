@@ -83,6 +83,8 @@ class System(Config):
     """Mean over the seeds, from the lowest end of their 95 % intervals to the highest."""
     measured: dict[str, Measured]
     leak: Leak
+    distances: tuple[float, ...]
+    """Of its bands from true ones, by seed; empty for the anchors."""
 
 
 class Report(Config):
@@ -95,11 +97,18 @@ class Report(Config):
     """Processor seconds that a training was given."""
     step_seconds: dict[str, float]
     """What a step cost, by shipped config."""
+    distance_of_others: float
+    """Of true bands of other songs from those of the judged ones."""
     systems: dict[str, System]
 
 
 def summarise(
-    results: Sequence[Result], *, true: Result, default: Sequence[Result] | None, steps: int | None
+    results: Sequence[Result],
+    *,
+    true: Result,
+    default: Sequence[Result] | None,
+    distances: Sequence[float],
+    steps: int | None,
 ) -> System:
     """One system from its results, one for each seed, beside those of the true bands and of DEFAULT."""
     leak = _by_song(results, lambda result: result.own, "leak_fine")
@@ -109,6 +118,7 @@ def summarise(
         gains={name: _gain([result.gains for result in results], name) for name in GAINS if results[0].gains},
         measured={name: _measure(results, default, name) for name in SHARES},
         leak=Leak(median=float(np.median(leak)), over_true=Number.of(bootstrap_mean(list(leak - of_true)))),
+        distances=tuple(distances),
     )
 
 
@@ -148,7 +158,8 @@ def tables(report: Report) -> str:
     parts = [head, "### What training reached\n", _gain_table(report)]
     for name, title in SHARES.items():
         parts += [f"### {title}\n", _share_table(report, name)]
-    return "\n".join([*parts, "### How much of the vocal is in the band (leak_fine)\n", _leak_table(report)])
+    parts += ["### How much of the vocal is in the band (leak_fine)\n", _leak_table(report)]
+    return "\n".join([*parts, "### How unlike true bands they are\n", _distance_table(report)])
 
 
 def _gain_table(report: Report) -> str:
@@ -179,6 +190,16 @@ def _leak_table(report: Report) -> str:
         for name, system in report.systems.items()
     ]
     return _table(("objective", "median", "above the true median", "mean above the true band"), rows)
+
+
+def _distance_table(report: Report) -> str:
+    rows = [
+        (name, f"{np.mean(system.distances):.2f}", ", ".join(f"{value:.2f}" for value in system.distances))
+        for name, system in report.systems.items()
+        if system.distances
+    ]
+    others = ("true bands of other songs", f"{report.distance_of_others:.2f}", "")
+    return _table(("objective", "Frechet distance of latent frames", "by seed"), [others, *rows])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,6 +1,6 @@
 """Songs to train on and songs to judge with, as files and as shards. Their prompts say who plays, not in which key.
 
-N audio samples at 44.1 kHz; M at 22.05 kHz.
+M audio samples at 22.05 kHz; N songs, C latent channels (8), H latent rows (16), T latent frames.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from common.audio import at_codec_rate, read_audio
 from common.progress import progress
@@ -47,6 +49,11 @@ def make_shards(songs: Path, out: Path, bundle: Path, *, seconds: float) -> None
     """Encode what `out` lacks. No silence is trimmed, so that a judged song and its truth begin together."""
     config = PrepConfig(targets=("inst",), trim=TrimConfig(keep_seconds=seconds))
     build_shards(songs, out, config, checkpoint=str(bundle), workers=1, devices=("cpu",), rebuild=False)
+
+
+def true_bands(samples: Sequence[Sample]) -> Tensor:
+    """Latents [N, C, H, T] of the accompaniments of songs of one length."""
+    return torch.from_numpy(np.stack([sample.inst for sample in samples if sample.inst is not None])).float()
 
 
 @dataclass(frozen=True)

@@ -158,12 +158,20 @@ def test_everything_is_heard_beside_its_null(whole):
         nulls = {measured.exchanged is not None for measured in system.measured.values()}
         assert nulls == {name in ("sdedit", *TOY.arms)}, name
         assert set(system.gains) == ({"x0_gain", "conditioning_gain"} if name in TOY.arms else set())
+        assert len(system.distances) == (0 if name in ANCHORS else 1)
     assert report.systems["controlnet"].steps == 2
     assert report.systems["true"].measured["key"].own == 1
     assert report.systems["true"].leak.over_true.value == 0
     assert report.systems["codec"].measured["chords"].own < report.systems["true"].measured["chords"].own
     text = (whole / "objectives.md").read_text(encoding="utf-8")
-    assert text.count("\n| bridge_vp |") == 6
+    assert text.count("\n| bridge_vp |") == 7
+    assert text.count("\n| true bands of other songs |") == 1
+
+
+def test_true_bands_of_other_songs_are_nearer_than_what_a_few_steps_draw(whole):
+    report = load_config(Report, whole / "objectives.json")
+    drawn = [value for system in report.systems.values() for value in system.distances]
+    assert 0 < report.distance_of_others < min(drawn)
 
 
 def test_songs_are_whole_exchanged_without_a_fixed_point_and_in_shards_without_what_the_vocal_tells(whole):
@@ -264,7 +272,7 @@ def test_differences_are_song_by_song_and_seeds_are_averaged_first():
         for shift in (-0.05, 0.05)
     ]
     true = Result(own=tuple(fit_of(1.0, leak=0.08) for _ in songs))
-    system = summarise(results, true=true, default=[results[0]], steps=7)
+    system = summarise(results, true=true, default=[results[0]], distances=(3.0, 5.0), steps=7)
     chords = system.measured["chords"]
     assert chords.own == pytest.approx(songs.mean())
     assert chords.by_seed == pytest.approx((songs.mean() - 0.05, songs.mean() + 0.05))
@@ -272,6 +280,7 @@ def test_differences_are_song_by_song_and_seeds_are_averaged_first():
     assert chords.difference.model_dump() == pytest.approx({"value": 0.3, "low": 0.3, "high": 0.3})
     assert chords.over_default is not None
     assert chords.over_default.value == pytest.approx(0.05)
+    assert system.distances == (3.0, 5.0)
     assert system.leak.median == pytest.approx(0.1)
     assert system.leak.over_true.value == pytest.approx(0.02)
     gain = system.gains["x0_gain"]
