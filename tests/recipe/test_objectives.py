@@ -118,6 +118,11 @@ def test_every_arm_is_a_training_of_its_own():
     assert configs[0].val_fraction == 0
 
 
+def test_a_changed_setting_of_the_sampler_leaves_the_others():
+    changed = load_config(ObjectivesSettings, None, ["sampler.guidance=cfg"])
+    assert changed.sampler.model_copy(update={"guidance": "apg"}) == ObjectivesSettings().sampler
+
+
 def test_equal_time_buys_steps_by_their_cost():
     assert PACE.steps(ARMS["bridge_vp"], 100.0) == 100
     assert PACE.steps(ARMS["controlnet"], 100.0) == 50
