@@ -42,14 +42,14 @@ FORGETTABLE = ("bpm", "key", "calm", "energetic")
 
 class FlowSettings(Config):
     training: TrainingSettings = TrainingSettings(
-        steps=7000, batch=16, learning_rate=1e-3, warmup_steps=500, average_decay=0.9995
+        steps=9000, batch=16, learning_rate=1e-3, warmup_steps=500, average_decay=0.9995
     )
     shortest_frames: Annotated[int, Field(ge=1)] = 48
     """Shortest crop; half of the steps hear whole songs."""
     text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
     lyric_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
     tag_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    """How often each of a prompt's FORGETTABLE tags is left out."""
+    """How often each of a prompt's FORGETTABLE tags is left out, and of a key that stays its tonic."""
     shift: float = 3.0
     """How far the timesteps are bent towards noise."""
 
@@ -179,9 +179,15 @@ def draw_clips(songs: LatentSongs, settings: FlowSettings, rng: np.random.Genera
 
 
 def draw_prompt(prompt: str, target: Target, dropout: float, rng: np.random.Generator) -> str:
-    """The tags of what is heard, in any order, some left out."""
+    """The tags of what is heard, in any order, some left out or less exact."""
     tags = [tag for tag in tags_heard(prompt, target) if not (tag.endswith(FORGETTABLE) and rng.random() < dropout)]
+    tags = [mode_alone(tag) if tag.endswith("key") and rng.random() < dropout else tag for tag in tags]
     return ", ".join(rng.permutation(tags) if rng.random() < 0.75 else tags)
+
+
+def mode_alone(tag: str) -> str:
+    """ "minor key" of "A minor key"."""
+    return tag.partition(" ")[2]
 
 
 def tags_heard(prompt: str, target: Target) -> list[str]:

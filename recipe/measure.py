@@ -207,12 +207,14 @@ def _heard_in(ear: Ear, wave: np.ndarray) -> tuple[Music, np.ndarray]:
 def agreement(
     heard: Sequence[tuple[Music, np.ndarray]], truths: Sequence[SongTruth], target: Target
 ) -> dict[str, float]:
-    """Share of songs whose mode and tempo are those of `truths`, and for each sound the share judged rightly."""
+    """Share of songs whose key and tempo are those of `truths`, and for each sound the share judged rightly."""
     rows = []
     for (music, sounds), truth in zip(heard, truths, strict=True):
         right = sounds == sounds_in(truth, vocal=target == "mix")
         rows.append(
             {
+                "key": music.key == f"{truth.key} {truth.mode}",
+                "key signature": signature(music.key) == signature(f"{truth.key} {truth.mode}"),
                 "mode": music.key is not None and music.key.endswith(truth.mode),
                 "tempo": same_tempo(music.tempo_bpm, truth.tempo_bpm),
                 "beat rate within 4 %": abs(music.tempo_bpm / truth.tempo_bpm - 1) <= 0.04,

@@ -1,14 +1,18 @@
-"""The tiny text encoder's tokenizer: byte-level BPE over music tags. It encodes any text; tags take few tokens."""
+"""The tiny text encoder's tokenizer: byte-level BPE over music tags, parted by commas. It encodes any text.
+
+Every tag of a made-up song is one token. Where a key was three, songs drawn after 5000 steps had the tonic that they
+were asked for, 37 of 48, and of these 16 the mode: which third "A" and "minor" mean together was not learnt.
+"""
 
 from collections.abc import Sequence
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from prep.songs.world import INSTRUMENTS, TEMPI_BPM
+from prep.songs.world import INSTRUMENTS, SCALES, TEMPI_BPM, TONICS
 
 SPECIAL_TOKENS = ["<pad>", "</s>", "<unk>"]  # ids 0, 1 and 2, as in UMT5
 WORLD_REPEATS = 20
-"""The tags of made-up songs count this often, so that each of their words becomes one token."""
+"""The tags of made-up songs count this often, so that each becomes one token."""
 TAGS = """
 acoustic guitar, electric guitar, bass guitar, slide guitar, piano, electric piano, organ, synth, synth pad, synth bass,
 drums, drum machine, percussion, strings, violin, cello, brass, trumpet, saxophone, flute, harp, banjo, ukulele, choir,
@@ -25,14 +29,16 @@ major key, minor key, 60 bpm, 70 bpm, 80 bpm, 90 bpm, 100 bpm, 110 bpm, 120 bpm,
 def world_texts() -> list[str]:
     """TAGS, and many times every tag that a made-up song can have."""
     tempi = sorted({tempo for tempi in TEMPI_BPM.values() for tempo in tempi})
-    words = [*INSTRUMENTS, "bass", "drums", "female vocal", "male vocal", "major key", "minor key", *TEMPI_BPM]
+    keys = [f"{tonic}{mode} key" for mode in SCALES for tonic in ("", *(f"{name} " for name in TONICS))]
+    words = [*INSTRUMENTS, "bass", "drums", "female vocal", "male vocal", *keys, *TEMPI_BPM]
     return [TAGS, *[", ".join([*words, *(f"{tempo}bpm" for tempo in tempi)])] * WORLD_REPEATS]
 
 
 def make_tokenizer(vocabulary_size: int, texts: Sequence[str] = (TAGS,)) -> Tokenizer:
     """A tokenizer of exactly `vocabulary_size` tokens, learnt from `texts`, that ends every text with </s>."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tags = pre_tokenizers.Split(Regex(r",\s*"), "removed")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([tags, pre_tokenizers.ByteLevel(use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     trainer = trainers.BpeTrainer(

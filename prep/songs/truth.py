@@ -83,8 +83,9 @@ def tell_truth(world: World, phrases: tuple[Phrase, ...]) -> SongTruth:
 
 
 def prompt_of(world: World) -> str:
-    """Tags of what is to be heard, as in "piano, bass, drums, female vocal, 112bpm, minor key, energetic"."""
-    tags = (*world.players, f"{world.singer} vocal", f"{world.tempo_bpm}bpm", f"{world.mode} key", world.energy)
+    """Tags of what is to be heard, as in "piano, bass, drums, female vocal, 112bpm, A minor key, energetic"."""
+    key = f"{TONICS[world.tonic]} {world.mode} key"
+    tags = (*world.players, f"{world.singer} vocal", f"{world.tempo_bpm}bpm", key, world.energy)
     return ", ".join(tags)
 
 

@@ -4,12 +4,18 @@ import pytest
 from demucs.hf import load_safetensors_model
 from demucs.htdemucs import HTDemucs
 
-from models.checkpoint import TINY, open_codec, open_text_encoder, open_transformer, open_vocoder
+from models.checkpoint import TINY, TOKENIZER_FILE, open_codec, open_text_encoder, open_transformer, open_vocoder
 from models.sizes import TINY as SIZES
 from models.sizes import TINY_SEPARATOR
+from models.text import open_tokenizer
+from prep.songs.truth import prompt_of
+from prep.songs.world import draw_world
 from recipe.bundle import SEPARATOR, stored, write_codec, write_part, write_separator, write_vocoder
 from recipe.corpus import Corpus, CorpusSettings, make_corpus
-from recipe.measure import measure_round_trip, measure_separation
+from recipe.flow import mode_alone
+from recipe.listening import listen, signature
+from recipe.measure import MeasureSettings, make_songs, measure_round_trip, measure_separation
+from recipe.tokenizer import make_tokenizer, world_texts
 
 MOST_BYTES = 24 * 10**6
 
@@ -49,6 +55,16 @@ def test_text_states_and_separator_are_of_the_recipes_sizes():
     assert separator.sources == TINY_SEPARATOR["sources"]
 
 
+def test_every_tag_of_a_song_is_a_token_of_its_own():
+    tokenizer = open_tokenizer(TINY / "umt5-base" / TOKENIZER_FILE)
+    assert tokenizer.get_vocab() == make_tokenizer(SIZES.text_encoder["vocab_size"], world_texts()).get_vocab()
+    tags = {tag for seed in range(400) for tag in prompt_of(draw_world(seed, 10.0)).split(", ")}
+    tags |= {mode_alone(tag) for tag in tags if tag.endswith("key")}
+    rows = tokenizer.encode_batch(sorted(tags))
+    assert {len(row.ids) for row in rows} == {2}  # and the end
+    assert len({row.ids[0] for row in rows}) == len(tags)
+
+
 def test_codec_and_vocoder_keep_key_and_beat(corpus):
     found = measure_round_trip(TINY, corpus)
     assert found["same key signature"] >= 5 / 6
@@ -57,3 +73,14 @@ def test_codec_and_vocoder_keep_key_and_beat(corpus):
 
 def test_the_separator_finds_the_singer(corpus):
     assert measure_separation(TINY, corpus)["gain, dB"] >= 8
+
+
+def test_a_song_has_the_key_of_its_prompt(corpus):
+    codec, vocoder = open_codec(TINY, encoder=False, decoder=True), open_vocoder(TINY)
+    truths = [corpus.truth(seed) for seed in corpus.judged_seeds]
+    asked = [signature(f"{truth.key} {truth.mode}") for truth in truths]
+    heard = [
+        signature(listen(wave).key) for wave in make_songs(TINY, codec, vocoder, truths, "inst", MeasureSettings())
+    ]
+    assert sum(one == other for one, other in zip(asked, heard, strict=True)) >= 4
+    assert sum(one == other for one, other in zip(asked[1:] + asked[:1], heard, strict=True)) <= 2

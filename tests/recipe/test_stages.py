@@ -22,7 +22,7 @@ from recipe.separator import SeparatorSettings, error_db, new_separator
 from recipe.stages import STAGES, Recipe, RecipeSettings
 from recipe.vocoder import VocoderSettings, new_vocoder, spectral_losses
 
-PROMPT = "piano, bass, drums, female vocal, 112bpm, minor key, energetic"
+PROMPT = "piano, bass, drums, female vocal, 112bpm, A minor key, energetic"
 SONGS = CorpusSettings(songs=2, crop_songs=2, judged=1, seconds=5.0)
 
 
@@ -109,7 +109,7 @@ def test_separation_error_in_decibels():
 def test_prompts_say_what_is_heard():
     rng = np.random.default_rng(0)
     drawn = [set(draw_prompt(PROMPT, "inst", 0.5, rng).split(", ")) for _ in range(50)]
-    assert set.union(*drawn) == set(PROMPT.split(", ")) - {"female vocal"}
+    assert set.union(*drawn) == set(PROMPT.split(", ")) - {"female vocal"} | {"minor key"}
     assert set.intersection(*drawn) == {"piano", "bass", "drums"}
     assert set(draw_prompt(PROMPT, "mix", 0.0, rng).split(", ")) == set(PROMPT.split(", "))
 
