@@ -75,11 +75,11 @@ def test_long_prompts_are_cut_to_256_tokens_and_still_end(tiny_text):
 
 
 @pytest.mark.parametrize("prompt", ["", "pop, 120 bpm", "Ünïcödé ♫ 日本語", "\x00\n"])
-def test_the_tiny_tokenizer_spells_any_text_and_ends_it(tiny_text, prompt):
+def test_the_tiny_tokenizer_spells_any_text_but_the_commas_between_tags_and_ends_it(tiny_text, prompt):
     ids = tiny_text.tokenizer.encode(prompt).ids
     assert ids[-1] == 1
     assert 2 not in ids
-    assert tiny_text.tokenizer.decode(ids).strip() == prompt.strip()
+    assert tiny_text.tokenizer.decode(ids).strip() == prompt.replace(",", "").strip()
 
 
 def test_opening_needs_no_network(monkeypatch):

@@ -92,7 +92,7 @@ def test_form_songs_has_the_same_mix_alone(folder, tmp_path):
 def test_prompt_and_lyrics_say_what_is_true(folder, key):
     truth = SongTruth.model_validate_json((folder / f"{key}_truth.json").read_text(), strict=True)
     tags = (folder / f"{key}_prompt.txt").read_text().strip().split(", ")
-    expected = [f"{truth.singer} vocal", f"{truth.tempo_bpm}bpm", f"{truth.mode} key", truth.energy]
+    expected = [f"{truth.singer} vocal", f"{truth.tempo_bpm}bpm", f"{truth.key} {truth.mode} key", truth.energy]
     assert tags == [*truth.instruments, *expected]
     lines = (folder / f"{key}_lyrics.txt").read_text().split()
     assert lines == [f"[{section.name}]" for section in truth.sections]
