@@ -213,8 +213,8 @@ def agreement(
         right = sounds == sounds_in(truth, vocal=target == "mix")
         rows.append(
             {
-                "key": music.key == f"{truth.key} {truth.mode}",
-                "key signature": signature(music.key) == signature(f"{truth.key} {truth.mode}"),
+                "key": music.key == truth.full_key,
+                "key signature": signature(music.key) == signature(truth.full_key),
                 "mode": music.key is not None and music.key.endswith(truth.mode),
                 "tempo": same_tempo(music.tempo_bpm, truth.tempo_bpm),
                 "beat rate within 4 %": abs(music.tempo_bpm / truth.tempo_bpm - 1) <= 0.04,

@@ -59,6 +59,11 @@ class SongTruth(Config):
     prompt: str
     lyrics: str
 
+    @property
+    def full_key(self) -> str:
+        """Tonic and mode, as in "F# minor"."""
+        return f"{self.key} {self.mode}"
+
 
 def tell_truth(world: World, phrases: tuple[Phrase, ...]) -> SongTruth:
     """The truth about a song that is played as `world` says and sung as `phrases` say."""

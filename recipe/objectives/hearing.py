@@ -34,7 +34,7 @@ def measure_fit(truth: SongTruth, vocal: np.ndarray, band: Clip) -> Fit:
     """A band [2, N] against what is true of its song and its vocal [M]."""
     heard = find_chords(band.chroma)
     return Fit(
-        key=float(signature(estimate_key(band)) == signature(f"{truth.key} {truth.mode}")),
+        key=float(signature(estimate_key(band)) == signature(truth.full_key)),
         tempo=float(tempo_is_right(truth.tempo_bpm, band.pulse.tempo_bpm, OCTAVES)),
         beats=beat_f(np.array(truth.beats), band.pulse.beats),
         chords=float(np.mean(heard == true_chords(truth, len(heard)))),

@@ -78,7 +78,7 @@ def test_the_separator_finds_the_singer(corpus):
 def test_a_song_has_the_key_of_its_prompt(corpus):
     codec, vocoder = open_codec(TINY, encoder=False, decoder=True), open_vocoder(TINY)
     truths = [corpus.truth(seed) for seed in corpus.judged_seeds]
-    asked = [signature(f"{truth.key} {truth.mode}") for truth in truths]
+    asked = [signature(truth.full_key) for truth in truths]
     heard = [
         signature(listen(wave).key) for wave in make_songs(TINY, codec, vocoder, truths, "inst", MeasureSettings())
     ]

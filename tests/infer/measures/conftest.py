@@ -28,7 +28,7 @@ class SungSong:
 
     @property
     def key(self) -> str:
-        return f"{self.truth.key} {self.truth.mode}"
+        return self.truth.full_key
 
 
 @pytest.fixture(scope="session")
