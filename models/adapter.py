@@ -36,7 +36,7 @@ from models.conditioning import (
     smooth_activity,
 )
 from models.control import ControlEncoder, ControlInjection
-from models.lora import load_lora, save_lora
+from models.lora import check_whole, load_lora, save_lora
 from models.sampler import SamplerSettings
 from models.transformer import ACEStepTransformer2DModel
 
@@ -218,6 +218,7 @@ def open_adapter(
         _load_weights(conditioner, folder / _conditioner_file(conditioner))
         conditioner.to(transformer.device).eval().requires_grad_(False)
     if card.lora is not None:
+        check_whole(transformer, folder, target_modules=card.lora.target_modules, blocks=card.lora.blocks)
         load_lora(transformer, folder, name=name, weight=weight)
     elif weight != 1:
         raise UserError(f"{folder}: its LoRA is merged into the base, so that its weight is 1, not {weight:g}.")

@@ -120,6 +120,21 @@ def load_lora(transformer: ACEStepTransformer2DModel, folder: Path, *, name: str
     transformer.eval().requires_grad_(False)
 
 
+def check_whole(
+    transformer: ACEStepTransformer2DModel,
+    folder: Path,
+    *,
+    target_modules: Sequence[str],
+    blocks: tuple[int, int] | None,
+) -> None:
+    """Raises UserError if the LoRA of `folder` lacks a layer that `attach_lora` adapts for the same targets."""
+    path = folder / LORA_FILE
+    given = {key.rpartition(".lora_")[0] for key in _shapes(path)}
+    missing = [name for name in _matched(transformer, target_modules, blocks) if name not in given]
+    if missing:
+        raise UserError(f"{path}: no weights for {missing[0]}, though its card names it. Copy the whole folder.")
+
+
 def bare_weights(folder: Path) -> dict[str, Tensor]:
     """The weights of a LoRA folder under the names that loaders outside PEFT look for (DoRA's magnitudes differ)."""
     weights = load_file(folder / LORA_FILE)
@@ -158,7 +173,7 @@ def _matched(
     if last >= count:
         raise UserError(f"lora.blocks [{first}, {last}] goes past the transformer's last block, {count - 1}.")
     other = tuple(f"transformer_blocks.{index}." for index in range(count) if not first <= index <= last)
-    linear = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
+    linear = [name for name, module in transformer.named_modules() if isinstance(module, (nn.Linear, LoraLayer))]
     matched = []
     for target in target_modules:
         found = [name for name in linear if name == target or name.endswith(f".{target}")]

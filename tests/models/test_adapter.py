@@ -3,6 +3,7 @@ import os
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from common.errors import UserError
@@ -231,6 +232,22 @@ def test_a_weight_too_many_or_too_few_is_named(built, golden_transformer, tmp_pa
         with pytest.raises(UserError) as caught:
             open_adapter(tmp_path, golden_transformer("transformer"), weight=1.0, base_fingerprint=BASE)
         assert str(caught.value) == f"{path}: {named} not as this transformer needs. Use the base it was made for."
+
+
+def test_a_lora_file_that_lost_a_layer_is_refused_beside_other_adapters_too(built, golden_transformer, tmp_path):
+    for name in ("whole", "damaged"):
+        save_adapter(tmp_path / name, *built(IMAGE2IMAGE), card_of(IMAGE2IMAGE))
+    path, lost = tmp_path / "damaged" / LORA_FILE, "transformer_blocks.1.cross_attn.to_q"
+    weights = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file({name: tensor for name, tensor in weights.items() if not name.startswith(lost)}, path, metadata)
+    opened = golden_transformer("transformer")
+    for name in ("first", "second"):
+        open_adapter(tmp_path / "whole", opened, weight=1.0, base_fingerprint=BASE, name=name)
+    with pytest.raises(UserError) as caught:
+        open_adapter(tmp_path / "damaged", opened, weight=1.0, base_fingerprint=BASE, name="third")
+    assert str(caught.value) == f"{path}: no weights for {lost}, though its card names it. Copy the whole folder."
 
 
 def test_what_a_card_leaves_out_is_as_in_the_plan():
