@@ -102,8 +102,9 @@ class Experiment:
         songs = self.settings.songs
         claim(self.work / "songs", songs)
         for name, seeds in (("training", songs.training_seeds), ("judged", songs.judged_seeds)):
-            write_songs(self._songs(name), seeds, songs.seconds)
-            make_shards(self._songs(name), self._shards(name), self.bundle, seconds=songs.seconds)
+            seconds = songs.lengths[name]
+            write_songs(self._songs(name), seeds, seconds)
+            make_shards(self._songs(name), self._shards(name), self.bundle, seconds=seconds)
 
     def _songs(self, name: str) -> Path:
         return self.work / "songs" / name
@@ -114,7 +115,8 @@ class Experiment:
     @cached_property
     def judged(self) -> Judged:
         songs = self.settings.songs
-        return Judged.read(self._songs("judged"), self._shards("judged"), songs.judged_seeds, songs.seconds)
+        seconds = songs.lengths["judged"]
+        return Judged.read(self._songs("judged"), self._shards("judged"), songs.judged_seeds, seconds)
 
     @cached_property
     def pace(self) -> Pace:

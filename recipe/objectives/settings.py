@@ -32,6 +32,7 @@ ARMS: Mapping[str, Arm] = {
     "bridge_vp": _image2image("a_max=0.3"),
     "controlnet": Arm("tiny_controlnet"),
     "bridge_vp-0": _image2image("a_max=0"),
+    "bridge_vp-0.5": _image2image("a_max=0.5"),
     "bridge_vp-0.7": _image2image("a_max=0.7"),
     "bridge_vp-0.7-unseen": _image2image("a_max=0.7", "source_projection=false"),
     "offset": _image2image("objective=offset", 'offset_weight="1"', "source_projection=false"),
@@ -52,6 +53,13 @@ class SongSettings(Config):
     """Songs to judge with, of seeds HELD_OUT_SEED and up."""
     seconds: float = 10.0
     """Length of each."""
+    judged_seconds: float | None = None
+    """Length of those that judge, if not `seconds`: the longer a song, the more of its scale is sung."""
+
+    @property
+    def lengths(self) -> dict[str, float]:
+        """Seconds of a song, by what it is for."""
+        return {"training": self.seconds, "judged": self.judged_seconds or self.seconds}
 
     @property
     def training_seeds(self) -> range:

@@ -22,9 +22,11 @@ from infer.vocal import vocal_from_shards
 from infer.words import Words, cached_lyrics, cached_prompt
 from models.checkpoint import TINY
 from prep.demo_songs import HELD_OUT_SEED
+from prep.songs.melody import compose
 from prep.songs.render import render_song
-from prep.songs.truth import prompt_of
-from prep.songs.world import draw_world
+from prep.songs.truth import prompt_of, tell_truth
+from prep.songs.world import SCALES, TONICS, draw_world
+from recipe.listening import signature
 from recipe.objectives import experiment as module
 from recipe.objectives import training
 from recipe.objectives.experiment import ANCHORS, UNTRAINED, Experiment
@@ -37,7 +39,7 @@ from recipe.stages import RecipeSettings
 from train.plan import seed_of
 
 TOY = ObjectivesSettings(
-    songs=SongSettings(training=3, judged=3, seconds=4.0),
+    songs=SongSettings(training=3, judged=3, seconds=4.0, judged_seconds=6.0),
     arms=("bridge_vp", "controlnet"),
     seeds=(0,),
     training_seconds=4.0,
@@ -148,6 +150,22 @@ def test_the_true_band_fits_and_others_do_not():
     assert (silent.key, silent.tempo, silent.beats, silent.leak_fine) == (0, 0, 0, 0)
 
 
+def told_by_the_notes(seed: int, seconds: float) -> float:
+    """Chance of the right key signature for a guess among those that have every note that is sung."""
+    world = draw_world(seed, seconds)
+    truth = tell_truth(world, compose(world))
+    sung = {note.midi % len(TONICS) for note in truth.notes}
+    fitting = [tonic for tonic in range(len(TONICS)) if sung <= {(tonic + step) % 12 for step in SCALES["major"]}]
+    assert signature(truth.full_key) in fitting
+    return 1 / len(fitting)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(10.0, 0.747), (20.0, 0.865)])
+def test_ten_seconds_of_melody_leave_the_key_signature_open(seconds, told):
+    chances = [told_by_the_notes(seed, seconds) for seed in ObjectivesSettings().songs.judged_seeds]
+    assert np.mean(chances) == pytest.approx(told, abs=5e-4)
+
+
 def test_true_chords_follow_the_song():
     truth = render_song(HELD_OUT_SEED + 1, 4.0).truth
     chords = true_chords(truth, 10)
@@ -184,7 +202,7 @@ def test_songs_are_whole_exchanged_without_a_fixed_point_and_in_shards_without_w
     assert sorted(judged.others) == [0, 1, 2]
     assert all(number != other for number, other in enumerate(judged.others))
     for sample, truth in zip(judged.samples, judged.truths, strict=True):
-        assert sample.meta.samples == 4 * 44100
+        assert sample.meta.samples == 6 * 44100
         assert sample.meta.start_seconds == 0
         assert sample.meta.song == f"song-{truth.seed}"
         assert sample.meta.prompt == untold_band(truth.prompt)
