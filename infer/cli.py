@@ -44,6 +44,10 @@ def generate(
     lyrics: Annotated[
         Path | None, typer.Option(help="Text file of lyrics [the shards', or KEY_lyrics.txt].", metavar="FILE")
     ] = None,
+    lyrics_language: Annotated[
+        str | None,
+        typer.Option(help="Language of the lyrics: en, ja, ... [the shards', or the adapter's].", metavar="LANGUAGE"),
+    ] = None,
     ref_strength: Annotated[
         float | None, typer.Option(help="How much the vocal counts, 0 to 1 [the adapter's, else 0.5].")
     ] = None,
@@ -124,6 +128,7 @@ def generate(
             key=key,
             prompt=prompt,
             lyrics=lyrics,
+            lyrics_language=lyrics_language,
             ref_strength=ref_strength,
             lora_weights=tuple(lora_weight or ()),
             infer_steps=infer_steps,

@@ -27,6 +27,7 @@ from infer.request import Chosen, Place, Request, check_sources, choose, find_pl
 from infer.vocal import Vocal, vocal_from_file, vocal_from_shards
 from infer.words import (
     NO_PROMPT,
+    Lyrics,
     Prompt,
     Words,
     cached_lyrics,
@@ -34,10 +35,12 @@ from infer.words import (
     embed_prompt,
     read_lyrics,
     read_text,
+    tokenised,
 )
 from models.adapter import CARD_FILE, AdapterCard
 from models.lora import LORA_FILE
-from shards.reader import read_song
+from models.lyric_tokens import INSTRUMENTAL
+from shards.reader import read_manifest, read_song
 from shards.schema import Sample
 
 
@@ -67,6 +70,11 @@ class Order:
     chosen: Chosen
     settings: GenerationSettings
     place: Place
+
+    @property
+    def lyrics_language(self) -> str:
+        """Language that lyrics are read in: as asked for, else as the adapter learned them."""
+        return self.request.lyrics_language or self.chosen.card.lyrics_language
 
     @property
     def seeds(self) -> range:
@@ -135,7 +143,27 @@ def _words_of_shards(order: Order, first: Sample) -> Words:
     prompt = _embed(order, given) if given else cached_prompt(first)
     if order.settings.sampler.erg and not given:
         prompt = replace(prompt, weakened=_embed(order, prompt.tags).weakened)
-    return Words(prompt, read_lyrics(lyrics, base=order.place.base) if lyrics else cached_lyrics(first))
+    return Words(prompt, _read_lyrics(order, lyrics) if lyrics else _cached_lyrics(order, first))
+
+
+def _cached_lyrics(order: Order, first: Sample) -> Lyrics:
+    """The lyrics of shards as they are there, but for another language that was asked for."""
+    request = order.request
+    assert request.shards is not None
+    cached = cached_lyrics(first, read_manifest(request.shards).lyrics_language)
+    if order.lyrics_language == cached.language or cached.text == INSTRUMENTAL:
+        return cached
+    if request.lyrics_language is None:
+        say(
+            f"{request.shards}: its lyrics were read in {cached.language}, the adapter's in {order.lyrics_language}. "
+            f"They stay as they are; --lyrics-language {order.lyrics_language} reads them anew."
+        )
+        return cached
+    return tokenised(cached.text, first.meta.song, base=order.place.base, language=order.lyrics_language)
+
+
+def _read_lyrics(order: Order, path: Path | None) -> Lyrics:
+    return read_lyrics(path, base=order.place.base, language=order.lyrics_language)
 
 
 def _words_of_file(order: Order, path: Path, key: str) -> Words:
@@ -145,7 +173,7 @@ def _words_of_file(order: Order, path: Path, key: str) -> Words:
     if not tags:
         say(f'no --prompt and no {beside["prompt"].name}: taking "{NO_PROMPT}".')
     lyrics = order.request.lyrics or (beside["lyrics"] if beside["lyrics"].is_file() else None)
-    return Words(_embed(order, tags or NO_PROMPT), read_lyrics(lyrics, base=order.place.base))
+    return Words(_embed(order, tags or NO_PROMPT), _read_lyrics(order, lyrics))
 
 
 def _embed(order: Order, tags: str) -> Prompt:
@@ -205,6 +233,7 @@ def _record(order: Order, heard: Heard, results: tuple[SampleRecord, ...]) -> Re
         vocal=heard.vocal.record,
         prompt=heard.words.prompt.tags,
         lyrics=heard.words.lyrics.text,
+        lyrics_language=heard.words.lyrics.language,
         settings=order.settings,
         adapters=tuple(map(_adapter_record, chosen.folders, chosen.cards)),
         reference=None if heard.reference is None else heard.reference.record,

@@ -69,6 +69,8 @@ class Record(Config):
     vocal: VocalRecord
     prompt: str
     lyrics: str
+    lyrics_language: str = "en"
+    """Language that they were read in."""
     settings: GenerationSettings
     adapters: tuple[AdapterRecord, ...]
     reference: ReferenceRecord | None

@@ -14,6 +14,7 @@ from models.adapter import AdapterCard, read_card
 from models.blend import blend_cards
 from models.checkpoint import Part, resolve_checkpoint
 from models.device import default_device, usable_device
+from models.lyric_tokens import check_language
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Request:
     key: str | None = None  # and a song in them
     prompt: str | None = None
     lyrics: Path | None = None
+    lyrics_language: str | None = None
     ref_strength: float | None = None
     lora_weights: tuple[float, ...] = ()  # one for each adapter, or none
     infer_steps: int | None = None
@@ -75,13 +77,15 @@ class Place:
 
 
 def check_sources(request: Request) -> None:
-    """Raises UserError unless the vocal comes from exactly one place."""
+    """Raises UserError unless the vocal comes from exactly one place; also for an unknown language of lyrics."""
     if (request.vocal is None) == (request.shards is None):
         raise UserError("the vocal comes from --vocal FILE or from --shards DIR --key KEY. Give one of the two.")
     if request.vocal is not None and request.key is not None:
         raise UserError("--key names a song of --shards; a --vocal file is one song. Leave --key out.")
     if request.shards is not None and request.key is None:
         raise UserError(f"--shards {request.shards}: which song? Name it with --key (prep inspect lists them).")
+    if request.lyrics_language is not None:
+        check_language(request.lyrics_language)
 
 
 def choose(request: Request) -> Chosen:
@@ -120,6 +124,7 @@ def settle(request: Request, chosen: Chosen) -> GenerationSettings:
             "Leave it out."
         )
     _warn_of_strength(settings.ref_strength, card)
+    _warn_of_languages(request, chosen)
     return settings
 
 
@@ -158,6 +163,15 @@ def _warn_of_strength(strength: float, card: AdapterCard) -> None:
         say(
             f"--ref-strength {strength:g} is outside the strengths that this adapter was trained with, "
             f"{low:g} to {high:g}: it may follow the vocal less well."
+        )
+
+
+def _warn_of_languages(request: Request, chosen: Chosen) -> None:
+    languages = dict.fromkeys(card.lyrics_language for card in chosen.cards)
+    if len(languages) > 1 and request.lyrics_language is None:
+        say(
+            f"these adapters were trained with lyrics in {' and '.join(languages)}: taking {next(iter(languages))}, "
+            "the first's. --lyrics-language chooses."
         )
 
 

@@ -36,6 +36,7 @@ class Lyrics:
 
     text: str
     ids: Tensor  # [L] int64
+    language: str  # that its words were read in
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,22 @@ def cached_prompt(sample: Sample) -> Prompt:
     return Prompt(sample.meta.prompt, torch.from_numpy(sample.text[0][sample.text_mask[0]]).float())
 
 
-def read_lyrics(path: Path | None, *, base: Path) -> Lyrics:
+def read_lyrics(path: Path | None, *, base: Path, language: str) -> Lyrics:
     """The lyrics in a file, [instrumental] without one. Raises UserError for a file that is no UTF-8 text."""
-    text = (read_text(path) if path else "") or INSTRUMENTAL
-    tokens = encode_lyrics(text, open_lyric_vocabulary(base))
+    return tokenised((read_text(path) if path else "") or INSTRUMENTAL, str(path), base=base, language=language)
+
+
+def tokenised(text: str, source: str, *, base: Path, language: str) -> Lyrics:
+    """Lyrics that came from `source`, with their ids. Raises UserError for words that the language cannot read."""
+    tokens = encode_lyrics(text, open_lyric_vocabulary(base), language)
     if tokens.dropped_words:
-        say(f"{path}: only its [tags] are used; words need {VOCABULARY_FILE} in the checkpoint folder.")
-    return Lyrics(text, torch.from_numpy(tokens.ids).long())
+        say(f"{source}: only its [tags] are used; words need {VOCABULARY_FILE} in the checkpoint folder.")
+    return Lyrics(text, torch.from_numpy(tokens.ids).long(), language)
 
 
-def cached_lyrics(sample: Sample) -> Lyrics:
-    """The lyrics that a shard holds."""
-    return Lyrics(sample.meta.lyrics, torch.tensor(sample.lyrics, dtype=torch.int64))
+def cached_lyrics(sample: Sample, language: str) -> Lyrics:
+    """The lyrics that a shard holds, in the language that its manifest names."""
+    return Lyrics(sample.meta.lyrics, torch.tensor(sample.lyrics, dtype=torch.int64), language)
 
 
 @torch.no_grad()

@@ -146,6 +146,8 @@ class AdapterCard(Config):
     """How vocals are normalised."""
     vocal_lufs: float | None
     """Loudness of the training vocals, to which a vocal is brought before it is encoded; null where none was heard."""
+    lyrics_language: str = "en"
+    """Language that the lyrics of the training songs were read in."""
     base_fingerprint: str
     """Hash of the transformer it was trained on."""
     shards_fingerprint: str

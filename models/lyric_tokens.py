@@ -86,6 +86,12 @@ def open_lyric_vocabulary(folder: Path) -> LyricVocabulary | None:
     return LyricVocabulary(tokenizer)
 
 
+def check_language(language: str) -> None:
+    """Raise UserError for a language that has no token."""
+    if language not in LANGUAGE_IDS:
+        raise UserError(f'lyrics language "{language}" is not one of {", ".join(LANGUAGE_IDS)}.')
+
+
 def encode_lyrics(text: str, vocabulary: LyricVocabulary | None, language: str = "en") -> LyricTokens:
     """One song's lyrics, all lines in `language` (lines that begin with a [bracket] always in English).
 
@@ -93,8 +99,7 @@ def encode_lyrics(text: str, vocabulary: LyricVocabulary | None, language: str =
     to [verse]), lines of words vanish, and lyrics that have no tag count as [instrumental]. UserError for a language
     that has no token, and where a line of words needs what `clean_line` cannot do.
     """
-    if language not in LANGUAGE_IDS:
-        raise UserError(f'lyrics language "{language}" is not one of {", ".join(LANGUAGE_IDS)}.')
+    check_language(language)
     lines = [line.strip() for line in (text or INSTRUMENTAL).split("\n")]
     dropped = vocabulary is None and any(line and line.lower() not in TAG_IDS for line in lines)
     if dropped:

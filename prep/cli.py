@@ -10,6 +10,7 @@ from common.command import command_app, example, run
 from common.errors import UserError
 
 if TYPE_CHECKING:
+    from prep.config import PrepConfig
     from prep.repair import Repair
 
 app = command_app("Turn songs into shards of latents.")
@@ -159,7 +160,11 @@ def encode(
     vocal: Annotated[Path, typer.Argument(help="A vocal alone.", metavar="VOCAL")],
     out: Annotated[Path, typer.Argument(help="Folder for its shard.", metavar="OUT")],
     adapter: Annotated[
-        Path | None, typer.Option(help="Bring the vocal to the level this adapter learned from.", metavar="DIR")
+        Path | None,
+        typer.Option(
+            help="Bring the vocal to the level that this adapter learned from, and read lyrics in its language.",
+            metavar="DIR",
+        ),
     ] = None,
     vocal_lufs: Annotated[float | None, typer.Option(help="Bring the vocal to this loudness.", min=-70, max=0)] = None,
     prompt: Annotated[str | None, typer.Option(help="Tags of the band [KEY_prompt.txt].", metavar="TAGS")] = None,
@@ -174,11 +179,12 @@ def encode(
     from prep.vocal import encode_vocal
     from prep.workers import choose_devices
 
+    level = _level(adapter, vocal_lufs)
     made = encode_vocal(
         vocal,
         out,
-        load_prep_config(config, settings or []),
-        vocal_lufs=_level(adapter, vocal_lufs),
+        _in_language_of(adapter, load_prep_config(config, settings or [])),
+        vocal_lufs=level,
         checkpoint=checkpoint_dir,
         device=choose_devices(device)[0],
         prompt=prompt,
@@ -283,6 +289,16 @@ def _level(adapter: Path | None, vocal_lufs: float | None) -> float:
     if level is None:
         raise UserError(f"{adapter}: its training vocals had no loudness. Use --vocal-lufs.")
     return level
+
+
+def _in_language_of(adapter: Path | None, config: "PrepConfig") -> "PrepConfig":
+    """Settings under which lyrics are read as an adapter learned them, unless a setting says how."""
+    if adapter is None or "lyrics_language" in config.text.model_fields_set:
+        return config
+    from models.adapter import read_card
+
+    text = config.text.model_copy(update={"lyrics_language": read_card(adapter).lyrics_language})
+    return config.model_copy(update={"text": text})
 
 
 def main() -> None:

@@ -36,6 +36,8 @@ Reason = Literal[
 MANIFEST_FILE = "manifest.json"
 REJECTED_FILE = "rejected.jsonl"
 SHARD_NAME = r"^shard-[0-9]{6}\.tar$"
+ENGLISH = "en"
+"""Language of lyrics where nothing says another."""
 SUNG = 0.5
 """A frame with at least this vocal activity counts as sung (the latent statistics are taken over such frames)."""
 
@@ -294,6 +296,13 @@ class Manifest(Config):
     """Median loudness of the vocals as encoded: a vocal is brought to it before inference."""
     statistics: LatentStatistics | None
     """Constants that normalise a vocal latent; null in shards made for inference."""
+
+    @property
+    def lyrics_language(self) -> str:
+        """Language that lyrics were read in: the setting in the fingerprint, English where it has none."""
+        text = self.fingerprint.settings.get("text")
+        found = text.get("lyrics_language") if isinstance(text, dict) else None
+        return found if isinstance(found, str) else ENGLISH
 
     def songs(self) -> dict[str, SongEntry]:
         """Every song by its key."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer, models
 from torch import Tensor
 
 from common.errors import UserError
@@ -144,6 +145,20 @@ def ssl_networks(small_ssl_network: Callable[..., Path], tmp_path: Path) -> Path
     small_ssl_network(tmp_path / "networks" / "mert", width=1024)
     small_ssl_network(tmp_path / "networks" / "mhubert")
     return tmp_path / "networks"
+
+
+@pytest.fixture
+def save_vocabulary() -> Callable[[Path], None]:
+    """save_vocabulary(path) writes a vocabulary of single letters, with ACE-Step's ids for what is checked."""
+
+    def save(path: Path) -> None:
+        special = {"[UNK]": 1, "[SPACE]": 2, "[START]": 261, "[en]": 259, "[break]": 6692}
+        letters = {letter: 10 + number for number, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+        tokenizer = Tokenizer(models.BPE(vocab={**special, **letters}, merges=[], unk_token="[UNK]"))
+        tokenizer.add_special_tokens([token for token in special if token != "[UNK]"])
+        tokenizer.save(str(path))
+
+    return save
 
 
 @dataclass

@@ -29,6 +29,7 @@ def card_of(module: AccompanimentModule, manifest: Manifest, figures: Mapping[st
         sampler=SamplerSettings(shift=config.shift),
         statistics=manifest.statistics,
         vocal_lufs=manifest.vocal_lufs,
+        lyrics_language=manifest.lyrics_language,
         base_fingerprint=module.base_fingerprint,
         shards_fingerprint=manifest.fingerprint.digest,
         epoch=module.data_epoch,

@@ -27,7 +27,7 @@ CONTROL = Conditioning(
 @pytest.fixture
 def heard(shards):
     segments = read_song(shards, "ballad")
-    words = Words(cached_prompt(segments[0]), cached_lyrics(segments[0]))
+    words = Words(cached_prompt(segments[0]), cached_lyrics(segments[0], "en"))
     return vocal_from_shards(shards, "ballad", segments), words
 
 

@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def words(shards) -> Words:
     sample = read_song(shards, "ballad")[0]
-    return Words(cached_prompt(sample), cached_lyrics(sample))
+    return Words(cached_prompt(sample), cached_lyrics(sample, "en"))
 
 
 def test_a_prompt_is_spelt_as_shards_spell_it():
@@ -51,20 +51,20 @@ def test_cached_words_are_the_first_order_without_its_padding(words, shards):
 
 def test_lyrics_come_from_a_file_or_are_instrumental(tmp_path, capsys):
     (tmp_path / "lyrics.txt").write_text("[chorus]\nLa la la\n", encoding="utf-8")
-    assert read_lyrics(tmp_path / "lyrics.txt", base=TINY).ids.tolist() == [261, 259, 6684, 2]
+    assert read_lyrics(tmp_path / "lyrics.txt", base=TINY, language="en").ids.tolist() == [261, 259, 6684, 2]
     assert capsys.readouterr().err == (
         f"{tmp_path / 'lyrics.txt'}: only its [tags] are used; words need lyric_vocab.json in the checkpoint folder.\n"
     )
-    assert read_lyrics(None, base=TINY).text == INSTRUMENTAL
+    assert read_lyrics(None, base=TINY, language="en").text == INSTRUMENTAL
     assert capsys.readouterr().err == ""
 
 
 def test_lyrics_that_cannot_be_read_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.txt: cannot be read \(No such file or directory\)\.$"):
-        read_lyrics(tmp_path / "nowhere.txt", base=TINY)
+        read_lyrics(tmp_path / "nowhere.txt", base=TINY, language="en")
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
     with pytest.raises(UserError, match=r"latin\.txt: is not UTF-8 text\. Save it as UTF-8\.$"):
-        read_lyrics(tmp_path / "latin.txt", base=TINY)
+        read_lyrics(tmp_path / "latin.txt", base=TINY, language="en")
 
 
 @pytest.mark.parametrize("dropped", [False, True])
@@ -87,7 +87,7 @@ def test_words_and_their_absence_are_those_of_training(shards, words, dropped):
 def test_erg_sets_the_words_against_themselves_as_upstream_does(golden, golden_transformer):
     transformer, numbers = golden_transformer("pipeline_erg"), golden("pipeline_erg")
     given, notes = numbers.inputs, numbers.notes["settings"]
-    text, ids = Prompt("", given["text"][0], given["text_null"][0]), Lyrics("", given["lyric_ids"][0])
+    text, ids = Prompt("", given["text"][0], given["text_null"][0]), Lyrics("", given["lyric_ids"][0], "en")
     words = Words(text, ids)
     settings = SamplerSettings(steps=notes["infer_steps"], guidance_scale=notes["guidance_scale"], erg=True)
     told, untold = conditions(transformer, words), null_conditions(transformer, words)

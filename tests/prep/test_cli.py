@@ -7,7 +7,8 @@ import pytest
 
 from common.audio import loudness_lufs, read_audio
 from common.command import run
-from common.latents import SAMPLE_RATE_HZ
+from common.latents import SAMPLE_RATE_HZ, LatentStatistics
+from models.adapter import AdapterCard, Conditioning, save_conditioning
 from prep.cli import app
 from shards.reader import read_manifest, read_song
 
@@ -128,6 +129,23 @@ def test_encode_wants_one_level(prep, song):
     complaint = "error: say how loud the vocal shall be: either --adapter DIR or --vocal-lufs LEVEL.\n"
     assert prep("encode", "raw/a_vocal.wav", "vocal")[::2] == (2, complaint)
     assert prep("encode", "raw/a_vocal.wav", "v", "--vocal-lufs", "-20", "--adapter", "b")[::2] == (2, complaint)
+
+
+def test_encode_reads_lyrics_in_the_adapters_language_unless_a_setting_says_another(prep, song, tmp_path):
+    song(Path("raw"), "a", parts=("vocal",))
+    levels = {"silence": ((0.0,) * 16,) * 8, "mean": (0.0,) * 8, "std": (1.0,) * 8}
+    card = AdapterCard(
+        conditioning=Conditioning(), output_type="accompaniment", strength_range=(0.3, 1.0), lora=None,
+        statistics=LatentStatistics(**levels), vocal_lufs=-20.0, lyrics_language="ja", base_fingerprint="a" * 64,
+        shards_fingerprint="b" * 64, epoch=1, step=20,
+    )  # fmt: skip
+    (tmp_path / "adapter").mkdir()
+    save_conditioning(tmp_path / "adapter", None, card)
+    flags = ["raw/a_vocal.wav", "vocal", "--adapter", "adapter"]
+    assert prep("encode", *flags)[0] == 0
+    assert read_manifest(Path("vocal")).lyrics_language == "ja"
+    assert prep("encode", *flags, "--set", "text.lyrics_language=de")[0] == 0
+    assert read_manifest(Path("vocal")).lyrics_language == "de"
 
 
 def test_songs_that_left_are_named_until_they_are_pruned(prep, song):

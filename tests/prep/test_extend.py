@@ -7,7 +7,6 @@ import tarfile
 import time
 
 import pytest
-from tokenizers import Tokenizer, models
 
 from common.audio import read_audio, write_audio
 from common.errors import UserError
@@ -40,15 +39,6 @@ def two_songs(tmp_path, song, build):
         song(tmp_path / "raw", key, seed=seed)
     build()
     return tmp_path / "shards"
-
-
-def save_vocabulary(path):
-    """A vocabulary of single letters, with ACE-Step's ids for what is checked."""
-    special = {"[UNK]": 1, "[SPACE]": 2, "[START]": 261, "[en]": 259, "[break]": 6692}
-    letters = {letter: 10 + number for number, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
-    tokenizer = Tokenizer(models.BPE(vocab={**special, **letters}, merges=[], unk_token="[UNK]"))
-    tokenizer.add_special_tokens([token for token in special if token != "[UNK]"])
-    tokenizer.save(str(path))
 
 
 TEXT_FIELDS = ("json", "text.npy", "text_mask.npy", "lyrics.npy")
@@ -102,7 +92,7 @@ def test_changed_text_settings_embed_each_distinct_text_once(tmp_path, build, co
     assert build(config=fewer).embedded == ()
 
 
-def test_a_vocabulary_that_comes_and_goes_rewrites_lyrics(tmp_path, build, two_songs, hashes):
+def test_a_vocabulary_that_comes_and_goes_rewrites_lyrics(tmp_path, build, two_songs, hashes, save_vocabulary):
     (tmp_path / "raw" / "a_lyrics.txt").write_text("[verse]\nla la")
     build()
     before = hashes(two_songs)

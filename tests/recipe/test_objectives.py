@@ -230,7 +230,7 @@ def test_bands_are_those_that_infer_draws(which, whole):
             seed=seed,
             num_samples=1,
         )
-        (again,) = band.draw(vocal, Words(cached_prompt(song), cached_lyrics(song)), settings, [seed])
+        (again,) = band.draw(vocal, Words(cached_prompt(song), cached_lyrics(song, "en")), settings, [seed])
         torch.testing.assert_close(drawn[number], again, rtol=1e-3, atol=1e-3)
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from webdataset.compat import WebDataset
 
 from common.errors import UserError
+from shards.fingerprint import Fingerprint
 from shards.lock import build_folder
 from shards.reader import read_manifest, read_shard, read_song
 from shards.schema import MANIFEST_FILE, PartLevels, Rejection, SongError, Source, check_sample
@@ -265,6 +266,17 @@ def test_only_the_shards_that_hold_a_song_are_opened(tmp_path, songs, write):
 def test_a_folder_without_manifest_says_how_to_make_one(tmp_path):
     with pytest.raises(UserError, match=r"no manifest\.json here\. Make shards with: prep build-shards raw/ "):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "language"),
+    [({"text": {"lyrics_language": "ja"}}, "ja"), ({"text": {}}, "en"), ({}, "en"), ({"text": None}, "en")],
+)
+def test_a_manifest_says_in_which_language_lyrics_were_read(tmp_path, songs, settings, language):
+    fingerprint = Fingerprint(settings=settings, networks={}, steps={})
+    with ShardWriter(tmp_path, fingerprint=fingerprint, targets=()) as writer:
+        writer.add(songs[0])
+    assert read_manifest(tmp_path).lyrics_language == language
 
 
 @pytest.mark.parametrize(

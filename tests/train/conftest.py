@@ -96,7 +96,7 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
         shard_samples: int = 4,
         folder: str = "shards",
     ) -> Path:
-        fingerprint = Fingerprint(settings={}, networks={}, steps={})
+        fingerprint = Fingerprint(settings={"text": {"lyrics_language": "ja"}}, networks={}, steps={})
         out = tmp_path / folder
         silence = np.full((8, 16), 0.25)
         with ShardWriter(

@@ -41,6 +41,7 @@ def test_a_run_leaves_adapters_a_checkpoint_and_curves(song_shards, tiny_config,
     assert (card.step, card.epoch, card.conditioning.mode) == (10, 4, mode)
     assert (card.statistics, card.vocal_lufs) == (manifest.statistics, -20.0)
     assert card.shards_fingerprint == manifest.fingerprint.digest
+    assert card.lyrics_language == "ja"
     assert card.validation == outcome.figures
     assert card.validation["val/x0_gain_low"] <= card.validation["val/x0_gain"] <= card.validation["val/x0_gain_high"]
     adapter = open_adapter(
