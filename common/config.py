@@ -21,6 +21,10 @@ class Config(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
     )
 
+    @classmethod
+    def check_file(cls, values: dict[str, Any]) -> None:
+        """Raise ValueError for what a file may not say, although the command line may."""
+
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -34,6 +38,10 @@ def load_config(kind: type[AnyConfig], source: str | Path | None, settings: Sequ
     values = {} if source is None else read_json(find_config(source))
     if not isinstance(values, dict):
         raise UserError(f"{name}: the file holds a {type(values).__name__}; a config is a JSON object {{...}}.")
+    try:
+        kind.check_file(values)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
     for setting in settings:
         _apply(values, setting)
     return check_config(kind, values, name)
@@ -67,11 +75,30 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(content: bytes, where: str) -> Any:
-    """Parse JSON in UTF-8 that came from `where`; a key given twice is an error, as is NaN."""
+    """Parse JSON that came from `where`, in UTF-8 or UTF-16, with or without a byte order mark.
+
+    Raises UserError for another encoding, bad JSON, a key given twice, NaN.
+    """
     try:
-        return json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both ValueErrors
+        text = content.decode(json.detect_encoding(content))
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not valid JSON ({_in_plain_words(error)}).") from None
+    except ValueError as error:
         raise UserError(f"{where}: not valid JSON ({error}).") from None
+
+
+def _in_plain_words(error: json.JSONDecodeError) -> str:
+    """What people write that JSON has not is told by its line; the rest as the parser says it."""
+    before, after = error.doc[: error.pos].rstrip(), error.doc[error.pos :]
+    if after.startswith(("//", "/*", "#")):
+        return f"line {error.lineno}: a comment, which JSON does not have; take it out"
+    if before.endswith(",") and after.startswith(("}", "]")):
+        line = before.count("\n") + 1
+        return f"line {line}: a comma behind the last value, which JSON does not allow; take it out"
+    return str(error)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def read_models(paths: Sequence[Path]) -> list[Model]:
 
 
 def _read_model(path: Path) -> Model:
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         config = check_config(ModelConfig, _object(read_json(path), str(path)), str(path))
         folder, name = _found(config.lora_path, path), path.stem
         config = config.model_copy(update={"lora_path": folder})

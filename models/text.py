@@ -21,6 +21,8 @@ from models.erg import weakened as weak
 MAX_TOKENS = 256
 WEAK_BLOCKS = (8, 9)
 """Blocks whose queries entropy rectifying guidance weakens in its unconditional pass."""
+CODE_OPTIONS = ("attn_implementation", "_attn_implementation")
+"""Options by which transformers would fetch code from Hugging Face and run it."""
 TIED = "encoder.embed_tokens.weight"
 """A second name of shared.weight, which the file leaves out."""
 
@@ -75,11 +77,22 @@ class TextEncoder(nn.Module):
 
 def build_network(config: Mapping[str, Any], path: Path) -> UMT5EncoderModel:
     """The network of a config.json, without memory for its weights (on the meta device). `path` is for the error."""
+    options = network_options(config, path)
     try:
         with torch.device("meta"):
-            return UMT5EncoderModel(UMT5Config(**config))
+            return UMT5EncoderModel(UMT5Config(**options))
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def network_options(config: Any, path: Path) -> dict[str, Any]:
+    """The config.json of a network that transformers builds. Raises UserError where it asks for code of its own."""
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: holds a {type(config).__name__}; it must be a JSON object.")
+    for option in CODE_OPTIONS:
+        if "/" in str(config.get(option)):
+            raise UserError(f"{path}: {option} names code on Hugging Face, which is never run. Take it out.")
+    return config
 
 
 def stored_shapes(network: UMT5EncoderModel) -> dict[str, tuple[int, ...]]:

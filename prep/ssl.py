@@ -3,7 +3,6 @@
 N samples of the wave, n samples of one chunk, D width of the network's states.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,10 @@ from transformers import HubertConfig, HubertModel
 from transformers.utils import logging
 
 from common.canonical import sha256_of, sha256_of_file
+from common.config import read_json
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ
+from models.text import network_options
 from shards.schema import SslName
 
 FILES = ("config.json", "model.safetensors")
@@ -125,7 +126,8 @@ def open_ssl_network(name: SslName, folder: Path) -> HubertModel:
 
 def _network_config(name: SslName, folder: Path) -> HubertConfig:
     _check_files(name, folder)
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    path = folder / "config.json"
+    values = network_options(read_json(path), path)
     for option in ("feature_extractor_cqt", "deepnorm"):
         if values.get(option):
             raise UserError(

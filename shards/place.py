@@ -18,18 +18,23 @@ WAITS_SECONDS = (0.5, 2.0, 8.0)
 CHUNK_BYTES = 1 << 20
 
 
+def is_command(text: str) -> bool:
+    """Whether reading from there would run something: that must come from the user, never from a file."""
+    return text.startswith("pipe:")
+
+
 def place_of(text: str) -> Place:
     """The place that a user means by `text`. Raises UserError for a pipe: that does not say where the name goes."""
-    if text.startswith("pipe:") and "{}" not in text:
+    if is_command(text) and "{}" not in text:
         raise UserError(f"{text}: write {{}} where the name of a file goes, as in pipe:ssh host cat shards/{{}}")
-    return text if text.startswith(("http://", "https://", "pipe:")) else Path(text)
+    return text if is_command(text) or text.startswith(("http://", "https://")) else Path(text)
 
 
 def address(place: Place, name: str) -> str:
     """How messages call the file `name` in a place, and how it is fetched from there."""
     if isinstance(place, Path):
         return str(place / name)
-    if place.startswith("pipe:"):
+    if is_command(place):
         return place.replace("{}", name)
     parts = urlsplit(place)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
@@ -41,7 +46,7 @@ def fetch(place: str, name: str, *, size: int | None = None) -> bytes:
     A server is asked again where asking again may help. Raises UserError if the file cannot be had.
     """
     url = address(place, name)
-    return _piped(url) if url.startswith("pipe:") else _downloaded(url, size)
+    return _piped(url) if is_command(url) else _downloaded(url, size)
 
 
 def _downloaded(url: str, size: int | None) -> bytes:

@@ -1,5 +1,8 @@
 """Every JSON in configs/ loads with the class that reads it, by its bare name."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from common.config import CONFIGS, load_config
@@ -8,6 +11,7 @@ from train.config import TrainingConfig
 from train.search_config import OptunaConfig
 from train.search_space import space_of
 
+ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in CONFIGS.iterdir())
 
 
@@ -21,6 +25,19 @@ def test_configs_holds_json_only():
     assert {path.suffix for path in CONFIGS.iterdir() if path.name != "__pycache__"} == {".json"}
     assert {"prep_base", "image2image_base", "controlnet_base", "tiny_image2image", "tiny_controlnet"} <= set(NAMES)
     assert {"optuna_search", "tiny_search"} <= set(NAMES)
+
+
+def test_all_json_goes_through_one_reader():
+    """So that a byte order mark is no error anywhere, and a comment or a comma too many is told everywhere alike."""
+    rooms = ("common", "models", "shards", "prep", "train", "infer", "demo")
+    own = {"common/config.py", "shards/tar.py"}  # the second reads what our writer wrote
+    readers = {
+        path.relative_to(ROOT).as_posix()
+        for room in rooms
+        for path in (ROOT / room).rglob("*.py")
+        if re.search(r"\bjson\.loads?\(", path.read_text(encoding="utf-8"))
+    }
+    assert readers == own
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,11 +1,13 @@
 """What one training run is: the owner's plan (names, defaults, bounds), how the vocal enters, how we validate."""
 
+import shlex
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from common.config import Config
 from common.latents import FRAMES_PER_SECOND
+from shards.place import is_command
 
 TARGET_MODULES = (
     "to_q",
@@ -149,7 +151,8 @@ class TrainingConfig(Config):
     accompaniment: AccompanimentConfig = AccompanimentConfig()
 
     dataset_path: str = "./data/accompaniment_dataset"
-    """Folder of shards that `prep build-shards` wrote, or its http(s):// address, or pipe:COMMAND with {} for names."""
+    """Folder of shards that `prep build-shards` wrote, or its http(s):// address, or, on the command line only,
+    pipe:COMMAND with {} for names."""
     max_duration: Annotated[float, Field(gt=0.0)] = 240.0
     """Longest clip, in seconds."""
     crop_seconds: Annotated[float, Field(gt=0.0)] | None = None
@@ -216,6 +219,16 @@ class TrainingConfig(Config):
     """Name of the experiment: runs go to logger_dir/exp_name/version_N."""
     logger_dir: str = "./exps/logs/"
     """Folder of all experiments."""
+
+    @classmethod
+    def check_file(cls, values: dict[str, Any]) -> None:
+        """A file from elsewhere must not run a command."""
+        place = values.get("dataset_path")
+        if isinstance(place, str) and is_command(place):
+            raise ValueError(
+                f"dataset_path {place!r} runs a command, which only you may give. Leave it out and use --shards "
+                f"{shlex.quote(place)}"
+            )
 
     @property
     def crop_frames(self) -> int:

@@ -1,8 +1,10 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from common.config import Config, load_config
+from common.config import Config, load_config, parse_json
 from common.errors import UserError
 
 
@@ -41,6 +43,32 @@ def test_settings_override_the_file_with_types_checked(tmp_path):
         ({}, ["rate.x=1", "rate.y=2"], "{path}: rate: Input should be a valid number"),
         ('{"rate": 1, "rate": 2}', [], "{path}: not valid JSON (key 'rate' is given twice)."),
         ('{"rate": NaN}', [], "{path}: not valid JSON (NaN is not a number that a config may hold)."),
+        (
+            '{\n  "rate": 1,\n  "layers": [0, 4,\n  ]\n}',
+            [],
+            "{path}: not valid JSON (line 3: a comma behind the last value, which JSON does not allow; take it out).",
+        ),
+        (
+            '{\n  "rate": 1,\n\n}',
+            [],
+            "{path}: not valid JSON (line 2: a comma behind the last value, which JSON does not allow; take it out).",
+        ),
+        (
+            '{\n  "rate": 1  // fast\n}',
+            [],
+            "{path}: not valid JSON (line 2: a comment, which JSON does not have; take it out).",
+        ),
+        (
+            '{"rate": 1} # fast',
+            [],
+            "{path}: not valid JSON (line 1: a comment, which JSON does not have; take it out).",
+        ),
+        (
+            '/* fast */ {"rate": 1}',
+            [],
+            "{path}: not valid JSON (line 1: a comment, which JSON does not have; take it out).",
+        ),
+        ('{"rate" 1}', [], "{path}: not valid JSON (Expecting ':' delimiter: line 1 column 9 (char 8))."),
         ("[]", [], "{path}: the file holds a list; a config is a JSON object {{...}}."),
     ],
 )
@@ -49,6 +77,23 @@ def test_mistakes_are_one_line_that_names_the_key(tmp_path, text, settings, mess
     with pytest.raises(UserError) as caught:
         load_config(Outer, path, settings)
     assert str(caught.value) == message.format(path=path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_whatever_an_editor_saves_is_read(tmp_path, encoding):
+    (tmp_path / "c.json").write_text('{"name": "夏の歌"}', encoding=encoding)
+    assert load_config(Outer, tmp_path / "c.json").name == "夏の歌"
+
+
+def test_another_encoding_is_told(tmp_path):
+    (tmp_path / "c.json").write_text('{"name": "夏の歌"}', encoding="shift_jis")
+    with pytest.raises(UserError, match=r"c\.json: not UTF-8 \(byte 10\)\. Save it as UTF-8\.$"):
+        load_config(Outer, tmp_path / "c.json")
+
+
+@given(values=st.dictionaries(st.text(), st.text() | st.lists(st.text() | st.integers())))
+def test_text_that_looks_like_a_comment_or_a_comma_is_text(values):
+    assert parse_json(json.dumps(values, ensure_ascii=False, indent=1).encode(), "c.json") == values
 
 
 def test_a_missing_file_lists_the_shipped_names(tmp_path):

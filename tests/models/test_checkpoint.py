@@ -224,6 +224,8 @@ def test_a_file_cut_short_is_one_line(folder, part, size):
         ("music_dcae_f8c8", {"latent_channels": 4}, "latent_channels: Input should be 8, got 4"),
         ("music_vocoder", {"phases": "x"}, "unknown key phases; known: depths, "),
         ("ace_step_transformer", {"new_option": 1}, "got an unexpected keyword argument 'new_option'"),
+        ("umt5-base", {"attn_implementation": "someone/attention"}, "names code on Hugging Face, which is never run"),
+        ("umt5-base", {"_attn_implementation": "a/b"}, "names code on Hugging Face, which is never run"),
         ("umt5-base", {"d_model": "wide"}, "Field 'd_model' expected int, got str (value: 'wide')"),
     ],
 )

@@ -62,6 +62,11 @@ def test_a_local_folder_gives_features_of_the_networks_width(tmp_path, small_ssl
         ),
         (
             "mhubert",
+            {"attn_implementation": "someone/attention"},
+            "{folder}/config.json: attn_implementation names code on Hugging Face, which is never run. Take it out.",
+        ),
+        (
+            "mhubert",
             {"num_hidden_layers": 2},
             "{folder}/model.safetensors: 16 weights missing or of another shape: "
             "encoder.layers.1.attention.k_proj.bias, ...",

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -115,6 +116,23 @@ def test_print_config_shows_what_would_run(command):
     printed = load_config(TrainingConfig, "./printed.json")
     assert (printed.dataset_path, printed.base_dtype, printed.lora.r) == ("my shards", "bfloat16", 3)
     assert printed.accompaniment.mode == "controlnet"
+
+
+@pytest.mark.parametrize("verb", ["run", "search"])
+def test_a_command_that_brings_shards_is_the_users_alone(command, verb):
+    """A config from elsewhere runs nothing; the same words are taken from the command line."""
+    brought = "pipe:touch ran; cat shards/{}"
+    Path("theirs.json").write_text(json.dumps({"dataset_path": brought}), encoding="utf-8")
+    code, _, err = command(verb, "--config", "./theirs.json")
+    assert (code, err) == (
+        2,
+        f"error: ./theirs.json: dataset_path '{brought}' runs a command, which only you may give. "
+        f"Leave it out and use --shards '{brought}'\n",
+    )
+    assert not Path("ran").exists()
+    for given in (["--shards", brought], ["--set", f"dataset_path={brought}"]):
+        code, out, _ = command("run", *given, "--print-config")
+        assert (code, json.loads(out)["dataset_path"]) == (0, brought)
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
