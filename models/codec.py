@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from common.config import Config
 from common.latents import FRAME_SAMPLES, FRAMES_PER_SECOND, frames_of
+from models.device import whole_float32
 from models.encoder_pieces import encode_in_pieces
 from models.mel import HOP_SAMPLES, log_mel
 from models.vocoder import Vocoder
@@ -72,6 +73,7 @@ class Codec(nn.Module):
         """
         return self.encode_from(lambda start, end: wave[:, start:end], frames_of(wave.shape[-1]), longest=longest)
 
+    @whole_float32()
     def encode_from(self, read: Callable[[int, int], Tensor], frames: int, *, longest: int = LONGEST_PIECE) -> Tensor:
         """`encode` of a wave that need not be in memory: [C, H, frames] of what `read(start, end)` gives, [2, n]."""
         assert self.encoder is not None, "opened without its encoder"

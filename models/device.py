@@ -1,5 +1,9 @@
 """The device that networks run on, as the flag --device names it."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 
 from common.errors import UserError
@@ -17,3 +21,21 @@ def usable_device(name: str, *, choices: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise UserError(f"--device {name}: cannot be used ({reason}). Use {choices}.") from None
+
+
+@contextmanager
+def whole_float32() -> Generator[None]:
+    """Compute float32 as float32 inside the block (or the function that this decorates).
+
+    By itself torch lets recent GPUs round the factors of convolutions to TF32, 10 bits of mantissa.
+    """
+    cudnn: Any = torch.backends.cudnn
+    places = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision

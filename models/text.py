@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from common.errors import UserError
+from models.device import whole_float32
 from models.erg import weakened as weak
 
 MAX_TOKENS = 256
@@ -57,6 +58,7 @@ class TextEncoder(nn.Module):
         mask = torch.tensor([row.attention_mask for row in rows], device=self.network.device)
         return TextStates(self.states(ids, mask, weakened=weakened), mask.bool())
 
+    @whole_float32()
     def states(self, ids: Tensor, mask: Tensor, *, weakened: bool = False) -> Tensor:
         """Last hidden states, after the final norm. ids, mask [B, S] integers -> [B, S, D].
 

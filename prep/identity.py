@@ -20,6 +20,8 @@ from shards.schema import Part, SongEntry, SongError, Source, SslName, audio_ide
 CODEC, TEXT, SEPARATOR = "music_dcae_f8c8", "umt5-base", "demucs"
 STEPS = {"decode": 2, "align": 2, "separate": 2, "segment": 1, "level": 2, "encode": 2, "text": 1}
 """Version of each step's code; raise one when a change alters the bytes that its step makes."""
+ARITHMETIC = {"cuda": "cuda without TF32"}
+"""Devices that a fingerprint says more of than their name: builds of a version that left TF32 on are others."""
 WORDS = frozenset({"text", TEXT, VOCABULARY_FILE})
 """Settings, networks and steps that decide a sample's texts and nothing else."""
 
@@ -88,7 +90,7 @@ def build_fingerprint(
         from prep.ssl import ssl_hash
 
         networks |= {name: ssl_hash(name, folder) for name, folder in ssl.items()}
-    settings = {**config.model_dump(mode="json"), "device": device_type}
+    settings = {**config.model_dump(mode="json"), "device": ARITHMETIC.get(device_type, device_type)}
     return Fingerprint(settings=settings, networks=networks, steps=STEPS)
 
 

@@ -28,6 +28,7 @@ from common.config import Config, check_config
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ
 from common.tape import Tape
+from models.device import whole_float32
 from prep.config import SeparatorConfig
 
 Network = Demucs | HDemucs | HTDemucs
@@ -97,6 +98,7 @@ class Separator:
             yield (total[:, :done] / weights[:done] * scale.deviation + scale.mean).numpy()
             total, weights = (functional.pad(kept[..., self._stride :], (0, self._stride)) for kept in (total, weights))
 
+    @whole_float32()
     def _hear(self, mix: Tape, start: int, scale: Scale) -> Tensor:
         """One window's vocal as the networks give it, [2, n]; where they want more than a window, the song goes on."""
         first = max(start - self._window, 0)

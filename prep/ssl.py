@@ -19,6 +19,7 @@ from common.canonical import sha256_of, sha256_of_file
 from common.config import read_json
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ
+from models.device import whole_float32
 from models.text import network_options
 from shards.schema import SslName
 
@@ -84,6 +85,7 @@ def normalise(mono: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
+@whole_float32()
 def last_hidden_state(network: HubertModel, chunks: Tensor) -> Tensor:
     """States of the last layer, one chunk at a time so that memory stays that of a chunk. [K, n] -> [K, frames, D]."""
     return torch.cat([network(chunk[None]).last_hidden_state for chunk in chunks])
