@@ -33,7 +33,7 @@ SslFolder = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes [a device or core each, for 4 songs or more].", min=1)]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, or several: cuda:0,cuda:1.", metavar="DEVICE")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or several: cuda:0,cuda:1 [every GPU].", metavar="DEVICE")]
 
 
 @app.command(

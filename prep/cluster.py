@@ -5,7 +5,7 @@ the machine that builds, so the folder of shards need not be shared.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,9 +61,8 @@ def run_in_cluster(jobs: Sequence[Job], workshop: Workshop, *, workers: int | No
 
 def _run(ray: Any, jobs: Sequence[Job], workshop: Workshop, workers: int | None) -> Iterator[Outcome]:
     gpu = torch.device(workshop.devices[0]).type == "cuda"
-    resources = ray.cluster_resources()
-    most = int(resources.get("GPU", 0)) if gpu else int(resources.get("CPU", 1)) // workshop.config.threads_per_worker
-    count = max(min(workers or most, most, len(jobs)), 1)
+    most = room_for_workers(ray.nodes(), gpu=gpu, threads=workshop.config.threads_per_worker)
+    count = min(workers or most, most, len(jobs))
     kind = ray.remote(num_cpus=0 if gpu else workshop.config.threads_per_worker, num_gpus=int(gpu))(Encoder)
     crew = [kind.remote(workshop, "cuda" if gpu else workshop.devices[0]) for _ in range(count)]
     waiting = list(reversed(jobs))
@@ -82,6 +81,27 @@ def _run(ray: Any, jobs: Sequence[Job], workshop: Workshop, workers: int | None)
     finally:
         for worker in crew:
             ray.kill(worker)
+
+
+def room_for_workers(nodes: Sequence[Mapping[str, Any]], *, gpu: bool, threads: int) -> int:
+    """Workers that a cluster has room for: one a GPU, or one for so many cores of one machine.
+
+    Raises UserError where it has none, for Ray would wait for ever.
+    """
+    machines = [node["Resources"] for node in nodes if node["Alive"]]
+    gpus = sum(int(machine.get("GPU", 0)) for machine in machines)
+    cores = [int(machine.get("CPU", 0)) for machine in machines]
+    if gpu and not gpus:
+        raise UserError(
+            f"--engine ray: Ray knows of no GPU on any of its {len(machines)} machines. See ray status, start Ray "
+            "with --num-gpus where there is one, or use --device cpu."
+        )
+    if not gpu and max(cores, default=0) < threads:
+        raise UserError(
+            f"--engine ray: threads_per_worker is {threads}, and no machine gives Ray more than "
+            f"{max(cores, default=0)} cores. Lower it, or start Ray with more --num-cpus."
+        )
+    return gpus if gpu else sum(count // threads for count in cores)
 
 
 def _start(worker: Any, job: Job) -> Any:

@@ -1,11 +1,9 @@
 """Songs through the networks, in this process or in several: a job leaves all segments, or says why it cannot."""
 
-import ctypes
 import math
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -16,11 +14,12 @@ from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from common.errors import UserError
+from common.system import FORKS_SAFELY, MOST_PROCESSES, give_memory_back
 from models.device import default_device, usable_device
 from prep.config import PrepConfig
 from prep.encode import EncodedSegment, SongEncoder, open_encoder
@@ -36,8 +35,6 @@ if TYPE_CHECKING:  # it imports transformers, which few builds need
 LATENTS = "CHT"
 """Shape of what the codec makes."""
 Engine = Literal["local", "ray"]
-M_MMAP_THRESHOLD, LARGE_BYTES = -3, 1 << 20
-"""glibc's name for the size of what it gets from the system by itself, and returns when it is freed."""
 SONGS_PER_WORKER = 4
 """Fewer songs are not worth the seconds that another process takes to start."""
 
@@ -105,20 +102,11 @@ class Workshop:
         return None if self.separator is None else open_separator(self.separator, self.config.separator, device)
 
 
-def give_memory_back() -> None:
-    """Have the C library return every large array to the system as soon as it is freed.
-
-    By itself glibc keeps what is under 32 MiB for later, in pieces that fit the next segment, of another length, badly:
-    a process grows with each.
-    """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
-
-
 def choose_devices(names: str) -> tuple[str, ...]:
-    """The devices in "cuda:0,cuda:1"; "auto" is cuda where there is one, else cpu. Raises UserError for others."""
+    """The devices in "cuda:0,cuda:1"; "auto" is every GPU there is, else cpu. Raises UserError for others."""
     if names == "auto":
-        return (str(default_device()),)
+        kind = default_device().type
+        return tuple(f"cuda:{number}" for number in range(torch.cuda.device_count())) if kind == "cuda" else (kind,)
     devices = tuple(name.strip() for name in names.split(","))
     for name in devices:
         usable_device(name, choices="cpu, cuda, or cuda:0,cuda:1")
@@ -196,13 +184,13 @@ def torch_threads(count: int) -> Generator[None]:
 
 
 def _in_processes(jobs: Sequence[Job], workshop: Workshop, workers: int) -> Iterator[Outcome]:
-    context, devices = _context(), workshop.devices[:workers]
+    context, devices = worker_context(workshop.devices), workshop.devices[:workers]
     lifeline, held = context.Pipe(duplex=False)
     futures: list[Future[list[Outcome]]] = []
     with ExitStack() as stack:
         for turn, device in enumerate(devices):
-            crew = len(range(turn, workers, len(devices)))
-            setup = (workshop.config.threads_per_worker, lifeline)
+            crew = min(len(range(turn, workers, len(devices))), MOST_PROCESSES)
+            setup: tuple[Any, ...] = (workshop.config.threads_per_worker, lifeline)
             pool = stack.enter_context(ProcessPoolExecutor(crew, context, _start, setup))
             futures += [pool.submit(_work, job, workshop, device) for job in jobs[turn :: len(devices)]]
         try:
@@ -217,9 +205,13 @@ def _in_processes(jobs: Sequence[Job], workshop: Workshop, workers: int) -> Iter
             held.close()
 
 
-def _context() -> BaseContext:
-    """On Linux, processes forked from one that has only imported what they need; elsewhere that is not safe."""
-    if sys.platform != "linux":
+def worker_context(devices: Sequence[str]) -> BaseContext:
+    """How processes for these devices start: never by a fork of this one, which has threads.
+
+    On a CPU under Linux they are forked from a process that has only imported what they need. CUDA allows no child of a
+    process that has counted its GPUs, as that import does, and other systems no fork: there each begins anew.
+    """
+    if not FORKS_SAFELY or any(torch.device(name).type != "cpu" for name in devices):
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["prep.workers", "models.codec"])

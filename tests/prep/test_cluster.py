@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
+from prep.cluster import room_for_workers
 
 ray = pytest.importorskip("ray")
 
@@ -55,3 +56,29 @@ def test_without_ray_the_way_to_it_is_said(tmp_path, song, build, monkeypatch):
     with pytest.raises(UserError) as raised:
         build(engine="ray")
     assert str(raised.value) == "--engine ray needs Ray: uv sync --extra cluster, or pip install 'backline[cluster]'."
+
+
+def machine(*, alive=True, **resources):
+    return {"Alive": alive, "Resources": resources}
+
+
+def test_a_cluster_has_room_for_a_worker_on_each_gpu_or_on_so_many_cores():
+    nodes = [machine(CPU=8.0, GPU=2.0), machine(CPU=3.0), machine(alive=False, CPU=64.0, GPU=8.0)]
+    assert room_for_workers(nodes, gpu=True, threads=1) == 2
+    assert room_for_workers(nodes, gpu=False, threads=1) == 11
+    assert room_for_workers(nodes, gpu=False, threads=4) == 2
+
+
+def test_a_cluster_without_room_is_one_line_and_no_wait():
+    with pytest.raises(UserError) as raised:
+        room_for_workers([machine(CPU=8.0), machine(CPU=4.0)], gpu=True, threads=1)
+    assert str(raised.value) == (
+        "--engine ray: Ray knows of no GPU on any of its 2 machines. See ray status, start Ray with --num-gpus where "
+        "there is one, or use --device cpu."
+    )
+    with pytest.raises(UserError) as raised:
+        room_for_workers([machine(CPU=2.0), machine(GPU=1.0)], gpu=False, threads=3)
+    assert str(raised.value) == (
+        "--engine ray: threads_per_worker is 3, and no machine gives Ray more than 2 cores. Lower it, or start Ray "
+        "with more --num-cpus."
+    )
