@@ -77,14 +77,14 @@ def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: lets VmHWM start anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii", newline="\n")  # Linux: lets VmHWM start anew
 
 
 def peak_bytes(device: torch.device) -> int:
     """Highest memory use since reset_peak: of the GPU, or the resident memory of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
     return int(status["VmHWM"].split()[0]) * 1024
 
 

@@ -168,7 +168,7 @@ def write_base(folder: Path) -> Path:
         shapes = shapes_of(ACEStepTransformer2DModel(**without_notes(config)))
     transformer = folder / "ace_step_transformer"
     transformer.mkdir()
-    (transformer / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+    (transformer / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8", newline="\n")
     save_file(random_weights(shapes, seed=1, gains={}), transformer / WEIGHTS_FILES["ace_step_transformer"])
     return folder
 

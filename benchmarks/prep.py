@@ -85,7 +85,7 @@ def build(folder: Path, encoder: SongEncoder) -> None:
 
 def reset_peak() -> int:
     """Make the kernel forget this process's highest memory; the bytes that it holds now."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii", newline="\n")
     return peak()
 
 

@@ -1,5 +1,6 @@
 """How every command starts and ends: help without heavy imports, underscored flags, one-line errors, exit codes."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _print_anything()
     sys.exit(_outcome(lambda: get_command(app).main([dashed(a) for a in given], standalone_mode=False)))
 
 
@@ -44,6 +46,13 @@ def dashed(argument: str) -> str:
         return argument
     flag, equals, value = argument.partition("=")
     return flag.replace("_", "-") + equals + value
+
+
+def _print_anything() -> None:
+    """Have a name that the terminal's encoding lacks printed with escapes, as Windows needs where output is piped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _outcome(command: Callable[[], object]) -> int:

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import UserError
+from common.system import OPENS_FOLDERS
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def move_file(staged: Path, path: Path) -> None:
 
 def flush(path: Path) -> None:
     """Have the system put a file, or the names in a folder, on the disk now."""
-    if os.name == "nt" and path.is_dir():  # Windows opens no folders and needs no such flush
+    if path.is_dir() and not OPENS_FOLDERS:
         return
     descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
     try:

@@ -99,5 +99,5 @@ def _models(out: Path, adapters: Mapping[str, Path]) -> list[Path]:
 
 def _write(path: Path, content: object) -> Path:
     with whole_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
     return path

@@ -114,12 +114,12 @@ def notes(evaluation: Evaluation) -> list[str]:
 def write_report(evaluation: Evaluation, plots: Sequence[bytes], folder: Path) -> Path:
     """Write evaluation.json, plots/KEY.png and, last, evaluation.html, whose path comes back."""
     with whole_file(folder / JSON_FILE) as partial:
-        partial.write_text(as_json(evaluation), encoding="utf-8")
+        partial.write_text(as_json(evaluation), encoding="utf-8", newline="\n")
     for clip, plot in zip(evaluation.clips, plots, strict=True):
         with whole_file(folder / PLOT_FOLDER / f"{clip.key}.png") as partial:
             partial.write_bytes(plot)
     with whole_file(folder / PAGE_FILE) as partial:
-        partial.write_text(_page(evaluation, plots), encoding="utf-8")
+        partial.write_text(_page(evaluation, plots), encoding="utf-8", newline="\n")
     return folder / PAGE_FILE
 
 

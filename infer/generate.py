@@ -188,7 +188,9 @@ def write_results(order: Order, heard: Heard, drawn: Sequence[Tensor], decoder: 
         results = tuple(_write(order, heard, sung, drawn, decoder))
     path = folder / f"{vocal.key}.json"
     with whole_file(path) as partial:
-        partial.write_text(_record(order, heard, results).model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial.write_text(
+            _record(order, heard, results).model_dump_json(indent=2) + "\n", encoding="utf-8", newline="\n"
+        )
     return Generated(
         accompaniments=tuple(folder / made.accompaniment for made in results if made.accompaniment),
         mixes=tuple(folder / made.mix for made in results),

@@ -158,4 +158,4 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
 def _write(path: Path, content: str) -> None:
     with whole_file(path) as partial:
-        partial.write_text(content, encoding="utf-8")
+        partial.write_text(content, encoding="utf-8", newline="\n")

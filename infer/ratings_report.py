@@ -40,7 +40,7 @@ def write_report(summary: Summary, folder: Path) -> Path:
         "sections": sections,
     }
     with whole_file(folder / PAGE_FILE) as partial:
-        partial.write_text(fill("ratings.html", values), encoding="utf-8")
+        partial.write_text(fill("ratings.html", values), encoding="utf-8", newline="\n")
     return folder / PAGE_FILE
 
 

@@ -56,7 +56,7 @@ def read_take(folder: Path, order: str) -> Take | None:
 def write_take(folder: Path, take: Take) -> None:
     """Write the card of a take whose files are written."""
     with whole_file(folder / CARD) as partial:
-        partial.write_text(take.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial.write_text(take.model_dump_json(indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
 def describe(path: Path) -> Sound:

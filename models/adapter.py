@@ -189,7 +189,7 @@ def save_conditioning(folder: Path, conditioner: SourceProjection | ControlEncod
         weights = {name: tensor.cpu().contiguous() for name, tensor in conditioner.state_dict().items()}
         save_file(weights, folder / _conditioner_file(conditioner))
     written = json.dumps(card.model_dump(mode="json"), indent=2)
-    (folder / CARD_FILE).write_text(written + "\n", encoding="utf-8")
+    (folder / CARD_FILE).write_text(written + "\n", encoding="utf-8", newline="\n")
 
 
 def read_card(folder: Path) -> AdapterCard:

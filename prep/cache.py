@@ -98,7 +98,7 @@ class Cache:
         """Write what is known now; of files only those that this run asked for."""
         known = Known(files=self._used, sounds=self.sounds, flaws=self._flaws)
         with whole_file(self._path) as partial:
-            partial.write_text(json.dumps(known.model_dump(mode="json")), encoding="ascii")
+            partial.write_text(json.dumps(known.model_dump(mode="json")), encoding="ascii", newline="\n")
 
 
 def _read(path: Path) -> Known:

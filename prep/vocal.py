@@ -49,13 +49,14 @@ def encode_vocal(
     folder = resolve_checkpoint(checkpoint, ["music_dcae_f8c8", "umt5-base"])
     fingerprint = build_fingerprint(config, folder, None, torch.device(device).type)
     fingerprint = fingerprint.model_copy(update={"settings": {**fingerprint.settings, "vocal_lufs": vocal_lufs}})
-    with build_folder(out) as room, torch_threads(config.threads_per_worker), Tape(room) as tape:
+    with build_folder(out) as room, torch_threads(config.threads_per_worker):
         _check_is_ours(out)
-        tape.extend(decoded(vocal))
-        gain = vocal_gain_in_blocks(tape.blocks, SAMPLE_RATE_HZ, vocal_lufs, samples=tape.samples)
-        cuts = _spans(vocal, tape, config)
-        codec = open_encoder(folder, config.encode, device)
-        segments = [_encode(codec, tape, span, gain, config.encode) for span in cuts]
+        with Tape(room) as tape:
+            tape.extend(decoded(vocal))
+            gain = vocal_gain_in_blocks(tape.blocks, SAMPLE_RATE_HZ, vocal_lufs, samples=tape.samples)
+            cuts = _spans(vocal, tape, config)
+            codec = open_encoder(folder, config.encode, device)
+            segments = [_encode(codec, tape, span, gain, config.encode) for span in cuts]
         texts = TextMaker(config.text, open_text_encoder(folder).to(device), open_lyric_vocabulary(folder))
         with ShardWriter(out, fingerprint=fingerprint, targets=()) as writer:
             known = know(song, vocal.parent)

@@ -40,7 +40,7 @@ def write_separator(folder: Path, separator: HTDemucs) -> None:
     room.mkdir(parents=True, exist_ok=True)
     metadata = {"klass": "demucs.htdemucs.HTDemucs", "args": "[]", "kwargs": json.dumps(TINY_SEPARATOR)}
     _save(stored(separator.state_dict()), room / f"{SEPARATOR}.safetensors", metadata)
-    (room / f"{SEPARATOR}.yaml").write_text(f"models: [{SEPARATOR}]\n", encoding="utf-8")
+    (room / f"{SEPARATOR}.yaml").write_text(f"models: [{SEPARATOR}]\n", encoding="utf-8", newline="\n")
 
 
 def write_flow(folder: Path, flow: FlowNetwork) -> None:
@@ -49,7 +49,7 @@ def write_flow(folder: Path, flow: FlowNetwork) -> None:
     text = {name: tensor for name, tensor in flow.text.network.state_dict().items() if name != TIED}
     write_part(folder, "umt5-base", TINY.text_encoder, stored(text))
     tokenizer = flow.text.tokenizer.to_str(pretty=True)
-    (folder / "umt5-base" / TOKENIZER_FILE).write_text(tokenizer + "\n", encoding="utf-8")
+    (folder / "umt5-base" / TOKENIZER_FILE).write_text(tokenizer + "\n", encoding="utf-8", newline="\n")
 
 
 def stored(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -60,7 +60,7 @@ def write_part(folder: Path, part: Part, config: SettingsDict, weights: Mapping[
     """A part's config.json and weights, in the dtype that they have."""
     room = folder / part
     room.mkdir(parents=True, exist_ok=True)
-    (room / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (room / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n")
     _save(weights, room / WEIGHTS_FILES[part], {"format": "pt"})
 
 

@@ -32,7 +32,7 @@ def write_card(
         "## Quality\n\n" + "\n".join(_quality(name, numbers) for name, numbers in measured.items()),
         f"## Settings\n\n```json\n{settings.model_dump_json(indent=1)}\n```\n",
     ]
-    (bundle / CARD_FILE).write_text("\n".join(sections), encoding="utf-8")
+    (bundle / CARD_FILE).write_text("\n".join(sections), encoding="utf-8", newline="\n")
 
 
 def _sizes(bundle: Path) -> list[tuple[str, ...]]:

@@ -115,7 +115,7 @@ def claim(folder: Path, about: Config) -> None:
     path, text = folder / SETTINGS_FILE, about.model_dump_json(indent=1) + "\n"
     if not path.is_file():
         with whole_file(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+            partial.write_text(text, encoding="utf-8", newline="\n")
     elif path.read_text(encoding="utf-8") != text:
         raise UserError(f"{folder}: was begun with other settings ({path.name}). Remove the folder, or restore them.")
 
@@ -186,7 +186,7 @@ class _Run:
 
     def _log(self, means: Mapping[str, float]) -> None:
         line = {"step": self.step, "seconds": round(self.seconds, 1), **means}
-        with (self.folder / LOSSES_FILE).open("a", encoding="utf-8") as file:
+        with (self.folder / LOSSES_FILE).open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(line) + "\n")
 
     def _save(self) -> None:
@@ -208,7 +208,7 @@ class _Run:
             self._take(load_file(path))
         log = self.folder / LOSSES_FILE
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
-        log.write_text("".join(_before(lines, self.step)), encoding="utf-8")
+        log.write_text("".join(_before(lines, self.step)), encoding="utf-8", newline="\n")
 
     @torch.no_grad()
     def _take(self, tensors: Mapping[str, Tensor]) -> None:

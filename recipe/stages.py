@@ -160,7 +160,7 @@ class Recipe:
             return
         text = json.dumps({"parts": hashes, "measured": measure()}, indent=1) + "\n"
         with whole_file(self._note_path(name)) as partial:
-            partial.write_text(text, encoding="utf-8")
+            partial.write_text(text, encoding="utf-8", newline="\n")
 
     def _noted(self, name: str) -> dict[str, dict[str, Numbers]]:
         path = self._note_path(name)

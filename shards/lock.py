@@ -1,9 +1,10 @@
 """One writer at a time: a lock that dies with its process, and the folder for what is not finished."""
 
-import os
 from collections.abc import Collection, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from common.errors import UserError
 from shards.commit import BUILD_FOLDER, settle
@@ -19,14 +20,16 @@ def build_folder(out: Path) -> Generator[Path]:
     Raises UserError where another process holds it, or the folder cannot be made.
     """
     folder = out / BUILD_FOLDER
-    descriptor = _locked(out, folder)
+    lock = _locked(out, folder)
     try:
         settle(out)
         yield folder
     finally:
-        (folder / LOCK_FILE).unlink(missing_ok=True)
-        remove_if_empty(folder)
-        os.close(descriptor)
+        with suppress(OSError):  # before the next writer can have it; Windows lets it go only when it is closed
+            (folder / LOCK_FILE).unlink()
+        lock.release()
+        with suppress(OSError):  # the next writer may be there already
+            remove_if_empty(folder)
 
 
 def sweep(folder: Path, *, keep: Collection[str] = ()) -> None:
@@ -42,34 +45,16 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _locked(out: Path, folder: Path) -> int:
-    """Descriptor of the lock file, locked. The system lets go of it when this process ends, however it ends."""
+def _locked(out: Path, folder: Path) -> FileLock:
+    """The lock, held. The system lets go of it when this process ends, however it ends."""
+    lock = FileLock(folder / LOCK_FILE, blocking=False, fallback_to_soft=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written to ({error.strerror}).") from None
-    if not _try_lock(descriptor) or not _is_still(folder / LOCK_FILE, descriptor):
-        os.close(descriptor)
-        raise UserError(f"{out}: another prep is writing here. Wait for it to end, or give another folder.")
-    return descriptor
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    """Whether `path` still names what we locked: a writer that just ended may have removed it in between."""
-    return path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor))
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+        lock.acquire()
+    except OSError as error:  # Timeout among them
+        between = (Timeout, FileExistsError, FileNotFoundError)  # the folder goes with the writer that ends
+        if isinstance(error, between) and out.is_dir() and not folder.is_file():
+            held = "another prep is writing here. Wait for it to end, or give another folder."
+            raise UserError(f"{out}: {held}") from None
+        raise UserError(f"{out}: cannot be written to ({error.strerror or error}).") from None
+    return lock

@@ -52,7 +52,7 @@ class Best(Config):
 def save_best(folder: Path, best: Best) -> None:
     """Replace folder/best.json, once the adapter that it names is whole. Raises UserError where the disk refuses."""
     with whole_file(folder / BEST) as partial:
-        partial.write_text(best.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial.write_text(best.model_dump_json(indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
 def save_last(trainer: Trainer, folder: Path) -> None:

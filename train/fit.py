@@ -200,4 +200,4 @@ def _logger(config: TrainingConfig, resume_from: Path | None) -> TensorBoardLogg
 def write_config(config: TrainingConfig, folder: Path) -> None:
     """Write folder/config.json, which `train run` takes as it is."""
     with whole_file(folder / "config.json") as partial:
-        partial.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8", newline="\n")

@@ -172,7 +172,7 @@ def _conclude(queue: Queue, wanted: OptunaConfig, out: Path, interruption: Inter
         best_config = out / f"{study.study_name}_best.json"
         config = check_config(TrainingConfig, best.user_attrs[CONFIG], f"trial {best.number}")
         with whole_file(best_config) as partial:
-            partial.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            partial.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8", newline="\n")
     report = out / f"{study.study_name}_report.html"
     write_report(report, study, best, left=left, metric=wanted.metric)
     return SearchOutcome(trials, left, best, best_config, report, interruption.received)

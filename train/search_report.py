@@ -46,7 +46,7 @@ def write_report(path: Path, study: Study, best: FrozenTrial | None, *, left: in
     }
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], PAGE.read_text(encoding="utf-8"))
     with whole_file(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(page, encoding="utf-8", newline="\n")
 
 
 def counted(trials: Sequence[FrozenTrial], left: int) -> str:

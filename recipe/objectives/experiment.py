@@ -156,7 +156,7 @@ class Experiment:
             say(f"unit {unit.name}")
             result = self._make(unit)
             with whole_file(path) as partial:
-                partial.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
+                partial.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
         return check_config(Result, read_json(path), str(path))
 
     def _make(self, unit: Unit) -> Result:

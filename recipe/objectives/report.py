@@ -224,4 +224,4 @@ def write_report(report: Report, document: Path) -> None:
         (document, written),
     ):
         with whole_file(path) as partial:
-            partial.write_text(content, encoding="utf-8")
+            partial.write_text(content, encoding="utf-8", newline="\n")

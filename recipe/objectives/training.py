@@ -85,7 +85,7 @@ def measure_pace(folder: Path, bundle: Path, settings: ObjectivesSettings, *, sh
         rounds = [{name: _time(config, bundle) for name, config in placed_here.items()} for _ in range(ROUNDS)]
         pace = Pace(step_seconds={name: min(timed[name] for timed in rounds) for name in trainings})
         with whole_file(path) as partial:
-            partial.write_text(pace.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            partial.write_text(pace.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
     return check_config(Pace, read_json(path), str(path))
 
 

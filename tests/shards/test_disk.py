@@ -2,6 +2,7 @@
 
 import shutil
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -117,13 +118,24 @@ def test_sweeping_takes_all_but_the_lock_and_what_is_kept(tmp_path):
     assert [path.name for path in (tmp_path / ".build").iterdir()] == ["cache"]
 
 
-def test_a_lock_on_a_file_that_another_writer_has_removed_is_none(tmp_path, monkeypatch):
-    def removed(descriptor):
-        (tmp_path / ".build" / "lock").unlink()
-        return True
+def test_writers_that_come_and_go_are_never_two_at_once(tmp_path):
+    """The lock's file and folder go with each of them, so that the next one may lock what is just being removed."""
 
-    monkeypatch.setattr("shards.lock._try_lock", removed)
-    with pytest.raises(UserError, match=r"another prep is writing here"), build_folder(tmp_path):
+    refusals = set()
+
+    def come_and_go(_):
+        for _ in range(40):
+            try:
+                with build_folder(tmp_path / "out"):
+                    (tmp_path / "here").mkdir()  # fails where somebody else is
+                    (tmp_path / "here").rmdir()
+            except UserError as error:
+                refusals.add(str(error).partition(": ")[2].partition(".")[0])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(come_and_go, range(4)))
+    assert refusals <= {"another prep is writing here"}
+    with build_folder(tmp_path / "out"):
         pass
 
 
