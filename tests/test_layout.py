@@ -18,7 +18,7 @@ LAYER = {
     "demo": 3,
     "recipe": 3,
     "benchmarks": 4,
-    "tests": 4,
+    "tests": 5,
 }
 
 
