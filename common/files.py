@@ -1,12 +1,16 @@
 """Files that appear whole or not at all."""
 
 import os
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from common.errors import UserError
 from common.system import OPENS_FOLDERS
+
+PROBE_BYTES = 4096
 
 
 @contextmanager
@@ -30,6 +34,30 @@ def whole_file(path: Path, *, partial: Path | None = None) -> Generator[Path]:
     finally:
         with suppress(OSError):  # a name that the disk refuses has no file either
             written.unlink()
+
+
+def check_writable(folder: Path, *, needed_bytes: int = 0) -> None:
+    """Try whether files can be put into `folder`, which need not be there yet; nothing is left behind.
+
+    For use before long work. Raises UserError where the disk refuses, or has less room than `needed_bytes`.
+    """
+    try:
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        if not there.is_dir():
+            raise UserError(f"{folder}: cannot be written ({there} is a file, not a folder). Name another folder.")
+        with TemporaryDirectory(prefix=".backline-", dir=there) as trial:
+            probe = Path(trial, folder.relative_to(there), "probe")
+            probe.parent.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(bytes(PROBE_BYTES))
+            flush(probe)
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error}). Name another folder.") from error
+    if free < needed_bytes:
+        raise UserError(
+            f"{folder}: the results take {needed_bytes / 1e6:.0f} MB and {free / 1e6:.0f} MB are free. "
+            "Make room, or name another folder."
+        )
 
 
 def move_file(staged: Path, path: Path) -> None:

@@ -115,7 +115,8 @@ def generate(
 ) -> None:
     """Write KEY_accompaniment.wav, KEY_mix.wav and KEY.json for one vocal.
 
-    An adapter that was trained on whole mixes makes KEY_mix.wav alone.
+    Nothing is overwritten but by the very same run: where KEY is taken, results are called KEY_2, KEY_3, ... An
+    adapter that was trained on whole mixes makes KEY_mix.wav alone.
     """
     from infer.generate import generate as make
     from infer.request import Request
@@ -190,7 +191,8 @@ def compare(
 ) -> None:
     """Play every adapter on every sample of a test set, and write comparison.html to judge them blind.
 
-    What is made already with the same settings is kept. ratings_template.json is an empty sheet to fill by hand.
+    What is made already with the same settings is kept, what was made with others is made again.
+    ratings_template.json is an empty sheet to fill by hand.
     """
     from infer.compare import Comparison
     from infer.compare import compare as make
@@ -217,11 +219,14 @@ def ratings(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Sum up the sheets of several raters: means, win rates, Wilcoxon's test, and how far the raters agree."""
+    from common.files import check_writable
     from common.progress import say
     from infer.ratings import read_sheets, summarise
     from infer.ratings_report import as_json as json_of
     from infer.ratings_report import as_text, write_report
 
+    if output_dir is not None:
+        check_writable(output_dir)
     summary = summarise(read_sheets(sheets))
     for warning in summary.warnings:
         say(f"warning: {warning}")
@@ -258,7 +263,7 @@ def evaluate(
     """Measure accompaniments beside anchors: the true ones, another song's, the vocal itself, noise.
 
     Harmony, rhythm, leakage of the vocal, diversity, plain faults, and distances between sets. Writes evaluation.html,
-    evaluation.json and a plot of each vocal.
+    evaluation.json and a plot of each vocal, in the place of an earlier report.
     """
     from common.progress import say
     from infer.evaluate import Request

@@ -12,6 +12,7 @@ import numpy as np
 from common.audio import loudness_lufs, read_audio, to_stereo, write_audio
 from common.canonical import sha256_of, sha256_of_file
 from common.errors import UserError
+from common.files import check_writable
 from common.progress import Progress, progress, say
 from infer.band import Band, Decoder
 from infer.generate import Generated, Order, hear, write_results
@@ -51,6 +52,7 @@ def compare(comparison: Comparison) -> Path:
     A vocal that is missing or cannot be used is left out with a warning. Raises UserError for a test set or an
     adapter that cannot be read, and where no vocal is left.
     """
+    check_writable(comparison.output_dir)
     items = read_test_set(comparison.test_set)
     models = read_models(comparison.adapters)
     vocals = dict(_vocals(items, comparison))
@@ -113,7 +115,7 @@ def _make(
         with hear(order) as heard:
             named = replace(heard, vocal=replace(heard.vocal, key=job.item.key))
             drawn = band.draw(named.vocal, named.words, settings, order.seeds)
-            take = _keep(job, write_results(order, named, drawn, decoder))
+            take = _keep(job, write_results(order, named, drawn, decoder, name=job.item.key))
         yield job, take
         done.update(note=f"{model.name}, {job.item.key}")
 

@@ -112,7 +112,7 @@ def evaluate(request: Request, *, on_scene: Callable[[Scene, ClipReport], None])
     reports, features = [], []
     with progress(len(items), "evaluating", "vocals") as done:
         for number, item in enumerate(items):
-            scene = set_scene(item, items[(number + 1) % len(items)], codec)
+            scene = set_scene(item, next_song(items, number), codec)
             reports.append(measure_scene(scene))
             if scene.true is not None:
                 features.append(scene_features(scene))
@@ -161,6 +161,12 @@ def set_scene(item: Item, other: Item, codec: RoundTrip | None) -> Scene:
     noise = np.random.default_rng(NOISE_SEED).standard_normal(vocal.wave.shape).astype(np.float32)
     bands["noise"] = (Clip(at_level_of(loud.wave, noise)),)
     return Scene(item, vocal, {system: bands[system] for system in SYSTEMS if bands.get(system)})
+
+
+def next_song(items: Sequence[Item], number: int) -> Item:
+    """The next item, round about, that is of another vocal; the item itself where all are of one."""
+    after = (items[(number + step) % len(items)] for step in range(1, len(items)))
+    return next((item for item in after if item.vocal != items[number].vocal), items[number])
 
 
 def read_clip(path: Path) -> Clip:

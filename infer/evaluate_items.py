@@ -61,16 +61,20 @@ def read_items(source: Path, *, truth: Path | None, text2music: Path | None) -> 
         raise UserError(f"{source}: holds no KEY{BAND_MARK}.wav. Name a folder that infer generate filled.")
     stems = _stems_in(truth) if truth else {}
     bare = _bands_in(text2music) if text2music else {}
-    return tuple(
-        Item(
-            key=key,
-            vocal=stems.get(f"{key}_vocal") or _recorded_vocal(paths[0].with_name(f"{key}.json"), key),
-            bands=paths,
-            true=stems.get(f"{key}_inst"),
-            text2music=bare.get(key, ()),
-        )
-        for key, paths in bands.items()
-    )
+    items = []
+    for key, paths in bands.items():
+        record = paths[0].with_name(f"{key}.json")
+        song = _song_of(key, record, stems)
+        vocal = stems.get(f"{song}_vocal") or _recorded_vocal(record, key)
+        items.append(Item(key, vocal, paths, stems.get(f"{song}_inst"), bare.get(song, ())))
+    return tuple(items)
+
+
+def _song_of(key: str, record: Path, stems: Mapping[str, Path]) -> str:
+    """The vocal's own key, where another run's results had taken its name and its bands are called KEY_2."""
+    if f"{key}_vocal" in stems or not record.is_file():
+        return key
+    return check_config(Record, read_json(record), str(record)).key
 
 
 def _read_list(path: Path) -> tuple[Item, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from common.canonical import canonical_json
-from common.files import whole_file
+from common.files import check_writable, whole_file
 from common.latents import SAMPLE_RATE_HZ
 from common.table import in_columns
 from infer.evaluate import SYSTEMS, ClipReport, Evaluation, Request, Scene, evaluate
@@ -80,6 +80,7 @@ Row = tuple[str, ...]
 
 def evaluate_into(folder: Path, request: Request) -> tuple[Evaluation, Path]:
     """Evaluate and write the report into `folder`; what was found, and the page."""
+    check_writable(folder)
     plots: list[bytes] = []
     found = evaluate(request, on_scene=lambda scene, report: plots.append(plot(scene, report)))
     return found, write_report(found, plots, folder)

@@ -16,11 +16,12 @@ from torch import Tensor
 from common.audio import write_audio_blocks
 from common.canonical import sha256_of_file, unicode_text
 from common.errors import UserError
-from common.files import whole_file
+from common.files import check_writable, whole_file
 from common.progress import say
 from common.tape import Tape
 from infer.band import Decoder, draw
 from infer.mixdown import OUTPUT_RATE_HZ, at_output_rate, below_ceiling, mixdown
+from infer.naming import free_name
 from infer.record import AdapterRecord, GenerationSettings, Record, SampleRecord
 from infer.reference import Reference, blend_latents, read_reference
 from infer.request import Chosen, Place, Request, check_sources, choose, find_place, settle
@@ -42,6 +43,9 @@ from models.lora import LORA_FILE
 from models.lyric_tokens import INSTRUMENTAL
 from shards.reader import read_manifest, read_song
 from shards.schema import Sample
+
+BYTES_A_SECOND = OUTPUT_RATE_HZ * 2 * 3
+"""Of a result: stereo, 24 bits."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ def generate(request: Request) -> Generated:
     """
     order = take_order(request)
     with hear(order) as heard:
+        check_room(order, heard.vocal)
         adapters, place = order.chosen.folders, order.place
         drawn = draw(heard.vocal, heard.words, order.settings, order.seeds, adapters=adapters, place=place)
         return write_results(order, heard, drawn, Decoder.open(place))
@@ -97,6 +102,7 @@ def generate(request: Request) -> Generated:
 def take_order(request: Request) -> Order:
     """Check the flags and find what they name. Raises UserError where they cannot be followed."""
     check_sources(request)
+    check_writable(request.output_dir)
     chosen = choose(request)
     settings = settle(request, chosen)
     return Order(request, chosen, settings, find_place(request, settings))
@@ -181,21 +187,52 @@ def _embed(order: Order, tags: str) -> Prompt:
     return embed_prompt(tags, base=place.base, device=place.device, erg=order.settings.sampler.erg)
 
 
-def write_results(order: Order, heard: Heard, drawn: Sequence[Tensor], decoder: Decoder) -> Generated:
-    """Decode what was `drawn` for each seed and write it; the record is written last."""
-    folder, vocal = order.request.output_dir, heard.vocal
-    with _on_tape(_sung(vocal, decoder), vocal) as sung:
-        results = tuple(_write(order, heard, sung, drawn, decoder))
-    path = folder / f"{vocal.key}.json"
-    with whole_file(path) as partial:
-        partial.write_text(
-            _record(order, heard, results).model_dump_json(indent=2) + "\n", encoding="utf-8", newline="\n"
-        )
+def check_room(order: Order, vocal: Vocal) -> None:
+    """Raises UserError where the results will not fit on the disk."""
+    files = (order.chosen.card.output_type == "accompaniment") + 1
+    seconds = vocal.output_samples / OUTPUT_RATE_HZ
+    needed = round(len(order.seeds) * files * seconds * BYTES_A_SECOND)
+    check_writable(order.request.output_dir, needed_bytes=needed)
+
+
+def write_results(
+    order: Order, heard: Heard, drawn: Sequence[Tensor], decoder: Decoder, *, name: str | None = None
+) -> Generated:
+    """Decode what was `drawn` for each seed and write it; the record is written last.
+
+    Files are called `name`, whatever lies under it; without one, by the vocal's key, or KEY_2, KEY_3, ... where another
+    run's results, or a user's own files, have that name. A run that fails takes away what it wrote.
+    """
+    folder, vocal, record = order.request.output_dir, heard.vocal, _record(order, heard)
+    name = name or free_name(folder, record, _endings(order))
+    planned = [folder / f"{name}{ending}" for ending in _endings(order)]
+    ours = [path for path in planned if not path.exists()]
+    try:
+        with _on_tape(_sung(vocal, decoder), vocal) as sung:
+            results = tuple(_write(order, heard, sung, drawn, decoder, name))
+        path = folder / f"{name}.json"
+        with whole_file(path) as partial:
+            written = record.model_copy(update={"results": results}).model_dump_json(indent=2)
+            partial.write_text(written + "\n", encoding="utf-8", newline="\n")
+    except BaseException:
+        for path in ours:
+            path.unlink(missing_ok=True)
+        raise
     return Generated(
         accompaniments=tuple(folder / made.accompaniment for made in results if made.accompaniment),
         mixes=tuple(folder / made.mix for made in results),
         record=path,
     )
+
+
+def _endings(order: Order) -> list[str]:
+    """What follows the name of each result."""
+    kinds = ("accompaniment", "mix") if order.chosen.card.output_type == "accompaniment" else ("mix",)
+    return [".json", *(f"_{kind}{_ending(order, at)}" for at in range(len(order.seeds)) for kind in kinds)]
+
+
+def _ending(order: Order, at: int) -> str:
+    return f"_{at + 1:02d}.wav" if len(order.seeds) > 1 else ".wav"
 
 
 def _sung(vocal: Vocal, decoder: Decoder) -> Iterator[np.ndarray]:
@@ -207,15 +244,16 @@ def _on_tape(blocks: Iterator[np.ndarray], vocal: Vocal) -> Tape:
     return Tape().extend(at_output_rate(blocks, vocal.output_samples))
 
 
-def _write(order: Order, heard: Heard, sung: Tape, drawn: Sequence[Tensor], decoder: Decoder) -> Iterator[SampleRecord]:
+def _write(
+    order: Order, heard: Heard, sung: Tape, drawn: Sequence[Tensor], decoder: Decoder, name: str
+) -> Iterator[SampleRecord]:
     """Decode and write each seed's files."""
     vocal, settings, folder = heard.vocal, order.settings, order.request.output_dir
-    for number, (seed, latents) in enumerate(zip(order.seeds, drawn, strict=True), start=1):
-        ending = f"_{number:02d}.wav" if len(order.seeds) > 1 else ".wav"
-        mix, band = f"{vocal.key}_mix{ending}", None
+    for at, (seed, latents) in enumerate(zip(order.seeds, drawn, strict=True)):
+        mix, band = f"{name}_mix{_ending(order, at)}", None
         with _on_tape(decoder.blocks(_blended(latents, heard, settings), vocal.samples), vocal) as made:
             if order.chosen.card.output_type == "accompaniment":
-                band = f"{vocal.key}_accompaniment{ending}"
+                band = f"{name}_accompaniment{_ending(order, at)}"
                 write_audio_blocks(folder / band, made.blocks(), OUTPUT_RATE_HZ)
             mixed = mixdown(sung, made, settings.mixdown) if band else below_ceiling(made, settings.mixdown)
             write_audio_blocks(folder / mix, mixed, OUTPUT_RATE_HZ)
@@ -228,7 +266,8 @@ def _blended(latents: Tensor, heard: Heard, settings: GenerationSettings) -> Ten
     return blend_latents(latents, heard.reference.latents, settings.blend)
 
 
-def _record(order: Order, heard: Heard, results: tuple[SampleRecord, ...]) -> Record:
+def _record(order: Order, heard: Heard) -> Record:
+    """All but the results."""
     place, chosen = order.place, order.chosen
     return Record(
         key=heard.vocal.key,
@@ -245,7 +284,7 @@ def _record(order: Order, heard: Heard, results: tuple[SampleRecord, ...]) -> Re
         dtype=str(place.dtype).removeprefix("torch."),
         rate_hz=OUTPUT_RATE_HZ,
         samples=heard.vocal.output_samples,
-        results=results,
+        results=(),
         versions={"backline": version("backline"), "torch": str(torch.__version__)},
     )
 

@@ -34,7 +34,7 @@ class VocalRecord(Config):
     seconds: float
     file: str | None = None
     sha256: str | None = None
-    """Of the file."""
+    """Of the file; of the latents where the vocal came from shards."""
     lufs: float | None = None
     """Loudness that the file was brought to before it was encoded: that of the training vocals."""
     shards: str | None = None

@@ -3,6 +3,7 @@
 C latent channels (8), H latent rows (16), T latent frames, N audio samples at 44.1 kHz.
 """
 
+import hashlib
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,9 +72,10 @@ def _level(path: Path, recording: Recording, lufs: float, onto: Tape) -> None:
 def vocal_from_shards(folder: Path, key: str, segments: Sequence[Sample]) -> Vocal:
     """The segments of one song, joined: all but the last fill their frames, so that their latents lie end to end."""
     samples = sum(segment.meta.samples for segment in segments)
+    latents = np.concatenate([segment.vocal for segment in segments], axis=-1)
     return Vocal(
         key=key,
-        latents=torch.from_numpy(np.concatenate([segment.vocal for segment in segments], axis=-1)).float(),
+        latents=torch.from_numpy(latents).float(),
         activity=torch.from_numpy(np.concatenate([segment.activity for segment in segments])).float(),
         wave=None,
         samples=samples,
@@ -81,6 +83,7 @@ def vocal_from_shards(folder: Path, key: str, segments: Sequence[Sample]) -> Voc
         record=VocalRecord(
             shards=unicode_text(folder.as_posix()),
             segments=tuple(s.meta.key for s in segments),
+            sha256=hashlib.sha256(latents.tobytes()).hexdigest(),
             seconds=samples / SAMPLE_RATE_HZ,
         ),
     )

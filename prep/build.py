@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from common.errors import UserError
+from common.files import check_writable
 from common.progress import progress, say
 from models.checkpoint import open_text_encoder, resolve_checkpoint
 from models.lyric_tokens import VOCABULARY_FILE, open_lyric_vocabulary
@@ -69,6 +70,7 @@ def build_shards(
 
     Raises UserError where that would need `rebuild`, and where no song can be kept.
     """
+    check_writable(out)
     found = scan(raw)
     workshop = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
     fingerprint = fingerprint_of(workshop)

@@ -174,7 +174,10 @@ def encode(
     checkpoint_dir: Checkpoint = "tiny",
     device: Device = "auto",
 ) -> None:
-    """Encode one vocal, whole and untrimmed, so that infer can use it without any encoder."""
+    """Encode one vocal, whole and untrimmed, so that infer can use it without any encoder.
+
+    OUT holds this vocal alone; an earlier encoding of it is replaced, that of another is not.
+    """
     from prep.config import load_prep_config
     from prep.vocal import encode_vocal
     from prep.workers import choose_devices

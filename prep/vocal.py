@@ -10,6 +10,7 @@ import torch
 
 from common.audio import Gain, loudness_lufs, vocal_activity, vocal_gain_in_blocks
 from common.errors import UserError
+from common.files import check_writable
 from common.latents import SAMPLE_RATE_HZ, frames_of
 from common.tape import Tape
 from models.checkpoint import open_text_encoder, resolve_checkpoint
@@ -45,12 +46,14 @@ def encode_vocal(
     Prompt and lyrics are those given, else KEY_prompt.txt and KEY_lyrics.txt beside the vocal.
     Raises UserError for a vocal that cannot be used, and for a folder that holds shards to train from.
     """
+    check_writable(out)
     song = _song(vocal, prompt, lyrics)
     folder = resolve_checkpoint(checkpoint, ["music_dcae_f8c8", "umt5-base"])
     fingerprint = build_fingerprint(config, folder, None, torch.device(device).type)
     fingerprint = fingerprint.model_copy(update={"settings": {**fingerprint.settings, "vocal_lufs": vocal_lufs}})
     with build_folder(out) as room, torch_threads(config.threads_per_worker):
-        _check_is_ours(out)
+        known = know(song, vocal.parent)
+        _check_is_ours(out, known.audio_sha256)
         with Tape(room) as tape:
             tape.extend(decoded(vocal))
             gain = vocal_gain_in_blocks(tape.blocks, SAMPLE_RATE_HZ, vocal_lufs, samples=tape.samples)
@@ -59,7 +62,6 @@ def encode_vocal(
             segments = [_encode(codec, tape, span, gain, config.encode) for span in cuts]
         texts = TextMaker(config.text, open_text_encoder(folder).to(device), open_lyric_vocabulary(folder))
         with ShardWriter(out, fingerprint=fingerprint, targets=()) as writer:
-            known = know(song, vocal.parent)
             writer.add(make_samples(known, segments, texts.prompt(song.prompt), texts.lyrics(song.lyrics)))
         sweep(room)
     return writer.manifest()
@@ -74,9 +76,16 @@ def _song(vocal: Path, prompt: str | None, lyrics: Path | None) -> Song:
     return Song(safe_key(name), name, {"vocal": vocal}, " ".join(tags.split()), words, has_prompt=True)
 
 
-def _check_is_ours(out: Path) -> None:
-    if (out / MANIFEST_FILE).exists() and read_manifest(out).targets:
+def _check_is_ours(out: Path, audio_sha256: str) -> None:
+    """Raises UserError where anything but an earlier encoding of the same vocal would be replaced."""
+    if not (out / MANIFEST_FILE).exists():
+        return
+    older = read_manifest(out)
+    if older.targets:
         raise UserError(f"{out}: holds shards to train from, which would be replaced. Give another folder.")
+    others = [song.key for shard in older.shards for song in shard.songs if song.audio_sha256 != audio_sha256]
+    if others:
+        raise UserError(f"{out}: holds another vocal, {others[0]}, which would be replaced. Give another folder.")
 
 
 def _spans(vocal: Path, tape: Tape, config: PrepConfig) -> list[Span]:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import whole_file
+from common.files import check_writable, whole_file
 from common.progress import say
 from models.adapter import Adapter, open_adapter, read_card, save_conditioning, whole_folder
 from models.checkpoint import CONFIG_FILE, WEIGHTS_FILES, Part, open_transformer, part_hash, resolve_checkpoint
@@ -108,5 +108,7 @@ def _compare(out: Path, transformer: ACEStepTransformer2DModel, expected: Tensor
 
 
 def _check_free(out: Path) -> None:
+    """Raises UserError where `out` is taken or cannot be written, before a network is opened."""
     if out.exists():
         raise UserError(f"{out}: exists already. Choose another name, or remove it.")
+    check_writable(out.parent)

@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 
-from common.files import whole_file
+from common.files import check_writable, whole_file
 from models.adapter import save_adapter
 from models.checkpoint import part_hash, resolve_checkpoint
 from shards.schema import Manifest
@@ -88,6 +88,7 @@ def fit(
     Raises UserError for everything a user can mend, before the first step where that can be known.
     """
     plan = make_strategy(strategy, ranks=devices * nodes, config=config)
+    check_writable(resume_from.parents[1] if resume_from else Path(config.logger_dir, config.exp_name))
     base = resolve_checkpoint(checkpoint_dir, ["ace_step_transformer"])
     fingerprint = part_hash(base, "ace_step_transformer")
     if resume_from is not None:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from common.canonical import sha256_of
 from common.config import check_config
 from common.errors import UserError
-from common.files import whole_file
+from common.files import check_writable, whole_file
 from common.progress import say
 from models.checkpoint import part_hash, resolve_checkpoint
 from train.callbacks import Interruption
@@ -59,6 +59,7 @@ def search(
 
     Raises UserError for everything a user can mend, before anything large is opened where that can be known.
     """
+    check_writable(out)
     check_length(config, wanted)
     space = space_of(config, wanted)
     if space.left_out:

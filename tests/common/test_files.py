@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.files import move_file, whole_file
+from common.files import check_writable, move_file, whole_file
 
 
 def write(path, text="new", **options):
@@ -50,6 +50,34 @@ def test_a_block_that_fails_keeps_the_old_file_and_its_error(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert files_in(tmp_path) == {"file": "old"}
+
+
+def test_a_folder_that_refuses_files_is_known_before_any_is_written(tmp_path, each_refusal, full_disk):
+    folder = tmp_path / "not" / "there yet"
+    check_writable(folder)
+    messages = list(each_refusal(lambda: check_writable(folder), before=lambda: None))
+    assert len(messages) > 3
+    assert set(messages) == {f"{folder}: cannot be written (No space left on device). Name another folder."}
+    with full_disk(100), pytest.raises(UserError, match=r"cannot be written \(File too large\)"):
+        check_writable(folder)
+    with pytest.raises(UserError, match=r"cannot be written \(File name too long\)"):
+        check_writable(tmp_path / ("a" * 300))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError) as caught:
+            check_writable(folder)
+        message = f"{folder}: cannot be written ({tmp_path}/file is a file, not a folder). Name another folder."
+        assert str(caught.value) == message
+    assert files_in(tmp_path) == {"file": "mine"}
+
+
+def test_results_that_are_larger_than_the_disk_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"the results take 1000000000000 MB and \d+ MB are free. Make room"):
+        check_writable(tmp_path, needed_bytes=10**18)
 
 
 @pytest.fixture

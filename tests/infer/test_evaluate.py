@@ -11,6 +11,8 @@ from PIL import Image
 from common.audio import read_audio, resample, write_audio
 from common.command import run
 from infer.cli import app
+from infer.evaluate import next_song
+from infer.evaluate_items import Item
 from prep.demo_songs import make_songs
 
 SONGS, SECONDS = 3, 4.0
@@ -97,6 +99,14 @@ def test_one_item_of_a_list_without_truth_says_what_it_lacks(folder, tmp_path, c
         assert lacking in notes
     page = (tmp_path / "out" / "evaluation.html").read_text()
     assert "<h2>rock &amp; roll</h2>" in page
+
+
+def test_the_shuffled_pair_is_of_another_song_where_one_vocal_has_several_results():
+    items = [
+        Item(key, Path(vocal), (), None, ()) for key, vocal in (("a", "a"), ("a_2", "a"), ("b", "b"), ("a_3", "a"))
+    ]
+    assert [next_song(items, number).key for number in range(4)] == ["b", "b", "a_3", "b"]
+    assert next_song(items[:2], 0) is items[0]
 
 
 def test_a_folder_without_bands_is_one_line(folder, tmp_path, capsys):

@@ -1,5 +1,8 @@
 import json
+import os
+import shutil
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +12,9 @@ import soundfile
 from common.audio import peak_dbfs, read_audio, write_audio
 from common.canonical import sha256_of_file
 from common.command import run
+from common.errors import UserError
 from infer.cli import app
+from infer.evaluate_items import read_items
 from infer.generate import Generated, generate
 from infer.mixdown import MixdownSettings
 from infer.record import Record
@@ -17,6 +22,9 @@ from infer.reference import BlendSettings, ReferenceRecord
 from infer.request import Request
 from models.checkpoint import TINY, part_hash
 from models.sampler import SamplerSettings
+from shards.fingerprint import Fingerprint
+from shards.reader import read_song
+from shards.writer import ShardWriter
 
 
 def outcome(capsys, *arguments):
@@ -71,6 +79,104 @@ def test_a_second_run_writes_the_same_bytes(tmp_path, shards, adapter):
         )
         written.append([path.read_bytes() for path in (*made.accompaniments, *made.mixes, made.record)])
     assert written[0] == written[1]
+
+
+@pytest.fixture
+def into(adapter, tmp_path):
+    """into(vocal, **flags) makes a band of one step in out/ and gives what it wrote."""
+
+    def make(vocal, **flags):
+        request: dict[str, Any] = {"adapters": (adapter,), "infer_steps": 1, "device": "cpu", "prompt": "piano"} | flags
+        return generate(Request(vocal=vocal, output_dir=tmp_path / "out", **request))
+
+    return make
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_no_result_of_another_run_is_overwritten(tmp_path, vocal_file, make_voice, into, capsys):
+    """Neither another vocal's of the same name, nor the same vocal's under other settings."""
+    out, other = tmp_path / "out", tmp_path / "other" / "ballad_vocal.wav"
+    write_audio(other, make_voice(1.0, 48_000), 48_000)
+    into(vocal_file)
+    first = contents(out)
+    assert capsys.readouterr().err.count("kept") == 0
+    numbered = into(other)
+    assert [path.name for path in (*numbered.accompaniments, *numbered.mixes, numbered.record)] == [
+        "ballad_2_accompaniment.wav", "ballad_2_mix.wav", "ballad_2.json"
+    ]  # fmt: skip
+    message = f"{out}: ballad names other files there already, which are kept. The new ones are called ballad_2.\n"
+    assert message in capsys.readouterr().err
+    record = read_record(numbered)
+    assert (record.key, record.vocal.file) == ("ballad", other.as_posix())
+    assert record.results[0].mix == "ballad_2_mix.wav"
+    assert into(vocal_file, seed=1).record.name == "ballad_3.json"
+    assert into(vocal_file, num_samples=2).record.name == "ballad_4.json"
+    assert {name: contents(out)[name] for name in first} == first
+
+
+def test_numbered_results_are_evaluated_against_their_own_song(tmp_path, vocal_file, into):
+    out, truth = tmp_path / "out", vocal_file.with_name("ballad_inst.wav")
+    shutil.copy(vocal_file, truth)
+    into(vocal_file)
+    into(vocal_file, seed=1)
+    found = {item.key: item for item in read_items(out, truth=tmp_path, text2music=None)}
+    assert {key: (item.vocal, item.true) for key, item in found.items()} == {
+        "ballad": (vocal_file, truth), "ballad_2": (vocal_file, truth)
+    }  # fmt: skip
+    assert found["ballad_2"].bands == (out / "ballad_2_accompaniment.wav",)
+
+
+def test_the_same_run_again_takes_its_own_place(tmp_path, vocal_file, into):
+    for flags in ({}, {"num_samples": 2}):
+        into(vocal_file, **flags)
+        made = contents(tmp_path / "out")
+        into(vocal_file, **flags)
+        assert contents(tmp_path / "out") == made
+
+
+@pytest.mark.parametrize("name", ["ballad_mix.wav", "ballad.json"])
+def test_a_users_own_file_is_no_result_to_replace(tmp_path, vocal_file, into, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    assert into(vocal_file).record.name == "ballad_2.json"
+    assert (tmp_path / "out" / name).read_text() == "mine"
+
+
+def test_shards_made_anew_under_the_same_names_are_another_vocal(tmp_path, shards, into):
+    source = {"shards": shards, "key": "ballad", "prompt": None}
+    into(None, **source)
+    assert into(None, **source).record.name == "ballad.json"
+    others = [replace(sample, vocal=-sample.vocal) for sample in read_song(shards, "ballad")]
+    with ShardWriter(shards, fingerprint=Fingerprint(settings={}, networks={}, steps={}), targets=()) as writer:
+        writer.add(others)
+    assert into(None, **source).record.name == "ballad_2.json"
+
+
+def test_a_run_that_fails_keeps_what_was_there_and_nothing_of_its_own(tmp_path, vocal_file, into):
+    into(vocal_file)
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / f".ballad_2.json.{os.getpid()}.part").mkdir()
+    with pytest.raises(UserError, match=r"ballad_2.json: cannot be written"):
+        into(vocal_file, num_samples=2)
+    (tmp_path / "out" / f".ballad_2.json.{os.getpid()}.part").rmdir()
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_disk_without_room_for_the_results_is_known_before_the_transformer_opens(
+    tmp_path, shards, adapter, decoder_only, monkeypatch
+):
+    """Of a base whose transformer has gone."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000_000))
+    (decoder_only / "ace_step_transformer" / "diffusion_pytorch_model.safetensors").write_bytes(b"")
+    request: dict[str, Any] = {
+        "adapters": (adapter,), "checkpoint_dir": str(decoder_only), "output_dir": tmp_path / "out", "device": "cpu"
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"out: the results take 144 MB and 10 MB are free\. Make room, or"):
+        generate(Request(shards=shards, key="hymn", **request))
 
 
 def test_several_samples_count_their_seeds_up(tmp_path, shards, adapter):

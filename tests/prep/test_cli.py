@@ -124,6 +124,17 @@ def test_encode_takes_other_texts_and_replaces_only_its_own_shards(prep, song):
     assert err.endswith("error: shards: holds shards to train from, which would be replaced. Give another folder.\n")
 
 
+def test_encode_does_not_replace_another_vocal(prep, song):
+    song(Path("raw"), "a", parts=("vocal",))
+    song(Path("other"), "a", parts=("vocal",), seed=1)
+    assert prep("encode", "raw/a_vocal.wav", "vocal", "--vocal-lufs", "-20")[0] == 0
+    before = Path("vocal/manifest.json").read_bytes()
+    code, _, err = prep("encode", "other/a_vocal.wav", "vocal", "--vocal-lufs", "-20")
+    assert code == 2
+    assert err.endswith("error: vocal: holds another vocal, a, which would be replaced. Give another folder.\n")
+    assert Path("vocal/manifest.json").read_bytes() == before
+
+
 def test_encode_wants_one_level(prep, song):
     song(Path("raw"), "a", parts=("vocal",))
     complaint = "error: say how loud the vocal shall be: either --adapter DIR or --vocal-lufs LEVEL.\n"
