@@ -135,27 +135,40 @@ def check_whole(
         raise UserError(f"{path}: no weights for {missing[0]}, though its card names it. Copy the whole folder.")
 
 
-def bare_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights of a LoRA folder under the names that loaders outside PEFT look for (DoRA's magnitudes differ)."""
+def bare_weights(folder: Path, transformer: ACEStepTransformer2DModel) -> dict[str, Tensor]:
+    """The weights of a LoRA folder as ComfyUI takes them; `transformer` is the base, without the adapter.
+
+    DoRA's magnitudes m become `dora_scale` = m * |W| / |W + B @ A| (lengths of rows), because ComfyUI divides by the
+    length of the base's rows W where PEFT divides by that of the updated ones.
+    """
     weights = load_file(folder / LORA_FILE)
-    return {name: tensor for name, tensor in weights.items() if not name.endswith(MAGNITUDE)} | {
-        name.replace(MAGNITUDE, ".dora_scale"): tensor.unsqueeze(1)
-        for name, tensor in weights.items()
-        if name.endswith(MAGNITUDE)
-    }
-
-
-def apply_plainly(transformer: ACEStepTransformer2DModel, weights: Mapping[str, Tensor], *, weight: float) -> None:
-    """Add `bare_weights` to the transformer's own by the formula: W + weight * B @ A, rows of DoRA's length then."""
     layers = dict(transformer.named_modules())
+    bare = {name: tensor for name, tensor in weights.items() if not name.endswith(MAGNITUDE)}
+    for name in weights.keys() - bare.keys():
+        module = name.removesuffix(MAGNITUDE)
+        base = layers[module].get_parameter("weight").detach().float()
+        updated = base + weights[f"{module}.lora_B.weight"] @ weights[f"{module}.lora_A.weight"]
+        bare[f"{module}.dora_scale"] = weights[name].unsqueeze(1) * _row_lengths(base) / _row_lengths(updated)
+    return bare
+
+
+def apply_plainly(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Add `bare_weights` to the network's own by ComfyUI's formula: W + B @ A, times dora_scale / |W| if DoRA."""
+    layers = dict(network.named_modules())
     for name in weights:
         module, found, _ = name.partition(".lora_B.")
         if not found:
             continue
         matrix = layers[module].get_parameter("weight")
-        matrix += weight * weights[name] @ weights[f"{module}.lora_A.weight"]
-        if (size := weights.get(f"{module}.dora_scale")) is not None:
-            matrix *= size / matrix.norm(dim=1, keepdim=True)
+        lengths = _row_lengths(matrix)
+        matrix += weights[name] @ weights[f"{module}.lora_A.weight"]
+        if (scale := weights.get(f"{module}.dora_scale")) is not None:
+            matrix *= scale / lengths
+
+
+def _row_lengths(matrix: Tensor) -> Tensor:
+    """Euclidean length of each row. [n, m] -> [n, 1]."""
+    return matrix.norm(dim=1, keepdim=True)
 
 
 def merge_lora(transformer: ACEStepTransformer2DModel) -> None:

@@ -13,6 +13,9 @@ HEADER = """# The tiny bundle
 
 A small ACE-Step v1 in the published layout, trained by `python -m recipe` on made-up songs (`prep demo-songs`).
 It is for trying and testing, not for music. Every number below was measured on songs that nothing was trained on.
+
+Backline alone opens all of it: upstream's loader and ComfyUI refuse its transformer (the size of their lyric encoder is
+fixed) and know nothing of its vocoder's head (Griffin-Lim). Upstream's codec opens; docs/interop.md says more.
 """
 
 

@@ -12,7 +12,7 @@ from common.files import check_writable, whole_file
 from common.progress import say
 from models.adapter import Adapter, open_adapter, read_card, save_conditioning, whole_folder
 from models.checkpoint import CONFIG_FILE, WEIGHTS_FILES, Part, open_transformer, part_hash, resolve_checkpoint
-from models.lora import apply_plainly, bare_weights, merge_lora
+from models.lora import LORA_FILE, apply_plainly, bare_weights, merge_lora
 from models.transformer import ACEStepTransformer2DModel
 
 PART: Part = "ace_step_transformer"
@@ -22,11 +22,16 @@ DEAF = (
     "this file carries no vocal conditioning: other programs will play in the trained style, but hear no vocal. "
     "Accompaniments for a vocal come from infer generate, with the adapter folder."
 )
+DORA = (
+    "this LoRA is DoRA, written for ComfyUI's formula; other programs compute DoRA otherwise, and diffusers leaves the "
+    f"magnitudes of this file out: give them the adapter folder's {LORA_FILE}, or --format merged."
+)
 
 
 def export_comfyui(folder: Path, out: Path, checkpoint_dir: str) -> None:
-    """Write the LoRA of an adapter folder as one file whose update is lora_B @ lora_A, whatever a loader does of alpha.
+    """Write the LoRA of an adapter folder as one file that ComfyUI applies as we do, at strength 1.
 
+    Its update is lora_B @ lora_A, whatever a loader does of alpha; DoRA follows ComfyUI's formula (`bare_weights`).
     Raises UserError if `out` exists or has another ending, or the adapter does not fit the base.
     """
     _check_free(out)
@@ -34,18 +39,20 @@ def export_comfyui(folder: Path, out: Path, checkpoint_dir: str) -> None:
         raise UserError(f"{out}: the file is written as .safetensors. Give it that ending.")
     base = resolve_checkpoint(checkpoint_dir, [PART])
     transformer = open_transformer(base)
-    adapter = _open(folder, transformer, base)
-    if adapter.card.lora is None:
+    lora = _open(folder, transformer, base, weight=1.0).card.lora
+    if lora is None:
         raise UserError(
             f"{folder}: its LoRA is merged into a transformer already. Give the folder that train run wrote."
         )
     expected = made_up_answer(transformer)
+    transformer = open_transformer(base)
     with whole_file(out) as partial:
-        partial.write_bytes(save(bare_weights(folder), metadata={"format": "pt"}))
-        transformer = open_transformer(base)
-        apply_plainly(transformer, load_file(partial), weight=adapter.card.lora_weight)
+        partial.write_bytes(save(bare_weights(folder, transformer), metadata={"format": "pt"}))
+        apply_plainly(transformer, load_file(partial))
         _compare(out, transformer, expected)
     say(f"warning: {DEAF}")
+    if lora.use_dora:
+        say(f"warning: {DORA}")
 
 
 def export_merged(folder: Path, out: Path, checkpoint_dir: str) -> None:
@@ -57,7 +64,7 @@ def export_merged(folder: Path, out: Path, checkpoint_dir: str) -> None:
     _check_free(out)
     base = resolve_checkpoint(checkpoint_dir, [PART])
     transformer = open_transformer(base)
-    adapter = _open(folder, transformer, base)
+    adapter = _open(folder, transformer, base, weight=read_card(folder).lora_weight)
     expected = made_up_answer(transformer)
     merge_lora(transformer)
     with whole_folder(out) as partial:
@@ -69,7 +76,7 @@ def export_merged(folder: Path, out: Path, checkpoint_dir: str) -> None:
         save_conditioning(partial, adapter.conditioner, adapter.card.model_copy(update=merged))
         del transformer, weights
         transformer = open_transformer(partial)
-        _open(partial, transformer, partial)
+        _open(partial, transformer, partial, weight=1.0)
         _compare(out, transformer, expected)
 
 
@@ -90,9 +97,7 @@ def made_up_answer(transformer: ACEStepTransformer2DModel) -> Tensor:
     return transformer.decode(drawn(1, 8, 16, 32), torch.tensor([500.0]), conditions).sample
 
 
-def _open(folder: Path, transformer: ACEStepTransformer2DModel, base: Path) -> Adapter:
-    """The adapter, at the weight that its card recommends."""
-    weight = read_card(folder).lora_weight
+def _open(folder: Path, transformer: ACEStepTransformer2DModel, base: Path, *, weight: float) -> Adapter:
     return open_adapter(folder, transformer, weight=weight, base_fingerprint=part_hash(base, PART))
 
 

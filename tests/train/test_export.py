@@ -9,7 +9,7 @@ from common.errors import UserError
 from common.latents import LatentStatistics
 from models.adapter import CARD_FILE, PROJECTION_FILE, AdapterCard, Conditioning, LoraCard, open_adapter, save_adapter
 from models.checkpoint import TINY, open_transformer, part_hash
-from models.lora import LORA_FILE, attach_lora
+from models.lora import LORA_FILE, apply_plainly, attach_lora
 from train.cli import app
 from train.config import TARGET_MODULES
 from train.export import export_comfyui, export_merged, made_up_answer
@@ -84,14 +84,26 @@ def test_a_comfyui_file_is_the_update_whoever_applies_it(tmp_path, capsys, use_d
         layer = name.removesuffix(".weight")
         if f"{layer}.lora_A.weight" in weights:
             made = matrix + weights[f"{layer}.lora_B.weight"] @ weights[f"{layer}.lora_A.weight"]
-            if use_dora:
-                made = weights[f"{layer}.dora_scale"] * made / made.norm(dim=1, keepdim=True)
+            if use_dora:  # ComfyUI divides by the length of the base's rows, not of the updated ones
+                made = weights[f"{layer}.dora_scale"] * made / matrix.norm(dim=1, keepdim=True)
             matrix.data.copy_(made)
     theirs, _ = opened(folder, TINY)
     assert (made_up_answer(transformer) - made_up_answer(theirs)).abs().max() < 1e-4
     said = capsys.readouterr().err
     assert "read back, its outputs differ from the adapter's by " in said
     assert "warning: this file carries no vocal conditioning" in said
+    assert ("warning: this LoRA is DoRA, written for ComfyUI's formula" in said) == use_dora
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_the_formula_is_comfyuis(golden, kind):
+    given, layer = golden("comfyui_lora"), torch.nn.Linear(5, 6, bias=False).requires_grad_(False)
+    layer.weight.copy_(given.inputs["weight"])
+    lora = {name: tensor for name, tensor in given.inputs.items() if name.startswith("proj.")}
+    if kind == "lora":
+        del lora["proj.dora_scale"]
+    apply_plainly(torch.nn.ModuleDict({"proj": layer}), lora)
+    torch.testing.assert_close(layer.weight, given.expected[kind], atol=1e-6, rtol=1e-6)
 
 
 def test_what_is_read_back_otherwise_is_not_kept(tmp_path, monkeypatch):
