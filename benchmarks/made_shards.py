@@ -9,6 +9,6 @@ def make_shards(folder: Path, *, songs: int, seconds: float) -> Path:
     """Shards of `songs` songs in folder/shards; the songs themselves lie in folder/raw."""
     raw, shards = folder / "raw", folder / "shards"
     length = ["--songs", str(songs), "--seconds", f"{seconds:g}", "--seed", "1"]
-    for arguments in (["demo-songs", raw, *length], ["build-shards", raw, shards]):
+    for arguments in (["demo-songs", raw, *length], ["build-shards", raw, shards, "--checkpoint-dir", "tiny"]):
         subprocess.run([sys.executable, "-m", "prep", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
     return shards

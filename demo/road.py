@@ -11,6 +11,7 @@ from pydantic import Field
 from common.config import Config, load_config
 from common.progress import say
 from demo.judging import Judged, judge
+from models.family import PUBLISHED_ID
 from prep.build import build_shards
 from prep.config import PrepConfig
 from prep.demo_songs import HELD_OUT_SEED, make_songs
@@ -19,7 +20,6 @@ from train.config import TrainingConfig
 from train.fit import fit
 
 Mode = Literal["image2image", "controlnet"]
-PUBLISHED = "ACE-Step/ACE-Step-v1-3.5B"
 VALIDATED = 0.25
 """Share of the songs that validation is over: its interval is over songs."""
 MODES: tuple[Mode, ...] = ("image2image", "controlnet")
@@ -109,6 +109,6 @@ Made in {road.out}/
 Listen:  open {road.judged.page.resolve().as_uri()} in a browser
 
 Next, with your own songs and the published model (8.3 GB, fetched the first time):
-  $ prep build-shards my-songs/ shards/ --checkpoint-dir {PUBLISHED}
-  $ train run --config image2image_base --shards shards/ --checkpoint-dir {PUBLISHED} --precision bf16
-  $ infer generate --vocal me.wav --prompt "piano, drums" --adapter ADAPTER --checkpoint-dir {PUBLISHED}"""
+  $ prep build-shards my-songs/ shards/ --checkpoint-dir {PUBLISHED_ID}
+  $ train run --config image2image_base --shards shards/ --precision bf16
+  $ infer generate --vocal me.wav --prompt "piano, drums" --adapter ADAPTER"""

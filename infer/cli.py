@@ -109,8 +109,9 @@ def generate(
     num_samples: Annotated[int, typer.Option(help="How many accompaniments to make.")] = 1,
     output_dir: Annotated[Path, typer.Option(help="Folder the results go to.", metavar="DIR")] = Path("outputs"),
     checkpoint_dir: Annotated[
-        str, typer.Option(help="Base model: a folder, a Hugging Face id, or tiny.", metavar="DIR")
-    ] = "tiny",
+        str | None,
+        typer.Option(help="Base model: a folder, a Hugging Face id, or tiny [the adapter's].", metavar="DIR"),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto is cuda where there is one.")] = "auto",
 ) -> None:
     """Write KEY_accompaniment.wav, KEY_mix.wav and KEY.json for one vocal.
@@ -185,8 +186,9 @@ def compare(
     seed: Annotated[int, typer.Option(help="Seed of every take.")] = 0,
     output_dir: Annotated[Path, typer.Option(help="Folder the results go to.", metavar="DIR")] = Path("comparison"),
     checkpoint_dir: Annotated[
-        str, typer.Option(help="Base model: a folder, a Hugging Face id, or tiny.", metavar="DIR")
-    ] = "tiny",
+        str | None,
+        typer.Option(help="Base model: a folder, a Hugging Face id, or tiny [the adapter's].", metavar="DIR"),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto is cuda where there is one.")] = "auto",
 ) -> None:
     """Play every adapter on every sample of a test set, and write comparison.html to judge them blind.

@@ -33,7 +33,7 @@ class Comparison:
     guidance_scale: float | None = None
     infer_steps: int | None = None
     seed: int = 0
-    checkpoint_dir: str = "tiny"
+    checkpoint_dir: str | None = None  # by default that of each adapter
     device: str = "auto"
 
 
@@ -97,7 +97,7 @@ def _perform(model: Model, items: Sequence[Item], comparison: Comparison, done: 
     request = _request(model, comparison)
     chosen = choose(request)
     settings = settle(request, chosen)
-    jobs = [_job(model, item, settings, comparison) for item in items]
+    jobs = [_job(model, item, chosen, settings, comparison) for item in items]
     known = {job: take for job in jobs if (take := read_take(job.request.output_dir, job.order))}
     done.update(len(known))
     missing = [job for job in jobs if job not in known]
@@ -108,7 +108,7 @@ def _perform(model: Model, items: Sequence[Item], comparison: Comparison, done: 
 def _make(
     model: Model, chosen: Chosen, settings: GenerationSettings, jobs: Sequence[Job], done: Progress
 ) -> Iterator[tuple[Job, Take]]:
-    place = find_place(jobs[0].request, settings)
+    place = find_place(jobs[0].request, settings, chosen)
     band, decoder = Band.open(place, chosen.folders, chosen.weights), Decoder.open(place)
     for job in jobs:
         order = Order(job.request, chosen, settings, place)
@@ -128,11 +128,11 @@ def _keep(job: Job, made: Generated) -> Take:
     return take
 
 
-def _job(model: Model, item: Item, settings: GenerationSettings, comparison: Comparison) -> Job:
+def _job(model: Model, item: Item, chosen: Chosen, settings: GenerationSettings, comparison: Comparison) -> Job:
     order = {
         "adapter": model.sha256,
         "settings": settings.model_dump(mode="json"),
-        "checkpoint_dir": comparison.checkpoint_dir,
+        "checkpoint_dir": chosen.checkpoint,
         "vocal": sha256_of_file(item.vocal_path),
         "prompt": item.prompt,
         "lyrics": item.lyrics_path and sha256_of_file(item.lyrics_path),

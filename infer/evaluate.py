@@ -14,7 +14,7 @@ from common.audio import at_codec_rate, read_audio
 from common.errors import UserError
 from common.progress import progress
 from infer.band import Decoder
-from infer.evaluate_items import Item, read_items
+from infer.evaluate_items import Item, read_items, records_of
 from infer.measures.clip import Clip
 from infer.measures.diversity import distance_db, mean_distance_db
 from infer.measures.harmony import estimate_key, measure_harmony, transposition_fits
@@ -24,8 +24,9 @@ from infer.measures.sanity import faults, measure_sanity
 from infer.measures.sets import Scale, adherence, frechet_distance, kernel_distance, set_features
 from infer.ratings import Interval, bootstrap_mean
 from infer.request import Place
-from models.checkpoint import open_codec, resolve_checkpoint
+from models.checkpoint import Part, open_codec, resolve_checkpoint
 from models.codec import Codec
+from models.family import CODEC, check_belongs
 
 SYSTEMS = ("result", "true", "codec", "text2music", "shuffled", "vocal", "noise")
 """In the order in which they are shown: what is judged, then its anchors from the best to the worst."""
@@ -108,7 +109,7 @@ def evaluate(request: Request, *, on_scene: Callable[[Scene, ClipReport], None])
     Raises UserError for items that are missing, cannot be read, or have a silent vocal.
     """
     items = read_items(request.items, truth=request.truth, text2music=request.text2music)
-    codec = RoundTrip.open(request.checkpoint_dir) if request.checkpoint_dir else None
+    codec = RoundTrip.open(request.checkpoint_dir, items) if request.checkpoint_dir else None
     reports, features = [], []
     with progress(len(items), "evaluating", "vocals") as done:
         for number, item in enumerate(items):
@@ -134,8 +135,13 @@ class RoundTrip:
     decoder: Decoder
 
     @classmethod
-    def open(cls, name: str) -> "RoundTrip":
-        base = resolve_checkpoint(name, ["music_dcae_f8c8", "music_vocoder"])
+    def open(cls, name: str, items: Sequence[Item]) -> "RoundTrip":
+        """Raises UserError for another codec than the items were made with, as far as their records say."""
+        parts: list[Part] = [CODEC, "music_vocoder"]
+        base = resolve_checkpoint(name, parts)
+        for path, record in records_of(items):
+            if record.base is not None:
+                check_belongs(path, record.base, record.networks, name, base, parts=parts)
         return cls(open_codec(base, encoder=True, decoder=False), Decoder.open(Place(base, torch.device("cpu"))))
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """What is evaluated: for each vocal the bands made for it, and what is known of the true one."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -77,6 +77,18 @@ def _song_of(key: str, record: Path, stems: Mapping[str, Path]) -> str:
     return check_config(Record, read_json(record), str(record)).key
 
 
+def records_of(items: Sequence[Item]) -> Iterator[tuple[Path, Record]]:
+    """What `infer generate` wrote beside the bands of each item, where it lies there."""
+    for item in items:
+        path = item.bands[0].with_name(f"{item.key}.json")
+        if path.is_file():
+            yield path, _record(path)
+
+
+def _record(path: Path) -> Record:
+    return check_config(Record, read_json(path), str(path))
+
+
 def _read_list(path: Path) -> tuple[Item, ...]:
     entries = check_config(ItemList, {"items": read_json(path)}, str(path)).items
     at = path.parent
@@ -118,7 +130,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 def _recorded_vocal(record: Path, key: str) -> Path:
     if record.is_file():
-        vocal = check_config(Record, read_json(record), str(record)).vocal.file
+        vocal = _record(record).vocal.file
         if vocal and Path(vocal).is_file():
             return Path(vocal)
     raise UserError(f"{key}: its vocal is not known. Name the folder that holds {key}_vocal.* with --truth.")

@@ -38,7 +38,9 @@ from infer.words import (
     read_text,
     tokenised,
 )
-from models.adapter import CARD_FILE, AdapterCard
+from models.adapter import CARD_FILE, AdapterCard, base_of
+from models.checkpoint import is_whole, part_hash
+from models.family import CODEC, TEXT, check_alike, describe_base, known_base
 from models.lora import LORA_FILE
 from models.lyric_tokens import INSTRUMENTAL
 from shards.reader import read_manifest, read_song
@@ -105,7 +107,7 @@ def take_order(request: Request) -> Order:
     check_writable(request.output_dir)
     chosen = choose(request)
     settings = settle(request, chosen)
-    return Order(request, chosen, settings, find_place(request, settings))
+    return Order(request, chosen, settings, find_place(request, settings, chosen))
 
 
 @contextmanager
@@ -122,9 +124,21 @@ def hear(order: Order) -> Generator[Heard]:
         return
     assert request.shards is not None
     assert request.key is not None
+    _check_shards(order, request.shards)
     segments = read_song(request.shards, request.key)
     vocal = vocal_from_shards(request.shards, request.key, segments)
     yield Heard(vocal, _words_of_shards(order, segments[0]), _reference(order, vocal))
+
+
+def _check_shards(order: Order, shards: Path) -> None:
+    """Raise UserError where latents or prompt are by other networks than what the adapters learned from."""
+    manifest = read_manifest(shards)
+    networks = manifest.fingerprint.networks
+    heard = [CODEC] if order.request.prompt else [CODEC, TEXT]
+    used: dict[str, str] = {name: digest for name, digest in networks.items() if name in heard}
+    base = known_base(manifest.base, networks.values())
+    for folder, card in zip(order.chosen.folders, order.chosen.cards, strict=True):
+        check_alike(shards, base, used, folder, base_of(card), card.networks)
 
 
 def _vocal_lufs(chosen: Chosen) -> float:
@@ -278,8 +292,10 @@ def _record(order: Order, heard: Heard) -> Record:
         settings=order.settings,
         adapters=tuple(map(_adapter_record, chosen.folders, chosen.cards)),
         reference=None if heard.reference is None else heard.reference.record,
-        checkpoint_dir=unicode_text(order.request.checkpoint_dir),
+        checkpoint_dir=unicode_text(chosen.checkpoint),
+        base=describe_base(chosen.checkpoint, place.base, CODEC),
         base_fingerprint=chosen.card.base_fingerprint,
+        networks={CODEC: part_hash(place.base, CODEC)} if is_whole(place.base, CODEC) else {},
         device=str(place.device),
         dtype=str(place.dtype).removeprefix("torch."),
         rate_hz=OUTPUT_RATE_HZ,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from common.base import BaseSpec
 from common.config import Config
 from infer.mixdown import MixdownSettings
 from infer.reference import BlendSettings, ReferenceRecord
@@ -76,8 +77,12 @@ class Record(Config):
     reference: ReferenceRecord | None
     """The reference accompaniment that was blended in."""
     checkpoint_dir: str
+    base: BaseSpec | None = None
+    """The base model that the checkpoint was."""
     base_fingerprint: str
     """Hash of the transformer."""
+    networks: dict[str, str] = Field(default_factory=dict)
+    """Hash of the codec, by its name; empty where only its decoder was there."""
     device: str
     dtype: str
     """Number format of the transformer."""

@@ -10,10 +10,11 @@ from common.config import check_config
 from common.errors import UserError
 from common.progress import say
 from infer.record import GenerationSettings
-from models.adapter import AdapterCard, read_card
+from models.adapter import AdapterCard, base_of, check_adapter, read_card
 from models.blend import blend_cards
 from models.checkpoint import Part, resolve_checkpoint
 from models.device import default_device, usable_device
+from models.family import check_one_family, choose_checkpoint
 from models.lyric_tokens import check_language
 
 
@@ -49,7 +50,7 @@ class Request:
     seed: int = 0
     num_samples: int = 1
     output_dir: Path = Path("outputs")
-    checkpoint_dir: str = "tiny"
+    checkpoint_dir: str | None = None  # by default that of the first adapter
     device: str = "auto"
 
 
@@ -61,6 +62,7 @@ class Chosen:
     cards: tuple[AdapterCard, ...]
     weights: tuple[float, ...]
     card: AdapterCard  # that of their blend; of a single one, its own
+    checkpoint: str  # the base they were trained on: a folder, a Hugging Face id, or tiny
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,10 @@ def choose(request: Request) -> Chosen:
         counts = f"{len(weights)} --lora-weight for {len(folders)} --adapter"
         raise UserError(f"{counts}. Give one for each adapter, in their order, or none.")
     weights = weights or tuple(card.lora_weight / len(cards) for card in cards)
-    return Chosen(folders, cards, weights, blend_cards(folders, cards, weights))
+    blended = blend_cards(folders, cards, weights)
+    return Chosen(
+        folders, cards, weights, blended, choose_checkpoint(request.checkpoint_dir, base_of(cards[0]), folders[0])
+    )
 
 
 def settle(request: Request, chosen: Chosen) -> GenerationSettings:
@@ -175,9 +180,17 @@ def _warn_of_languages(request: Request, chosen: Chosen) -> None:
         )
 
 
-def find_place(request: Request, settings: GenerationSettings) -> Place:
-    """The base and the device. Raises UserError for a base without the parts that are needed, or no such device."""
-    base, name = resolve_checkpoint(request.checkpoint_dir, _parts(request, settings)), request.device
+def find_place(request: Request, settings: GenerationSettings, chosen: Chosen) -> Place:
+    """The base and the device.
+
+    Raises UserError for a base without the parts that are needed, of parts that do not go together or with what the
+    adapters were trained on, and where there is no such device.
+    """
+    parts, name = _parts(request, settings), request.device
+    base = resolve_checkpoint(chosen.checkpoint, parts)
+    check_one_family(chosen.checkpoint, base, parts)
+    for folder, card in zip(chosen.folders, chosen.cards, strict=True):
+        check_adapter(folder, card, chosen.checkpoint, base, parts=parts)
     return Place(base, default_device() if name == "auto" else usable_device(name, choices="cpu or cuda"))
 
 

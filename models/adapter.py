@@ -10,7 +10,7 @@ C latent channels (8), H latent rows (16), T latent frames, B songs.
 import json
 import os
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from common.base import BaseSpec
 from common.config import Config, check_config, read_json
 from common.errors import UserError
 from common.files import flush
 from common.latents import LatentStatistics
+from models.checkpoint import Part
 from models.conditioning import (
     TEXT2MUSIC,
     Objective,
@@ -36,7 +38,9 @@ from models.conditioning import (
     smooth_activity,
 )
 from models.control import ControlEncoder, ControlInjection
+from models.family import check_belongs, known_base
 from models.lora import check_whole, load_lora, save_lora
+from models.lyric_tokens import VOCABULARY_FILE
 from models.sampler import SamplerSettings
 from models.transformer import ACEStepTransformer2DModel
 
@@ -148,8 +152,12 @@ class AdapterCard(Config):
     """Loudness of the training vocals, to which a vocal is brought before it is encoded; null where none was heard."""
     lyrics_language: str = "en"
     """Language that the lyrics of the training songs were read in."""
+    base: BaseSpec | None = None
+    """The base model it was trained on; null in adapters that do not say."""
     base_fingerprint: str
     """Hash of the transformer it was trained on."""
+    networks: dict[str, str] = Field(default_factory=dict)
+    """Hash of each network that made the data: codec, text encoder, lyric vocabulary."""
     shards_fingerprint: str
     """Hash of the data it was trained on."""
     epoch: int
@@ -199,6 +207,17 @@ def read_card(folder: Path) -> AdapterCard:
             f"{folder}: no {CARD_FILE} inside. Give a folder that `train run` wrote (checkpoints/..._lora)."
         )
     return check_config(AdapterCard, read_json(folder / CARD_FILE), str(folder / CARD_FILE))
+
+
+def base_of(card: AdapterCard) -> BaseSpec:
+    """The base model of an adapter, as far as it is known."""
+    return known_base(card.base, [card.base_fingerprint])
+
+
+def check_adapter(folder: Path, card: AdapterCard, name: str, checkpoint: Path, *, parts: Collection[Part]) -> None:
+    """Raise UserError unless `parts` of the checkpoint `name` belong to the codec and text encoder of its training."""
+    used = {part: digest for part, digest in card.networks.items() if part in parts or part == VOCABULARY_FILE}
+    check_belongs(folder, base_of(card), used, name, checkpoint, parts=parts)
 
 
 def open_adapter(

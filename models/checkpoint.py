@@ -6,7 +6,8 @@ Networks come in eval mode, without gradients, on the CPU; reading one takes the
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -38,13 +39,18 @@ WEIGHTS_FILES: Mapping[Part, str] = {
     "music_vocoder": "diffusion_pytorch_model.safetensors",
     "umt5-base": "model.safetensors",
 }
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
+"""A repository of Hugging Face, and a branch, tag or commit of it."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
+HALVES = ("encoder.", "decoder.")
+"""Of the codec; a file may hold one alone."""
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def resolve_checkpoint(name: str | Path, parts: Sequence[Part]) -> Path:
-    """The folder that holds `parts`: the word "tiny", a folder, or a Hugging Face id, of which `parts` are fetched.
+    """The folder that holds `parts`: the word "tiny", a folder, or a Hugging Face id (or id@commit), of which `parts`
+    are fetched.
 
     Only the text "tiny" means the bundle; Path("tiny") and "./tiny" are folders.
     """
@@ -82,7 +88,7 @@ def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "Codec":
     config = network_config(CodecConfig, _read_config(folder, part), str(folder / part / CONFIG_FILE))
     with torch.device("meta"):
         codec = Codec(config, encoder=encoder, decoder=decoder)
-    unread = tuple(prefix for prefix, wanted in (("encoder.", encoder), ("decoder.", decoder)) if not wanted)
+    unread = tuple(prefix for prefix, wanted in zip(HALVES, (encoder, decoder), strict=True) if not wanted)
     return _fill(codec, read_weights(_weights_path(folder, part), shapes_of(codec), unread=unread))
 
 
@@ -118,20 +124,26 @@ def _say_what_tiny_is() -> None:
 
 def _download(name: str, parts: Sequence[Part]) -> Path:
     """Fetch `parts` of a Hugging Face id into its cache, or find them there."""
-    if not HUB_ID.fullmatch(name):
+    matched = HUB_ID.fullmatch(name)
+    if not matched:
         raise UserError(f"{name}: no such folder. Give a checkpoint folder, a Hugging Face id (owner/name), or tiny.")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError
 
     try:
-        found = [snapshot_download(name, allow_patterns=[f"{part}/*"]) for part in parts]
+        found = snapshot_download(matched[1], revision=matched[2], allow_patterns=[f"{part}/*" for part in parts])
     except (OSError, HTTPError, HFValidationError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise UserError(
             f"{name}: no such folder, and not to be had from Hugging Face ({type(error).__name__}: {reason}). "
             "Check the name and the connection, or give a folder."
         ) from None
-    return Path(found[-1])
+    return Path(found)
+
+
+def revision_of(folder: Path) -> str | None:
+    """The commit that a folder of the Hugging Face cache stands for; None for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) else None
 
 
 def _read_config(folder: Path, part: Part) -> dict[str, Any]:
@@ -176,11 +188,18 @@ def read_weights(
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file. It holds the weights of {path.parent.name}.")
+    with _opened(path) as file:
+        stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        _account(path, shapes, {name: shape for name, shape in stored.items() if not name.startswith(unread)})
+        return {name: file.get_tensor(name).to(dtype, copy=True) for name in shapes}
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[Any]:
+    """A safetensors file; what is wrong with it is a UserError."""
     try:
         with safe_open(path, framework="pt") as file:
-            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            _account(path, shapes, {name: shape for name, shape in stored.items() if not name.startswith(unread)})
-            return {name: file.get_tensor(name).to(dtype, copy=True) for name in shapes}
+            yield file
     except SafetensorError as error:
         raise UserError(f"{path}: damaged ({error}). Copy or download it again.") from None
     except OSError:  # safetensors says "no such file" whatever the reason
@@ -214,6 +233,16 @@ def part_hash(folder: Path, part: Part) -> str:
         stat = path.stat()
         digest.update(f"{path.name}\0{_file_hash(path, stat.st_size, stat.st_mtime_ns)}\n".encode())
     return digest.hexdigest()
+
+
+def is_whole(folder: Path, part: Part) -> bool:
+    """Whether a folder holds every file of `part`, and of the codec both halves, so that its hash can be compared."""
+    if not all(path.is_file() for path in _files_of(folder / part, part)):
+        return False
+    if part != "music_dcae_f8c8":
+        return True
+    with _opened(_weights_path(folder, part)) as file:
+        return all(any(name.startswith(half) for name in file.keys()) for half in HALVES)  # noqa: SIM118
 
 
 def _files_of(room: Path, part: Part) -> list[Path]:

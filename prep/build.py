@@ -17,6 +17,7 @@ from common.errors import UserError
 from common.files import check_writable
 from common.progress import progress, say
 from models.checkpoint import open_text_encoder, resolve_checkpoint
+from models.family import CODEC, TEXT, check_one_family, choose_checkpoint, describe_base, known_base
 from models.lyric_tokens import VOCABULARY_FILE, open_lyric_vocabulary
 from prep.cache import CACHE_FILE, Cache, remember_manifest
 from prep.config import PrepConfig
@@ -97,15 +98,24 @@ def _interruptible() -> Generator[None]:
         raise
 
 
+def checkpoint_for(given: str | None, out: Path) -> str:
+    """The checkpoint that is `given`, else that which made the shards in `out`. Raises UserError where neither is."""
+    if given is not None or not (out / MANIFEST_FILE).is_file():
+        return choose_checkpoint(given, None)
+    manifest = read_manifest(out)
+    return choose_checkpoint(None, known_base(manifest.base, manifest.fingerprint.networks.values()), out)
+
+
 def equip(
     found: Scan, config: PrepConfig, *, checkpoint: str, devices: Sequence[str], ssl_folder: Path | None
 ) -> Workshop:
     """What these songs need; the networks are found, not opened. Raises UserError for one that is not there."""
-    folder = resolve_checkpoint(checkpoint, ["music_dcae_f8c8", "umt5-base"])
+    folder = resolve_checkpoint(checkpoint, [CODEC, TEXT])
+    check_one_family(checkpoint, folder, [CODEC, TEXT])
     separated = any(song.is_full for song in found.songs)
     separator = find_separator(config.separator.name, folder) if separated else None
     ssl = tuple((name, (ssl_folder or folder) / name) for name in config.ssl)
-    return Workshop(config, folder, separator, tuple(devices), ssl)
+    return Workshop(config, folder, separator, tuple(devices), ssl, describe_base(checkpoint, folder, CODEC))
 
 
 def fingerprint_of(workshop: Workshop) -> Fingerprint:
@@ -138,6 +148,7 @@ class _Build:
             self.out,
             fingerprint=self.plan.fingerprint,
             targets=self.workshop.config.targets,
+            base=self.workshop.base,
             shard_samples=self.workshop.config.shard_samples,
             silence=self._silence() if songs or self.plan.older else None,
             append=self._older(),

@@ -20,7 +20,10 @@ ConfigFile = Annotated[str, typer.Option("--config", help="JSON file, or the nam
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change one setting; may be repeated.", metavar="NAME=VALUE")
 ]
-Checkpoint = Annotated[str, typer.Option(help="Base model: a folder, a Hugging Face id, or tiny.", metavar="DIR")]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(help="Base model: a folder, a Hugging Face id, or tiny [that of the shards].", metavar="DIR"),
+]
 Raw = Annotated[Path, typer.Argument(help="Folder of songs, searched recursively.", metavar="RAW")]
 SeparatorName = Annotated[str | None, typer.Option(help="Demucs model by name or folder, or none.", metavar="NAME")]
 Targets = Annotated[str | None, typer.Option(help="What to encode beside the vocal.", metavar="inst,mix")]
@@ -38,7 +41,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, or several: cuda:0,cuda:1 
 
 @app.command(
     epilog=example(
-        "prep build-shards raw/ shards/",
+        "prep build-shards raw/ shards/ --checkpoint-dir ACE-Step/ACE-Step-v1-3.5B",
         "prep build-shards raw/ shards/ --targets inst --set segment.max_seconds=60 --rebuild",
     )
 )
@@ -47,7 +50,7 @@ def build_shards(
     out: Annotated[Path, typer.Argument(help="Folder for the shards.", metavar="OUT")],
     config: ConfigFile = "prep_base",
     settings: Settings = None,
-    checkpoint_dir: Checkpoint = "tiny",
+    checkpoint_dir: Checkpoint = None,
     separator: SeparatorName = None,
     targets: Targets = None,
     ssl: Ssl = None,
@@ -64,6 +67,7 @@ def build_shards(
     KEY_prompt.txt and lyrics in KEY_lyrics.txt beside it. Songs that cannot be used are listed in OUT/rejected.jsonl.
     """
     from prep.build import build_shards as build
+    from prep.build import checkpoint_for
     from prep.config import load_prep_config
     from prep.workers import choose_devices
     from shards.schema import REJECTED_FILE
@@ -73,7 +77,7 @@ def build_shards(
         raw,
         out,
         resolved,
-        checkpoint=checkpoint_dir,
+        checkpoint=checkpoint_for(checkpoint_dir, out),
         workers=workers,
         devices=choose_devices(device),
         rebuild=rebuild,
@@ -97,7 +101,7 @@ def plan(
     out: Annotated[Path, typer.Argument(help="Folder for the shards.", metavar="OUT")],
     config: ConfigFile = "prep_base",
     settings: Settings = None,
-    checkpoint_dir: Checkpoint = "tiny",
+    checkpoint_dir: Checkpoint = None,
     separator: SeparatorName = None,
     targets: Targets = None,
     ssl: Ssl = None,
@@ -107,6 +111,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what a build would take: hours of music, space, and time as measured on a short song. Writes nothing."""
+    from prep.build import checkpoint_for
     from prep.config import load_prep_config
     from prep.estimate import describe, estimate_build
     from prep.workers import choose_devices
@@ -115,7 +120,7 @@ def plan(
         raw,
         out,
         load_prep_config(config, settings or [], separator=separator, targets=targets, ssl=ssl),
-        checkpoint=checkpoint_dir,
+        checkpoint=checkpoint_for(checkpoint_dir, out),
         devices=choose_devices(device),
         ssl_folder=ssl_folder,
         workers=workers,
@@ -129,7 +134,7 @@ def status(
     raw: Raw,
     config: ConfigFile = "prep_base",
     settings: Settings = None,
-    checkpoint_dir: Checkpoint = "tiny",
+    checkpoint_dir: Checkpoint = None,
     separator: SeparatorName = None,
     targets: Targets = None,
     ssl: Ssl = None,
@@ -138,6 +143,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show which songs are fresh, stale, missing, gone or rejected under these settings, and why. Writes nothing."""
+    from prep.build import checkpoint_for
     from prep.config import load_prep_config
     from prep.status import lines, survey
     from prep.status import status as by_state
@@ -147,7 +153,7 @@ def status(
         raw,
         out,
         load_prep_config(config, settings or [], separator=separator, targets=targets, ssl=ssl),
-        checkpoint=checkpoint_dir,
+        checkpoint=checkpoint_for(checkpoint_dir, out),
         devices=choose_devices(device),
         ssl_folder=ssl_folder,
     )
@@ -155,7 +161,7 @@ def status(
     typer.echo(json.dumps(found) if as_json else lines(found))
 
 
-@app.command(epilog=example("prep encode ballad_vocal.wav vocal/ --vocal-lufs -20"))
+@app.command(epilog=example("prep encode ballad_vocal.wav vocal/ --adapter adapter/"))
 def encode(
     vocal: Annotated[Path, typer.Argument(help="A vocal alone.", metavar="VOCAL")],
     out: Annotated[Path, typer.Argument(help="Folder for its shard.", metavar="OUT")],
@@ -171,7 +177,10 @@ def encode(
     lyrics: Annotated[Path | None, typer.Option(help="File of lyrics [KEY_lyrics.txt].", metavar="FILE")] = None,
     config: ConfigFile = "prep_base",
     settings: Settings = None,
-    checkpoint_dir: Checkpoint = "tiny",
+    checkpoint_dir: Annotated[
+        str | None,
+        typer.Option(help="Base model: a folder, a Hugging Face id, or tiny [the adapter's].", metavar="DIR"),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Encode one vocal, whole and untrimmed, so that infer can use it without any encoder.
@@ -188,7 +197,8 @@ def encode(
         out,
         _in_language_of(adapter, load_prep_config(config, settings or [])),
         vocal_lufs=level,
-        checkpoint=checkpoint_dir,
+        checkpoint=_checkpoint(adapter, checkpoint_dir),
+        adapter=adapter,
         device=choose_devices(device)[0],
         prompt=prompt,
         lyrics=lyrics,
@@ -217,12 +227,13 @@ def verify(shards: Shards) -> None:
 def repair(
     shards: Shards,
     raw: Annotated[Path | None, typer.Argument(help="The songs they were made from.", metavar="RAW")] = None,
-    checkpoint_dir: Checkpoint = "tiny",
+    checkpoint_dir: Checkpoint = None,
     ssl_folder: SslFolder = None,
     workers: Workers = None,
     device: Device = "auto",
 ) -> None:
     """Make damaged shards again from RAW, to the bytes they had; without RAW, drop the songs that are damaged."""
+    from prep.build import checkpoint_for
     from prep.repair import drop_damaged, rebuild_damaged
     from prep.workers import choose_devices
 
@@ -234,9 +245,8 @@ def repair(
             typer.echo(f"  {key}")
         return
     devices = choose_devices(device)
-    done = rebuild_damaged(
-        shards, raw, checkpoint=checkpoint_dir, devices=devices, ssl_folder=ssl_folder, workers=workers
-    )
+    checkpoint = checkpoint_for(checkpoint_dir, shards)
+    done = rebuild_damaged(shards, raw, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder, workers=workers)
     _say_manifest(done)
     typer.echo(f"{len(done.shards)} shards were damaged and are as they were again")
 
@@ -302,6 +312,14 @@ def _in_language_of(adapter: Path | None, config: "PrepConfig") -> "PrepConfig":
 
     text = config.text.model_copy(update={"lyrics_language": read_card(adapter).lyrics_language})
     return config.model_copy(update={"text": text})
+
+
+def _checkpoint(adapter: Path | None, given: str | None) -> str:
+    from models.adapter import base_of, read_card
+    from models.family import choose_checkpoint
+
+    base = None if adapter is None else base_of(read_card(adapter))
+    return choose_checkpoint(given, base, adapter)
 
 
 def main() -> None:

@@ -118,7 +118,12 @@ def _lost(entry: ShardEntry, songs: set[str]) -> Iterator[str]:
 def _writer(out: Path, manifest: Manifest) -> ShardWriter:
     silence = None if manifest.statistics is None else np.array(manifest.statistics.silence)
     writer = ShardWriter(
-        out, fingerprint=manifest.fingerprint, targets=manifest.targets, silence=silence, append=manifest
+        out,
+        fingerprint=manifest.fingerprint,
+        targets=manifest.targets,
+        base=manifest.base,
+        silence=silence,
+        append=manifest,
     )
     for rejection in read_rejections(out):
         writer.reject(rejection)

@@ -13,8 +13,10 @@ from common.errors import UserError
 from common.files import check_writable
 from common.latents import SAMPLE_RATE_HZ, frames_of
 from common.tape import Tape
+from models.adapter import check_adapter, read_card
 from models.checkpoint import open_text_encoder, resolve_checkpoint
 from models.codec import Codec
+from models.family import CODEC, TEXT, check_one_family, describe_base
 from models.lyric_tokens import open_lyric_vocabulary
 from prep.config import EncodeConfig, PrepConfig
 from prep.encode import EncodedSegment, decoded, encode_wave, open_encoder
@@ -40,15 +42,20 @@ def encode_vocal(
     device: str,
     prompt: str | None,
     lyrics: Path | None,
+    adapter: Path | None = None,
 ) -> Manifest:
-    """Write `vocal`, brought to vocal_lufs, as the only song of `out`.
+    """Write `vocal`, brought to vocal_lufs, as the only song of `out`; it is for the `adapter`, where one is given.
 
     Prompt and lyrics are those given, else KEY_prompt.txt and KEY_lyrics.txt beside the vocal.
-    Raises UserError for a vocal that cannot be used, and for a folder that holds shards to train from.
+    Raises UserError for a vocal that cannot be used, for a folder that holds shards to train
+    from, and for an adapter of another base.
     """
     check_writable(out)
     song = _song(vocal, prompt, lyrics)
-    folder = resolve_checkpoint(checkpoint, ["music_dcae_f8c8", "umt5-base"])
+    folder = resolve_checkpoint(checkpoint, [CODEC, TEXT])
+    check_one_family(checkpoint, folder, [CODEC, TEXT])
+    if adapter is not None:
+        check_adapter(adapter, read_card(adapter), checkpoint, folder, parts=[CODEC, TEXT])
     fingerprint = build_fingerprint(config, folder, None, torch.device(device).type)
     fingerprint = fingerprint.model_copy(update={"settings": {**fingerprint.settings, "vocal_lufs": vocal_lufs}})
     with build_folder(out) as room, torch_threads(config.threads_per_worker):
@@ -61,7 +68,9 @@ def encode_vocal(
             codec = open_encoder(folder, config.encode, device)
             segments = [_encode(codec, tape, span, gain, config.encode) for span in cuts]
         texts = TextMaker(config.text, open_text_encoder(folder).to(device), open_lyric_vocabulary(folder))
-        with ShardWriter(out, fingerprint=fingerprint, targets=()) as writer:
+        with ShardWriter(
+            out, fingerprint=fingerprint, targets=(), base=describe_base(checkpoint, folder, CODEC)
+        ) as writer:
             writer.add(make_samples(known, segments, texts.prompt(song.prompt), texts.lyrics(song.lyrics)))
         sweep(room)
     return writer.manifest()

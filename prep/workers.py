@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from common.base import BaseSpec
 from common.errors import UserError
 from common.system import FORKS_SAFELY, MOST_PROCESSES, give_memory_back
 from models.device import default_device, usable_device
@@ -85,6 +86,8 @@ class Workshop:
     """Songs and workers are dealt out over these."""
     ssl: tuple[tuple[SslName, Path], ...] = ()
     """Networks for SSL features, and their folders."""
+    base: BaseSpec | None = None
+    """What the checkpoint is recorded as."""
 
     def open(self, device: str) -> SongEncoder:
         """The networks on one device; the separator only once a full song needs it."""

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from common.base import BaseSpec
 from common.canonical import sha256_of
 from common.config import Config
 from common.errors import UserError
@@ -289,6 +290,8 @@ class Manifest(Config):
     version: Literal[1] = 1
     shards: tuple[ShardEntry, ...]
     fingerprint: Fingerprint
+    base: BaseSpec | None = None
+    """The base model whose codec and text encoder made them; null in shards that do not say."""
     totals: Totals
     targets: tuple[Target, ...]
     """Which of inst and mix every sample holds; none in shards made for inference."""

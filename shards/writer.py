@@ -14,6 +14,7 @@ from typing import Self
 
 import numpy as np
 
+from common.base import BaseSpec
 from common.canonical import canonical_json, sha256_of_file, unicode_text
 from common.files import whole_file
 from shards.commit import BUILD_FOLDER, commit
@@ -54,13 +55,14 @@ class ShardWriter:
         *,
         fingerprint: Fingerprint,
         targets: Sequence[Target],
+        base: BaseSpec | None = None,
         shard_samples: int = SHARD_SAMPLES,
         silence: np.ndarray | None = None,
         append: Manifest | None = None,
     ) -> None:
         self._out, self._shard_samples, self._silence = out, shard_samples, silence
         self._fingerprint = append.fingerprint.joined(fingerprint) if append else fingerprint
-        self._targets = tuple(targets)
+        self._targets, self._base = tuple(targets), base
         self._done: list[ShardEntry] = list(append.shards) if append else []
         self._rejections: list[Rejection] = []
         self._staged: list[Path] = []
@@ -125,6 +127,7 @@ class ShardWriter:
         return Manifest(
             shards=shards,
             fingerprint=self._fingerprint,
+            base=self._base,
             totals=totals_of(shards),
             targets=self._targets,
             vocal_lufs=vocal_level(shards),

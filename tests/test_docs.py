@@ -344,7 +344,7 @@ def project(tmp_path_factory) -> Path:
         shutil.copy(folder / "raw" / "song-000001_vocal.flac", folder / name)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
-        assert work(shlex.split("prep build-shards raw/ shards/"), monkeypatch) == 0
+        assert work(shlex.split("prep build-shards raw/ shards/ --checkpoint-dir tiny"), monkeypatch) == 0
         assert work(shlex.split("train run --config tiny_image2image --shards shards/"), monkeypatch) == 0
         (adapter,) = folder.glob("exps/**/epoch=*_lora")
         shutil.copytree(adapter, folder / "adapter")

@@ -48,7 +48,7 @@ def test_songs_become_a_band(tmp_path, form, mode):
     """Given stems, and full songs that are separated first; from a vocal file, and from the shards."""
     raw, shards, out = tmp_path / "raw", tmp_path / "shards", tmp_path / "out"
     do(prep.cli.app, "demo-songs", raw, "--songs", 3, "--seconds", 3, "--seed", 5, "--form", form)
-    do(prep.cli.app, "build-shards", raw, shards, "--workers", 1)
+    do(prep.cli.app, "build-shards", raw, shards, "--checkpoint-dir", "tiny", "--workers", 1)
     do(prep.cli.app, "verify", shards)
     adapter = train_adapter(shards, tmp_path / "runs", mode)
     assert read_card(adapter).lora_weight == 1.0
@@ -67,7 +67,7 @@ def test_training_opens_the_transformer_alone_and_can_make_mixes(tmp_path):
     """From a checkpoint folder without codec, vocoder and text encoder; the adapter's band is a whole mix."""
     raw, shards, base = tmp_path / "raw", tmp_path / "shards", tmp_path / "base"
     do(prep.cli.app, "demo-songs", raw, "--songs", 3, "--seconds", 3, "--seed", 5)
-    do(prep.cli.app, "build-shards", raw, shards, "--workers", 1)
+    do(prep.cli.app, "build-shards", raw, shards, "--checkpoint-dir", "tiny", "--workers", 1)
     shutil.copytree(TINY / "ace_step_transformer", base / "ace_step_transformer")
     adapter = train_adapter(shards, tmp_path / "runs", "image2image", "accompaniment.output_type=mix", checkpoint=base)
     do(
@@ -81,7 +81,20 @@ def test_training_opens_the_transformer_alone_and_can_make_mixes(tmp_path):
 def test_features_of_the_songs_reach_training(tmp_path, ssl_networks, capsys):
     raw, shards = tmp_path / "raw", tmp_path / "shards"
     do(prep.cli.app, "demo-songs", raw, "--songs", 3, "--seconds", 3, "--seed", 5)
-    do(prep.cli.app, "build-shards", raw, shards, "--workers", 1, "--ssl", "mert,mhubert", "--ssl-dir", ssl_networks)
+    do(
+        prep.cli.app,
+        "build-shards",
+        raw,
+        shards,
+        "--checkpoint-dir",
+        "tiny",
+        "--workers",
+        1,
+        "--ssl",
+        "mert,mhubert",
+        "--ssl-dir",
+        ssl_networks,
+    )
     capsys.readouterr()
     adapters = [
         train_adapter(shards, tmp_path / name, "image2image", "ssl_depths=[2, 2]", f"ssl_coeff={coeff}")

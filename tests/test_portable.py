@@ -183,7 +183,7 @@ def test_no_file_is_removed_or_replaced_while_it_is_open(tmp_path, windows_files
     raw, shards = tmp_path / "raw", tmp_path / "shards"
     with (tmp_path / "open").open("wb"), pytest.raises(PermissionError):
         (tmp_path / "open").unlink()
-    build = ("build-shards", raw, shards, "--workers", 1, "--set", "shard_samples=1")
+    build = ("build-shards", raw, shards, "--checkpoint-dir", "tiny", "--workers", 1, "--set", "shard_samples=1")
     do("demo-songs", raw, "--songs", 2, "--seconds", 2, "--seed", 1)
     do(*build)
     do("demo-songs", raw, "--songs", 1, "--seconds", 2, "--seed", 3, "--form", "songs")
@@ -199,5 +199,5 @@ def test_no_file_is_removed_or_replaced_while_it_is_open(tmp_path, windows_files
     do("repair", shards, raw)
     do("verify", shards)
     do(*build, "--rebuild")
-    do("encode", next(raw.glob("*_vocal*")), tmp_path / "vocal", "--vocal-lufs", -20)
+    do("encode", next(raw.glob("*_vocal*")), tmp_path / "vocal", "--vocal-lufs", -20, "--checkpoint-dir", "tiny")
     assert not [path for path in shards.rglob("*") if path.suffix == ".part"]

@@ -2,13 +2,21 @@
 
 from collections.abc import Mapping
 
+from common.base import BaseSpec
 from models.adapter import AdapterCard, LoraCard
+from models.family import CODEC, TEXT
+from models.lyric_tokens import VOCABULARY_FILE
 from models.sampler import SamplerSettings
 from shards.schema import Manifest
 from train.module import AccompanimentModule, conditioning_of
 
+HEARD = (CODEC, TEXT, VOCABULARY_FILE)
+"""Networks that inference must share with the data; what separated the songs it need not."""
 
-def card_of(module: AccompanimentModule, manifest: Manifest, figures: Mapping[str, float]) -> AdapterCard:
+
+def card_of(
+    module: AccompanimentModule, manifest: Manifest, base: BaseSpec, figures: Mapping[str, float]
+) -> AdapterCard:
     """The card of what `module` holds now; `figures` are those of its latest validation."""
     config = module.config
     assert manifest.statistics is not None
@@ -30,7 +38,9 @@ def card_of(module: AccompanimentModule, manifest: Manifest, figures: Mapping[st
         statistics=manifest.statistics,
         vocal_lufs=manifest.vocal_lufs,
         lyrics_language=manifest.lyrics_language,
+        base=base,
         base_fingerprint=module.base_fingerprint,
+        networks={name: value for name, value in manifest.fingerprint.networks.items() if name in HEARD},
         shards_fingerprint=manifest.fingerprint.digest,
         epoch=module.data_epoch,
         step=module.global_step,

@@ -40,8 +40,9 @@ def train_run(
         ),
     ] = None,
     checkpoint_dir: Annotated[
-        str, typer.Option(help="Base model: a folder, a Hugging Face id, or tiny.", metavar="DIR")
-    ] = "tiny",
+        str | None,
+        typer.Option(help="Base model: a folder, a Hugging Face id, or tiny [that of the shards].", metavar="DIR"),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change one setting; may be repeated.", metavar="NAME=VALUE")
     ] = None,
@@ -115,8 +116,9 @@ def search(
         str | None, typer.Option(help="Folder of shards [the config's dataset_path].", metavar="DIR")
     ] = None,
     checkpoint_dir: Annotated[
-        str, typer.Option(help="Base model: a folder, a Hugging Face id, or tiny.", metavar="DIR")
-    ] = "tiny",
+        str | None,
+        typer.Option(help="Base model: a folder, a Hugging Face id, or tiny [that of the shards].", metavar="DIR"),
+    ] = None,
     storage: Annotated[str, typer.Option(help="Where Optuna keeps the study.", metavar="URL")] = "sqlite:///optuna.db",
     study_name: Annotated[str, typer.Option(help="Name of the study and of its files.", metavar="NAME")] = (
         "accompaniment_search"
@@ -178,8 +180,11 @@ def export(
     out: Annotated[Path, typer.Argument(help="File (comfyui) or folder (merged) to write.")],
     format: Annotated[Literal["comfyui", "merged"], typer.Option("--format", help="What to write.")],
     checkpoint_dir: Annotated[
-        str, typer.Option(help="Base it was trained on: a folder, a Hugging Face id, or tiny.", metavar="DIR")
-    ] = "tiny",
+        str | None,
+        typer.Option(
+            help="Base it was trained on: a folder, a Hugging Face id, or tiny [the adapter's].", metavar="DIR"
+        ),
+    ] = None,
 ) -> None:
     """Write an adapter for other programs; what is written is read back and compared.
 

@@ -7,11 +7,13 @@ import torch
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
+from common.base import BaseSpec
 from common.errors import UserError
 from common.files import check_writable, whole_file
 from common.progress import say
-from models.adapter import Adapter, open_adapter, read_card, save_conditioning, whole_folder
+from models.adapter import Adapter, base_of, open_adapter, read_card, save_conditioning, whole_folder
 from models.checkpoint import CONFIG_FILE, WEIGHTS_FILES, Part, open_transformer, part_hash, resolve_checkpoint
+from models.family import choose_checkpoint, family_of
 from models.lora import LORA_FILE, apply_plainly, bare_weights, merge_lora
 from models.transformer import ACEStepTransformer2DModel
 
@@ -28,7 +30,7 @@ DORA = (
 )
 
 
-def export_comfyui(folder: Path, out: Path, checkpoint_dir: str) -> None:
+def export_comfyui(folder: Path, out: Path, checkpoint_dir: str | None = None) -> None:
     """Write the LoRA of an adapter folder as one file that ComfyUI applies as we do, at strength 1.
 
     Its update is lora_B @ lora_A, whatever a loader does of alpha; DoRA follows ComfyUI's formula (`bare_weights`).
@@ -37,7 +39,7 @@ def export_comfyui(folder: Path, out: Path, checkpoint_dir: str) -> None:
     _check_free(out)
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: the file is written as .safetensors. Give it that ending.")
-    base = resolve_checkpoint(checkpoint_dir, [PART])
+    base = resolve_checkpoint(choose_checkpoint(checkpoint_dir, base_of(read_card(folder)), folder), [PART])
     transformer = open_transformer(base)
     lora = _open(folder, transformer, base, weight=1.0).card.lora
     if lora is None:
@@ -55,14 +57,14 @@ def export_comfyui(folder: Path, out: Path, checkpoint_dir: str) -> None:
         say(f"warning: {DORA}")
 
 
-def export_merged(folder: Path, out: Path, checkpoint_dir: str) -> None:
+def export_merged(folder: Path, out: Path, checkpoint_dir: str | None = None) -> None:
     """Write the base with the adapter's LoRA in its weights, float32, in the published layout, and the vocal's path.
 
     `out` is then both: a checkpoint folder (of which it holds the transformer), and an adapter folder for it.
     Raises UserError if `out` exists, or the adapter does not fit the base.
     """
     _check_free(out)
-    base = resolve_checkpoint(checkpoint_dir, [PART])
+    base = resolve_checkpoint(choose_checkpoint(checkpoint_dir, base_of(read_card(folder)), folder), [PART])
     transformer = open_transformer(base)
     adapter = _open(folder, transformer, base, weight=read_card(folder).lora_weight)
     expected = made_up_answer(transformer)
@@ -73,6 +75,7 @@ def export_merged(folder: Path, out: Path, checkpoint_dir: str) -> None:
         weights = {name: tensor.contiguous() for name, tensor in transformer.state_dict().items()}
         save_file(weights, partial / PART / WEIGHTS_FILES[PART], metadata={"format": "pt"})
         merged = {"lora": None, "lora_weight": 1.0, "base_fingerprint": part_hash(partial, PART)}
+        merged["base"] = BaseSpec(family=family_of(partial, PART))
         save_conditioning(partial, adapter.conditioner, adapter.card.model_copy(update=merged))
         del transformer, weights
         transformer = open_transformer(partial)

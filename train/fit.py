@@ -16,9 +16,9 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 
+from common.base import BaseSpec
 from common.files import check_writable, whole_file
 from models.adapter import save_adapter
-from models.checkpoint import part_hash, resolve_checkpoint
 from shards.schema import Manifest
 from train.callbacks import Interruption, Milestones, Save, ShownProgress, announce
 from train.card import card_of
@@ -28,7 +28,7 @@ from train.config import TrainingConfig
 from train.data import BatchLoader
 from train.module import AccompanimentModule
 from train.observe import EVERY_N_STEPS, Observation
-from train.preparation import Data, described, make_module, open_data
+from train.preparation import Data, described, find_base, make_data, make_module, open_shards
 from train.render import make_rendering
 from train.strategy import StrategyName, make_strategy
 
@@ -74,7 +74,7 @@ class Batches(LightningDataModule):
 def fit(
     config: TrainingConfig,
     *,
-    checkpoint_dir: str = "tiny",
+    checkpoint_dir: str | None = None,
     devices: int = 1,
     nodes: int = 1,
     strategy: StrategyName = "auto",
@@ -83,18 +83,18 @@ def fit(
 ) -> Outcome:
     """Train as `config` says on the shards in config.dataset_path. `resume_from` is a last.ckpt to go on from.
 
-    `callbacks` take part after our own.
+    `checkpoint_dir` is by default the checkpoint that made the shards; `callbacks` take part after our own.
 
     Raises UserError for everything a user can mend, before the first step where that can be known.
     """
     plan = make_strategy(strategy, ranks=devices * nodes, config=config)
     check_writable(resume_from.parents[1] if resume_from else Path(config.logger_dir, config.exp_name))
-    base = resolve_checkpoint(checkpoint_dir, ["ace_step_transformer"])
-    fingerprint = part_hash(base, "ace_step_transformer")
+    shards = open_shards(config, features=config.ssl_coeff > 0)
+    base = find_base(config, shards.manifest, checkpoint_dir)
     if resume_from is not None:
-        check_resumable(resume_from, config, fingerprint)
-    data = open_data(config)
-    module = make_module(config, base, fingerprint, data)
+        check_resumable(resume_from, config, base.fingerprint)
+    data = make_data(config, shards)
+    module = make_module(config, base.folder, base.fingerprint, data)
     in_memory = data.samples.remember({segment.key for segment in data.split.training})  # once the base has its room
     announce(described(data.split, in_memory=in_memory))
     logger = _logger(config, resume_from)
@@ -102,11 +102,11 @@ def fit(
     write_config(config, folder)
 
     interruption = Interruption()
-    milestones = Milestones(folder / CHECKPOINTS, _saver(data.manifest), data.validation, interruption)
+    milestones = Milestones(folder / CHECKPOINTS, _saver(data.manifest, base.spec), data.validation, interruption)
     taking_part: list[Callback] = [interruption, Observation(), milestones, ShownProgress()]
     if config.render_every_n_steps:
         clips = data.validation.clips if data.validation else []
-        rendering = make_rendering(config.render_every_n_steps, clips, checkpoint_dir)
+        rendering = make_rendering(config, clips, base.name, data.manifest)
         taking_part += [rendering] if rendering else []
     started = time.monotonic()
     trainer = take_steps(
@@ -182,9 +182,9 @@ def quiet_lightning() -> Generator[None]:
         log.setLevel(level)
 
 
-def _saver(manifest: Manifest) -> Save:
+def _saver(manifest: Manifest, base: BaseSpec) -> Save:
     def save(module: AccompanimentModule, folder: Path, figures: Mapping[str, float]) -> None:
-        save_adapter(folder, module.transformer, module.conditioner, card_of(module, manifest, figures))
+        save_adapter(folder, module.transformer, module.conditioner, card_of(module, manifest, base, figures))
 
     return save
 

@@ -1,14 +1,16 @@
 """What a run needs before its first step: the shards, divided, and the base with fresh adapters."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from common.base import BaseSpec
 from common.errors import UserError
-from models.checkpoint import open_transformer
+from models.checkpoint import Part, open_transformer, part_hash, resolve_checkpoint
+from models.family import TRANSFORMER, check_belongs, choose_checkpoint, describe_base, known_base
 from models.int8 import to_int8
 from models.lora import attach_lora
 from models.transformer import ACEStepTransformer2DModel
@@ -48,6 +50,41 @@ class Data:
     maker: ClipMaker
     samples: ShardSamples
     validation: Validation | None
+
+
+@dataclass(frozen=True)
+class Base:
+    """The checkpoint of a run."""
+
+    name: str
+    folder: Path
+    fingerprint: str
+    """Hash of its transformer."""
+    spec: BaseSpec
+    """What adapters record of it."""
+
+
+def find_base(config: TrainingConfig, manifest: Manifest, given: str | None) -> Base:
+    """The checkpoint that is `given`, else the one that made the shards.
+
+    Raises UserError where there is none, and where the shards were made by another codec or text encoder than belong to
+    its transformer.
+    """
+    name = choose_checkpoint(given, base_of_shards(manifest), config.dataset_path)
+    folder = resolve_checkpoint(name, [TRANSFORMER])
+    check_shards(config, manifest, name, folder, [TRANSFORMER])
+    return Base(name, folder, part_hash(folder, TRANSFORMER), describe_base(name, folder, TRANSFORMER))
+
+
+def base_of_shards(manifest: Manifest) -> BaseSpec:
+    """The base model of shards, as far as it is known."""
+    return known_base(manifest.base, manifest.fingerprint.networks.values())
+
+
+def check_shards(config: TrainingConfig, manifest: Manifest, name: str, folder: Path, parts: Sequence[Part]) -> None:
+    """Raise UserError where `parts` of a checkpoint do not belong to the networks that made the shards."""
+    networks = manifest.fingerprint.networks
+    check_belongs(config.dataset_path, base_of_shards(manifest), networks, name, folder, parts=parts)
 
 
 def open_data(config: TrainingConfig) -> Data:

@@ -15,11 +15,15 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ
-from models.checkpoint import open_codec, open_vocoder, resolve_checkpoint
+from models.checkpoint import Part, open_codec, open_vocoder, resolve_checkpoint
+from models.family import CODEC
 from models.sampler import SamplerSettings, sample
+from shards.schema import Manifest
 from train.callbacks import StepCallback, announce
 from train.clips import Batch
+from train.config import TrainingConfig
 from train.module import AccompanimentModule, encode
+from train.preparation import check_shards
 
 if TYPE_CHECKING:
     from models.codec import Codec
@@ -29,17 +33,24 @@ SONGS = 2
 """Validation songs that are rendered."""
 
 
-def make_rendering(every: int, clips: Sequence[Batch], checkpoint_dir: str) -> "Rendering | None":
-    """What renders the first of `clips`, or None where there are none or no decoder; then it is said why."""
+def make_rendering(
+    config: TrainingConfig, clips: Sequence[Batch], checkpoint_dir: str, manifest: Manifest
+) -> "Rendering | None":
+    """What renders the first of `clips`, or None where there are none or no decoder; then it is said why.
+
+    Raises UserError for a codec that did not make the shards.
+    """
+    parts: list[Part] = [CODEC, "music_vocoder"]
     try:
-        base = resolve_checkpoint(checkpoint_dir, ["music_dcae_f8c8", "music_vocoder"])
+        base = resolve_checkpoint(checkpoint_dir, parts)
     except UserError as error:
         announce(f"render_every_n_steps: nothing will be rendered. {error}")
         return None
+    check_shards(config, manifest, checkpoint_dir, base, parts)
     if not clips:
         announce("render_every_n_steps: nothing will be rendered, there are no songs to validate on.")
         return None
-    return Rendering(every, clips[:SONGS], base)
+    return Rendering(config.render_every_n_steps, clips[:SONGS], base)
 
 
 class Rendering(StepCallback):

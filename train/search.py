@@ -18,12 +18,11 @@ from common.config import check_config
 from common.errors import UserError
 from common.files import check_writable, whole_file
 from common.progress import say
-from models.checkpoint import part_hash, resolve_checkpoint
 from train.callbacks import Interruption
 from train.checkpoint import MAY_CHANGE
 from train.config import TrainingConfig, leaves
 from train.plan import FEWEST_VALIDATION_SONGS
-from train.preparation import Shards, open_shards
+from train.preparation import Shards, find_base, open_shards
 from train.search_config import OptunaConfig
 from train.search_queue import Queue, open_queue
 from train.search_report import write_report
@@ -50,7 +49,7 @@ def search(
     config: TrainingConfig,
     wanted: OptunaConfig,
     *,
-    checkpoint_dir: str = "tiny",
+    checkpoint_dir: str | None = None,
     storage: str,
     study_name: str,
     out: Path,
@@ -72,13 +71,12 @@ def search(
             f"{config.dataset_path}: {len(shards.split.validation)} songs to validate on, and trials are compared by "
             f"validation. Raise val_fraction, or build more songs (at least {FEWEST_VALIDATION_SONGS + 1})."
         )
-    base = resolve_checkpoint(checkpoint_dir, ["ace_step_transformer"])
-    fingerprint = part_hash(base, "ace_step_transformer")
+    base = find_base(config, shards.manifest, checkpoint_dir)
     with _quiet_optuna():
         queue = open_queue(
             storage,
             study_name,
-            setup=_setup(config, wanted, space, fingerprint, shards),
+            setup=_setup(config, wanted, space, base.fingerprint, shards),
             n_trials=wanted.n_trials,
             maximise=wanted.metric == "val/x0_gain",
             pruner=make_pruner(wanted),
@@ -87,7 +85,7 @@ def search(
         interruption = Interruption("stopping after this step; the trial goes back into the queue")
 
         def opened() -> Trying:
-            bench = open_bench(config, shards, base, fingerprint, features=features)
+            bench = open_bench(config, shards, base.folder, base.fingerprint, features=features)
             return Trying(bench, config, wanted, space, interruption)
 
         interruption.take_over()

@@ -32,7 +32,7 @@ def heard(shards):
 
 
 def settled(*folders, **flags):
-    request = Request(adapters=folders, **flags)
+    request = Request(adapters=folders, checkpoint_dir="tiny", **flags)
     return settle(request, choose(request))
 
 

@@ -361,7 +361,7 @@ def test_an_adapter_for_another_base_or_with_nothing_in_common_is_one_line(shard
     source = ("generate", "--shards", shards, "--key", "ballad")
     foreign = make_adapter(base_fingerprint="0" * 64)
     this = part_hash(TINY, "ace_step_transformer")[:8]
-    code, out, err = outcome(capsys, *source, "--adapter", foreign)
+    code, out, err = outcome(capsys, *source, "--adapter", foreign, "--checkpoint-dir", "tiny")
     assert (code, out, err.splitlines()[-1]) == (
         2, "",
         f"error: {foreign}: made for the base 00000000, this one is {this}. "

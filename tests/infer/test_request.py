@@ -9,7 +9,7 @@ from common.errors import UserError
 from infer.mixdown import MixdownSettings
 from infer.record import GenerationSettings
 from infer.reference import BlendSettings
-from infer.request import Chosen, Request, check_sources, choose, find_place, settle
+from infer.request import Chosen, Place, Request, check_sources, choose, find_place, settle
 from models.adapter import AdapterCard, Conditioning, read_card
 from models.sampler import SamplerSettings
 
@@ -21,7 +21,7 @@ def settled(adapter) -> Callable[..., GenerationSettings]:
     """settled(seed=5) is what becomes of these flags with the default adapter."""
 
     def settle_flags(**flags: Any) -> GenerationSettings:
-        request = Request(adapters=(adapter,), **flags)
+        request = Request(adapters=(adapter,), checkpoint_dir="tiny", **flags)
         return settle(request, choose(request))
 
     return settle_flags
@@ -70,7 +70,7 @@ def test_the_plan_has_the_last_word(adapter):
         **{name: value for name, value in whole.items() if name not in ("reference_strength", "lora_weight", "sampler")}
     )
     request = Request(adapters=ADAPTERS, blend=Path("band.wav"))
-    settings = settle(request, Chosen(ADAPTERS, (bare,), (bare.lora_weight,), bare))
+    settings = settle(request, Chosen(ADAPTERS, (bare,), (bare.lora_weight,), bare, "tiny"))
     assert (settings.sampler.guidance_scale, settings.sampler.steps) == (15, 60)
     assert (settings.ref_strength, settings.lora_weights) == (0.5, (0.8,))
     assert settings.blend == BlendSettings(mix_ratio=0.8, preserve_low=False, preserve_high=False)
@@ -173,16 +173,22 @@ def test_the_vocal_comes_from_one_place(given, message):
     assert str(raised.value) == message
 
 
-def test_a_cached_prompt_needs_no_text_encoder_but_for_erg(settled, decoder_only):
-    request: dict[str, Any] = {"shards": Path("s"), "key": "k", "checkpoint_dir": str(decoder_only), "device": "cpu"}
-    place = find_place(Request(adapters=ADAPTERS, **request), settled())
+def place_of(settings: GenerationSettings, **flags: Any) -> Place:
+    request = Request(**flags)
+    return find_place(request, settings, choose(request))
+
+
+def test_a_cached_prompt_needs_no_text_encoder_but_for_erg(settled, adapter, decoder_only):
+    request: dict[str, Any] = {"adapters": (adapter,), "shards": Path("s"), "key": "k", "device": "cpu"}
+    request |= {"checkpoint_dir": str(decoder_only)}
+    place = place_of(settled(), **request)
     assert (place.base, place.device, place.dtype) == (decoder_only, torch.device("cpu"), torch.float32)
     with pytest.raises(UserError, match="there is no umt5-base/ in it"):
-        find_place(Request(adapters=ADAPTERS, prompt="piano", **request), settled())
+        place_of(settled(), prompt="piano", **request)
     with pytest.raises(UserError, match="there is no umt5-base/ in it"):
-        find_place(Request(adapters=ADAPTERS, **request), settled(erg=True))
+        place_of(settled(erg=True), **request)
 
 
-def test_a_device_that_is_not_there_is_one_line(settled):
+def test_a_device_that_is_not_there_is_one_line(settled, adapter):
     with pytest.raises(UserError, match=r"^--device cuda:99: cannot be used \(.*\)\. Use cpu or cuda\.$"):
-        find_place(Request(adapters=ADAPTERS, vocal=Path("v"), device="cuda:99"), settled())
+        place_of(settled(), adapters=(adapter,), vocal=Path("v"), device="cuda:99")

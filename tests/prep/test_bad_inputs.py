@@ -279,8 +279,9 @@ def test_bad_songs_are_named_and_leave_good_ones_as_they_would_be_alone(tmp_path
     mixed = Folder(tmp_path / "raw", music)
     shutil.copytree(tmp_path / "good", mixed.path, dirs_exist_ok=True)  # a float WAV holds the time of its making
     mixed.make({name: make for name, (_, make) in BAD.items()}, turn=len(GOOD))
-    command = [sys.executable, "-m", "prep", "build-shards", mixed.path, tmp_path / "shards", "--targets", "inst"]
-    done = subprocess.run([*command, "--workers", "1"], capture_output=True, text=True, cwd=ROOT, check=False)
+    command = [sys.executable, "-m", "prep", "build-shards", mixed.path, tmp_path / "shards"]
+    options = ("--checkpoint-dir", "tiny", "--targets", "inst", "--workers", "1")
+    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=ROOT, check=False)
 
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     details = rows(tmp_path / "shards")

@@ -12,6 +12,7 @@ from models.adapter import AdapterCard, Conditioning, save_conditioning
 from prep.cli import app
 from shards.reader import read_manifest, read_song
 
+TINY = ("--checkpoint-dir", "tiny")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -32,7 +33,7 @@ def prep(capsys, monkeypatch, tmp_path):
 def test_build_says_what_it_made(prep, song):
     song(Path("raw"), "a", seed=1)
     song(Path("raw"), "b", parts=("vocal",))
-    code, out, err = prep("build-shards", "raw", "shards", "--workers", "1")
+    code, out, err = prep("build-shards", "raw", "shards", *TINY, "--workers", "1")
     short = read_manifest(Path("shards")).fingerprint.short
     assert (code, out) == (
         0,
@@ -43,10 +44,10 @@ def test_build_says_what_it_made(prep, song):
 
 def test_no_song_is_exit_code_2_and_one_line(prep, song):
     song(Path("raw"), "b", parts=("vocal",))
-    code, out, err = prep("build-shards", "raw", "shards", "--workers", "1")
+    code, out, err = prep("build-shards", "raw", "shards", *TINY, "--workers", "1")
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith("error: none of 1 songs can be used (shards/rejected.jsonl); the first, b: ")
-    assert prep("build-shards", "nowhere", "shards")[::2] == (2, "error: nowhere: no such folder.\n")
+    assert prep("build-shards", "nowhere", "shards", *TINY)[::2] == (2, "error: nowhere: no such folder.\n")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_no_song_is_exit_code_2_and_one_line(prep, song):
 )
 def test_a_wrong_flag_is_one_line(prep, song, flags, complaint):
     song(Path("raw"), "a", parts=("song",))
-    code, out, err = prep("build-shards", "raw", "shards", *flags)
+    code, out, err = prep("build-shards", "raw", "shards", *TINY, *flags)
     assert (code, out) == (2, "")
     last = err.splitlines()[-1]
     assert last.startswith("error: ")
@@ -73,7 +74,7 @@ def test_a_wrong_flag_is_one_line(prep, song, flags, complaint):
 
 def test_verify_lists_what_is_wrong(prep, song):
     song(Path("raw"), "a")
-    prep("build-shards", "raw", "shards", "--workers", "1")
+    prep("build-shards", "raw", "shards", *TINY, "--workers", "1")
     assert prep("verify", "shards") == (0, "1 segments of 1 songs are as the manifest says\n", "")
     shard = Path("shards/shard-000000.tar")
     content = bytearray(shard.read_bytes())
@@ -87,7 +88,7 @@ def test_verify_lists_what_is_wrong(prep, song):
 
 def test_inspect_shows_each_song(prep, song):
     song(Path("raw"), "a", seconds=2.0)
-    prep("build-shards", "raw", "shards", "--workers", "1")
+    prep("build-shards", "raw", "shards", *TINY, "--workers", "1")
     _, out, _ = prep("inspect", "shards")
     assert re.search(r"^a +1 +2\.0 +-\d\d\.\d$", out, re.MULTILINE)
     found = json.loads(prep("inspect", "shards", "--json")[1])
@@ -97,7 +98,7 @@ def test_inspect_shows_each_song(prep, song):
 
 def test_a_vocal_alone_is_encoded_whole_and_levelled(prep, song):
     song(Path("raw"), "ballad", parts=("vocal",), seconds=2.0, prompt="jazz, piano")
-    code, out, _ = prep("encode", "raw/ballad_vocal.wav", "vocal", "--vocal-lufs", "-23")
+    code, out, _ = prep("encode", "raw/ballad_vocal.wav", "vocal", *TINY, "--vocal-lufs", "-23")
     assert (code, out) == (0, "ballad: 2.0 s in 1 segments of vocal\n")
     (sample,) = read_song(Path("vocal"), "ballad")
     assert sample.inst is None
@@ -114,12 +115,12 @@ def test_encode_takes_other_texts_and_replaces_only_its_own_shards(prep, song):
     song(Path("raw"), "a")
     Path("words.txt").write_text("[verse]\n\n[chorus]")
     flags = ["--vocal-lufs", "-20", "--prompt", "metal", "--lyrics", "words.txt"]
-    assert prep("encode", "raw/a_vocal.wav", "vocal", *flags)[0] == 0
-    assert prep("encode", "raw/a_vocal.wav", "vocal", *flags)[0] == 0
+    assert prep("encode", "raw/a_vocal.wav", "vocal", *TINY, *flags)[0] == 0
+    assert prep("encode", "raw/a_vocal.wav", "vocal", *TINY, *flags)[0] == 0
     assert read_song(Path("vocal"), "a_000")[0].meta.prompt == "metal"
     assert read_song(Path("vocal"), "a")[0].lyrics.tolist() == [261, 259, 6683, 2, 2, 259, 6684, 2]
-    prep("build-shards", "raw", "shards", "--workers", "1")
-    code, _, err = prep("encode", "raw/a_vocal.wav", "shards", *flags)
+    prep("build-shards", "raw", "shards", *TINY, "--workers", "1")
+    code, _, err = prep("encode", "raw/a_vocal.wav", "shards", *TINY, *flags)
     assert code == 2
     assert err.endswith("error: shards: holds shards to train from, which would be replaced. Give another folder.\n")
 
@@ -127,9 +128,9 @@ def test_encode_takes_other_texts_and_replaces_only_its_own_shards(prep, song):
 def test_encode_does_not_replace_another_vocal(prep, song):
     song(Path("raw"), "a", parts=("vocal",))
     song(Path("other"), "a", parts=("vocal",), seed=1)
-    assert prep("encode", "raw/a_vocal.wav", "vocal", "--vocal-lufs", "-20")[0] == 0
+    assert prep("encode", "raw/a_vocal.wav", "vocal", *TINY, "--vocal-lufs", "-20")[0] == 0
     before = Path("vocal/manifest.json").read_bytes()
-    code, _, err = prep("encode", "other/a_vocal.wav", "vocal", "--vocal-lufs", "-20")
+    code, _, err = prep("encode", "other/a_vocal.wav", "vocal", *TINY, "--vocal-lufs", "-20")
     assert code == 2
     assert err.endswith("error: vocal: holds another vocal, a, which would be replaced. Give another folder.\n")
     assert Path("vocal/manifest.json").read_bytes() == before
@@ -138,8 +139,8 @@ def test_encode_does_not_replace_another_vocal(prep, song):
 def test_encode_wants_one_level(prep, song):
     song(Path("raw"), "a", parts=("vocal",))
     complaint = "error: say how loud the vocal shall be: either --adapter DIR or --vocal-lufs LEVEL.\n"
-    assert prep("encode", "raw/a_vocal.wav", "vocal")[::2] == (2, complaint)
-    assert prep("encode", "raw/a_vocal.wav", "v", "--vocal-lufs", "-20", "--adapter", "b")[::2] == (2, complaint)
+    assert prep("encode", "raw/a_vocal.wav", "vocal", *TINY)[::2] == (2, complaint)
+    assert prep("encode", "raw/a_vocal.wav", "v", *TINY, "--vocal-lufs", "-20", "--adapter", "b")[::2] == (2, complaint)
 
 
 def test_encode_reads_lyrics_in_the_adapters_language_unless_a_setting_says_another(prep, song, tmp_path):
@@ -152,7 +153,7 @@ def test_encode_reads_lyrics_in_the_adapters_language_unless_a_setting_says_anot
     )  # fmt: skip
     (tmp_path / "adapter").mkdir()
     save_conditioning(tmp_path / "adapter", None, card)
-    flags = ["raw/a_vocal.wav", "vocal", "--adapter", "adapter"]
+    flags = ["raw/a_vocal.wav", "vocal", *TINY, "--adapter", "adapter"]
     assert prep("encode", *flags)[0] == 0
     assert read_manifest(Path("vocal")).lyrics_language == "ja"
     assert prep("encode", *flags, "--set", "text.lyrics_language=de")[0] == 0
@@ -162,11 +163,11 @@ def test_encode_reads_lyrics_in_the_adapters_language_unless_a_setting_says_anot
 def test_songs_that_left_are_named_until_they_are_pruned(prep, song):
     for seed, key in enumerate("ab"):
         song(Path("raw"), key, seed=seed)
-    prep("build-shards", "raw", "shards", "--workers", "1")
+    prep("build-shards", "raw", "shards", *TINY, "--workers", "1")
     for path in Path("raw").glob("b_*"):
         path.unlink()
-    assert "1 songs are no longer in raw; they stay until --prune\n" in prep("build-shards", "raw", "shards")[2]
-    code, out, _ = prep("build-shards", "raw", "shards", "--prune")
+    assert "1 songs are no longer in raw; they stay until --prune\n" in prep("build-shards", "raw", "shards", *TINY)[2]
+    code, out, _ = prep("build-shards", "raw", "shards", *TINY, "--prune")
     assert code == 0
     assert out.startswith("1 of 1 songs kept, 0 rejected (shards/rejected.jsonl); 1 segments in 1 shards")
     assert list(read_manifest(Path("shards")).songs()) == ["a"]
@@ -175,7 +176,7 @@ def test_songs_that_left_are_named_until_they_are_pruned(prep, song):
 def test_repair_says_what_it_did(prep, song):
     for seed, key in enumerate("ab"):
         song(Path("raw"), key, seed=seed)
-    prep("build-shards", "raw", "shards", "--workers", "1", "--set", "shard_samples=1")
+    prep("build-shards", "raw", "shards", *TINY, "--workers", "1", "--set", "shard_samples=1")
     whole = Path("shards/shard-000000.tar").read_bytes()
     for arguments, said in (
         (["raw"], "1 shards were damaged and are as they were again\n"),

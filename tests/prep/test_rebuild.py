@@ -217,7 +217,7 @@ def prep(*arguments, cwd):
 def test_a_build_killed_and_run_again_ends_as_one_that_was_not(tmp_path, song, build, encoded_songs, hashes):
     for seed in range(4):
         song(tmp_path / "raw", f"s{seed}", parts=("vocal", "mix"), seed=seed, seconds=3.0)
-    process = prep("build-shards", "raw", "shards", "--workers", "1", cwd=tmp_path)
+    process = prep("build-shards", "raw", "shards", "--checkpoint-dir", "tiny", "--workers", "1", cwd=tmp_path)
     waited_until = time.monotonic() + 120
     while not list((tmp_path / "shards" / ".build").glob("song-*")):
         assert process.poll() is None, process.communicate()

@@ -32,7 +32,7 @@ def built(prep, song):
     for seed, key in enumerate("abcd"):
         song(raw, key, seed=seed)
     song(raw, "short", seconds=0.7, seed=7)
-    prep("build-shards", "raw", "shards", "--workers", "1")
+    prep("build-shards", "raw", "shards", "--checkpoint-dir", "tiny", "--workers", "1")
     (raw / "b_prompt.txt").write_text("jazz")
     song(raw, "c", seed=9)
     for path in raw.glob("d_*"):
@@ -77,22 +77,24 @@ def test_plan_says_what_a_build_would_take_and_writes_nothing(prep, song):
     for seed, key in enumerate("ab"):
         song(Path("raw"), key, seed=seed, seconds=3.0)
     song(Path("raw"), "full", parts=("song",), seed=2, seconds=3.0)
-    found = json.loads(prep("plan", "raw", "shards", "--json", "--workers", "1"))
+    found = json.loads(prep("plan", "raw", "shards", "--checkpoint-dir", "tiny", "--json", "--workers", "1"))
     assert not Path("shards").exists()
     assert (found["songs"], found["unreadable"], found["shards"], found["workers"]) == (3, 0, 1, 1)
     assert found["hours"] == pytest.approx(9 / 3600)
     assert 0 < found["hours_of_work"] < 0.1
-    assert "3 songs to encode, 0.00 hours of audio\nshards: about 1, " in prep("plan", "raw", "shards")
-    prep("build-shards", "raw", "shards", "--workers", "1")
+    assert "3 songs to encode, 0.00 hours of audio\nshards: about 1, " in prep(
+        "plan", "raw", "shards", "--checkpoint-dir", "tiny"
+    )
+    prep("build-shards", "raw", "shards", "--checkpoint-dir", "tiny", "--workers", "1")
     size = sum(path.stat().st_size for path in Path("shards").glob("*.tar"))
     assert size / 3 < found["gigabytes"] * 1e9 < size * 3  # the tiny text encoder's states are narrow
-    assert json.loads(prep("plan", "raw", "shards", "--json"))["songs"] == 0
+    assert json.loads(prep("plan", "raw", "shards", "--checkpoint-dir", "tiny", "--json"))["songs"] == 0
 
 
 def test_inspect_draws_what_shards_hold(prep, song):
     for seed, key in enumerate("ab"):
         song(Path("raw"), key, seed=seed, seconds=2.0 + seed)
-    prep("build-shards", "raw", "shards", "--workers", "1")
+    prep("build-shards", "raw", "shards", "--checkpoint-dir", "tiny", "--workers", "1")
     prep("inspect", "shards", "--plots", "pictures")
     names = ["durations", "latent", "vocal_activity", "vocal_lufs"]
     assert [path.stem for path in sorted(Path("pictures").iterdir())] == names

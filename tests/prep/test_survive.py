@@ -49,7 +49,15 @@ def test_a_long_song_goes_on_after_the_segment_it_was_killed_in(tmp_path, song, 
     segment = config.segment.model_copy(update={"max_seconds": 2.0, "min_seconds": 0.5, "search_seconds": 0.5})
     settings = config.model_copy(update={"segment": segment})
     flags = [f"segment.{name}={getattr(segment, name)}" for name in ("max_seconds", "min_seconds", "search_seconds")]
-    process = prep("build-shards", "raw", "shards", *(w for f in flags for w in ("--set", f)), cwd=tmp_path)
+    process = prep(
+        "build-shards",
+        "raw",
+        "shards",
+        "--checkpoint-dir",
+        "tiny",
+        *(w for f in flags for w in ("--set", f)),
+        cwd=tmp_path,
+    )
     while not segments_in(tmp_path / "shards") and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -66,7 +74,7 @@ def test_a_long_song_goes_on_after_the_segment_it_was_killed_in(tmp_path, song, 
 def test_an_interrupt_says_that_the_work_is_kept(tmp_path, song, songs, build, hashes):
     for seed in range(4, 10):  # enough to be still at work when the first is done
         song(tmp_path / "raw", f"s{seed}", parts=("vocal", "mix"), seed=seed, seconds=3.0)
-    process = prep("build-shards", "raw", "shards", "--workers", "2", cwd=tmp_path)
+    process = prep("build-shards", "raw", "shards", "--checkpoint-dir", "tiny", "--workers", "2", cwd=tmp_path)
     while not segments_in(tmp_path / "shards") and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
@@ -109,7 +117,7 @@ def kill_at_random(tmp_path, build, config, hashes, *, kills):
     text = config.text.model_copy(update={"seed": 1})
     settings = config.model_copy(update={"shard_samples": 2, "text": text})
     flags = ["--workers", "1", "--set", "shard_samples=2", "--set", "text.seed=1"]
-    whole = prep("build-shards", "raw", "whole", *flags, cwd=tmp_path)
+    whole = prep("build-shards", "raw", "whole", "--checkpoint-dir", "tiny", *flags, cwd=tmp_path)
     wait_for_work(whole, tmp_path / "whole")
     begun = time.monotonic()
     _, errors = whole.communicate()
@@ -120,7 +128,7 @@ def kill_at_random(tmp_path, build, config, hashes, *, kills):
         out = f"killed{number}"
         if number % 2:  # an older build, whose texts are to be made anew
             build(out, config=settings.model_copy(update={"text": config.text}))
-        process = prep("build-shards", "raw", out, *flags, cwd=tmp_path)
+        process = prep("build-shards", "raw", out, "--checkpoint-dir", "tiny", *flags, cwd=tmp_path)
         moment = (number + generator.random()) / kills * work_seconds
         killed += kill_after(process, tmp_path / out, moment)
         build(out, config=settings)
@@ -195,7 +203,9 @@ def test_a_full_disk_is_one_line_and_what_was_done_stays(
     for path in (tmp_path / "raw").glob("*_prompt.txt"):
         path.write_text(", ".join(f"instrument number {number}" for number in range(20)))
     flags = ["--workers", "1", "--set", "text.tag_orders=64"]
-    process = prep("build-shards", "raw", "shards", *flags, cwd=tmp_path, largest_file=largest_file)
+    process = prep(
+        "build-shards", "raw", "shards", "--checkpoint-dir", "tiny", *flags, cwd=tmp_path, largest_file=largest_file
+    )
     _, said = process.communicate()
     assert process.returncode == 2
     assert re.fullmatch(f"error: {what}", said.splitlines()[-1]), said

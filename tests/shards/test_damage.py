@@ -228,12 +228,12 @@ def leaves(values, path=()):
 
 
 def test_no_figure_of_the_index_can_be_another(tmp_path, songs, write):
-    """What cannot be told from the shards alone: hashes of a song's files, the silence, the fingerprint."""
+    """What cannot be told from the shards alone: hashes of a song's files, the silence, the fingerprint, the base."""
     write(tmp_path, songs[:2], shard_samples=3, silence=np.full((8, 16), 0.1))
     whole = (tmp_path / MANIFEST_FILE).read_bytes()
     manifest = json.loads(whole)
     assert verify(tmp_path) == []
-    untold = {"songs", "silence", "fingerprint", "format", "version"}
+    untold = {"songs", "silence", "fingerprint", "base", "format", "version"}
     told = [(path, value) for path, value in leaves(manifest) if "totals" in path or not untold & set(path)]
     assert len(told) > 80
     for path, value in told:

@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 
+from common.base import BaseSpec
 from common.config import Config
 from common.latents import LatentStatistics
 from shards.fingerprint import Fingerprint
@@ -27,7 +28,7 @@ from shards.schema import (
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "shards.md").read_text(encoding="utf-8")
 OBJECTS: tuple[type[Config], ...] = (
-    Manifest, ShardEntry, SegmentEntry, SongEntry, VocalMoments, Totals, Fingerprint, LatentStatistics,
+    Manifest, BaseSpec, ShardEntry, SegmentEntry, SongEntry, VocalMoments, Totals, Fingerprint, LatentStatistics,
     SegmentMeta, PartLevels, Source, Rejection,
 )  # fmt: skip
 

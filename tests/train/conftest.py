@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.base import BaseSpec
 from common.latents import FRAME_SAMPLES, FRAMES_PER_SECOND
 from shards.fingerprint import Fingerprint
 from shards.schema import PartLevels, Sample, SegmentMeta, SslName, Target, sample_key
 from shards.writer import ShardWriter
 from train.config import TrainingConfig
 
+TINY_BASE = BaseSpec(family="tiny", checkpoint="tiny")
 TEXT_WIDTH = 768  # of the tiny base
 FEATURE_SHAPES: dict[SslName, tuple[int, int]] = {"mert": (75, 1024), "mhubert": (50, 768)}  # frames a second, width
 
@@ -94,13 +96,14 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
         targets: Sequence[Target] = ("inst", "mix"),
         features: Sequence[SslName] = (),
         shard_samples: int = 4,
+        base: BaseSpec | None = TINY_BASE,
         folder: str = "shards",
     ) -> Path:
         fingerprint = Fingerprint(settings={"text": {"lyrics_language": "ja"}}, networks={}, steps={})
         out = tmp_path / folder
         silence = np.full((8, 16), 0.25)
         with ShardWriter(
-            out, fingerprint=fingerprint, targets=targets, shard_samples=shard_samples, silence=silence
+            out, fingerprint=fingerprint, targets=targets, base=base, shard_samples=shard_samples, silence=silence
         ) as writer:
             for song, lengths in songs.items():
                 writer.add(

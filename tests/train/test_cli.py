@@ -77,13 +77,13 @@ def test_help_needs_no_torch():
             "x: no last.ckpt there. Give one, or the version folder that holds checkpoints/last.ckpt.",
         ),
         (
-            ["--checkpoint-dir", "./tiny"],
+            ["--shards", "shards", "--checkpoint-dir", "./tiny"],
             "./tiny: no such folder. Give a checkpoint folder, a Hugging Face id (owner/name), or tiny.",
         ),
         (["--precision", "16"], "Invalid value for '--precision': Value error, '16' is not one of '32', 'bf16'."),
     ],
 )
-def test_a_mistake_is_one_line_and_code_2(command, arguments, message):
+def test_a_mistake_is_one_line_and_code_2(command, song_shards, arguments, message):
     code, out, err = command("run", *arguments)
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {message}")

@@ -93,6 +93,6 @@ def test_another_base_or_mode_on_resume_is_one_line_and_code_2(song_shards, tiny
         f"error: {last}: trained with accompaniment.mode image2image, now it is controlnet. "
         "Resume with the first, or start anew."
     )
-    monkeypatch.setattr("train.fit.part_hash", lambda *_: "c" * 64)
+    monkeypatch.setattr("train.preparation.part_hash", lambda *_: "c" * 64)
     assert complaint().endswith("this one is cccccccc. Give the --checkpoint-dir of the first run.")
     assert last.read_bytes() == saved

@@ -6,8 +6,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from common.errors import UserError
 from models.checkpoint import TINY
+from shards.reader import read_manifest
 from train.fit import fit
+from train.render import make_rendering
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +79,12 @@ def test_no_validation_songs_is_noticed(song_shards, tiny_config, capsys):
     fit(tiny_config(song_shards, max_steps=1, val_fraction=0.0, render_every_n_steps=1))
     said = capsys.readouterr().err
     assert "render_every_n_steps: nothing will be rendered, there are no songs to validate on." in said
+
+
+def test_no_other_codec_renders(song_shards, tiny_config):
+    """Training needs no codec, so that one fetched for this alone is compared here."""
+    manifest = read_manifest(song_shards)
+    fingerprint = manifest.fingerprint.model_copy(update={"networks": {"music_dcae_f8c8": "a" * 64}})
+    other = manifest.model_copy(update={"fingerprint": fingerprint})
+    with pytest.raises(UserError, match=r"made with music_dcae_f8c8 aaaaaaaa, that of tiny is"):
+        make_rendering(tiny_config(song_shards, render_every_n_steps=1), [], "tiny", other)
