@@ -8,12 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from common.progress import Progress, progress, say
 from train.checkpoint import Best, save_best, save_last
 from train.module import AccompanimentModule
+from train.ranks import RankLauncher
 from train.validation import Validation
 
 Save = Callable[[AccompanimentModule, Path, Mapping[str, float]], None]
@@ -23,7 +25,10 @@ announce = rank_zero_only(say)
 
 
 class Interruption(Callback):
-    """The first SIGINT or SIGTERM lets the run finish its step and keep `promise`; a second one ends it at once."""
+    """The first SIGINT or SIGTERM lets the run finish its step and keep `promise`; a second one ends it at once.
+
+    It may reach any rank: all of them hear of it when they next agree.
+    """
 
     def __init__(self, promise: str = "saving after this step") -> None:
         self.received: signal.Signals | None = None
@@ -36,9 +41,25 @@ class Interruption(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.give_back()
+        self.agreed_to_stop(trainer, False)  # a signal since the last step; and nobody leaves before all is saved
+        if isinstance(trainer.strategy.launcher, RankLauncher):
+            trainer.strategy.launcher.end_watch()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.give_back()
+
+    def agreed_to_stop(self, trainer: Trainer, wanted: bool) -> bool:
+        """Whether any rank wants to stop or was sent a signal, which then counts as received by all.
+
+        Every rank must ask after the same step: they wait for each other here.
+        """
+        number = self.received or 0
+        if trainer.world_size > 1:
+            heard = torch.tensor([number, wanted], device=trainer.strategy.root_device)
+            number, wanted = trainer.strategy.reduce(heard, reduce_op="max").tolist()
+        if number:
+            self.received = signal.Signals(number)
+        return bool(wanted or number)
 
     def take_over(self) -> None:
         """From now on signals are noted here; to be called again where others have installed their handlers since."""
@@ -97,7 +118,7 @@ class Milestones(StepCallback):
         is_best = False
         if self._validation and (finished or self._step % config.val_every_n_steps == 0):
             is_best = self._validate(trainer, module, self._validation)
-        stop = trainer.should_stop or self._interruption.received is not None
+        stop = self._interruption.agreed_to_stop(trainer, trainer.should_stop)
         due = finished or stop or self._step % config.checkpoint_every_n_steps == 0
         if due or is_best:
             self._write_adapter(trainer, module)
@@ -110,7 +131,8 @@ class Milestones(StepCallback):
     def _validate(self, trainer: Trainer, module: AccompanimentModule, validation: Validation) -> bool:
         """Ask the model; whether it is the best so far of those that listen to the vocal beyond doubt."""
         with module.as_used():
-            self.figures = validation(module).named()
+            own = validation(module).named()
+        self.figures = trainer.strategy.broadcast(own)  # GPUs may round differently, and all must decide alike
         for logger in trainer.loggers:
             logger.log_metrics(self.figures, step=self._step)
         announce(f"step {self._step}: " + ", ".join(f"{name} {self.figures[name]:.4f}" for name in HEADLINES))

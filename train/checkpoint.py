@@ -56,7 +56,7 @@ def save_best(folder: Path, best: Best) -> None:
 
 
 def save_last(trainer: Trainer, folder: Path) -> None:
-    """Replace folder/last.ckpt by the state of the run. Raises UserError where the disk refuses."""
+    """Replace folder/last.ckpt by the state of the run, on all ranks. Raises UserError where the disk refuses."""
     if trainer.is_global_zero:
         with whole_file(folder / LAST) as partial:
             trainer.save_checkpoint(partial, weights_only=False)

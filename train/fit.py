@@ -163,7 +163,10 @@ def take_steps(
         if torch.cuda.is_available():
             torch.set_float32_matmul_precision("high")  # TF32, as upstream
         torch.manual_seed(config.seed)  # LoRA's dropout is the one thing that draws from the global generator
-        trainer.fit(module, datamodule=Batches(data), ckpt_path=resume_from, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=Batches(data), ckpt_path=resume_from, weights_only=True)
+        except SystemExit as ended:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from ended
     return trainer
 
 

@@ -89,7 +89,7 @@ class Examination(StepCallback):
         if self.finished or self._step % module.config.val_every_n_steps == 0:
             self._validate(trainer, module)
             self.pruned = not self.finished and self._trial.should_prune()
-        trainer.should_stop = self.pruned or self._interruption.received is not None
+        trainer.should_stop = self._interruption.agreed_to_stop(trainer, self.pruned)
 
     def _validate(self, trainer: Trainer, module: AccompanimentModule) -> None:
         started = time.monotonic()

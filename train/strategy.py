@@ -5,7 +5,7 @@ from functools import partial
 from typing import Literal
 
 import torch.distributed
-from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy, Strategy
+from lightning.pytorch.strategies import ParallelStrategy, Strategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -14,11 +14,12 @@ from torch.utils.checkpoint import checkpoint
 from common.errors import UserError
 from models.transformer import ACEStepTransformer2DModel
 from train.config import TrainingConfig
+from train.ranks import WatchedDDP, WatchedModelParallel
 
 StrategyName = Literal["auto", "ddp", "fsdp"]
 
 
-class DividedBase(ModelParallelStrategy):
+class DividedBase(WatchedModelParallel):
     """FSDP2 for the frozen base alone. What is trained is whole on every rank, so saving and resuming are as ever."""
 
     def __init__(self, ranks: int) -> None:
@@ -37,7 +38,7 @@ class DividedBase(ModelParallelStrategy):
 def make_strategy(name: StrategyName, *, ranks: int, config: TrainingConfig) -> Strategy | str:
     """What Lightning's Trainer is told; "auto" is DDP for several ranks."""
     if name != "fsdp":
-        return "ddp" if ranks > 1 or name == "ddp" else "auto"
+        return WatchedDDP() if ranks > 1 or name == "ddp" else "auto"
     if ranks == 1:
         raise UserError("--strategy fsdp divides the base among devices, and this is one. Raise --devices or --nodes.")
     if config.base_dtype == "int8":
