@@ -22,6 +22,8 @@ STEPS = {"decode": 2, "align": 2, "separate": 2, "segment": 1, "level": 2, "enco
 """Version of each step's code; raise one when a change alters the bytes that its step makes."""
 ARITHMETIC = {"cuda": "cuda without TF32"}
 """Devices that a fingerprint says more of than their name: builds of a version that left TF32 on are others."""
+NO_BYTES = {"text": {"prompt_cache_mib"}}
+"""Settings that are in no fingerprint, as they change no bytes."""
 WORDS = frozenset({"text", TEXT, VOCABULARY_FILE})
 """Settings, networks and steps that decide a sample's texts and nothing else."""
 
@@ -90,7 +92,7 @@ def build_fingerprint(
         from prep.ssl import ssl_hash
 
         networks |= {name: ssl_hash(name, folder) for name, folder in ssl.items()}
-    settings = {**config.model_dump(mode="json"), "device": ARITHMETIC.get(device_type, device_type)}
+    settings = {**config.model_dump(mode="json", exclude=NO_BYTES), "device": ARITHMETIC.get(device_type, device_type)}
     return Fingerprint(settings=settings, networks=networks, steps=STEPS)
 
 

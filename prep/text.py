@@ -4,9 +4,9 @@ K tag orders, L text tokens (the longest order's), D text width, N lyric tokens.
 """
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import factorial
 
 import numpy as np
@@ -18,8 +18,6 @@ from models.text import TextEncoder
 from prep.config import TextConfig
 from shards.schema import SongError
 
-KEPT_PROMPTS = 4096
-"""Prompts whose states are kept in memory (some 100 KB each), for songs that share one."""
 TRIES = 1000
 """Shuffles to look at for orders that differ."""
 
@@ -32,6 +30,10 @@ class PromptStates:
     text: np.ndarray  # float16 [K, L, D], 0 where there is no token
     mask: np.ndarray  # bool [K, L]
 
+    @property
+    def bytes(self) -> int:
+        return self.text.nbytes + self.mask.nbytes
+
 
 @dataclass(frozen=True)
 class LyricIds:
@@ -43,17 +45,27 @@ class LyricIds:
 
 
 class TextMaker:
-    """Embeds prompts, each distinct one once, and encodes lyrics."""
+    """Embeds prompts, each distinct one once for as long as its states find room, and encodes lyrics."""
 
     def __init__(self, config: TextConfig, encoder: TextEncoder, vocabulary: LyricVocabulary | None) -> None:
         self._config, self._encoder, self._vocabulary = config, encoder, vocabulary
         self.embedded: list[str] = []
         """Prompts that went through the network."""
-        self.prompt = lru_cache(maxsize=KEPT_PROMPTS)(self._prompt)
+        self._kept: OrderedDict[str, PromptStates] = OrderedDict()  # the one used last at the end
         encode_lyrics("", None, config.lyrics_language)  # an unknown language is no song's fault: say so now
 
-    def _prompt(self, prompt: str) -> PromptStates:
-        """A prompt's states; each order is embedded by itself, so that none is padded while the network runs."""
+    def prompt(self, prompt: str) -> PromptStates:
+        """A prompt's states, which are kept for songs that share it; what was used longest ago makes room."""
+        if prompt not in self._kept:
+            self._kept[prompt] = self._embedded(prompt)
+        self._kept.move_to_end(prompt)
+        found = self._kept[prompt]
+        while sum(states.bytes for states in self._kept.values()) > self._config.prompt_cache_mib * 2**20:
+            self._kept.popitem(last=False)
+        return found
+
+    def _embedded(self, prompt: str) -> PromptStates:
+        """Each order is embedded by itself, so that none is padded while the network runs."""
         self.embedded.append(prompt)
         orders = tag_orders(prompt, self._config)
         with torch.inference_mode():

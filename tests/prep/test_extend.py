@@ -90,6 +90,8 @@ def test_changed_text_settings_embed_each_distinct_text_once(tmp_path, build, co
     build("anew", config=fewer)
     assert hashes(tmp_path / "anew") == hashes(two_songs)
     assert build(config=fewer).embedded == ()
+    roomier = config.model_copy(update={"text": fewer.text.model_copy(update={"prompt_cache_mib": 512})})
+    assert build(config=roomier).embedded == ()
 
 
 def test_a_vocabulary_that_comes_and_goes_rewrites_lyrics(tmp_path, build, two_songs, hashes, save_vocabulary):

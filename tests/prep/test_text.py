@@ -62,6 +62,29 @@ def test_a_prompt_is_embedded_once(encoder, monkeypatch):
     assert embedded == [["a, b"], ["b, a"]]
 
 
+def test_prompts_are_kept_by_their_bytes_and_the_one_used_longest_ago_goes(encoder):
+    one = TextMaker(TextConfig(tag_orders=1), encoder, None).prompt("x0")
+    fitting = 2**20 // one.bytes
+    long = ", ".join(f"tag {number}" for number in range(200))
+    assert one.bytes < 2**20 < TextMaker(TextConfig(tag_orders=64), encoder, None).prompt(long).bytes
+    maker = TextMaker(TextConfig(tag_orders=1, prompt_cache_mib=1), encoder, None)
+    prompts = [f"x{number % 10}{chr(97 + number // 10 % 26)}{chr(97 + number // 260)}" for number in range(fitting + 9)]
+    for prompt in prompts:
+        maker.prompt(prompts[0])
+        maker.prompt(prompt)
+    assert maker.embedded == prompts
+    maker.prompt(prompts[0])
+    assert maker.embedded == prompts
+    maker.prompt(prompts[1])
+    assert maker.embedded == [*prompts, prompts[1]]
+
+
+def test_what_is_larger_than_the_room_for_prompts_is_made_each_time(encoder):
+    maker = TextMaker(TextConfig(tag_orders=1, prompt_cache_mib=0), encoder, None)
+    assert np.array_equal(maker.prompt("a, b").text, maker.prompt("a, b").text)
+    assert maker.embedded == ["a, b", "a, b"]
+
+
 def test_lyrics_without_a_vocabulary_keep_their_tags(encoder):
     maker = TextMaker(TextConfig(), encoder, None)
     assert maker.lyrics("[verse]\nla la").dropped_words
