@@ -1,23 +1,27 @@
 """Audio files as streams of blocks: soundfile first, ffmpeg for what it cannot read.
 
-A block is float32 [c, n]: c channels, at most n samples, so that a reader need never hold a whole song.
+A block is float32 [c, n]: c channels, at most n samples, so that a reader need never hold a whole song. A file is read
+until its audio ends: of what a header says of the length, only that there should be more is believed.
 """
 
 import re
-import shutil
-import struct
-import subprocess
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO
+from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile
 
+from common import flac, ogg
+from common.chunks import LAYOUTS, Extent, extent_of
 from common.errors import UserError
+from common.ffmpeg import ffmpeg_stream
+from common.flac import flac_pieces
+from common.mp3 import mp3_pieces
+from common.ogg import ogg_pieces
+from common.pieces import AudioStream, FileBytes, Piece, PieceFile, RawFormat, after_tags
 
 BLOCK_SAMPLES = 1 << 18
 """Samples of one channel in a block: about six seconds."""
@@ -25,31 +29,29 @@ MISSING_SECONDS = 0.05
 """A file that ends this much before its own header says is cut short."""
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1_000, 1_000_000
 """Rates outside are a damaged header's."""
-UNKNOWN_LENGTH = 1 << 60
-"""libsndfile says at least this of a FLAC file that was written to a pipe, and then fails at its end."""
-UNKNOWN_BYTES = 0x7FFFFF00
-"""A chunk of 32-bit length that claims more than this and more than there is was written to a pipe."""
+UNKNOWN_BYTES = 0x7FFFF000
+"""A chunk of 32-bit length that claims this or more, and more than there is, was written to a pipe."""
 SHORTER_CHUNK = re.compile(
     r"^ *(?:data|SSND|Data Size|riff) *: (?P<said>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE
 )
 SHORTER_RF64 = re.compile(r"frame count (?P<there>\d+) does not match value from 'ds64' chunk of (?P<said>\d+)")
 """What libsndfile notes of WAV, AIFF, AU, W64 and RF64 files that hold less than their headers say."""
-OGG_PAGE_BYTES = 65_307
-OGG_LAST = 4
-"""Longest page of an Ogg file, and the flag of its last one."""
+UNKNOWN_SAMPLES, UNKNOWN_SECONDS = (1 << 36) - 1, 1e6
+"""libsndfile says more of a file whose header gives no length; so does FLAC's longest."""
+RAW_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1}
+"""Bytes of a sample that needs no header, by soundfile's name of its kind."""
+MPEG_SUFFIXES = (".mp3", ".mp2", ".mp1", ".mpga")
 SOUNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64")
 FFMPEG_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".webm", ".mka", ".ape", ".wv", ".tta", ".ac3", ".amr")
 AUDIO_SUFFIXES = frozenset(SOUNDFILE_SUFFIXES + FFMPEG_SUFFIXES)
 """Names, in lower case, that are taken for audio."""
 
 
-@dataclass(frozen=True)
-class AudioStream:
-    """A file being decoded; `blocks` can be read once, inside the `with` that opened it."""
+class _Forward(soundfile.SoundFile):
+    """A file that is read from start to end: soundfile would seek after each read, which MP3 does not survive whole."""
 
-    rate_hz: int
-    channels: int
-    blocks: Iterator[np.ndarray]
+    def seekable(self) -> bool:
+        return False
 
 
 @contextmanager
@@ -59,66 +61,154 @@ def audio_stream(path: Path, *, block_samples: int = BLOCK_SAMPLES) -> Generator
     Raises UserError, here or while blocks are read, for a file that is missing, empty, damaged, cut short, no audio,
     or holds NaN or infinity. Its text names the file without its folder.
     """
+    with _opened(path) as data:
+        known = _pieces(data)
+        pieces = known or (Piece(0, data.size),)
+        reason, form = _form(data, pieces[0])
+        if form is None:
+            with ffmpeg_stream(path, block_samples, soundfile_says=reason) as stream:
+                yield _checked_stream(path, stream)
+            return
+        if form.kind == "MP3" and not known:
+            raise UserError(f"{path.name}: damaged (no MPEG frames that follow one another). Export it again.")
+        blocks = _piece_blocks(data, pieces, form, block_samples)
+        yield _checked_stream(path, AudioStream(form.rate_hz, form.channels, blocks))
+
+
+def audio_seconds(path: Path) -> float:
+    """How long a file is, to a frame, and undecoded where its bytes tell. Raises UserError as `audio_stream` does."""
+    with _opened(path) as data:
+        forms = [(piece, _form(data, piece)[1]) for piece in _pieces(data)]
+    lengths = [0.0 if form is None else (piece.samples or form.samples) / form.rate_hz for piece, form in forms]
+    if lengths and all(0 < length < UNKNOWN_SECONDS for length in lengths):
+        return sum(lengths)
+    with audio_stream(path) as stream:
+        return sum(block.shape[1] for block in stream.blocks) / stream.rate_hz
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[FileBytes]:
     if not path.is_file():
         raise UserError(f"{path.name}: {'is not a file' if path.exists() else 'no such file'}.")
     if path.stat().st_size == 0:
         raise UserError(f"{path.name}: is empty (0 bytes).")
-    opened = _open_soundfile(path)
-    if isinstance(opened, str):
-        with _ffmpeg_stream(path, block_samples, soundfile_says=opened) as stream:
-            yield stream
-        return
-    with opened:
-        _check_whole(path, opened)
-        blocks = _soundfile_blocks(path, opened, block_samples)
-        yield _checked_stream(path, opened.samplerate, opened.channels, blocks)
-
-
-def _open_soundfile(path: Path) -> soundfile.SoundFile | str:
-    """The opened file, or why soundfile cannot read it."""
     try:
-        opened = soundfile.SoundFile(path)
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path.name}: cannot be read ({error.strerror}).") from None
+    with file:
+        yield FileBytes(file, path.name)
+
+
+def _pieces(data: FileBytes) -> tuple[Piece, ...]:
+    """What to read, one after the other; () where only a decoder can tell.
+
+    Raises UserError for a file of which something is missing.
+    """
+    try:
+        start = after_tags(data)
+        magic = data.at(start, 4)
+        if magic == ogg.MAGIC:
+            return ogg_pieces(data, start)
+        if magic == flac.MAGIC:
+            return flac_pieces(data, start)
+        if magic in LAYOUTS:
+            return tuple(_chunk_pieces(data, start))
+        named = Path(data.name).suffix.lower() in MPEG_SUFFIXES
+        return mp3_pieces(data, search=named)
+    except OSError as error:
+        raise _unreadable(data, error) from None
+
+
+def _unreadable(data: FileBytes, error: OSError) -> UserError:
+    return UserError(f"{data.name}: cannot be read ({error.strerror}).")
+
+
+def _chunk_pieces(data: FileBytes, start: int | None) -> Iterator[Piece]:
+    while start is not None:
+        extent = extent_of(data, start)
+        if extent is not None and extent.unsaid_at is not None:
+            at = extent.unsaid_at
+            prefix = data.at(start, at - start) + (data.size - at - 8).to_bytes(8, extent.endian)
+            yield Piece(at + 8, data.size, prefix=prefix)
+            return
+        if extent is None or not extent.goes_on:
+            joined = extent.joined if extent else None
+            yield Piece(start, joined or data.size)
+            start = joined
+            continue
+        yield _unmeasured(data, start, extent)
+        return
+
+
+def _unmeasured(data: FileBytes, start: int, extent: Extent) -> Piece:
+    """All from the first sample to the file's end, of a file whose header gives it no length, or too little."""
+    whole = Piece(start, data.size)
+    reason, form = _form(data, whole)
+    if form is None:
+        raise UserError(f"{data.name}: cannot be read to its end, which its header does not tell ({reason}).")
+    sample_bytes = RAW_BYTES.get(form.subtype, 0) * form.channels
+    more = data.size - extent.end
+    if sample_bytes and more < MISSING_SECONDS * form.rate_hz * sample_bytes:
+        return whole
+    if not sample_bytes or not extent.is_wave:
+        after = f"{more} bytes follow that are no chunk"
+        raise UserError(f"{data.name}: goes on after the end that its header tells ({after}). Export it again.")
+    raw = RawFormat(form.rate_hz, form.channels, form.subtype, extent.endian)
+    return Piece(extent.start, data.size, samples=(data.size - extent.start) // sample_bytes, raw=raw)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What soundfile says of a piece; `samples` may be its guess."""
+
+    rate_hz: int
+    channels: int
+    samples: int
+    kind: str
+    subtype: str
+
+
+def _form(data: FileBytes, piece: Piece) -> tuple[str, _Form | None]:
+    """Why soundfile cannot read a piece, or what it says of it."""
+    file = PieceFile(data.file, piece)
+    try:
+        with _open(file, piece) as opened:
+            return "", _Form(opened.samplerate, opened.channels, opened.frames, opened.format, opened.subtype)
     except soundfile.LibsndfileError as error:
-        return _reason(error)
-    if opened.frames < UNKNOWN_LENGTH:
-        return opened
-    opened.close()
-    return "its length is unknown"
+        if file.error is not None:
+            raise _unreadable(data, file.error) from None
+        return _reason(error), None
 
 
-def _check_whole(path: Path, opened: soundfile.SoundFile) -> None:
+def _open(file: PieceFile, piece: Piece) -> _Forward:
+    source, raw = cast(BinaryIO, file), piece.raw
+    if raw is None:
+        return _Forward(source)
+    endian = "BIG" if raw.endian == "big" else "LITTLE"
+    return _Forward(source, "r", raw.rate_hz, raw.channels, raw.subtype, endian, "RAW")
+
+
+def _check_whole(data: FileBytes, opened: soundfile.SoundFile) -> None:
     """Raise UserError for a file that holds less than its header says (libsndfile takes what there is)."""
     notes = opened.extra_info
     for found in (*SHORTER_CHUNK.finditer(notes), *SHORTER_RF64.finditer(notes)):
         said, there = int(found["said"]), int(found["there"])
         if there < said < UNKNOWN_BYTES:
-            _check_length(path, opened, opened.frames, round(opened.frames * said / max(there, 1)))
-    if opened.format == "OGG" and not _ends_with_last_page(path):
-        raise UserError(f"{path.name}: cut short, its last page is missing. Export it again.")
+            _check_length(data, opened.samplerate, opened.frames, round(opened.frames * said / max(there, 1)))
 
 
-def _check_length(path: Path, opened: soundfile.SoundFile, found: int, said: int) -> None:
-    if said - found > MISSING_SECONDS * opened.samplerate:
-        seconds, of = found / opened.samplerate, said / opened.samplerate
-        raise UserError(f"{path.name}: cut short, it ends after {seconds:.2f} s of {of:.2f} s. Export it again.")
+def _check_length(data: FileBytes, rate_hz: int, found: int, said: int) -> None:
+    if said - found > MISSING_SECONDS * rate_hz:
+        seconds, of = found / rate_hz, said / rate_hz
+        raise UserError(f"{data.name}: cut short, it ends after {seconds:.2f} s of {of:.2f} s. Export it again.")
 
 
-def _ends_with_last_page(path: Path) -> bool:
-    """Whether an Ogg file's last page is there, whole, and flagged as the last."""
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - 2 * OGG_PAGE_BYTES, 0))
-        tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    if len(page) < 27 or len(page) < 27 + page[26]:
-        return False
-    return bool(page[5] & OGG_LAST) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
-
-
-def _checked_stream(path: Path, rate_hz: int, channels: int, blocks: Iterator[np.ndarray]) -> AudioStream:
-    if not LOWEST_RATE_HZ <= rate_hz <= HIGHEST_RATE_HZ:
+def _checked_stream(path: Path, stream: AudioStream) -> AudioStream:
+    if not LOWEST_RATE_HZ <= stream.rate_hz <= HIGHEST_RATE_HZ:
         allowed = f"{LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ} Hz can be read"
-        raise UserError(f"{path.name}: says that its rate is {rate_hz} Hz ({allowed}). Export it again.")
-    return AudioStream(rate_hz, channels, _checked(path, blocks))
+        raise UserError(f"{path.name}: says that its rate is {stream.rate_hz} Hz ({allowed}). Export it again.")
+    return replace(stream, blocks=_checked(path, stream.blocks))
 
 
 def _checked(path: Path, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -132,71 +222,47 @@ def _checked(path: Path, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         raise UserError(f"{path.name}: holds no audio (0 samples).")
 
 
-def _soundfile_blocks(path: Path, opened: soundfile.SoundFile, block_samples: int) -> Iterator[np.ndarray]:
+def _piece_blocks(data: FileBytes, pieces: tuple[Piece, ...], form: _Form, block_samples: int) -> Iterator[np.ndarray]:
     done = 0
-    while True:
-        try:
-            block = opened.read(block_samples, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise UserError(f"{path.name}: damaged ({_reason(error)}). Export it again.") from None
-        if not len(block):
-            break
-        done += len(block)
-        yield np.ascontiguousarray(block.T)
-    _check_length(path, opened, done, opened.frames)
+    for piece in pieces:
+        own = _form(data, piece)[1]
+        if own is None or (own.rate_hz, own.channels) != (form.rate_hz, form.channels):
+            was = f"{form.rate_hz} Hz and {_channels(form.channels)}"
+            now = "what cannot be decoded" if own is None else f"{own.rate_hz} Hz and {_channels(own.channels)}"
+            seconds = done / form.rate_hz
+            raise UserError(f"{data.name}: changes from {was} to {now} after {seconds:.2f} s. Export it as one.")
+        for block in _blocks(data, piece, block_samples):
+            done += block.shape[1]
+            yield block
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel{'s' if count > 1 else ''}"
+
+
+def _blocks(data: FileBytes, piece: Piece, block_samples: int) -> Iterator[np.ndarray]:
+    """One piece. What its bytes or its header say of its samples must be there, and what is there is read."""
+    file = PieceFile(data.file, piece)
+    with _open(file, piece) as opened:
+        _check_whole(data, opened)
+        said, done = piece.samples or (0 if piece.open_ended else opened.frames), 0
+        said = said if said < UNKNOWN_SAMPLES else 0
+        while True:
+            try:
+                wanted = min(block_samples, said - done) if done < said else block_samples
+                block = opened.read(wanted, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                if 0 < said == done:
+                    break  # behind the last sample
+                raise UserError(f"{data.name}: damaged ({_reason(error)}). Export it again.") from None
+            if file.error is not None:
+                raise _unreadable(data, file.error)
+            if not len(block):
+                break
+            done += len(block)
+            yield np.ascontiguousarray(block.T)
+        _check_length(data, opened.samplerate, done, said)
 
 
 def _reason(error: soundfile.LibsndfileError) -> str:
     return error.error_string.removeprefix("Error : ").strip(" .")
-
-
-@contextmanager
-def _ffmpeg_stream(path: Path, block_samples: int, *, soundfile_says: str) -> Generator[AudioStream]:
-    """Decode through a pipe, as AU: a header of six numbers, then big-endian floats, until the end or an error."""
-    command = [_ffmpeg(path, soundfile_says), "-v", "error", "-xerror", "-nostdin", "-protocol_whitelist", "file"]
-    command += ["-i", f"file:{path.absolute()}", "-map", "0:a:0", "-f", "au", "-c:a", "pcm_f32be", "pipe:1"]
-    with TemporaryFile() as complaints, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints) as process:
-        assert process.stdout is not None
-        try:
-            header = process.stdout.read(24)
-            if len(header) < 24:
-                process.wait()
-                raise UserError(f"{path.name}: cannot be decoded as audio ({_complaint(complaints)}).")
-            _, offset, _, _, rate_hz, channels = struct.unpack(">4s5I", header)
-            process.stdout.read(offset - len(header))
-            blocks = _ffmpeg_blocks(path, process, complaints, channels, block_samples)
-            yield _checked_stream(path, rate_hz, channels, blocks)
-        finally:
-            process.kill()
-
-
-def _ffmpeg_blocks(
-    path: Path, process: subprocess.Popen[bytes], complaints: IO[bytes], channels: int, block_samples: int
-) -> Iterator[np.ndarray]:
-    assert process.stdout is not None
-    while data := process.stdout.read(block_samples * channels * 4):
-        whole = len(data) // (4 * channels) * 4 * channels
-        yield np.frombuffer(data[:whole], dtype=">f4").reshape(-1, channels).T.astype(np.float32, order="C")
-    if process.wait() != 0:
-        raise UserError(f"{path.name}: damaged ({_complaint(complaints)}). Export it again.")
-
-
-def _ffmpeg(path: Path, soundfile_says: str) -> str:
-    """The ffmpeg on PATH, else the one of the imageio-ffmpeg wheel."""
-    import imageio_ffmpeg
-
-    try:
-        return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError:
-        kind = path.suffix or "this file"
-        says = f"soundfile says: {soundfile_says}"
-        raise UserError(f"{path.name}: {kind} needs ffmpeg, which is not on PATH ({says}).") from None
-
-
-def _complaint(complaints: IO[bytes]) -> str:
-    """The first thing ffmpeg said, without addresses and paths that differ from run to run."""
-    complaints.seek(0)
-    first = complaints.read().decode("utf-8", errors="replace").strip().partition("\n")[0]
-    if "matches no streams" in first:
-        return "it holds no audio"
-    return re.sub(r"^\[[^\]]*\] |Error opening input: |file:/\S*: ", "", first).strip(" .") or "ffmpeg gives no reason"

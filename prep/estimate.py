@@ -8,10 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import soundfile
 
 from common.audio import write_audio
-from common.decode import audio_stream
+from common.decode import audio_seconds
 from common.errors import UserError
 from common.latents import FRAME_SAMPLES, LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ
 from prep.config import PrepConfig
@@ -104,19 +103,11 @@ def bytes_per_second(config: PrepConfig) -> float:
 
 
 def song_seconds(song: Song) -> float | None:
-    """Length of a song's shortest file, from headers where they say; None where one cannot be read."""
+    """Length of a song's shortest file, undecoded where its bytes tell; None where one cannot be read."""
     try:
-        return min(_seconds(path) for path in song.files.values())
+        return min(audio_seconds(path) for path in song.files.values())
     except (UserError, OSError):
         return None
-
-
-def _seconds(path: Path) -> float:
-    try:
-        return float(soundfile.info(path).duration)
-    except soundfile.LibsndfileError:
-        with audio_stream(path) as stream:
-            return sum(block.shape[1] for block in stream.blocks) / stream.rate_hz
 
 
 def _measure(workshop: Workshop, *, full: bool) -> float:

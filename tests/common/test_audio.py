@@ -145,7 +145,7 @@ def test_a_bad_file_says_what_is_wrong_with_it(tmp_path):
         "missing.wav": "missing.wav: no such file.",
     }
     assert complaints["cut.mp3"].startswith("cut.mp3: cut short, it ends after 0.")
-    assert complaints["cut.mp3"].endswith(" s of 1.00 s. Export it again.")
+    assert complaints["cut.mp3"].endswith(" s of 1.04 s. Export it again.")
 
 
 @pytest.mark.usefixtures("no_ffmpeg")

@@ -2,6 +2,7 @@ import re
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from common.audio import at_codec_rate, level_vocal, loudness_lufs, read_audio, to_stereo, vocal_activity, write_audio
@@ -50,6 +51,14 @@ def test_lengths_follow_the_file(tmp_path, make_voice, rate_hz):
         assert vocal.output_samples == round(samples.shape[1] * 48_000 / rate_hz)
         assert vocal.latents.shape == (8, 16, frames_of(vocal.samples))
         assert vocal.activity.shape == (frames_of(vocal.samples),)
+
+
+def test_joined_files_are_heard_to_their_end(tmp_path, make_voice):
+    """Their header knows of the first alone."""
+    soundfile.write(tmp_path / "once.mp3", make_voice(0.7, 44_100).T, 44_100)
+    (tmp_path / "twice.mp3").write_bytes(2 * (tmp_path / "once.mp3").read_bytes())
+    with from_file(tmp_path / "once.mp3") as once, from_file(tmp_path / "twice.mp3") as twice:
+        assert twice.samples == 2 * once.samples == 2 * round(0.7 * 44_100)
 
 
 @pytest.mark.parametrize(

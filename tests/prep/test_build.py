@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from common.audio import loudness_lufs, read_audio
@@ -16,6 +17,7 @@ from models.checkpoint import TINY, open_codec
 from prep.build import build_shards
 from prep.config import SegmentConfig
 from prep.encode import SongEncoder, encode_wave
+from prep.estimate import song_seconds
 from prep.scan import scan
 from prep.segment import Span
 from prep.separate import find_separator, open_separator
@@ -53,6 +55,21 @@ def test_samples_hold_what_the_codec_makes_of_the_levelled_parts(tmp_path, song,
     assert [(s.part, s.file) for s in meta.sources] == [("mix", "pair_mix.wav"), ("vocal", "pair_vocal.wav")]
     assert meta.sources[0].sha256 == hashlib.sha256((tmp_path / "raw" / "pair_mix.wav").read_bytes()).hexdigest()
     assert 0.3 < sample.activity.mean() < 0.95
+
+
+def test_joined_files_are_kept_to_their_end(tmp_path, music, build):
+    """Their headers know of the first alone; a plan counts what a build keeps."""
+    parts = music(1.5)
+    (tmp_path / "raw").mkdir()
+    for part in ("vocal", "mix"):
+        path = tmp_path / "raw" / f"pair_{part}.mp3"
+        soundfile.write(path, getattr(parts, part).T, SAMPLE_RATE_HZ)
+        path.write_bytes(2 * path.read_bytes())
+    build()
+    samples = read_song(tmp_path / "shards", "pair")
+    assert samples[-1].meta.start_seconds + samples[-1].meta.seconds == pytest.approx(3.0, abs=0.05)
+    (found,) = scan(tmp_path / "raw").songs
+    assert song_seconds(found) == pytest.approx(3.0, abs=0.05)
 
 
 def test_a_full_song_is_separated_into_parts_that_sum_to_it(tmp_path, song, config):

@@ -1,0 +1,92 @@
+"""However a file is cut: it is refused, or nothing of its sound is missing, wherever its kind lets that be known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.audio import read_audio
+from common.decode import MISSING_SECONDS
+from common.errors import UserError
+
+KINDS = {
+    "mp3": ("-q:a", "2"),
+    "flac": (),
+    "ogg": (),
+    "opus": (),
+    "oga": ("-c:a", "flac"),
+    "wav": (),
+    "aiff": (),
+    "w64": (),
+    "caf": (),
+    "au": (),
+}
+"""MP3 without a Xing header, and files that were joined, can be cut between two frames, or files, unnoticed."""
+
+
+def samples_of(path: Path, content: bytes) -> int | None:
+    """Samples of a file; None where it is refused."""
+    path.write_bytes(content)
+    try:
+        return read_audio(path).samples.shape[1]
+    except UserError as error:
+        said = str(error)
+    assert said.startswith(path.name)
+    assert "\n" not in said
+    return None
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_no_cut_makes_a_song_silently_shorter(suffix, data, encoded, tmp_path_factory):
+    whole = encoded(suffix, *KINDS[suffix], seconds=1.0)
+    path = tmp_path_factory.getbasetemp() / f"cut.{suffix}"
+    full = samples_of(path, whole)
+    assert full is not None
+    kept = data.draw(st.integers(1, len(whole) - 1) | st.integers(len(whole) - 300, len(whole) - 1), "bytes kept")
+    found = samples_of(path, whole[:kept])
+    slack = 0 if suffix in ("mp3", "flac", "ogg", "opus", "oga") else MISSING_SECONDS * 44_100
+    assert found is None or full - slack <= found <= full
+
+
+@pytest.mark.parametrize("options", [("-b:a", "128k"), ("-q:a", "2")])
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_mp3_without_a_header_is_cut_unnoticed_only_between_frames(options, data, encoded, tmp_path_factory):
+    whole = encoded("mp3", *options, "-write_xing", "0", "-id3v2_version", "0", seconds=1.0)
+    kept = data.draw(st.integers(1, len(whole) - 1), "bytes kept")
+    found = samples_of(tmp_path_factory.getbasetemp() / "bare.mp3", whole[:kept])
+    assert found is None or (found % 1152 == 0 and whole[kept : kept + 2] == whole[:2])
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_bytes_taken_out_of_the_middle_are_missed(data, encoded, tmp_path_factory):
+    suffix = data.draw(st.sampled_from(["mp3", "flac", "ogg"]))
+    whole = encoded(suffix, *KINDS[suffix], seconds=1.0)
+    start = data.draw(st.integers(600, len(whole) - 2), "from")  # behind what says how long it is
+    end = data.draw(st.integers(start + 1, len(whole) - 1), "to")
+    path = tmp_path_factory.getbasetemp() / f"hole.{suffix}"
+    full, found = samples_of(path, whole), samples_of(path, whole[:start] + whole[end:])
+    assert full is not None
+    assert found is None or found >= full - MISSING_SECONDS * 44_100
+
+
+@given(
+    content=st.binary(max_size=300),
+    magic=st.sampled_from([b"", b"OggS", b"fLaC", b"RIFF", b"ID3", b"\xff\xfb\x90\x64"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_noise_is_no_song(content, magic, tmp_path_factory):
+    """Nor does it end in anything but one line."""
+    found = samples_of(tmp_path_factory.getbasetemp() / "noise.wav", magic + content or b"\x00")
+    assert found is None
+
+
+def test_the_same_bytes_give_the_same_samples(encoded, tmp_path):
+    path = tmp_path / "a.mp3"
+    path.write_bytes(encoded("mp3", "-q:a", "2", seconds=9.0) + encoded("mp3", "-q:a", "2", seed=1))
+    np.testing.assert_array_equal(read_audio(path).samples, read_audio(path).samples)
