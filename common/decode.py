@@ -17,7 +17,7 @@ import soundfile
 from common import flac, ogg
 from common.chunks import LAYOUTS, Extent, extent_of
 from common.errors import UserError
-from common.ffmpeg import ffmpeg_stream
+from common.ffmpeg import check_single, ffmpeg_stream
 from common.flac import flac_pieces
 from common.mp3 import mp3_pieces
 from common.ogg import ogg_pieces
@@ -66,6 +66,7 @@ def audio_stream(path: Path, *, block_samples: int = BLOCK_SAMPLES) -> Generator
         pieces = known or (Piece(0, data.size),)
         reason, form = _form(data, pieces[0])
         if form is None:
+            check_single(data)
             with ffmpeg_stream(path, block_samples, soundfile_says=reason) as stream:
                 yield _checked_stream(path, stream)
             return

@@ -13,10 +13,35 @@ from typing import IO
 import numpy as np
 
 from common.errors import UserError
-from common.pieces import AudioStream
+from common.pieces import AudioStream, FileBytes
 
 CUT_SHORT = "ended prematurely"
 """What ffmpeg says of a Matroska file that was cut, before it exits as if all were well."""
+FIRST_BYTES = {b"\x30\x26\xb2\x75": 16, b"TTA1": 14}
+"""How WMA and TTA files begin, and how much of that comes but once in a file."""
+
+
+def check_single(data: FileBytes) -> None:
+    """Raise UserError for M4A, WMA and TTA files to which others were joined: ffmpeg reads the first alone."""
+    first = data.at(0, FIRST_BYTES.get(data.at(0, 4), 0))
+    second = data.find(first, 1) if first else _second_mp4(data)
+    if second < data.size:
+        raise UserError(f"{data.name}: another file begins at byte {second}, and would be left out. Split them.")
+
+
+def _second_mp4(data: FileBytes) -> int:
+    """Where an MP4's boxes begin anew; the file's size where they do not."""
+    position = 0
+    while position < data.size:
+        size, name = int.from_bytes(data.at(position, 4), "big"), data.at(position + 4, 4)
+        if name == b"ftyp" and position > 0:
+            return position
+        if size == 1:
+            size = int.from_bytes(data.at(position + 8, 8), "big")
+        if size < 8 or (position == 0 and name != b"ftyp"):
+            break
+        position += size
+    return data.size
 
 
 @contextmanager

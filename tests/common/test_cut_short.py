@@ -62,6 +62,14 @@ def test_mp3_without_a_header_is_cut_unnoticed_only_between_frames(options, data
     assert found is None or (found % 1152 == 0 and whole[kept : kept + 2] == whole[:2])
 
 
+@pytest.mark.parametrize("suffix", ["m4a", "mka", "tta", "webm", "wma", "wv"])
+def test_no_cut_makes_a_song_of_another_kind_silently_shorter(suffix, encoded, tmp_path):
+    whole = encoded(suffix, *(("-movflags", "+faststart") if suffix == "m4a" else ()))
+    full = samples_of(tmp_path / f"a.{suffix}", whole)
+    for share in (0.3, 0.8, 0.98):
+        assert samples_of(tmp_path / f"a.{suffix}", whole[: round(share * len(whole))]) in (None, full)
+
+
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_bytes_taken_out_of_the_middle_are_missed(data, encoded, tmp_path_factory):

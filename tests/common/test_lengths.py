@@ -311,6 +311,10 @@ def test_a_wav_beyond_4_gib_is_read_to_its_end(tmp_path):
     assert audio_seconds(path) == size // (8 * channels) / 8000
 
 
+def twice(suffix: str) -> Make:
+    return lambda encoded: encoded(suffix) + encoded(suffix, seed=1)
+
+
 REFUSED: dict[str, tuple[str, str, Make]] = {
     "cut": ("mp3", r"cut short, it ends after 0\.\d\d s of 2\.04 s\.", lambda e: e("mp3", *VBR)[:-9000]),
     "cut, no header": ("mp3", r"cut short, it ends after 2\.\d\d s inside a frame\.", lambda e: e("mp3", *BARE)[:-100]),
@@ -398,6 +402,9 @@ REFUSED: dict[str, tuple[str, str, Make]] = {
     ),
     "aiff of size 8": ("aiff", r"goes on after .*", lambda e: aiff_of_no_size(written("AIFF", "PCM_16", e))),
     "webm cut": ("webm", r"damaged \(File ended prematurely.*\)\.", lambda e: e("webm", "-c:a", "libopus")[:-9000]),
+    "m4a joined": ("m4a", r"another file begins at byte \d+, and would be left out\. Split them\.", twice("m4a")),
+    "wma joined": ("wma", r"another file begins at byte \d+, and would be left out\. Split them\.", twice("wma")),
+    "tta joined": ("tta", r"another file begins at byte \d+, and would be left out\. Split them\.", twice("tta")),
     "mka cut": ("mka", r"damaged \(File ended prematurely.*\)\.", lambda e: e("mka", "-c:a", "flac")[:-9000]),
 }
 """By name: suffix, what the one line says after the file's name, and how it is made."""
