@@ -253,6 +253,8 @@ def _blocks(data: FileBytes, piece: Piece, block_samples: int) -> Iterator[np.nd
                 wanted = min(block_samples, said - done) if done < said else block_samples
                 block = opened.read(wanted, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
+                if file.error is not None:
+                    raise _unreadable(data, file.error) from None
                 if 0 < said == done:
                     break  # behind the last sample
                 raise UserError(f"{data.name}: damaged ({_reason(error)}). Export it again.") from None
@@ -262,6 +264,9 @@ def _blocks(data: FileBytes, piece: Piece, block_samples: int) -> Iterator[np.nd
                 break
             done += len(block)
             yield np.ascontiguousarray(block.T)
+        if piece.all_there and said - done > MISSING_SECONDS * opened.samplerate:
+            only = f"only {done / opened.samplerate:.2f} s of {said / opened.samplerate:.2f} s can be decoded"
+            raise UserError(f"{data.name}: damaged ({only}). Export it again.")
         _check_length(data, opened.samplerate, done, said)
 
 

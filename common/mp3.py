@@ -225,13 +225,11 @@ def _ends_inside_frame(data: FileBytes, part: _Part) -> bool:
 
 
 def _piece(data: FileBytes, part: _Part) -> Piece:
-    if part.info is None:
-        return Piece(part.start, part.end, samples=part.frames * part.first.samples, open_ended=True)
-    if part.is_counted and part.info.count_at is not None:
-        return Piece(part.start, part.end)
-    behind = part.start + part.first.size
-    if part.info.count_at is None:
-        return Piece(behind, part.end, samples=part.frames * part.first.samples, open_ended=True)
+    info, behind = part.info, part.start + part.first.size
+    if info is None or info.count_at is None:  # libsndfile can only guess how long it is
+        start = part.start if info is None else behind
+        samples = part.frames * part.first.samples
+        return Piece(start, part.end, samples=samples, open_ended=True, all_there=True)
     prefix = bytearray(data.at(part.start, part.first.size))
-    prefix[part.info.count_at : part.info.count_at + 4] = part.frames.to_bytes(4, "big")
-    return Piece(behind, part.end, prefix=bytes(prefix))
+    prefix[info.count_at : info.count_at + 4] = part.frames.to_bytes(4, "big")
+    return Piece(behind, part.end, prefix=bytes(prefix), all_there=True)

@@ -37,14 +37,14 @@ def ogg_pieces(data: FileBytes, start: int) -> tuple[Piece, ...]:
         flags, serial = header[5], header[14:18]
         if flags & FIRST and begun:
             _check_finished(data, unfinished)
-            pieces.append(Piece(start, position))
+            pieces.append(Piece(start, position, all_there=True))
             start, begun = position, False
         begun = begun or not flags & FIRST
         unfinished |= {serial} if flags & FIRST else set()
         unfinished -= {serial} if flags & LAST else set()
         position = end
     _check_finished(data, unfinished)
-    return (*pieces, Piece(start, data.size))
+    return (*pieces, Piece(start, data.size, all_there=True))
 
 
 def _page_end(data: FileBytes, position: int) -> int | None:

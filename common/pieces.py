@@ -72,6 +72,8 @@ class Piece:
     """Samples of one channel that are in it, where its bytes tell; None where the decoder has to say."""
     open_ended: bool = False
     """Whether the decoder must be kept from guessing a length, and stop only where the bytes do."""
+    all_there: bool = False
+    """Whether each of its frames or pages was seen: if less can be decoded, it was not cut but damaged."""
     raw: RawFormat | None = None
 
 

@@ -1,5 +1,8 @@
 """However a file is cut: it is refused, or nothing of its sound is missing, wherever its kind lets that be known."""
 
+import errno
+import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +101,23 @@ def test_the_same_bytes_give_the_same_samples(encoded, tmp_path):
     path = tmp_path / "a.mp3"
     path.write_bytes(encoded("mp3", "-q:a", "2", seconds=9.0) + encoded("mp3", "-q:a", "2", seed=1))
     np.testing.assert_array_equal(read_audio(path).samples, read_audio(path).samples)
+
+
+class FailingFile(io.BytesIO):
+    """A disk that gives an error behind the first 50 000 bytes."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() >= 50_000:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(size)
+
+
+@pytest.mark.parametrize(("suffix", "options"), [("wav", ()), ("flac", ()), ("mp3", ("-b:a", "320k")), ("ogg", ())])
+def test_a_disk_that_fails_is_not_a_song_that_ends(suffix, options, encoded, tmp_path, monkeypatch):
+    path = tmp_path / f"a.{suffix}"
+    whole = encoded(suffix, *options, seconds=9.0)
+    assert len(whole) > 50_000
+    path.write_bytes(whole)
+    monkeypatch.setattr(Path, "open", lambda self, mode: FailingFile(whole))
+    with pytest.raises(UserError, match=rf"^a\.{suffix}: cannot be read \(Input/output error\)\.$"):
+        read_audio(path)
