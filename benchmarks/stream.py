@@ -22,7 +22,7 @@ from shards.reader import read_manifest
 from shards.tar import npy_array
 from train.clips import ClipMaker
 from train.config import TrainingConfig
-from train.data import BatchLoader, ShardSamples, split
+from train.data import BatchLoader, ShardSamples, room_in_memory, split
 from train.module import conditioning_of
 
 LEAST_OF_BARE, LEAST_OF_ENCODING = 0.5, 100.0
@@ -90,7 +90,7 @@ def run_loader(config: TrainingConfig, *, in_memory: bool) -> tuple[int, float]:
     segments = split(manifest, config.val_fraction).training
     samples = ShardSamples(folder, manifest, "inst")
     if in_memory:
-        samples.remember({segment.key for segment in segments})
+        samples.remember({segment.key for segment in segments}, room=room_in_memory())
     maker = ClipMaker(config, conditioning_of(config), manifest.statistics)
     per_epoch = BatchLoader(samples, segments, maker, length=1).per_epoch
     loader = BatchLoader(samples, segments, maker, length=EPOCHS * per_epoch)

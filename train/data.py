@@ -21,7 +21,7 @@ from train.plan import WINDOW_SHARDS, Segment, Window, batches_per_epoch, plan_e
 from train.prefetch import in_order
 
 MEMORY_SHARE = 0.5
-"""Shards are kept in memory if they take less than this share of what is free."""
+"""Shards are kept in memory if they take less than this share of what is free, all processes of a machine together."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,11 @@ def target_of(config: TrainingConfig) -> Target:
     return "inst" if config.accompaniment.output_type == "accompaniment" else "mix"
 
 
+def room_in_memory(processes: int = 1) -> int:
+    """Bytes of samples that each of so many processes of this machine may keep, by what is free now."""
+    return int(MEMORY_SHARE * psutil.virtual_memory().available / processes)
+
+
 class ShardSamples:
     """Samples of chosen segments, read when asked for; from memory once `remember` found room for all of them."""
 
@@ -76,9 +81,9 @@ class ShardSamples:
         self._without = OPTIONAL - wanted
         self._kept: dict[str, Sample] | None = None
 
-    def remember(self, keys: AbstractSet[str]) -> bool:
-        """Read and keep the samples of `keys` if the shards fit into memory; whether they did."""
-        fits = sum(entry.bytes for entry in self._manifest.shards) < MEMORY_SHARE * psutil.virtual_memory().available
+    def remember(self, keys: AbstractSet[str], *, room: int) -> bool:
+        """Read and keep the samples of `keys` if the shards take less than `room` bytes; whether they did."""
+        fits = sum(entry.bytes for entry in self._manifest.shards) < room
         if fits:
             self._kept = self.load(range(len(self._manifest.shards)), keys)
         return fits

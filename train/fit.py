@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 
@@ -25,7 +25,7 @@ from train.card import card_of
 from train.checkpoint import CHECKPOINTS, Best, check_resumable
 from train.clips import Batch, Clips
 from train.config import TrainingConfig
-from train.data import BatchLoader
+from train.data import BatchLoader, room_in_memory
 from train.module import AccompanimentModule
 from train.observe import EVERY_N_STEPS, Observation
 from train.preparation import Data, described, find_base, make_data, make_module, open_shards
@@ -45,6 +45,20 @@ class Outcome:
     figures: Mapping[str, float]  # latest validation, empty without
     interrupted_by: signal.Signals | None
     rank: int  # of this process among `devices`; 0 speaks for all
+
+
+class Remembering(Callback):
+    """Keeps the samples in memory, once the base has its room, or leaves them where they are: on all ranks alike."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        room = torch.tensor(room_in_memory(trainer.num_devices), device=trainer.strategy.root_device)
+        least = trainer.strategy.reduce(room, reduce_op="min")  # nobody reads before all have looked
+        divided = self._data.split
+        keys = {segment.key for segment in divided.training}
+        announce(described(divided, in_memory=self._data.samples.remember(keys, room=int(least))))
 
 
 class Batches(LightningDataModule):
@@ -95,15 +109,13 @@ def fit(
         check_resumable(resume_from, config, base.fingerprint)
     data = make_data(config, shards)
     module = make_module(config, base.folder, base.fingerprint, data)
-    in_memory = data.samples.remember({segment.key for segment in data.split.training})  # once the base has its room
-    announce(described(data.split, in_memory=in_memory))
     logger = _logger(config, resume_from)
     folder = Path(logger.log_dir)
     write_config(config, folder)
 
     interruption = Interruption()
     milestones = Milestones(folder / CHECKPOINTS, _saver(data.manifest, base.spec), data.validation, interruption)
-    taking_part: list[Callback] = [interruption, Observation(), milestones, ShownProgress()]
+    taking_part: list[Callback] = [interruption, Remembering(data), Observation(), milestones, ShownProgress()]
     if config.render_every_n_steps:
         clips = data.validation.clips if data.validation else []
         rendering = make_rendering(config, clips, base.name, data.manifest)

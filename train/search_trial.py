@@ -19,6 +19,7 @@ from common.errors import UserError
 from models.transformer import ACEStepTransformer2DModel
 from train.callbacks import HEADLINES, Interruption, ShownProgress, StepCallback, announce
 from train.config import TrainingConfig
+from train.data import room_in_memory
 from train.fit import take_steps, write_config
 from train.module import AccompanimentModule
 from train.observe import Observation
@@ -58,7 +59,7 @@ def open_bench(config: TrainingConfig, shards: Shards, base: Path, fingerprint: 
     """
     transformer = open_base(config, base)
     segments = (*shards.split.training, *shards.split.validation)
-    in_memory = shards.samples.remember({segment.key for segment in segments})
+    in_memory = shards.samples.remember({segment.key for segment in segments}, room=room_in_memory())
     announce(described(shards.split, in_memory=in_memory))
     if features:
         first = segments[0]

@@ -57,6 +57,7 @@ def divide(transformer: ACEStepTransformer2DModel, trained: Iterable[nn.Paramete
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     for block in (*transformer.transformer_blocks, transformer.lyric_encoder, transformer):
         fully_shard(block, mesh=mesh, ignored_params=whole)
+    transformer.prepare = lambda conditions: conditions  # each block hears them itself, while its weights are there
     for method in ("encode", "decode"):  # the transformer is entered by these, not by forward
         register_fsdp_forward_method(transformer, method)
 

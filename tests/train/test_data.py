@@ -12,7 +12,7 @@ import train.data
 from common.errors import UserError
 from shards.reader import read_manifest
 from train.clips import ClipMaker
-from train.data import BatchLoader, ShardSamples, check_manifest, split
+from train.data import BatchLoader, ShardSamples, check_manifest, room_in_memory, split
 from train.module import conditioning_of
 
 
@@ -27,7 +27,7 @@ def loaders(song_shards, tiny_config):
         segments = split(manifest, config.val_fraction).training
         samples = ShardSamples(folder, manifest, "inst")
         if memory:
-            assert samples.remember({segment.key for segment in segments})
+            assert samples.remember({segment.key for segment in segments}, room=room_in_memory())
         maker = ClipMaker(config, conditioning_of(config), manifest.statistics)
         return BatchLoader(samples, segments, maker, length=length, rank=rank, ranks=ranks)
 
@@ -77,7 +77,7 @@ def test_memory_and_stream_give_the_same_batches(loaders):
 def test_what_does_not_fit_is_streamed(song_shards, monkeypatch):
     samples = ShardSamples(song_shards, read_manifest(song_shards), "mix")
     monkeypatch.setattr(train.data, "MEMORY_SHARE", 0.0)
-    assert not samples.remember({"song0_000"})
+    assert not samples.remember({"song0_000"}, room=room_in_memory())
     assert samples.load([0], {"song0_000"})["song0_000"].inst is None
 
 

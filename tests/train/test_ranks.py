@@ -14,12 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from shards.reader import read_manifest
 from train.checkpoint import find_last
 
 ROOT = Path(__file__).resolve().parents[2]
 NURSERY = """
 import json, os, signal, sys, time, traceback
+from types import SimpleNamespace
+import psutil
 import torch
 from train.cli import main
 from train.data import BatchLoader
@@ -29,7 +33,13 @@ torch.set_num_threads(1)
 LIMIT_SECONDS = 100
 
 def hurt(rank, place, count, act):
-    \"\"\"At the `count`-th batch or validation, this rank gets a signal, or its validation turns out otherwise.\"\"\"
+    \"\"\"At the `count`-th batch or validation, this rank gets a signal, or its validation turns out otherwise.
+
+    Or it sees `count` bytes of free memory.
+    \"\"\"
+    if place == "memory":
+        psutil.virtual_memory = lambda: SimpleNamespace(available=count)
+        return
     whole, ask, asked = BatchLoader.__iter__, Validation.__call__, [0]
 
     def batches(loader):
@@ -203,6 +213,29 @@ def test_ranks_whose_validations_differ_decide_alike(ranks, config):
     early = config(val_every_n_steps=1, early_stop_patience=1)
     assert ranks(early, (1, "validation", 2, 0)) == [0, 0]
     assert torch.load(find_last(early), weights_only=True)["global_step"] == 4
+
+
+@pytest.mark.parametrize(("room", "where"), [((5, 5), "in memory"), ((5, 3), "streamed")])
+def test_ranks_share_the_memory_of_a_machine_and_keep_or_stream_alike(
+    ranks, config, song_shards, tmp_path, room, where
+):
+    """A quarter of what is free is for each of two; one that sees less than four times the shards streams for both."""
+    run = config(max_steps=1, val_fraction=0.0)
+    size = sum(entry.bytes for entry in read_manifest(song_shards).shards)
+    assert ranks(run, *((rank, "memory", times * size, 0) for rank, times in enumerate(room))) == [0, 0]
+    assert f"segments to train on ({where})" in (tmp_path / "run.0.err").read_text()
+
+
+@pytest.mark.slow
+def test_a_divided_base_renders(ranks, config):
+    """And learns what it learns without: nothing of training is drawn or moved by it."""
+    given = {"max_steps": 1, "val_every_n_steps": 1, "crop_seconds": 0.8}
+    for name, settings in (("silent", {}), ("rendered", {"render_every_n_steps": 1})):
+        assert ranks(config(name, **given, **settings), more=("--strategy", "fsdp")) == [0, 0]
+    silent, rendered = (find_last(config(name, **given)) for name in ("silent", "rendered"))
+    assert_same(*(torch.load(last, weights_only=True)["state_dict"] for last in (silent, rendered)))
+    shown = EventAccumulator(str(rendered.parents[1])).Reload().Tags()
+    assert len(shown["audio"]) == len(shown["images"]) == 4
 
 
 LOSING = """

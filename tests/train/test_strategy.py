@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from common.errors import UserError
 from models.checkpoint import TINY, open_transformer
 from models.lora import attach_lora, trained_parameters
+from models.sampler import SamplerSettings, sample
 from train.checkpoint import find_last
 from train.config import TrainingConfig
 from train.export import made_up_answer
@@ -55,15 +56,28 @@ def world(tmp_path):
     torch.distributed.destroy_process_group()
 
 
+def few_steps(transformer):
+    """Latents that two guided steps make."""
+    noise = torch.randn(1, 8, 16, 24, generator=torch.Generator().manual_seed(0))
+    text, speaker = torch.ones(1, 3, transformer.genre_embedder.in_features), torch.zeros(1, 512)
+    told, untold = (
+        transformer.encode(states, torch.ones(1, 3), speaker, torch.ones(1, 2, dtype=torch.long), torch.ones(1, 2))
+        for states in (text, torch.zeros_like(text))
+    )
+    return sample(transformer, told, untold, noise, SamplerSettings(steps=2))
+
+
 def test_the_frozen_base_is_divided_and_what_is_trained_stays_whole(world):
     transformer = open_transformer(TINY)
     attach_lora(transformer, rank=2, alpha=2, target_modules=("to_q", "lyric_proj"))
     trained, expected = trained_parameters(transformer), made_up_answer(transformer)
+    sampled = few_steps(transformer)
     divide(transformer, trained.values(), world)
     for name, parameter in transformer.named_parameters():
         assert isinstance(parameter, DTensor) == (name not in trained)
         assert name not in trained or parameter is trained[name]
     assert torch.equal(made_up_answer(transformer), expected)
+    assert torch.equal(few_steps(transformer), sampled)
 
 
 def train_run(config, *arguments):
