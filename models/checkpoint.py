@@ -5,7 +5,6 @@ Networks come in eval mode, without gradients, on the CPU; reading one takes the
 """
 
 import hashlib
-import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -20,6 +19,7 @@ from common.canonical import sha256_of_file
 from common.config import AnyConfig, check_config, read_json
 from common.errors import UserError
 from common.progress import say
+from models.hub import again, fetch, revision_of
 
 if TYPE_CHECKING:  # each opener imports its network itself: train need not import what only prep and infer use
     from models.codec import Codec
@@ -39,9 +39,6 @@ WEIGHTS_FILES: Mapping[Part, str] = {
     "music_vocoder": "diffusion_pytorch_model.safetensors",
     "umt5-base": "model.safetensors",
 }
-HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
-"""A repository of Hugging Face, and a branch, tag or commit of it."""
-COMMIT = re.compile(r"[0-9a-f]{40}")
 HALVES = ("encoder.", "decoder.")
 """Of the codec; a file may hold one alone."""
 
@@ -59,11 +56,23 @@ def resolve_checkpoint(name: str | Path, parts: Sequence[Part]) -> Path:
         return TINY
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        folder = _download(str(name), parts)
+        folder = fetch(str(name), parts)
     for part in parts:
         if not (folder / part).is_dir():
             raise UserError(f"{name}: there is no {part}/ in it. Give a folder in the layout of ACE-Step-v1-3.5B.")
+        if revision_of(folder) is not None:
+            _check_fetched(str(name), folder, part)
     return folder
+
+
+def _check_fetched(name: str, folder: Path, part: Part) -> None:
+    """Raise UserError where the cache holds a part without its weights: an older download ended amid it."""
+    lacking = [path for path in _files_of(folder / part, part) if not path.is_file()]
+    if lacking:
+        raise UserError(
+            f"{name}: {part}/{lacking[0].name} was not downloaded. Run this again with a connection to Hugging Face "
+            "(HF_HUB_OFFLINE unset), or give a folder that holds it."
+        )
 
 
 def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "ACEStepTransformer2DModel":
@@ -122,30 +131,6 @@ def _say_what_tiny_is() -> None:
     say('checkpoint "tiny": the small bundle inside Backline, for trying and testing, not for music.')
 
 
-def _download(name: str, parts: Sequence[Part]) -> Path:
-    """Fetch `parts` of a Hugging Face id into its cache, or find them there."""
-    matched = HUB_ID.fullmatch(name)
-    if not matched:
-        raise UserError(f"{name}: no such folder. Give a checkpoint folder, a Hugging Face id (owner/name), or tiny.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HTTPError
-
-    try:
-        found = snapshot_download(matched[1], revision=matched[2], allow_patterns=[f"{part}/*" for part in parts])
-    except (OSError, HTTPError, HFValidationError) as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise UserError(
-            f"{name}: no such folder, and not to be had from Hugging Face ({type(error).__name__}: {reason}). "
-            "Check the name and the connection, or give a folder."
-        ) from None
-    return Path(found)
-
-
-def revision_of(folder: Path) -> str | None:
-    """The commit that a folder of the Hugging Face cache stands for; None for any other folder."""
-    return folder.name if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) else None
-
-
 def _read_config(folder: Path, part: Part) -> dict[str, Any]:
     path = folder / part / CONFIG_FILE
     if not path.is_file():
@@ -201,7 +186,7 @@ def _opened(path: Path) -> Generator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise UserError(f"{path}: damaged ({error}). Copy or download it again.") from None
+        raise UserError(f"{path}: damaged ({error}). {again(path)}") from None
     except OSError:  # safetensors says "no such file" whatever the reason
         raise UserError(f"{path}: cannot be opened. Is this user allowed to read it?") from None
 

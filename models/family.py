@@ -13,7 +13,8 @@ from common.canonical import sha256_of_file
 from common.config import read_json
 from common.errors import UserError
 from common.progress import say
-from models.checkpoint import CONFIG_FILE, TINY, Part, is_whole, part_hash, revision_of
+from models.checkpoint import CONFIG_FILE, TINY, Part, is_whole, part_hash
+from models.hub import revision_of
 from models.lyric_tokens import VOCABULARY_FILE
 from models.sizes import PUBLISHED, Sizes
 from models.sizes import TINY as TINY_SIZES
@@ -41,10 +42,11 @@ PUBLISHED_HASHES = frozenset(
 def choose_checkpoint(given: str | None, base: BaseSpec | None, what: object = None) -> str:
     """The --checkpoint-dir that is `given`, else that which made `what`; then it is said. There is no other default.
 
+    A Hugging Face id without a revision means the commit that made `what`, if that was of the same id.
     Raises UserError where neither names one.
     """
     if given is not None:
-        return given
+        return base.name or given if base and given == base.checkpoint else given
     if base is not None and base.name is not None:
         say(f"{what}: made with checkpoint {base.name}, which is used here too.")
         return base.name

@@ -100,10 +100,10 @@ def _interruptible() -> Generator[None]:
 
 def checkpoint_for(given: str | None, out: Path) -> str:
     """The checkpoint that is `given`, else that which made the shards in `out`. Raises UserError where neither is."""
-    if given is not None or not (out / MANIFEST_FILE).is_file():
+    if not (out / MANIFEST_FILE).is_file():
         return choose_checkpoint(given, None)
     manifest = read_manifest(out)
-    return choose_checkpoint(None, known_base(manifest.base, manifest.fingerprint.networks.values()), out)
+    return choose_checkpoint(given, known_base(manifest.base, manifest.fingerprint.networks.values()), out)
 
 
 def equip(

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -95,40 +94,6 @@ def test_what_is_neither_folder_nor_id_is_refused():
     assert complaint(lambda: resolve_checkpoint("./no such folder", ["umt5-base"])) == (
         "./no such folder: no such folder. Give a checkpoint folder, a Hugging Face id (owner/name), or tiny."
     )
-
-
-@pytest.fixture
-def hub_cache(tmp_path, monkeypatch) -> Path:
-    """An empty Hugging Face cache, and no way to the hub."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
-
-
-def test_an_id_is_found_in_the_hub_cache(hub_cache):
-    snapshot = hub_cache / "models--someone--music" / "snapshots" / ("0" * 40)
-    shutil.copytree(TINY / "music_vocoder", snapshot / "music_vocoder")
-    reference = hub_cache / "models--someone--music" / "refs" / "main"
-    reference.parent.mkdir()
-    reference.write_text("0" * 40)
-    found = resolve_checkpoint("someone/music", ["music_vocoder"])
-    assert found == snapshot
-    assert open_vocoder(found)(torch.zeros(1, 128, 1)).shape == (1, 1, 512)
-
-
-def test_an_id_that_cannot_be_fetched_is_one_line(hub_cache):
-    message = complaint(lambda: resolve_checkpoint("someone/music", ["music_vocoder"]))
-    assert message.startswith(
-        "someone/music: no such folder, and not to be had from Hugging Face (LocalEntryNotFoundError: "
-    )
-    assert message.endswith("). Check the name and the connection, or give a folder.")
-
-
-def test_an_unreachable_hub_is_one_line(hub_cache, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    message = complaint(lambda: resolve_checkpoint("someone/music", ["music_vocoder"]))
-    assert message.startswith("someone/music: no such folder, and not to be had from Hugging Face (")
 
 
 # --- what is in it ---

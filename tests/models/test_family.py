@@ -182,6 +182,8 @@ def test_there_is_no_default_but_what_made_it(capsys):
     assert capsys.readouterr().err == "shards: made with checkpoint tiny, which is used here too.\n"
     pinned = BaseSpec(checkpoint="ACE-Step/x", revision="c" * 40)
     assert choose_checkpoint(None, pinned, "shards") == f"ACE-Step/x@{'c' * 40}"
+    assert choose_checkpoint("ACE-Step/x", pinned, "shards") == f"ACE-Step/x@{'c' * 40}"
+    assert choose_checkpoint("ACE-Step/x@main", pinned, "shards") == "ACE-Step/x@main"
     way_out = (
         "Give --checkpoint-dir ACE-Step/ACE-Step-v1-3.5B, or a folder of that layout; --checkpoint-dir tiny is for "
         "trying."
