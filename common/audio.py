@@ -26,8 +26,8 @@ PEAK_CEILING_DBFS = -1.0
 SILENT_DBFS, SUNG_DBFS = -50.0, -40.0
 """Level of a frame, after levelling, where vocal activity leaves 0 and reaches 1."""
 
-MEASURED_SAMPLES = 1 << 18
-"""Samples of a clip that are measured at once: double precision of all of it would take twice its memory."""
+MEASURED_SAMPLES = 1 << 15
+"""Samples of a clip that are measured at once, few enough for a core's own cache in double precision."""
 RESAMPLING_REACH = 16
 """A resampled sample hears so many on either side of its moment, counted at the lower of the two rates."""
 RESAMPLED_SAMPLES = 1 << 17

@@ -57,10 +57,11 @@ def _k_weighted(blocks: Iterable[np.ndarray], rate_hz: int) -> Iterator[np.ndarr
 def _gating_power(filtered: Iterator[np.ndarray], rate_hz: int, samples: int) -> np.ndarray:
     """Mean square of every gating block, [c, J]; the last one counts as full where it hangs over the end."""
     count = int(np.round((samples / rate_hz - LOUDNESS_BLOCK_SECONDS) / (LOUDNESS_BLOCK_SECONDS * BLOCK_HOP)) + 1)
-    held, first, power = next(filtered), 0, []
+    squares = map(np.square, filtered)
+    held, first, power = next(squares), 0, []
     for number in range(count):
         start, end = (int(LOUDNESS_BLOCK_SECONDS * (number * BLOCK_HOP + blocks) * rate_hz) for blocks in (0, 1))
         while first + held.shape[1] < min(end, samples):
-            held, first = np.concatenate([held[:, start - first :], next(filtered)], axis=1), start
-        power.append(np.square(held[:, start - first : end - first]).sum(axis=1))
+            held, first = np.concatenate([held[:, start - first :], next(squares)], axis=1), start
+        power.append(held[:, start - first : end - first].sum(axis=1))
     return np.ascontiguousarray(np.array(power).T) * (1.0 / (LOUDNESS_BLOCK_SECONDS * rate_hz))

@@ -23,10 +23,11 @@ from models.checkpoint import open_codec
 from models.codec import LONGEST_PIECE, Codec
 from prep.align import align
 from prep.config import EncodeConfig, PrepConfig
-from prep.gate import bleed_db, gate_levels, gate_opening
+from prep.gate import bleed_db, gate_levels, gate_opening, gated
 from prep.scan import Song
 from prep.segment import PARTS, Level, Span, level, measure, mix_levels, spans
 from prep.separate import Separator
+from prep.sound import SoundHash
 from prep.tracks import Tracks
 from shards.schema import Part, SegmentAudio, SongError
 
@@ -67,6 +68,8 @@ class PreparedSong:
 
     tracks: Tracks
     segments: tuple[PlannedSegment, ...]
+    sound_sha256: str
+    """Hash over the samples of its files."""
 
 
 class SongEncoder:
@@ -93,10 +96,11 @@ class SongEncoder:
         Raises SongError where it cannot be used.
         """
         with ExitStack() as tapes:
-            tracks = self.tracks(song, lambda: tapes.enter_context(Tape(scratch)))
+            sound = SoundHash(song)
+            tracks = self.tracks(song, lambda: tapes.enter_context(Tape(scratch)), sound)
             planned = tuple(plan_segments(tracks, self._config))
             _check_sung(planned, self._config.min_vocal_activity)
-            yield PreparedSong(tracks, planned)
+            yield PreparedSong(tracks, planned, sound.hexdigest())
 
     def encode(self, song: PreparedSong, number: int) -> EncodedSegment:
         """A segment through the codec; the same whichever were encoded before it."""
@@ -107,25 +111,28 @@ class SongEncoder:
         activity = planned.activity.astype(np.float16)
         return EncodedSegment(audio=_segment_audio(tracks, planned), activity=activity, **arrays)
 
-    def tracks(self, song: Song, new_tape: Callable[[], Tape]) -> Tracks:
+    def tracks(self, song: Song, new_tape: Callable[[], Tape], sound: SoundHash) -> Tracks:
         """A song's parts, given or separated, at full length. Raises SongError where they cannot be had."""
         if not song.is_full:
-            return align({part: new_tape().extend(decoded(path)) for part, path in song.files.items()})
+            return align({part: new_tape().extend(decoded(path, sound)) for part, path in song.files.items()})
         if self._separator is None:
             only = song.files["mix"].name
             raise SongError("no_separator", f"{only}: a full song, but separator.name is none. Add its stems.")
-        mix = new_tape().extend(decoded(song.files["mix"]))
+        mix = new_tape().extend(decoded(song.files["mix"], sound))
         spans(_levels(mix.blocks()), mix.samples, self._config.trim, self._config.segment)  # else not worth separating
         vocal = new_tape().extend(self._separator.vocal(mix))
-        return self._gated(Tracks({"vocal": vocal, "mix": mix}, mix.samples, "inst", separator=self._separator.name))
+        tracks = Tracks({"vocal": vocal, "mix": mix}, mix.samples, "inst", separator=self._separator.name)
+        return self._gated(tracks, new_tape)
 
-    def _gated(self, tracks: Tracks) -> Tracks:
+    def _gated(self, tracks: Tracks, new_tape: Callable[[], Tape]) -> Tracks:
         gate_db = self._config.separator.gate_db
         if gate_db is None:
             return tracks
-        vocal, mix = (gate_levels(tracks.tapes[part]) for part in ("vocal", "mix"))
-        opening = gate_opening(vocal, gate_db)
-        return replace(tracks, opening=opening, bleed_db=bleed_db(vocal, mix, opening))
+        with tracks.tapes["vocal"] as vocal:  # it is read no more afterwards
+            levels, mix_levels = (gate_levels(tracks.tapes[part]) for part in ("vocal", "mix"))
+            opening = gate_opening(levels, gate_db)
+            tapes = {**tracks.tapes, "vocal": new_tape().extend(gated(vocal, opening))}
+        return replace(tracks, tapes=tapes, bleed_db=bleed_db(levels, mix_levels, opening))
 
     def _encode(self, part: Part, wave: np.ndarray) -> dict[str, np.ndarray]:
         """What a sample holds of one part, by field."""
@@ -133,11 +140,11 @@ class SongEncoder:
         return latents if part == "vocal" else latents | {f"{part}_{ssl.name}": ssl.encode(wave) for ssl in self._ssl}
 
 
-def decoded(path: Path) -> Iterator[np.ndarray]:
-    """A file in blocks [2, n] at 44.1 kHz. Raises SongError where it cannot be read."""
+def decoded(path: Path, sound: SoundHash | None = None) -> Iterator[np.ndarray]:
+    """A file in blocks [2, n] at 44.1 kHz, which `sound` hears. Raises SongError where it cannot be read."""
     try:
         with audio_stream(path) as stream:
-            yield from codec_rate_blocks(stream)
+            yield from codec_rate_blocks(stream if sound is None else sound.heard(path, stream))
     except UserError as error:
         raise SongError("unreadable", str(error)) from None
 

@@ -75,9 +75,14 @@ def estimate(songs: Sequence[Song], workshop: Workshop, workers: int) -> Estimat
         hours=total / 3600,
         shards=ceil(segments / workshop.config.shard_samples),
         gigabytes=(total * bytes_per_second(workshop.config) + segments * TEXT_BYTES) / 1e9,
-        hours_of_work=work / workers / 3600,
+        hours_of_work=work / _lanes(workshop.devices, workers) / 3600,
         workers=workers,
     )
+
+
+def _lanes(devices: Sequence[str], workers: int) -> int:
+    """Workers that do not wait for one another: those of one GPU share it."""
+    return workers if tuple(devices) == ("cpu",) else min(workers, len(devices))
 
 
 def describe(found: Estimate) -> str:

@@ -3,6 +3,8 @@
 N samples at 44.1 kHz, stereo [2, N]; G = ceil(N / GATE_SAMPLES) steps of the gate.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.ndimage import maximum_filter1d
 
@@ -34,6 +36,15 @@ def gate_gains(opening: np.ndarray, start: int, end: int) -> np.ndarray:
     """The gate's gain from sample `start` to before `end`, float32, linear between the middles of steps."""
     middles = (np.arange(opening.size) + 0.5) * GATE_SAMPLES
     return np.interp(np.arange(start, end), middles, opening).astype(np.float32)
+
+
+def gated(wave: Tape, opening: np.ndarray) -> Iterator[np.ndarray]:
+    """A wave behind the gate, in blocks [2, n]."""
+    start = 0
+    for block in wave.blocks():
+        end = start + block.shape[1]
+        yield np.multiply(block, gate_gains(opening, start, end), out=block)
+        start = end
 
 
 def bleed_db(vocal: np.ndarray, mix: np.ndarray, opening: np.ndarray) -> float | None:

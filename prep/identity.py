@@ -1,13 +1,10 @@
 """What decided a build's bytes, as its fingerprint, and what decided one song's sound, as the name of its spill."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.canonical import sha256_of, sha256_of_file, unicode_text
-from common.decode import audio_stream
-from common.errors import UserError
 from models.checkpoint import part_hash
 from models.lyric_tokens import VOCABULARY_FILE
 from prep.cache import Stamp, stamp_of
@@ -65,15 +62,6 @@ def know(song: Song, raw: Path, *, sha256: Callable[[Path], str] = sha256_of_fil
     return KnownSong(song, tuple(sources), stamps)
 
 
-def sound_sha256(song: Song) -> str:
-    """Hash over the samples of a song's mix, of its stems where it has none. Raises SongError for a damaged file."""
-    parts: list[Part] = ["mix"] if "mix" in song.files else ["inst", "vocal"]
-    try:
-        return sha256_of([_decoded_sha256(song.files[part]) for part in parts])
-    except UserError as error:
-        raise SongError("unreadable", str(error)) from None
-
-
 def build_fingerprint(
     config: PrepConfig,
     checkpoint: Path,
@@ -113,15 +101,6 @@ def text_changes(older: Fingerprint, newer: Fingerprint) -> list[str]:
     was, now = (VOCABULARY_FILE in fingerprint.networks for fingerprint in (older, newer))
     vocabulary = [] if was == now else [f"{VOCABULARY_FILE} {'is there now' if now else 'has gone'}"]
     return older.part(WORDS.__contains__).differences(newer.part(WORDS.__contains__)) + vocabulary
-
-
-def _decoded_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with audio_stream(path) as stream:
-        digest.update(f"{stream.rate_hz} Hz, {stream.channels} channels".encode())
-        for block in stream.blocks:
-            digest.update(block.T.tobytes())  # sample by sample, so that it matters not where blocks end
-    return digest.hexdigest()
 
 
 def _source(part: str, path: Path, raw: Path, sha256: Callable[[Path], str]) -> Source:

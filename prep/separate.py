@@ -101,13 +101,20 @@ class Separator:
     @whole_float32()
     def _hear(self, mix: Tape, start: int, scale: Scale) -> Tensor:
         """One window's vocal as the networks give it, [2, n]; where they want more than a window, the song goes on."""
-        first = max(start - self._window, 0)
-        around = torch.from_numpy(mix.read(first, start + 2 * self._window))
+        length = min(self._window, mix.samples - start)
+        beside = max(_heard_samples(network, length) - length for network in self._networks)
+        first = max(start - beside, 0)
+        around = torch.from_numpy(mix.read(first, start + length + beside))
         around = ((around - scale.mean) / scale.deviation)[None]
-        window = TensorChunk(around, start - first, min(self._window, mix.samples - start))
+        window = TensorChunk(around, start - first, length)
         stems = [apply_model(network, window, shifts=0, split=False, device=self._device) for network in self._networks]
         vocals = [share * stem[0, self._vocals].cpu() for share, stem in zip(self._shares, stems, strict=True)]
         return torch.stack(vocals).sum(0) / sum(self._shares)
+
+
+def _heard_samples(network: Network, samples: int) -> int:
+    """How many samples a network wants to hear for so many of its own."""
+    return samples if isinstance(network, HDemucs) else network.valid_length(samples)
 
 
 def song_scale(mix: Tape) -> Scale:

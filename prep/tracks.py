@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.tape import BLOCK_SAMPLES, Tape
-from prep.gate import gate_gains
 from prep.segment import PARTS, Parts, Span
 from shards.schema import Part
 
@@ -22,8 +21,6 @@ class Tracks:
     derived: Part | None
     residual_db: float | None = None
     separator: str | None = None
-    opening: np.ndarray | None = None
-    """Of the gate that the vocal still has to pass (prep/gate.py)."""
     bleed_db: float | None = None
 
     def part(self, name: Part, span: Span) -> np.ndarray:
@@ -37,12 +34,7 @@ class Tracks:
         return np.subtract(wave, self._on_tape("inst" if name == "vocal" else "vocal", span), out=wave)
 
     def _on_tape(self, name: Part, span: Span) -> np.ndarray:
-        wave = self.tapes[name].read(span.start, span.end)
-        if name == "vocal" and self.opening is not None:
-            for start in range(0, wave.shape[1], BLOCK_SAMPLES):
-                block = wave[:, start : start + BLOCK_SAMPLES]
-                block *= gate_gains(self.opening, span.start + start, span.start + start + block.shape[1])
-        return wave
+        return self.tapes[name].read(span.start, span.end)
 
     def piece(self, span: Span) -> Parts:
         """All three parts of a stretch of the song."""

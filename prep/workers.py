@@ -24,7 +24,7 @@ from common.system import FORKS_SAFELY, MOST_PROCESSES, give_memory_back
 from models.device import default_device, usable_device
 from prep.config import PrepConfig
 from prep.encode import EncodedSegment, SongEncoder, open_encoder
-from prep.identity import KnownSong, sound_sha256
+from prep.identity import KnownSong
 from prep.separate import Separator, SeparatorFiles, open_separator
 from prep.spill import Spill, segment_arrays
 from shards.schema import ARRAYS, Rejection, SongError, SslName
@@ -36,6 +36,8 @@ if TYPE_CHECKING:  # it imports transformers, which few builds need
 LATENTS = "CHT"
 """Shape of what the codec makes."""
 Engine = Literal["local", "ray"]
+WORKERS_PER_GPU = 3
+"""While one decodes, measures and levels, the networks of the others keep the card at work (benchmarks/busy.py)."""
 SONGS_PER_WORKER = 4
 """Fewer songs are not worth the seconds that another process takes to start."""
 
@@ -125,8 +127,7 @@ def run_jobs(
 ) -> Iterator[Outcome]:
     """Do all jobs, in any order, in processes of this machine or of a Ray cluster, and tell of each segment.
 
-    Every job comes out the same whatever the number of workers. By default that is one per device, or per core on a
-    CPU, but no more than one per SONGS_PER_WORKER songs.
+    Every job comes out the same whatever the number of workers, by default `default_workers`.
     """
     if engine == "ray":
         from prep.cluster import run_in_cluster
@@ -144,8 +145,9 @@ def run_jobs(
 
 
 def default_workers(devices: Sequence[str], songs: int) -> int:
-    """One per device, or per core on a CPU, but no more than one per SONGS_PER_WORKER songs."""
-    most = (os.cpu_count() or 1) if tuple(devices) == ("cpu",) else len(devices)
+    """One per core, but no more than WORKERS_PER_GPU per GPU, and than one per SONGS_PER_WORKER songs."""
+    cores = os.cpu_count() or 1
+    most = cores if tuple(devices) == ("cpu",) else max(min(cores, WORKERS_PER_GPU * len(devices)), len(devices))
     return max(min(most, math.ceil(songs / SONGS_PER_WORKER)), 1)
 
 
@@ -157,13 +159,12 @@ def do(job: Job, encoder: SongEncoder) -> Iterator[Outcome]:
     song = job.known.song
     try:
         with encoder.prepare(song, job.spill.folder) as prepared:
-            sound = sound_sha256(song)
             job.known.check_unchanged()
             numbers = range(len(prepared.segments))
             missing = [number for number in numbers if number not in job.finished]
             for number in missing:
                 segment = encoder.encode(prepared, number)
-                job.spill.write(number, segment, segments=len(numbers), sound_sha256=sound)
+                job.spill.write(number, segment, segments=len(numbers), sound_sha256=prepared.sound_sha256)
                 yield _outcome(song.key, number, segment, is_last=number == missing[-1])
     except SongError as error:
         yield Outcome(song.key, rejection_of(song.key, error))

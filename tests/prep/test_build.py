@@ -21,6 +21,7 @@ from prep.estimate import song_seconds
 from prep.scan import scan
 from prep.segment import Span
 from prep.separate import find_separator, open_separator
+from prep.sound import SoundHash
 from prep.workers import torch_threads
 from shards.reader import read_manifest, read_shard, read_song
 from shards.verify import verify
@@ -79,7 +80,7 @@ def test_a_full_song_is_separated_into_parts_that_sum_to_it(tmp_path, song, conf
     assert files is not None
     separator = open_separator(files, config.separator, torch.device("cpu"))
     encoder = SongEncoder(config, open_codec(TINY, encoder=True, decoder=False), lambda: separator)
-    tracks = encoder.tracks(full, Tape)
+    tracks = encoder.tracks(full, Tape, SoundHash(full))
     parts = tracks.piece(Span(0, tracks.samples))
     np.testing.assert_array_equal(parts.mix, read_audio(tmp_path / "full.wav").samples)
     np.testing.assert_array_equal(parts.inst, parts.mix - parts.vocal)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from prep.workers import choose_devices, worker_context
+from prep.workers import choose_devices, default_workers, worker_context
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("common", "models", "shards", "prep", "train", "infer", "demo", "recipe", "benchmarks")
@@ -50,3 +50,12 @@ def test_auto_is_every_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_devices("auto") == ("cpu",)
+
+
+def test_workers_by_default_are_one_a_core_or_three_a_gpu_but_none_for_under_four_songs(monkeypatch):
+    monkeypatch.setattr("prep.workers.os.cpu_count", lambda: 8)
+    assert [default_workers(("cpu",), songs) for songs in (1, 4, 5, 1000)] == [1, 1, 2, 8]
+    assert default_workers(("cuda:0",), 1000) == 3
+    assert default_workers(("cuda:0", "cuda:1", "cuda:2", "cuda:3"), 1000) == 8
+    monkeypatch.setattr("prep.workers.os.cpu_count", lambda: 2)
+    assert [default_workers(devices, 1000) for devices in (("cuda:0",), ("cuda:0", "cuda:1", "cuda:2"))] == [2, 3]
