@@ -34,7 +34,7 @@ Ssl = Annotated[
 SslFolder = Annotated[
     Path | None, typer.Option("--ssl-dir", help="Folder that holds mert/, mhubert/ [--checkpoint-dir].", metavar="DIR")
 ]
-Workers = Annotated[int | None, typer.Option(help="Processes [a device or core each, for 4 songs or more].", min=1)]
+Workers = Annotated[int | None, typer.Option(help="Processes [one a core, three a GPU, for 4 songs or more].", min=1)]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or several: cuda:0,cuda:1 [every GPU].", metavar="DEVICE")]
 
