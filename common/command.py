@@ -9,6 +9,7 @@ import typer
 from typer.main import get_command
 
 from common.errors import UserError
+from common.memory import told_when_full
 
 
 def command_app(summary: str) -> typer.Typer:
@@ -32,7 +33,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
     """Run the app on `arguments` (sys.argv without the program by default) and exit the process.
 
     Flags may be written with underscores. A mistake of the user (UserError, a wrong flag) is one line on stderr
-    and exit code 2; an interrupt is exit code 130.
+    and exit code 2, as is memory that ran out; an interrupt is exit code 130.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -57,7 +58,8 @@ def _print_anything() -> None:
 
 def _outcome(command: Callable[[], object]) -> int:
     try:
-        code = command()
+        with told_when_full("running this command", "close what else is using it", "--device cpu"):
+            code = command()
     except UserError as error:
         return _complain(str(error), 2)
     except typer.TyperException as error:  # a wrong or missing flag

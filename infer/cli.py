@@ -1,13 +1,25 @@
 """The infer command: a vocal and an adapter in, an accompaniment out."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from common.command import command_app, example, run
+from common.memory import told_when_full
 
 app = command_app("Make accompaniments for a vocal with a trained adapter.")
+
+
+def memory_told(precision: str | None) -> AbstractContextManager[None]:
+    """Say what helps where memory does not suffice for a song."""
+    return told_when_full(
+        "making accompaniments",
+        "close what else is using the device",
+        "--precision bf16" if precision == "32" else None,
+        "--device cpu",
+    )
 
 
 @app.callback()
@@ -112,7 +124,12 @@ def generate(
         str | None,
         typer.Option(help="Base model: a folder, a Hugging Face id, or tiny [the adapter's].", metavar="DIR"),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto is cuda where there is one.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1, mps; auto is cuda where there is one, else cpu.")
+    ] = "auto",
+    precision: Annotated[
+        Literal["32", "bf16"] | None, typer.Option(help="Number format of the transformer [32 on a CPU, else bf16].")
+    ] = None,
 ) -> None:
     """Write KEY_accompaniment.wav, KEY_mix.wav and KEY.json for one vocal.
 
@@ -122,40 +139,42 @@ def generate(
     from infer.generate import generate as make
     from infer.request import Request
 
-    made = make(
-        Request(
-            adapters=tuple(adapter),
-            vocal=vocal,
-            shards=shards,
-            key=key,
-            prompt=prompt,
-            lyrics=lyrics,
-            lyrics_language=lyrics_language,
-            ref_strength=ref_strength,
-            lora_weights=tuple(lora_weight or ()),
-            infer_steps=infer_steps,
-            scheduler=scheduler,
-            omega_scale=omega_scale,
-            guidance=guidance,
-            guidance_scale=guidance_scale,
-            guidance_interval=guidance_interval,
-            guidance_interval_decay=guidance_interval_decay,
-            min_guidance_scale=min_guidance_scale,
-            vocal_guidance_scale=vocal_guidance_scale,
-            erg=erg,
-            blend=blend,
-            mix_ratio=mix_ratio,
-            preserve_low=preserve_low,
-            preserve_high=preserve_high,
-            mixdown_vocal_db=mixdown_vocal_db,
-            mixdown_peak_dbfs=mixdown_peak_dbfs,
-            seed=seed,
-            num_samples=num_samples,
-            output_dir=output_dir,
-            checkpoint_dir=checkpoint_dir,
-            device=device,
+    with memory_told(precision):
+        made = make(
+            Request(
+                adapters=tuple(adapter),
+                vocal=vocal,
+                shards=shards,
+                key=key,
+                prompt=prompt,
+                lyrics=lyrics,
+                lyrics_language=lyrics_language,
+                ref_strength=ref_strength,
+                lora_weights=tuple(lora_weight or ()),
+                infer_steps=infer_steps,
+                scheduler=scheduler,
+                omega_scale=omega_scale,
+                guidance=guidance,
+                guidance_scale=guidance_scale,
+                guidance_interval=guidance_interval,
+                guidance_interval_decay=guidance_interval_decay,
+                min_guidance_scale=min_guidance_scale,
+                vocal_guidance_scale=vocal_guidance_scale,
+                erg=erg,
+                blend=blend,
+                mix_ratio=mix_ratio,
+                preserve_low=preserve_low,
+                preserve_high=preserve_high,
+                mixdown_vocal_db=mixdown_vocal_db,
+                mixdown_peak_dbfs=mixdown_peak_dbfs,
+                seed=seed,
+                num_samples=num_samples,
+                output_dir=output_dir,
+                checkpoint_dir=checkpoint_dir,
+                device=device,
+                precision=precision,
+            )
         )
-    )
     for path in (*made.accompaniments, *made.mixes, made.record):
         typer.echo(path)
 
@@ -189,7 +208,12 @@ def compare(
         str | None,
         typer.Option(help="Base model: a folder, a Hugging Face id, or tiny [the adapter's].", metavar="DIR"),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto is cuda where there is one.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1, mps; auto is cuda where there is one, else cpu.")
+    ] = "auto",
+    precision: Annotated[
+        Literal["32", "bf16"] | None, typer.Option(help="Number format of the transformer [32 on a CPU, else bf16].")
+    ] = None,
 ) -> None:
     """Play every adapter on every sample of a test set, and write comparison.html to judge them blind.
 
@@ -199,18 +223,20 @@ def compare(
     from infer.compare import Comparison
     from infer.compare import compare as make
 
-    page = make(
-        Comparison(
-            test_set=test_set,
-            adapters=(*adapters, *(more or ())),
-            output_dir=output_dir,
-            guidance_scale=guidance_scale,
-            infer_steps=infer_steps,
-            seed=seed,
-            checkpoint_dir=checkpoint_dir,
-            device=device,
+    with memory_told(precision):
+        page = make(
+            Comparison(
+                test_set=test_set,
+                adapters=(*adapters, *(more or ())),
+                output_dir=output_dir,
+                guidance_scale=guidance_scale,
+                infer_steps=infer_steps,
+                seed=seed,
+                checkpoint_dir=checkpoint_dir,
+                device=device,
+                precision=precision,
+            )
         )
-    )
     typer.echo(page)
 
 

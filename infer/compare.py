@@ -19,7 +19,7 @@ from infer.generate import Generated, Order, hear, write_results
 from infer.lineup import Item, Model, read_models, read_test_set
 from infer.page import Lane, Row, write_page
 from infer.record import GenerationSettings
-from infer.request import Chosen, Request, choose, find_place, settle
+from infer.request import Chosen, Precision, Request, choose, find_place, settle
 from infer.take import Take, describe, read_take, write_take
 
 
@@ -35,6 +35,7 @@ class Comparison:
     seed: int = 0
     checkpoint_dir: str | None = None  # by default that of each adapter
     device: str = "auto"
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,8 @@ def _job(model: Model, item: Item, chosen: Chosen, settings: GenerationSettings,
         "prompt": item.prompt,
         "lyrics": item.lyrics_path and sha256_of_file(item.lyrics_path),
     }
+    if comparison.precision:
+        order["precision"] = comparison.precision
     request = replace(
         _request(model, comparison),
         vocal=item.vocal_path,
@@ -158,4 +161,5 @@ def _request(model: Model, comparison: Comparison) -> Request:
         seed=comparison.seed,
         checkpoint_dir=comparison.checkpoint_dir,
         device=comparison.device,
+        precision=comparison.precision,
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -13,9 +13,12 @@ from infer.record import GenerationSettings
 from models.adapter import AdapterCard, base_of, check_adapter, read_card
 from models.blend import blend_cards
 from models.checkpoint import Part, resolve_checkpoint
-from models.device import default_device, usable_device
+from models.device import chosen_device
 from models.family import check_one_family, choose_checkpoint
 from models.lyric_tokens import check_language
+
+Precision = Literal["32", "bf16"]
+"""Number format of the transformer, as the flag --precision names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ class Request:
     output_dir: Path = Path("outputs")
     checkpoint_dir: str | None = None  # by default that of the first adapter
     device: str = "auto"
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,13 @@ class Place:
 
     base: Path
     device: torch.device
+    precision: Precision | None = None
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number format of the transformer: bfloat16, as published, on a GPU; float32 on a CPU."""
-        return torch.float32 if self.device.type == "cpu" else torch.bfloat16
+        """Number format of the transformer; by default bfloat16, as published, on a GPU, and float32 on a CPU."""
+        wanted = self.precision or ("32" if self.device.type == "cpu" else "bf16")
+        return torch.float32 if wanted == "32" else torch.bfloat16
 
 
 def check_sources(request: Request) -> None:
@@ -186,12 +192,12 @@ def find_place(request: Request, settings: GenerationSettings, chosen: Chosen) -
     Raises UserError for a base without the parts that are needed, of parts that do not go together or with what the
     adapters were trained on, and where there is no such device.
     """
-    parts, name = _parts(request, settings), request.device
+    parts, device = _parts(request, settings), chosen_device(request.device)
     base = resolve_checkpoint(chosen.checkpoint, parts)
     check_one_family(chosen.checkpoint, base, parts)
     for folder, card in zip(chosen.folders, chosen.cards, strict=True):
         check_adapter(folder, card, chosen.checkpoint, base, parts=parts)
-    return Place(base, default_device() if name == "auto" else usable_device(name, choices="cpu or cuda"))
+    return Place(base, device, request.precision)
 
 
 def _given(**values: Any) -> dict[str, Any]:

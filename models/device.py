@@ -10,8 +10,13 @@ from common.errors import UserError
 
 
 def default_device() -> torch.device:
-    """What "auto" stands for: cuda where there is one, else the CPU."""
+    """What "auto" stands for in every command: cuda where there is one, else the CPU. mps is used where it is named."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device of a flag --device that names one, or "auto". Raises UserError where it cannot be used."""
+    return default_device() if name == "auto" else usable_device(name, choices="auto, cpu, cuda, cuda:1 or mps")
 
 
 def usable_device(name: str, *, choices: str) -> torch.device:

@@ -54,8 +54,9 @@ class Apg:
 
     def direction(self, difference: Tensor, conditional: Tensor) -> Tensor:
         """What is kept of the difference that a condition makes: remembered, limited, across the prediction itself."""
-        difference = self._limit(self._remember(difference)).double()
-        kept = difference - (1 - self.eta) * _parallel(difference, conditional.double())
+        precise = torch.float32 if conditional.device.type == "mps" else torch.float64  # mps has no float64
+        difference = self._limit(self._remember(difference)).to(precise)
+        kept = difference - (1 - self.eta) * _parallel(difference, conditional.to(precise))
         return kept.to(conditional.dtype)
 
     def _remember(self, difference: Tensor) -> Tensor:

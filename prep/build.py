@@ -15,6 +15,7 @@ import torch
 
 from common.errors import UserError
 from common.files import check_writable
+from common.memory import told_when_full
 from common.progress import progress, say
 from models.checkpoint import open_text_encoder, resolve_checkpoint
 from models.family import CODEC, TEXT, check_one_family, choose_checkpoint, describe_base, known_base
@@ -36,6 +37,13 @@ from shards.lock import build_folder, sweep
 from shards.reader import read_manifest
 from shards.schema import MANIFEST_FILE, REJECTED_FILE, Manifest, Rejection, SongError
 from shards.writer import ShardWriter, rejection_of
+
+WAYS_OUT = (
+    "close what else is using the device",
+    "--workers 1",
+    "--device cpu",
+)
+KEPT = "every segment that is encoded is kept, and the same command goes on from there."
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ def build_shards(
         plan = plan_build(found, raw, fingerprint, older, cache)
         plan.check()
         cache.save()
-        with _interruptible():
+        with _interruptible(), told_when_full("encoding songs", *WAYS_OUT, kept=KEPT.capitalize):
             report = _Build(out, room, plan, workshop, workers, engine, cache, prune).run()
         remember_manifest(room, out)
         sweep(room, keep=[CACHE_FILE, MANIFEST_FILE])
@@ -94,7 +102,7 @@ def _interruptible() -> Generator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say("stopped; every segment that is encoded is kept, and the same command goes on from there.")
+        say(f"stopped; {KEPT}")
         raise
 
 

@@ -12,6 +12,7 @@ from common.config import CONFIGS, find_config, load_config
 from common.errors import UserError
 from train.config import TrainingConfig
 
+DEVICE_HELP = "cpu, cuda, cuda:1, mps; auto is cuda where there is one, else cpu."
 STUDY_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 app = command_app("Train adapters that make the band for a vocal.")
@@ -46,6 +47,7 @@ def train_run(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change one setting; may be repeated.", metavar="NAME=VALUE")
     ] = None,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     devices: Annotated[int, typer.Option(help="How many GPUs (or, without any, processes) of a machine.", min=1)] = 1,
     nodes: Annotated[int, typer.Option(help="How many machines; start this command on each.", min=1)] = 1,
     strategy: Annotated[
@@ -81,6 +83,7 @@ def train_run(
     outcome = fit(
         resolved,
         checkpoint_dir=checkpoint_dir,
+        device=device,
         devices=devices,
         nodes=nodes,
         strategy=strategy,
@@ -119,6 +122,7 @@ def search(
         str | None,
         typer.Option(help="Base model: a folder, a Hugging Face id, or tiny [that of the shards].", metavar="DIR"),
     ] = None,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     storage: Annotated[str, typer.Option(help="Where Optuna keeps the study.", metavar="URL")] = "sqlite:///optuna.db",
     study_name: Annotated[str, typer.Option(help="Name of the study and of its files.", metavar="NAME")] = (
         "accompaniment_search"
@@ -155,6 +159,7 @@ def search(
         resolved,
         wanted,
         checkpoint_dir=checkpoint_dir,
+        device=device,
         storage=storage,
         study_name=study_name,
         out=_beside(config),

@@ -229,7 +229,7 @@ def _between(features: np.ndarray, cut: Cut, frames: int) -> Tensor:
 def _moved(value: Any, device: torch.device) -> Any:
     """A copy of a nest of tuples and dataclasses with every tensor on `device`."""
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        return value.to(device, non_blocking=device.type == "cuda")  # mps would read what has not arrived
     if isinstance(value, tuple):
         return tuple(_moved(item, device) for item in value)
     if is_dataclass(value) and not isinstance(value, type):

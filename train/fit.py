@@ -22,15 +22,16 @@ from models.adapter import save_adapter
 from shards.schema import Manifest
 from train.callbacks import Interruption, Milestones, Save, ShownProgress, announce
 from train.card import card_of
-from train.checkpoint import CHECKPOINTS, Best, check_resumable
+from train.checkpoint import CHECKPOINTS, LAST, Best, check_resumable
 from train.clips import Batch, Clips
 from train.config import TrainingConfig
 from train.data import BatchLoader, room_in_memory
+from train.memory import told_when_training_is_full
 from train.module import AccompanimentModule
 from train.observe import EVERY_N_STEPS, Observation
 from train.preparation import Data, described, find_base, make_data, make_module, open_shards
 from train.render import make_rendering
-from train.strategy import StrategyName, make_strategy
+from train.strategy import Hardware, StrategyName, hardware, make_strategy
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def fit(
     config: TrainingConfig,
     *,
     checkpoint_dir: str | None = None,
+    device: str = "auto",
     devices: int = 1,
     nodes: int = 1,
     strategy: StrategyName = "auto",
@@ -101,6 +103,7 @@ def fit(
 
     Raises UserError for everything a user can mend, before the first step where that can be known.
     """
+    where = hardware(device, devices=devices, config=config)
     plan = make_strategy(strategy, ranks=devices * nodes, config=config)
     check_writable(resume_from.parents[1] if resume_from else Path(config.logger_dir, config.exp_name))
     shards = open_shards(config, features=config.ssl_coeff > 0)
@@ -126,7 +129,7 @@ def fit(
         data,
         logger=logger,
         callbacks=[*taking_part, *callbacks],
-        devices=devices,
+        where=where,
         nodes=nodes,
         strategy=plan,
         resume_from=resume_from,
@@ -149,16 +152,20 @@ def take_steps(
     *,
     logger: TensorBoardLogger,
     callbacks: Sequence[Callback],
-    devices: int = 1,
+    where: Hardware,
     nodes: int = 1,
     strategy: Strategy | str = "auto",
     resume_from: Path | None = None,
 ) -> Trainer:
-    """Train a prepared module on prepared data for as many steps as its config says, or until a callback ends it."""
+    """Train a prepared module on prepared data for as many steps as its config says, or until a callback ends it.
+
+    Raises UserError where memory does not suffice.
+    """
     config = module.config
     with quiet_lightning():
         trainer = Trainer(
-            devices=devices,
+            accelerator=where.accelerator,
+            devices=where.devices,
             num_nodes=nodes,
             strategy=strategy,
             max_steps=config.max_steps,
@@ -176,7 +183,8 @@ def take_steps(
             torch.set_float32_matmul_precision("high")  # TF32, as upstream
         torch.manual_seed(config.seed)  # LoRA's dropout is the one thing that draws from the global generator
         try:
-            trainer.fit(module, datamodule=Batches(data), ckpt_path=resume_from, weights_only=True)
+            with told_when_training_is_full(config, Path(logger.log_dir) / CHECKPOINTS / LAST):
+                trainer.fit(module, datamodule=Batches(data), ckpt_path=resume_from, weights_only=True)
         except SystemExit as ended:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from ended
     return trainer

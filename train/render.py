@@ -94,14 +94,18 @@ class Decoder:
     @torch.no_grad()
     def show(self, logger: TensorBoardLogger, name: str, latents: Tensor, step: int) -> None:
         """Latents [C, H, T] as sound (mono) and as a picture of their mel bands, low ones at the bottom."""
-        from models.codec import MEL_HIGH, MEL_LOW, WINDOW_FRAMES, decode_audio, decode_audio_overlapped
+        from models.codec import MEL_HIGH, MEL_LOW, WINDOW_FRAMES, decode_mel_in_windows, vocode_in_blocks
 
         latents = latents.to(self.device)
-        decode = decode_audio if latents.shape[-1] <= WINDOW_FRAMES else decode_audio_overlapped
-        wave = decode(self.codec, self.vocoder, latents, samples=None).mean(dim=0).clamp(-1, 1)
+        if latents.shape[-1] <= WINDOW_FRAMES:
+            mel = self.codec.decode_mel(latents)
+            wave = torch.cat([self.vocoder(channel[None])[0] for channel in mel])
+        else:
+            mel = decode_mel_in_windows(self.codec, latents)
+            wave = vocode_in_blocks(self.vocoder, mel)
+        wave = wave.mean(dim=0).clamp(-1, 1)
         logger.experiment.add_audio(name, wave.cpu(), step, sample_rate=SAMPLE_RATE_HZ)
-        mel = self.codec.decode_mel(latents).mean(dim=0)
-        picture = ((mel - MEL_LOW) / (MEL_HIGH - MEL_LOW)).clamp(0, 1).flip(0)
+        picture = ((mel.mean(dim=0) - MEL_LOW) / (MEL_HIGH - MEL_LOW)).clamp(0, 1).flip(0)
         logger.experiment.add_image(name, picture.cpu(), step, dataformats="HW")
 
 

@@ -28,6 +28,7 @@ from train.search_queue import Queue, open_queue
 from train.search_report import write_report
 from train.search_space import Space, check_length, space_of
 from train.search_trial import CONFIG, AbandonedError, Trying, listens, open_bench, sampler_seed, value_of
+from train.strategy import hardware
 
 POLL_SECONDS = 1.0
 """How often to look whether the trials of other processes are done."""
@@ -50,6 +51,7 @@ def search(
     wanted: OptunaConfig,
     *,
     checkpoint_dir: str | None = None,
+    device: str = "auto",
     storage: str,
     study_name: str,
     out: Path,
@@ -58,6 +60,7 @@ def search(
 
     Raises UserError for everything a user can mend, before anything large is opened where that can be known.
     """
+    where = hardware(device, devices=1, config=config)
     check_writable(out)
     check_length(config, wanted)
     space = space_of(config, wanted)
@@ -85,7 +88,7 @@ def search(
         interruption = Interruption("stopping after this step; the trial goes back into the queue")
 
         def opened() -> Trying:
-            bench = open_bench(config, shards, base.folder, base.fingerprint, features=features)
+            bench = open_bench(config, shards, base.folder, base.fingerprint, features=features, where=where)
             return Trying(bench, config, wanted, space, interruption)
 
         interruption.take_over()

@@ -16,6 +16,7 @@ from optuna import Trial, TrialPruned
 from optuna.trial import FrozenTrial
 
 from common.errors import UserError
+from common.memory import ran_out, said_of
 from models.transformer import ACEStepTransformer2DModel
 from train.callbacks import HEADLINES, Interruption, ShownProgress, StepCallback, announce
 from train.config import TrainingConfig
@@ -28,14 +29,13 @@ from train.preparation import Data, Shards, adapters_on, check_features, describ
 from train.search_config import OptunaConfig
 from train.search_queue import FAILURE, TrialError, slot_of
 from train.search_space import Space, config_with, shortened
+from train.strategy import Hardware
 from train.validation import Validation
 
 CONFIG, SEEDS, FIGURES, SECONDS = "config", "seeds", "figures", "seconds"
 """Attributes of a trial."""
 LISTENS = "val/conditioning_gain_low"
 """Figure that must be above 0 for a trial to be the best."""
-NO_MEMORY = "can't allocate memory"
-"""What torch says of it where there is no GPU."""
 
 
 class AbandonedError(Exception):
@@ -49,10 +49,13 @@ class Bench:
     shards: Shards
     transformer: ACEStepTransformer2DModel
     fingerprint: str  # of the base
+    where: Hardware
     asked: Validation | None = None  # that of the trial before
 
 
-def open_bench(config: TrainingConfig, shards: Shards, base: Path, fingerprint: str, *, features: bool) -> Bench:
+def open_bench(
+    config: TrainingConfig, shards: Shards, base: Path, fingerprint: str, *, features: bool, where: Hardware
+) -> Bench:
     """Open the base, then read all samples, once. `features`: whether trials may have SSL losses.
 
     Raises UserError where shards and base do not go together.
@@ -64,7 +67,7 @@ def open_bench(config: TrainingConfig, shards: Shards, base: Path, fingerprint: 
     if features:
         first = segments[0]
         check_features(config, transformer, shards.samples.load([first.shard], {first.key})[first.key])
-    return Bench(shards, transformer, fingerprint)
+    return Bench(shards, transformer, fingerprint, where)
 
 
 class Examination(StepCallback):
@@ -143,7 +146,8 @@ class Trying:
         _free()
         examination = Examination(trial, data.validation, self.wanted.metric, self.interruption)
         with adapters_on(self.bench.transformer, config, self.bench.fingerprint, data) as module:
-            take_steps(module, data, logger=logger, callbacks=[examination, Observation(), ShownProgress()])
+            taking_part = [examination, Observation(), ShownProgress()]
+            take_steps(module, data, logger=logger, callbacks=taking_part, where=self.bench.where)
         return examination
 
     def _verdict(self, trial: Trial, examination: Examination, logger: TensorBoardLogger) -> float:
@@ -184,9 +188,7 @@ def failure(error: Exception) -> str | None:
     """What was wrong with what a trial tried, in one line; None if the error is no fault of the trial."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error):
-        return "out of memory. " + str(error).partition("\n")[0]
-    return None
+    return f"out of memory ({said_of(error)})" if ran_out(error) else None
 
 
 def shown(value: Any) -> str:
@@ -199,7 +201,7 @@ def _recorded(trial: Trial) -> Generator[None]:
     """Turn what is a trial's own fault into a TrialError whose reason the study keeps."""
     try:
         yield
-    except (UserError, MemoryError, RuntimeError) as error:
+    except (UserError, MemoryError, RuntimeError, OSError) as error:
         reason = failure(error)
         if reason is None:
             raise
@@ -209,7 +211,8 @@ def _recorded(trial: Trial) -> Generator[None]:
 
 
 def _free() -> None:
-    """Free what trials before left behind: Lightning's trainer and module hold each other."""
+    """Free what trials before left behind (Lightning's trainer and module hold each other), and forget their peak."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()

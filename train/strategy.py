@@ -1,9 +1,11 @@
 """How several devices share a run: every one holds all (DDP), or the frozen base is divided among them (FSDP2)."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import torch
 import torch.distributed
 from lightning.pytorch.strategies import ParallelStrategy, Strategy
 from torch import nn
@@ -12,11 +14,52 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 
 from common.errors import UserError
+from models.device import chosen_device
 from models.transformer import ACEStepTransformer2DModel
 from train.config import TrainingConfig
 from train.ranks import WatchedDDP, WatchedModelParallel
 
 StrategyName = Literal["auto", "ddp", "fsdp"]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What Lightning's Trainer is told to run on."""
+
+    accelerator: str
+    devices: int | list[int]  # how many, or which one
+
+
+def hardware(device: str, *, devices: int, config: TrainingConfig) -> Hardware:
+    """The devices of the flags --device and --devices.
+
+    Raises UserError for a device that cannot be used, for more of them than there are, and for settings that cannot
+    run there.
+    """
+    chosen = chosen_device(device)
+    if chosen.type == "cuda" and devices > torch.cuda.device_count():
+        raise UserError(
+            f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs. Use at most so many, or "
+            "--device cpu."
+        )
+    if chosen.type == "mps":
+        _check_mps(devices, config)
+    if ":" in device:
+        if devices > 1:
+            raise UserError(
+                f"--device {device} is one device, and --devices asks for {devices}. Leave one of them out."
+            )
+        return Hardware(chosen.type, [chosen.index or 0])
+    return Hardware(chosen.type, devices)
+
+
+def _check_mps(devices: int, config: TrainingConfig) -> None:
+    """Raises UserError for what Apple's GPUs cannot do."""
+    if devices > 1:
+        raise UserError(f"--devices {devices}: there is one mps. Leave --devices out.")
+    for setting, value, instead in (("base_dtype", "int8", "bfloat16"), ("optimizer", "adamw8bit", "adamw")):
+        if getattr(config, setting) == value:
+            raise UserError(f"{setting} {value} cannot run on mps. Set {setting} to {instead}, or use --device cpu.")
 
 
 class DividedBase(WatchedModelParallel):

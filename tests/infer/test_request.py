@@ -190,5 +190,7 @@ def test_a_cached_prompt_needs_no_text_encoder_but_for_erg(settled, adapter, dec
 
 
 def test_a_device_that_is_not_there_is_one_line(settled, adapter):
-    with pytest.raises(UserError, match=r"^--device cuda:99: cannot be used \(.*\)\. Use cpu or cuda\.$"):
+    with pytest.raises(
+        UserError, match=r"^--device cuda:99: cannot be used \(.*\)\. Use auto, cpu, cuda, cuda:1 or mps\.$"
+    ):
         place_of(settled(), adapters=(adapter,), vocal=Path("v"), device="cuda:99")

@@ -12,9 +12,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import torch
 
 from common import files
 from common.errors import UserError
+from prep.encode import SongEncoder
 from shards.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -229,3 +231,27 @@ def test_a_folder_that_may_not_be_written_is_one_line(tmp_path, songs, build):
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(UserError, match=r"locked/shards: cannot be written \(Permission denied\)\. "):
         build("locked/shards")
+
+
+def test_memory_that_runs_out_is_one_line_and_the_work_is_kept(tmp_path, song, build, hashes, monkeypatch):
+    for seed in range(3):
+        song(tmp_path / "raw", f"s{seed}", parts=("vocal", "mix"), seed=seed, seconds=2.0)
+    whole, encode, seen = build("whole"), SongEncoder.encode, []
+
+    def full(encoder, prepared, number):
+        seen.append(number)
+        if len(seen) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB free.")
+        return encode(encoder, prepared, number)
+
+    monkeypatch.setattr(SongEncoder, "encode", full)
+    with pytest.raises(UserError) as caught:
+        build()
+    assert str(caught.value) == (
+        "out of memory while encoding songs (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB free). "
+        "Every segment that is encoded is kept, and the same command goes on from there. What helps, in this order: "
+        "close what else is using the device, --workers 1, --device cpu."
+    )
+    again = build()
+    assert len(again.encoded) == len(whole.encoded) * 2 // 3
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")

@@ -19,7 +19,7 @@ from shards.tar import append_sample, open_tar
 from train.checkpoint import find_last
 from train.data import BatchLoader
 from train.fit import fit
-from train.module import encode
+from train.module import AccompanimentModule, encode
 from train.preparation import make_module, open_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -265,3 +265,26 @@ def test_other_ways_to_compute_learn_the_same(song_shards, tiny_config, setting)
     losses = [end.figures["val/loss"] for end in ends]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert losses[0] != losses[1]
+
+
+def test_memory_that_runs_out_is_one_line_and_the_checkpoint_stays(song_shards, tiny_config, monkeypatch):
+    config = tiny_config(song_shards, max_steps=4, checkpoint_every_n_steps=2)
+    losses = AccompanimentModule.losses
+
+    def full(module, batch):
+        if module.global_step == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB free.")
+        return losses(module, batch)
+
+    monkeypatch.setattr(AccompanimentModule, "losses", full)
+    with pytest.raises(UserError) as caught:
+        fit(config)
+    last = Path(config.logger_dir) / "image2image" / "version_0" / "checkpoints" / "last.ckpt"
+    assert str(caught.value) == (
+        "out of memory while training on clips of up to 2 s, 2 at a time (CUDA out of memory. Tried to allocate "
+        f"2.00 GiB. GPU 0 has 1 GiB free). {last} is kept. What helps, in this order: --precision bf16, "
+        "--set gradient_checkpointing=true, --set batch_size=1, --set base_dtype=int8, --set optimizer=adamw8bit, "
+        "a device with more memory."
+    )
+    monkeypatch.setattr(AccompanimentModule, "losses", losses)
+    assert fit(config, resume_from=last).step == 4

@@ -19,7 +19,7 @@ from models.sampler import SamplerSettings, sample
 from train.checkpoint import find_last
 from train.config import TrainingConfig
 from train.export import made_up_answer
-from train.strategy import DividedBase, divide, make_strategy
+from train.strategy import DividedBase, Hardware, divide, hardware, make_strategy
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +45,48 @@ def test_several_ranks_are_ddp_unless_the_base_is_to_be_divided():
 def test_what_cannot_be_divided_is_refused(ranks, base_dtype, message):
     with pytest.raises(UserError) as caught:
         make_strategy("fsdp", ranks=ranks, config=TrainingConfig(base_dtype=base_dtype))
+    assert str(caught.value) == message
+
+
+def test_hardware_is_what_the_flags_say(monkeypatch):
+    config = TrainingConfig()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert hardware("auto", devices=2, config=config) == Hardware("cpu", 2)
+    monkeypatch.setattr(
+        "train.strategy.chosen_device", lambda name: torch.device("cuda:1" if ":" in name else "cuda:0")
+    )
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert hardware("cuda", devices=2, config=config) == Hardware("cuda", 2)
+    assert hardware("cuda:1", devices=1, config=config) == Hardware("cuda", [1])
+    monkeypatch.setattr("train.strategy.chosen_device", lambda name: torch.device("mps:0"))
+    assert hardware("mps", devices=1, config=config) == Hardware("mps", 1)
+
+
+@pytest.mark.parametrize(
+    ("device", "devices", "settings", "message"),
+    [
+        ("cuda", 8, {}, "--devices 8: this machine has 2 GPUs. Use at most so many, or --device cpu."),
+        ("cuda:1", 2, {}, "--device cuda:1 is one device, and --devices asks for 2. Leave one of them out."),
+        ("mps", 2, {}, "--devices 2: there is one mps. Leave --devices out."),
+        (
+            "mps",
+            1,
+            {"base_dtype": "int8"},
+            "base_dtype int8 cannot run on mps. Set base_dtype to bfloat16, or use --device cpu.",
+        ),
+        (
+            "mps",
+            1,
+            {"optimizer": "adamw8bit"},
+            "optimizer adamw8bit cannot run on mps. Set optimizer to adamw, or use --device cpu.",
+        ),
+    ],
+)
+def test_hardware_that_is_not_there_is_one_line(monkeypatch, device, devices, settings, message):
+    monkeypatch.setattr("train.strategy.chosen_device", torch.device)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(UserError) as caught:
+        hardware(device, devices=devices, config=TrainingConfig(**settings))
     assert str(caught.value) == message
 
 
