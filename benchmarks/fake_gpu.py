@@ -146,7 +146,7 @@ def training_steps(module: AccompanimentModule, batch: Batch, counting: Counting
         counting.counts = Counts()
         with torch.no_grad():
             module.on_before_optimizer_step(optimizer)
-            torch.nn.utils.clip_grad_norm_(trained, config.gradient_clip_val)
+            module.configure_gradient_clipping(optimizer, config.gradient_clip_val)
         optimizer.step()
         optimizer.zero_grad()
         found["optimiser"] = counting.counts

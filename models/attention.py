@@ -4,6 +4,7 @@ B items, T latent frames, E condition tokens, P positions (T or E), A heads, D w
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from torch.nn import functional
 ZERO_GUARD = 1e-15
 """Keeps 0 / 0 of a masked row at 0; far below float32's resolution of any other denominator."""
 
+COUNTED = 4
+"""Columns of ones beside the values, which sum up the denominator; one would do, but rows are to begin at 16 bytes."""
+
 
 @dataclass(frozen=True)
 class RotaryTable:
@@ -19,6 +23,8 @@ class RotaryTable:
 
     cos: Tensor  # [P, D]
     sin: Tensor  # [P, D]
+    signed: Tensor  # [P, D], sine, negated on even elements
+    back: Tensor  # [P, D], the same of each element's companion
 
 
 def rotary_table(
@@ -31,19 +37,40 @@ def rotary_table(
     """
     frequencies = 1 / theta ** (torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
     angles = torch.outer(torch.arange(length, dtype=torch.float32, device=device), frequencies).repeat(1, 2)
-    return RotaryTable(angles.cos().to(rounded_to).float(), angles.sin().to(rounded_to).float())
+    cos, sin = (table.to(rounded_to).float() for table in (angles.cos(), angles.sin()))
+    even, odd = sin.unflatten(-1, (-1, 2)).unbind(-1)
+    signed = torch.stack((-even, odd), dim=-1).flatten(-2)
+    return RotaryTable(cos, sin, signed, companion(signed))
 
 
 def rotate(x: Tensor, table: RotaryTable) -> Tensor:
-    """x [B, A, P, D] with positions mixed in; products in float32, result in x's dtype.
+    """x [B, A, P, D] with positions mixed in; float32.
 
     Elements 2k and 2k+1 are paired, as in interleaved RoPE, but the table is laid out in halves, so that the two get
     different angles. That is no rotation, and it is what the checkpoint was trained with: do not mend it.
     """
-    exact = x.float()
-    even, odd = exact.unflatten(-1, (-1, 2)).unbind(-1)
-    companion = torch.stack((-odd, even), dim=-1).flatten(-2)
-    return (exact * table.cos + companion * table.sin).to(x.dtype)
+    return Rotation.apply(x, table.cos, table.signed, table.back)
+
+
+class Rotation(torch.autograd.Function):
+    """cos * x + signed * companion of x. The backward pass is the same with `back`: only tables are kept for it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, signed: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, back)
+        ctx.dtype = x.dtype
+        return (x * cos).addcmul_(companion(x), signed)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = gradients
+        cos, back = ctx.saved_tensors
+        return (gradient * cos).addcmul_(companion(gradient), back).to(ctx.dtype), None, None, None
+
+
+def companion(x: Tensor) -> Tensor:
+    """x [.., D] with elements 2k and 2k+1 exchanged."""
+    return x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -62,10 +89,11 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Float32 inside, also under autocast: the sums run over thousands of frames. The result has v's dtype.
     """
     with torch.autocast(q.device.type, enabled=False):
-        q, k, values = q.float(), k.float(), v.float()
-        numerator = q @ (k.transpose(-1, -2) @ values)
-        denominator = q @ k.sum(dim=-2).unsqueeze(-1)
-        return (numerator / (denominator + ZERO_GUARD)).to(v.dtype)
+        ones = v.new_ones((*v.shape[:-1], COUNTED), dtype=torch.float32)
+        q, k, counted = q.float(), k.float(), torch.cat((v, ones), dim=-1)
+        sums = q @ (k.transpose(-1, -2) @ counted)
+        numerator, denominator = sums.split_with_sizes((v.shape[-1], COUNTED), dim=-1)
+        return (numerator / (denominator[..., :1] + ZERO_GUARD)).to(v.dtype)
 
 
 @dataclass(frozen=True)
@@ -92,8 +120,8 @@ class LinearAttention(nn.Module):
 
         A masked k is 0, so its v adds nothing and needs no mask.
         """
-        q = rotate(split_heads(self.to_q(states), self.heads), table).relu()
-        k = rotate(split_heads(self.to_k(states), self.heads), table).relu()
+        q = rotate(split_heads(self.to_q(states), self.heads), table).relu_()
+        k = rotate(split_heads(self.to_k(states), self.heads), table).relu_()
         v = split_heads(self.to_v(states), self.heads)
         if mask is not None:
             real = mask[:, None, :, None]
@@ -120,7 +148,7 @@ class CrossAttention(nn.Module):
     def hear(self, conditions: Tensor, table: RotaryTable) -> Heard:
         """What this layer makes of condition tokens [B, E, I] at the positions of `table`, whatever the latents are."""
         keys = rotate(split_heads(self.to_k(conditions), self.heads), table)
-        return Heard(keys, split_heads(self.to_v(conditions), self.heads))
+        return Heard(keys.to(conditions.dtype), split_heads(self.to_v(conditions), self.heads))
 
     def forward(
         self,
@@ -137,7 +165,7 @@ class CrossAttention(nn.Module):
         Masked frames are zeroed after the softmax, which equals masking their whole row before it, takes a mask of
         one row instead of T, and never divides 0 by 0.
         """
-        q = rotate(split_heads(self.to_q(states), self.heads), state_table)
+        q = rotate(split_heads(self.to_q(states), self.heads), state_table).to(heard.keys.dtype)
         visible = None if condition_mask is None else condition_mask[:, None, None, :]
         mixed = functional.scaled_dot_product_attention(q, heard.keys, heard.values, attn_mask=visible)
         merged = merge_heads(mixed)

@@ -49,6 +49,7 @@ class ControlEncoder(nn.Module):
         super().__init__()
         self.injection_layers = tuple(injection_layers)
         self.controlnet_scale = controlnet_scale
+        self.head_dim = head_dim
         self.patch_embed = nn.Linear(LATENT_CHANNELS * LATENT_ROWS, dim)
         self.time_embed = nn.Sequential(nn.Linear(2 * FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.blocks = nn.ModuleList(ControlBlock(dim, head_dim) for _ in range(depth))
@@ -73,8 +74,9 @@ class ControlEncoder(nn.Module):
         dtype = self.patch_embed.weight.dtype
         hidden = self.patch_embed(frames_first(vocal).to(dtype))
         time = self.time_embed(timestep_sinusoid(timestep).to(dtype)).unsqueeze(1)
+        turns = turns_of(hidden.shape[1], self.head_dim, like=hidden)
         for block in self.blocks:
-            hidden = block(hidden, time, mask)
+            hidden = block(hidden, time, mask, turns)
         return self.norm(hidden)
 
     def injections(self, source: VocalSource, timestep: Tensor) -> Injections:
@@ -100,25 +102,30 @@ class ControlBlock(nn.Module):
         self.norm_mlp = nn.RMSNorm(dim, eps=1e-6)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
-    def forward(self, hidden: Tensor, time: Tensor, mask: Tensor | None) -> Tensor:
-        """hidden [B, T, W], time [B, 1, W], mask [B, T] bool or None."""
-        hidden = hidden + self._attend(self.norm_attn(hidden + time), mask)
+    def forward(self, hidden: Tensor, time: Tensor, mask: Tensor | None, turns: Tensor) -> Tensor:
+        """hidden [B, T, W], time [B, 1, W], mask [B, T] bool or None; turns of `turns_of`."""
+        hidden = hidden + self._attend(self.norm_attn(hidden + time), mask, turns)
         return hidden + self.mlp(self.norm_mlp(hidden))
 
-    def _attend(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+    def _attend(self, hidden: Tensor, mask: Tensor | None, turns: Tensor) -> Tensor:
         split = self.to_qkv(hidden).unflatten(-1, (3, -1, self.head_dim)).permute(2, 0, 3, 1, 4)
         query, key, value = split.unbind(0)  # each [B, heads, T, head_dim]
         seen = None if mask is None else mask[:, None, None, :]
-        mixed = functional.scaled_dot_product_attention(rotate(query), rotate(key), value, attn_mask=seen)
+        query, key = rotate(query, turns), rotate(key, turns)
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         return self.to_out(mixed.transpose(1, 2).flatten(2))
 
 
-def rotate(heads: Tensor) -> Tensor:
-    """Rotary positions 0 ... T-1 on [B, heads, T, D]: element j turns with element j + D/2."""
-    frames, size = heads.shape[-2:]
-    rate = ROPE_THETA ** (-torch.arange(0, size, 2, device=heads.device, dtype=torch.float32) / size)
-    angle = torch.arange(frames, device=heads.device, dtype=torch.float32).unsqueeze(1) * rate
-    cos, sin = angle.cos().to(heads.dtype), angle.sin().to(heads.dtype)
+def turns_of(frames: int, size: int, *, like: Tensor) -> Tensor:
+    """Cosine and sine of positions 0 ... T-1 for heads of `size` D: [2, T, D/2], as `like` is."""
+    rate = ROPE_THETA ** (-torch.arange(0, size, 2, device=like.device, dtype=torch.float32) / size)
+    angle = torch.arange(frames, device=like.device, dtype=torch.float32).unsqueeze(1) * rate
+    return torch.stack((angle.cos(), angle.sin())).to(like.dtype)
+
+
+def rotate(heads: Tensor, turns: Tensor) -> Tensor:
+    """Rotary positions on [B, heads, T, D]: element j turns with element j + D/2."""
+    cos, sin = turns
     first, second = heads.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 

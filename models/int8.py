@@ -1,6 +1,6 @@
 """A frozen base in 8 bits: weights as integers, one scale per output, and everything computed as before.
 
-B items, T frames, N inputs and M outputs of a layer.
+N inputs and M outputs of a layer.
 """
 
 from typing import Any
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.transformer import ACEStepTransformer2DModel
+from models.transformer_block import PointwiseConv
 
 LARGEST = 127
 
@@ -17,29 +18,16 @@ LARGEST = 127
 class Int8Linear(nn.Linear):
     """A frozen linear layer, 8 bits a weight. PEFT puts adapters on it as on any other."""
 
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
-        self.weight, self.scale = rounded(layer.weight)
+    def __init__(self, layer: nn.Linear | PointwiseConv) -> None:
+        outputs, inputs = layer.weight.shape[:2]
+        super().__init__(inputs, outputs, bias=False, device="meta")
+        self.weight, self.scale = rounded(layer.weight.flatten(1))
         self.bias = layer.bias
 
     def forward(self, input: Tensor) -> Tensor:
         """input [..., N] -> [..., M]."""
         made = Product.apply(input, self.weight, self.scale)
         return made if self.bias is None else made + self.bias
-
-
-class Int8Pointwise(nn.Module):
-    """The same for a convolution that looks at one frame only."""
-
-    def __init__(self, layer: nn.Conv1d) -> None:
-        super().__init__()
-        self.weight, self.scale = rounded(layer.weight.squeeze(-1))
-        self.bias = layer.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [B, N, T] -> [B, M, T]."""
-        made = Product.apply(x.transpose(1, 2), self.weight, self.scale)
-        return (made if self.bias is None else made + self.bias).transpose(1, 2)
 
 
 class Product(torch.autograd.Function):
@@ -73,7 +61,5 @@ def to_int8(transformer: ACEStepTransformer2DModel) -> None:
     for room in (transformer.transformer_blocks, transformer.lyric_encoder):
         for parent in list(room.modules()):
             for name, layer in list(parent.named_children()):
-                if type(layer) is nn.Linear:
+                if isinstance(layer, nn.Linear | PointwiseConv):
                     setattr(parent, name, Int8Linear(layer))
-                elif type(layer) is nn.Conv1d and layer.kernel_size == (1,) and layer.groups == 1:
-                    setattr(parent, name, Int8Pointwise(layer))

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from common.errors import UserError
+from models.lora_layer import adopt
 from models.transformer import ACEStepTransformer2DModel
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -66,6 +67,7 @@ def attach_lora(
     )
     with torch.random.fork_rng(devices=[]):
         transformer.add_adapter(config, adapter_name=TRAINED)
+    adopt(transformer)
     transformer.eval()
     parameters = trained_parameters(transformer)
     _initialise(parameters, seed)
@@ -116,6 +118,7 @@ def load_lora(transformer: ACEStepTransformer2DModel, folder: Path, *, name: str
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
         transformer.load_lora_adapter(folder, prefix=None, weight_name=LORA_FILE, adapter_name=name)
+    adopt(transformer)
     transformer.set_adapters(name, weight)
     transformer.eval().requires_grad_(False)
 

@@ -11,8 +11,9 @@ FREQUENCIES = 128
 
 def timestep_sinusoid(timestep: Tensor) -> Tensor:
     """timestep [B] = 1000 * sigma -> [B, 256] float32: the cosines of 128 frequencies, then their sines."""
-    steps = torch.arange(FREQUENCIES, dtype=torch.float32, device=timestep.device)
-    angles = timestep.float().unsqueeze(-1) * torch.exp(steps * (-math.log(10000) / FREQUENCIES))
+    steps = torch.arange(FREQUENCIES, dtype=torch.float32) * (-math.log(10000) / FREQUENCIES)
+    rates = steps.double().exp().float()  # a float32 exp differs between processors, at 1000 by up to 3e-5 of an angle
+    angles = timestep.float().unsqueeze(-1) * rates.to(timestep.device)
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 

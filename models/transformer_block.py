@@ -34,7 +34,29 @@ def rms_norm(width: int) -> nn.RMSNorm:
 
 def modulate(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """normed [B, T, I]; shift, scale [B, 1, I]."""
-    return normed * (1 + scale) + shift
+    return torch.addcmul(shift, normed, 1 + scale)
+
+
+class PointwiseConv(nn.Conv1d):
+    """A convolution that looks at one frame only, as the linear layer that it is. [B, T, N] -> [B, T, M]."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 1, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input, self.weight.squeeze(-1), self.bias)
+
+
+class DepthConv(nn.Conv1d):
+    """Each channel's own filter over three frames. [B, T, N] -> [B, T, N]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, input: Tensor) -> Tensor:
+        image = input.transpose(1, 2).unsqueeze(2)  # an image of one row keeps channels together, a line does not
+        made = functional.conv2d(image, self.weight.unsqueeze(2), self.bias, padding=(0, 1), groups=self.groups)
+        return made.squeeze(2).transpose(1, 2)
 
 
 class GluFeedForward(nn.Module):
@@ -43,14 +65,14 @@ class GluFeedForward(nn.Module):
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
         both = 2 * inner
-        self.inverted_conv = nn.Sequential(OrderedDict(conv=nn.Conv1d(width, both, 1), act=nn.SiLU()))
-        self.depth_conv = nn.Sequential(OrderedDict(conv=nn.Conv1d(both, both, 3, padding=1, groups=both)))
-        self.point_conv = nn.Sequential(OrderedDict(conv=nn.Conv1d(inner, width, 1, bias=False)))
+        self.inverted_conv = nn.Sequential(OrderedDict(conv=PointwiseConv(width, both), act=nn.SiLU()))
+        self.depth_conv = nn.Sequential(OrderedDict(conv=DepthConv(both)))
+        self.point_conv = nn.Sequential(OrderedDict(conv=PointwiseConv(inner, width, bias=False)))
 
     def forward(self, states: Tensor) -> Tensor:
         """states [B, T, I]."""
-        value, gate = self.depth_conv(self.inverted_conv(states.transpose(1, 2))).chunk(2, dim=1)
-        return self.point_conv(value * functional.silu(gate)).transpose(1, 2)
+        value, gate = self.depth_conv(self.inverted_conv(states)).chunk(2, dim=-1)
+        return self.point_conv(value * functional.silu(gate))
 
 
 class TransformerBlock(nn.Module):
@@ -72,7 +94,7 @@ class TransformerBlock(nn.Module):
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + context.modulation).chunk(6, dim=1)
         attended = self.attn(modulate(self.norm1(states), shift1, scale1), context.latent_mask, context.latent_table)
-        states = states + gate1 * attended
+        states = torch.addcmul(states, gate1, attended)
         states = states + self.cross_attn(
             states,
             heard or self.cross_attn.hear(context.conditions, context.condition_table),
@@ -80,4 +102,4 @@ class TransformerBlock(nn.Module):
             condition_mask=context.condition_mask,
             state_table=context.latent_table,
         )
-        return states + gate2 * self.ff(modulate(self.norm2(states), shift2, scale2))
+        return torch.addcmul(states, gate2, self.ff(modulate(self.norm2(states), shift2, scale2)))

@@ -187,6 +187,17 @@ class AccompanimentModule(LightningModule):
             )
         self.grad_norm = norm
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm that was just taken."""
+        if gradient_clip_val:
+            assert self.grad_norm is not None
+            torch.nn.utils.clip_grads_with_norm_(self.trained.values(), gradient_clip_val, self.grad_norm)
+
     def optimizer_step(
         self,
         epoch: int,

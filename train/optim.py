@@ -24,7 +24,8 @@ def make_optimizer(parameters: Sequence[nn.Parameter], config: TrainingConfig) -
         return package.Prodigy(
             parameters, lr=rate, betas=BETAS, weight_decay=decay, use_bias_correction=True, safeguard_warmup=True
         )
-    return AdamW(parameters, lr=rate, betas=BETAS, weight_decay=decay)
+    on_cuda = all(parameter.is_cuda for parameter in parameters)  # one kernel for many tensors, where there is one
+    return AdamW(parameters, lr=rate, betas=BETAS, weight_decay=decay, fused=on_cuda or None)
 
 
 def rate_at(step: int, warmup_steps: int, max_steps: int) -> float:

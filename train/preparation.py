@@ -122,11 +122,7 @@ def make_module(config: TrainingConfig, base: Path, fingerprint: str, data: Data
     transformer = open_base(config, base)
     if config.ssl_coeff:
         check_features(config, transformer, next(read_shard(place_of(config.dataset_path), data.manifest.shards[0])))
-    module = _with_adapters(config, transformer, fingerprint, data)
-    if config.compile:
-        for block in transformer.transformer_blocks:
-            block.compile()
-    return module
+    return _with_adapters(config, transformer, fingerprint, data)
 
 
 @contextmanager
@@ -138,6 +134,8 @@ def adapters_on(
         yield _with_adapters(config, transformer, fingerprint, data)
     finally:
         transformer.unload_lora()
+        if config.compile:
+            forget_compiled(transformer)
 
 
 def _with_adapters(
@@ -157,6 +155,8 @@ def _with_adapters(
     conditioner = data.maker.conditioning.make_conditioner(transformer, seed=config.seed)
     if data.maker.conditioning.objective == "naive":
         announce(NAIVE)
+    if config.compile:
+        compile_blocks(transformer)
     module = AccompanimentModule(config, transformer, conditioner, base_fingerprint=fingerprint)
     own = sum(parameter.numel() for parameter in module.trained.values()) - report.parameters
     frozen = sum(parameter.numel() for parameter in transformer.parameters() if not parameter.requires_grad)
@@ -166,6 +166,19 @@ def _with_adapters(
         f"estimated peak memory {in_gib(estimated_bytes(module))}"
     )
     return module
+
+
+def compile_blocks(transformer: ACEStepTransformer2DModel) -> None:
+    """Let torch compile the blocks, each at its first call."""
+    for block in transformer.transformer_blocks:
+        block.compile()
+
+
+def forget_compiled(transformer: ACEStepTransformer2DModel) -> None:
+    """Let the blocks run as they are; torch stops compiling what it had to compile anew too often."""
+    for block in transformer.transformer_blocks:
+        block._compiled_call_impl = None
+    torch.compiler.reset()
 
 
 def open_base(config: TrainingConfig, base: Path) -> ACEStepTransformer2DModel:

@@ -133,7 +133,6 @@ def shortened(config: TrainingConfig, wanted: OptunaConfig) -> TrainingConfig:
         "val_every_n_steps": wanted.report_steps,
         "early_stop_patience": 0,
         "render_every_n_steps": 0,
-        "compile": False,
     }
     return config.model_copy(update=changes)
 

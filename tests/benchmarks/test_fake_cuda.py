@@ -216,6 +216,22 @@ def test_what_is_counted(device):
         assert counting.peak == held + 2 * 4 * 100 * 256
 
 
+def test_a_block_asks_for_no_more_than_it_did(device):
+    """Of `image2image_base`: what two blocks launch and move more than one, as docs/scaling.md counts."""
+    launches = {}
+    for blocks in (1, 2):
+        with Counting(Card(), TOKENS) as counting:
+            module = make_module(config_of("image2image", "base_dtype=bfloat16"), blocks)
+            batch = make_batch(module.config)
+            counting.restart()
+            root = module.losses(batch).total.grad_fn
+            forward = counting.counts.launches
+            backward(root)
+            launches[blocks] = (forward, counting.counts.launches - forward)
+    assert launches[2][0] - launches[1][0] <= 82
+    assert launches[2][1] - launches[1][1] <= 208
+
+
 def test_the_script_prints_a_table(monkeypatch, capsys):
     arguments = ["--blocks", "1", "--seconds", "5", "--set", "lora.r=4"]
     monkeypatch.setattr(sys, "argv", ["fake_gpu", *arguments])

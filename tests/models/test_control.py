@@ -6,7 +6,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from models.conditioning import VocalSource
-from models.control import ControlEncoder, ControlInjection, cross_norm, rotate
+from models.control import ControlEncoder, ControlInjection, cross_norm, rotate, turns_of
 
 FRAMES, WIDTH = 9, 64
 
@@ -179,7 +179,8 @@ def test_a_silent_control_is_left_out_and_its_gradients_are_finite(hidden):
 
 def test_rotation_keeps_lengths_and_makes_attention_depend_on_distance():
     query, key = torch.randn(2, 1, 1, 1, 16, dtype=torch.float64)
-    queries, keys = rotate(query.expand(1, 1, 12, 16)), rotate(key.expand(1, 1, 12, 16))
+    turns = turns_of(12, 16, like=query)
+    queries, keys = rotate(query.expand(1, 1, 12, 16), turns), rotate(key.expand(1, 1, 12, 16), turns)
     torch.testing.assert_close(queries.norm(dim=-1), query.norm(dim=-1).expand(1, 1, 12), rtol=1e-6, atol=0)
     scores = (queries @ keys.transpose(-1, -2))[0, 0]
     torch.testing.assert_close(scores[3, 1], scores[9, 7], rtol=0, atol=1e-5)

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.int8 import Int8Linear, Int8Pointwise, rounded, to_int8
+from models.int8 import Int8Linear, rounded, to_int8
 from models.lora import attach_lora, load_lora, save_lora, trained_parameters
+from models.transformer_block import PointwiseConv
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def test_a_weight_is_off_by_at_most_half_a_step_of_its_row():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_layers_compute_what_their_rounded_weights_say_and_pass_gradients(dtype):
-    linear, pointwise = nn.Linear(12, 5), nn.Conv1d(12, 5, 1)
-    for layer, made in [(linear, Int8Linear(linear)), (pointwise, Int8Pointwise(pointwise))]:
+    for layer in (nn.Linear(12, 5), PointwiseConv(12, 5)):
+        made = Int8Linear(layer)
         with torch.no_grad():
             layer.weight.copy_((made.weight * made.scale[:, None]).view_as(layer.weight))
         x = torch.randn(2, 12, 12, dtype=dtype, requires_grad=True)

@@ -139,8 +139,10 @@ def test_what_matches_nothing_is_an_error(base, options, message):
 
 def test_upstreams_adapter_gives_upstreams_output(trained, answer, golden):
     assert lora_scale(rank=4, alpha=6, use_rslora=True) == golden("lora").notes["expected_training_scale"]
-    difference = answer(trained()) - golden("lora").expected["sample_training_time_adapter"]
-    assert difference.abs().max() < 1e-4
+    expected = golden("lora").expected["sample_training_time_adapter"]
+    difference = answer(trained()) - expected
+    assert difference.norm() < 2e-5 * expected.norm()
+    assert difference.abs().max() < 3e-4  # few numbers: where a denominator is small, processors differ by 1e-4
 
 
 def test_the_file_has_upstreams_layout_at_scale_one(trained, tmp_path, goldens_folder):

@@ -189,7 +189,7 @@ def test_a_trial_is_the_run_in_short():
     search = wanted({"learning_rate": RATE}, trial_steps=200)
     short = shortened(config, search)
     assert (short.max_steps, short.warmup_steps, short.val_every_n_steps) == (200, 20, 20)
-    assert (short.early_stop_patience, short.compile) == (0, False)
+    assert (short.early_stop_patience, short.compile) == (0, True)
     with pytest.raises(UserError) as caught:
         check_length(config.model_copy(update={"max_steps": 100}), search)
     assert str(caught.value) == (
