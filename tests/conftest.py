@@ -38,6 +38,13 @@ GOLDENS = Path(__file__).resolve().parent / "goldens"
 SHARED_AUDIO = Path(__file__).resolve().parents[2] / "shared" / "audio"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Unless -m asks for gpu, no test and no process that it starts sees a card: what calls fit() would train there."""
+    asked = str(config.getoption("markexpr"))
+    if "gpu" not in asked or "not gpu" in asked:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @dataclass(frozen=True)
 class Golden:
     """Numbers that upstream computed: its weights, what went in, what must come out; `notes` is the JSON beside it."""
@@ -99,6 +106,17 @@ def golden_transformer(golden) -> Callable[[str], "ACEStepTransformer2DModel"]:
         return transformer.eval().requires_grad_(False)
 
     return build
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> "Iterator[torch.device]":
+    """A CUDA device, and the CPU, so that no test of the first is written that could not run; float32 unrounded."""
+    from models.device import whole_float32
+
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    with whole_float32():
+        yield torch.device(request.param)
 
 
 @pytest.fixture
