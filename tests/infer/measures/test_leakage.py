@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from common.leakage import projection_db
 from infer.measures.clip import Clip
-from infer.measures.leakage import fine_structure_excess, measure_leakage, projection_db
+from infer.measures.leakage import fine_structure_excess, measure_leakage
 
 LEAKS_DB = (-30, -20, -10, 0)
 
