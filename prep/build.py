@@ -44,6 +44,8 @@ WAYS_OUT = (
     "--device cpu",
 )
 KEPT = "every segment that is encoded is kept, and the same command goes on from there."
+NOTED_SONGS = 8
+"""So many songs are named that were mended or have a silent channel."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ class _Build:
             self._rewrite(writer)
             self._pack(songs, writer)
         self.cache.save()
+        _say_notes(writer.manifest(), songs)
         return self._report(writer)
 
     def _older(self) -> Manifest | None:
@@ -297,6 +300,17 @@ class _Build:
             )
         embedded = tuple(self._texts.embedded) if "_texts" in vars(self) else ()
         return Report(kept, rejections, writer.manifest(), tuple(sorted(self.encoded)), embedded, plan.gone)
+
+
+def _say_notes(manifest: Manifest, new: Sequence[KnownSong]) -> None:
+    """What was found of new songs' files, and mended."""
+    entries = manifest.songs()
+    keys = [known.song.key for known in new if known.song.key in entries]
+    noted = {key: " ".join(entries[key].notes) for key in keys if entries[key].notes}
+    for key in list(noted)[:NOTED_SONGS]:
+        say(f"{key}: {noted[key]}")
+    if len(noted) > NOTED_SONGS:
+        say(f"{len(noted) - NOTED_SONGS} more songs were mended or have a silent channel: prep status names them.")
 
 
 def _say_what_is_missing(songs: Sequence[KnownSong], wordless: int) -> None:

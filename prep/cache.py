@@ -20,7 +20,7 @@ from shards.schema import MANIFEST_FILE, Manifest, Reason, SongError
 CACHE_FILE = "known.json"
 SETTLED_NS = 2_000_000_000
 """A file changed less than this before it was read may change again without a new time: it is read next time too."""
-LASTING: frozenset[Reason] = frozenset({"misaligned", "silent", "too_short", "no_vocal"})
+LASTING: frozenset[Reason] = frozenset({"misaligned", "leak", "no_sum", "swapped", "silent", "too_short", "no_vocal"})
 """Reasons that the same sound and settings will meet again."""
 
 

@@ -28,6 +28,18 @@ class SeparatorConfig(Config):
     """Parts of the separated vocal this far below its loud parts are bleed and are faded out; null keeps them."""
 
 
+class StemsConfig(Config):
+    """Given stems, held against each other."""
+
+    max_leak_db: Decibels = -10.0
+    """A song is rejected where more of the part made by subtraction than this share of its energy is the other stem (of
+    the inst is the vocal, where both were given)."""
+    max_residual_db: Annotated[float, Field(ge=-100.0, le=100.0)] = -9.0
+    """A song is rejected where vocal and inst leave more than this of the given mix, against the mix."""
+    swapped: Literal["reject", "keep"] = "reject"
+    """What becomes of a song whose vocal looks like a band and whose inst like a voice."""
+
+
 class TrimConfig(Config):
     """Silence before and after a song."""
 
@@ -103,6 +115,9 @@ class PrepConfig(Config):
     ssl: tuple[SslName, ...] = ()
     """Networks whose features of each target are kept for the trainer's SSL loss: 80 times the size of the latents."""
     separator: SeparatorConfig = SeparatorConfig()
+    stems: StemsConfig = StemsConfig()
+    silent_channel: Literal["keep", "fill"] = "keep"
+    """A channel of a file that is silent while the other sounds: kept so, or filled from the other."""
     trim: TrimConfig = TrimConfig()
     segment: SegmentConfig = SegmentConfig()
     loudness: LoudnessConfig = LoudnessConfig()

@@ -22,6 +22,7 @@ from common.tape import Tape
 from models.checkpoint import open_codec
 from models.codec import LONGEST_PIECE, Codec
 from prep.align import align
+from prep.channels import TakenFile, take_file
 from prep.config import EncodeConfig, PrepConfig
 from prep.gate import bleed_db, gate_levels, gate_opening, gated
 from prep.scan import Song
@@ -114,15 +115,21 @@ class SongEncoder:
     def tracks(self, song: Song, new_tape: Callable[[], Tape], sound: SoundHash) -> Tracks:
         """A song's parts, given or separated, at full length. Raises SongError where they cannot be had."""
         if not song.is_full:
-            return align({part: new_tape().extend(decoded(path, sound)) for part, path in song.files.items()})
+            taken = {part: self._taken(part, path, new_tape, sound) for part, path in song.files.items()}
+            tracks = align({part: each.tape for part, each in taken.items()}, self._config.stems, new_tape)
+            return replace(tracks, notes=(*(note for each in taken.values() for note in each.notes), *tracks.notes))
         if self._separator is None:
             only = song.files["mix"].name
             raise SongError("no_separator", f"{only}: a full song, but separator.name is none. Add its stems.")
-        mix = new_tape().extend(decoded(song.files["mix"], sound))
+        taken = self._taken("mix", song.files["mix"], new_tape, sound)
+        mix = taken.tape
         spans(_levels(mix.blocks()), mix.samples, self._config.trim, self._config.segment)  # else not worth separating
         vocal = new_tape().extend(self._separator.vocal(mix))
         tracks = Tracks({"vocal": vocal, "mix": mix}, mix.samples, "inst", separator=self._separator.name)
-        return self._gated(tracks, new_tape)
+        return self._gated(replace(tracks, notes=taken.notes), new_tape)
+
+    def _taken(self, part: Part, path: Path, new_tape: Callable[[], Tape], sound: SoundHash) -> TakenFile:
+        return take_file(part, decoded(path, sound), self._config.silent_channel, new_tape)
 
     def _gated(self, tracks: Tracks, new_tape: Callable[[], Tape]) -> Tracks:
         gate_db = self._config.separator.gate_db
@@ -219,4 +226,6 @@ def _segment_audio(tracks: Tracks, planned: PlannedSegment) -> SegmentAudio:
         derived=tracks.derived,
         residual_db=tracks.residual_db,
         bleed_db=tracks.bleed_db,
+        leak_db=tracks.leak_db,
+        stems=tracks.notes,
     )

@@ -17,6 +17,14 @@ from shards.schema import MANIFEST_FILE
 
 REBUILD = "prep build-shards --rebuild makes it anew"
 REWORD = "prep build-shards makes its texts anew"
+NAMED = {
+    "stale": "",
+    "missing": "",
+    "gone": ", still in the shards (--prune)",
+    "rejected": "",
+    "noted": ", in the shards with stems that were mended, or a silent channel",
+}
+"""What is named song by song, and what is said of all."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +57,21 @@ def status(out: Path, plan: Plan) -> dict[str, Any]:
         why = f"{changes}; {REBUILD if plan.sound_changes else REWORD}"
         stale |= {known.song.key: why for known in (*plan.fresh, *plan.reworded)}
     stale |= {known.song.key: f"its audio changed; {REBUILD}" for known in plan.changed}
+    entries = {} if plan.older is None else plan.older.songs()
     return {
         "fresh": [known.song.key for known in plan.fresh if known.song.key not in stale],
         "stale": dict(sorted(stale.items())),
         "missing": sorted(new - rejected.keys()),
         "gone": list(plan.gone),
         "rejected": dict(sorted(rejected.items())),
+        "noted": {key: " ".join(entry.notes) for key, entry in sorted(entries.items()) if entry.notes},
     }
 
 
 def lines(found: dict[str, Any]) -> str:
     """The same for people: what is fresh is counted, all else is named."""
     shown = [f"fresh: {len(found['fresh'])}"]
-    for name, note in (("stale", ""), ("missing", ""), ("gone", ", still in the shards (--prune)"), ("rejected", "")):
+    for name, note in NAMED.items():
         songs = found[name]
         shown.append(f"{name}: {len(songs)}{note if songs else ''}")
         shown += [f"  {key}: {songs[key]}" if isinstance(songs, dict) else f"  {key}" for key in songs]

@@ -7,7 +7,7 @@ import numpy as np
 
 from common.tape import BLOCK_SAMPLES, Tape
 from prep.segment import PARTS, Parts, Span
-from shards.schema import Part
+from shards.schema import Part, StemNote
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Tracks:
     residual_db: float | None = None
     separator: str | None = None
     bleed_db: float | None = None
+    leak_db: float | None = None
+    notes: tuple[StemNote, ...] = ()
 
     def part(self, name: Part, span: Span) -> np.ndarray:
         """One part of a stretch of the song, [2, n]; it is the caller's to change."""

@@ -3,6 +3,7 @@
 The vocal lies on tape; of its segments, one is in memory at a time.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from common.audio import Gain, loudness_lufs, vocal_activity, vocal_gain_in_bloc
 from common.errors import UserError
 from common.files import check_writable
 from common.latents import SAMPLE_RATE_HZ, frames_of
+from common.progress import say
 from common.tape import Tape
 from models.adapter import check_adapter, read_card
 from models.checkpoint import open_text_encoder, resolve_checkpoint
 from models.codec import Codec
 from models.family import CODEC, TEXT, check_one_family, describe_base
 from models.lyric_tokens import open_lyric_vocabulary
+from prep.channels import TakenFile, take_file
 from prep.config import EncodeConfig, PrepConfig
 from prep.encode import EncodedSegment, decoded, encode_wave, open_encoder
 from prep.identity import build_fingerprint, know
@@ -61,16 +64,19 @@ def encode_vocal(
     with build_folder(out) as room, torch_threads(config.threads_per_worker):
         known = know(song, vocal.parent)
         _check_is_ours(out, known.audio_sha256)
-        with Tape(room) as tape:
-            tape.extend(decoded(vocal))
+        with ExitStack() as tapes:
+            taken = take_file("vocal", decoded(vocal), config.silent_channel, lambda: tapes.enter_context(Tape(room)))
+            tape = taken.tape
             gain = vocal_gain_in_blocks(tape.blocks, SAMPLE_RATE_HZ, vocal_lufs, samples=tape.samples)
             cuts = _spans(vocal, tape, config)
             codec = open_encoder(folder, config.encode, device)
-            segments = [_encode(codec, tape, span, gain, config.encode) for span in cuts]
+            segments = [_encode(codec, taken, span, gain, config.encode) for span in cuts]
         texts = TextMaker(config.text, open_text_encoder(folder).to(device), open_lyric_vocabulary(folder))
         with ShardWriter(
             out, fingerprint=fingerprint, targets=(), base=describe_base(checkpoint, folder, CODEC)
         ) as writer:
+            for note in taken.notes:
+                say(f"{known.song.key}: {note.sentence}")
             writer.add(make_samples(known, segments, texts.prompt(song.prompt), texts.lyrics(song.lyrics)))
         sweep(room)
     return writer.manifest()
@@ -106,8 +112,8 @@ def _spans(vocal: Path, tape: Tape, config: PrepConfig) -> list[Span]:
     return cut(levels, Span(0, tape.samples), config.segment)
 
 
-def _encode(codec: Codec, tape: Tape, span: Span, gain: Gain, config: EncodeConfig) -> EncodedSegment:
-    wave = tape.read(span.start, span.end)
+def _encode(codec: Codec, taken: TakenFile, span: Span, gain: Gain, config: EncodeConfig) -> EncodedSegment:
+    wave = taken.tape.read(span.start, span.end)
     audio = SegmentAudio(
         start_seconds=span.start / SAMPLE_RATE_HZ,
         samples=wave.shape[1],
@@ -120,6 +126,7 @@ def _encode(codec: Codec, tape: Tape, span: Span, gain: Gain, config: EncodeConf
         derived=None,
         residual_db=None,
         bleed_db=None,
+        stems=taken.notes,
     )
     wave *= gain.factor
     latents = encode_wave(codec, wave, longest=config.piece_frames)

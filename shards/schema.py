@@ -27,6 +27,9 @@ Reason = Literal[
     "bad_text",  # a prompt or lyrics file that is not UTF-8
     "unreadable",  # audio that is missing, damaged, cut short, or no audio
     "misaligned",  # stems of different length, or shifted against the mix
+    "leak",  # the vocal is in the inst, or a stem in what was left of the mix without it
+    "no_sum",  # vocal and inst leave too much of the given mix
+    "swapped",  # the vocal looks like a band and the inst like a voice
     "silent",  # nothing to hear in the mix
     "too_short",  # shorter than segment.min_seconds once its silence is trimmed
     "no_vocal",  # vocal activity under min_vocal_activity
@@ -50,6 +53,35 @@ class Source(Config):
     file: str
     """Path below the folder of songs, with slashes."""
     sha256: str
+
+
+class StemNote(Config):
+    """What was found of a given file, and mended."""
+
+    part: Part
+    gain_db: float = 0.0
+    """Gain that it was given to lie as in its mix."""
+    inverted: bool = False
+    """True where its sign was turned."""
+    delay_ms: float = 0.0
+    """How much later (negative: earlier) it was moved."""
+    silent_channel: Literal["left", "right"] | None = None
+    """The channel that holds nothing while the other sounds."""
+    filled: bool = False
+    """True where that channel was filled from the other."""
+
+    @property
+    def sentence(self) -> str:
+        """The note for people: "its vocal was turned over to lie as in its mix."."""
+        if self.silent_channel is not None:
+            became = "was silent and is filled from the other" if self.filled else "is silent"
+            return f"its {self.part}'s {self.silent_channel} channel {became}."
+        done = ["turned over"] if self.inverted else []
+        if self.gain_db:
+            done.append(f"{'raised' if self.gain_db > 0 else 'lowered'} by {abs(self.gain_db):.1f} dB")
+        if self.delay_ms:
+            done.append(f"moved {abs(self.delay_ms):.2f} ms {'later' if self.delay_ms > 0 else 'earlier'}")
+        return f"its {self.part} was {' and '.join(done)} to lie as in its mix."
 
 
 class PartLevels(Config):
@@ -84,6 +116,11 @@ class SegmentAudio(Config):
     bleed_db: float | None
     """Level of the separated vocal, before its gate, against the mix where nobody sings; null for given stems, and
     where there is no pause."""
+    leak_db: float | None = None
+    """Share of the derived part that a short filter makes of the other stem (of the inst from the vocal, where both
+    were given); -60 is none. Null for a separated vocal, and in older shards."""
+    stems: tuple[StemNote, ...] = ()
+    """What was found of the given files, and mended."""
 
     @property
     def vocal_lufs(self) -> float | None:
@@ -226,6 +263,8 @@ class SongEntry(Config):
     """Over its prompt and lyrics."""
     sound_sha256: str | None
     """As in its samples."""
+    notes: tuple[str, ...] = ()
+    """What was found of its files, and mended, a sentence each."""
 
 
 def audio_identity(sources: Iterable[Source]) -> str:

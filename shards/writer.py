@@ -224,4 +224,5 @@ def _song_entry(meta: SegmentMeta) -> SongEntry:
         audio_sha256=audio_identity(meta.sources),
         text_sha256=text_identity(meta.prompt, meta.lyrics),
         sound_sha256=meta.sound_sha256,
+        notes=tuple(note.sentence for note in meta.stems),
     )

@@ -99,6 +99,11 @@ def later(wave: np.ndarray, samples: int) -> np.ndarray:
     return np.concatenate([np.zeros((samples, 2)), wave[:-samples]])
 
 
+def shifted(folder: Folder, name: str, *, stem: int = 1, mix: int = 1) -> None:
+    folder.audio(f"{name}_inst.wav", later(folder.inst, stem))
+    folder.audio(f"{name}_mix.wav", later(folder.mix, mix))
+
+
 def cut_m4a(folder: Folder) -> None:
     path = folder.ffmpeg("cut m4a.m4a", "-c:a", "aac", "-movflags", "+faststart")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -196,8 +201,13 @@ BAD: dict[str, tuple[str, Make]] = {
     "two cases": ("ambiguous", lambda f: [f.audio("two cases.wav"), f.audio("two cases.WAV")]),
     "both forms": ("ambiguous", lambda f: [f.pair("both forms"), f.audio("both forms.flac")]),
     "short stem": ("misaligned", lambda f: f.pair("short stem", vocal=f.vocal[:-23_000])),
-    "late stem": ("misaligned", lambda f: f.pair("late stem", vocal=later(f.vocal, 1105))),
-    "early stem": ("misaligned", lambda f: f.pair("early stem", mix=later(f.mix, 5000))),
+    "late stem": ("misaligned", lambda f: shifted(f, "late stem", stem=3000)),
+    "early stem": ("misaligned", lambda f: shifted(f, "early stem", mix=5000)),
+    "other vocal": ("leak", lambda f: f.pair("other vocal", vocal=f.vocal[::-1])),
+    "one channel": ("leak", lambda f: f.pair("one channel", vocal=f.vocal * [0, 1])),
+    "mix as inst": ("leak", lambda f: [f.audio("mix as inst_vocal.wav", f.vocal), f.audio("mix as inst_inst.wav")]),
+    "no sum": ("no_sum", lambda f: [f.pair("no sum"), f.audio("no sum_inst.wav", f.inst[::-1])]),
+    "exchanged": ("swapped", lambda f: f.pair("exchanged", vocal=f.inst)),
     "silence": ("silent", lambda f: f.audio("silence.wav", np.zeros_like(f.mix))),
     "faint": ("silent", lambda f: f.audio("faint.wav", f.mix * 1e-4, subtype="FLOAT")),
     "faint pair": ("silent", lambda f: f.pair("faint pair", vocal=f.vocal * 1e-4, mix=f.mix * 1e-4)),
@@ -208,7 +218,7 @@ BAD: dict[str, tuple[str, Make]] = {
     "under a second": ("too_short", lambda f: f.audio("under a second.flac", f.mix[: RATE_HZ * 9 // 10])),
     "brief sound": ("too_short", brief_sound),
     "silent vocal": ("no_vocal", lambda f: f.pair("silent vocal", vocal=f.vocal * 0)),
-    "faint vocal": ("no_vocal", lambda f: f.pair("faint vocal", vocal=f.vocal * 1e-3)),
+    "faint vocal": ("no_vocal", lambda f: f.pair("faint vocal", vocal=f.vocal * 1e-3, mix=f.inst + f.vocal * 1e-3)),
     "nothing sung": ("no_vocal", nothing_sung),
     "twin": ("duplicate", twin),
 }
@@ -247,6 +257,7 @@ GOOD: dict[str, Make] = {
     "mu-law": lambda f: f.audio("mu-law.wav", subtype="ULAW"),
     "clipped": lambda f: f.audio("clipped.wav", f.mix * 20),
     "offset": lambda f: f.audio("offset.wav", f.mix * 0.5 + 0.3),
+    "inverted stem": lambda f: f.pair("inverted stem", vocal=-f.vocal),
     "streamed": lambda f: streamed(f, "streamed.wav"),
     "streamed flac": lambda f: streamed(f, "streamed flac.flac"),
     "ogg inside": lambda f: f.audio("ogg inside.mp3", kind="OGG"),

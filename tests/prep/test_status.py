@@ -55,6 +55,7 @@ def test_status_says_what_became_of_each_song_and_why(prep, built):
             "lone": "orphan_stem: lone_vocal.wav: one stem alone. Add the mix or the other stem.",
             "short": "too_short: 0.70 s without its outer silence is shorter than segment.min_seconds (1 s).",
         },
+        "noted": {},
     }
     assert prep("status", "shards", "raw").splitlines()[:5] == [
         "fresh: 1",

@@ -22,6 +22,7 @@ from shards.schema import (
     ShardEntry,
     SongEntry,
     Source,
+    StemNote,
     Totals,
     VocalMoments,
 )
@@ -29,7 +30,7 @@ from shards.schema import (
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "shards.md").read_text(encoding="utf-8")
 OBJECTS: tuple[type[Config], ...] = (
     Manifest, BaseSpec, ShardEntry, SegmentEntry, SongEntry, VocalMoments, Totals, Fingerprint, LatentStatistics,
-    SegmentMeta, PartLevels, Source, Rejection,
+    SegmentMeta, PartLevels, Source, StemNote, Rejection,
 )  # fmt: skip
 
 
