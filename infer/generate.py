@@ -35,8 +35,8 @@ from infer.words import (
     cached_prompt,
     embed_prompt,
     read_lyrics,
-    read_text,
     tokenised,
+    written_in,
 )
 from models.adapter import CARD_FILE, AdapterCard, base_of
 from models.checkpoint import is_whole, part_hash
@@ -189,7 +189,7 @@ def _read_lyrics(order: Order, path: Path | None) -> Lyrics:
 def _words_of_file(order: Order, path: Path, key: str) -> Words:
     """Words that are not given lie beside the vocal, where prep looks for them too, or are instrumental."""
     beside = {kind: path.with_name(f"{key}_{kind}.txt") for kind in ("prompt", "lyrics")}
-    tags = order.request.prompt or (read_text(beside["prompt"]) if beside["prompt"].is_file() else "")
+    tags = order.request.prompt or (written_in(beside["prompt"]) if beside["prompt"].is_file() else "")
     if not tags:
         say(f'no --prompt and no {beside["prompt"].name}: taking "{NO_PROMPT}".')
     lyrics = order.request.lyrics or (beside["lyrics"] if beside["lyrics"].is_file() else None)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.progress import say
+from common.tags import spelt, tags_of
+from common.text import UTF_8, read_text
 from models.checkpoint import open_text_encoder
 from models.conditioning import pack_conditions
 from models.erg import lyric_queries, weakened
@@ -23,9 +25,9 @@ NO_PROMPT = "instrumental"
 
 @dataclass(frozen=True)
 class Prompt:
-    """Comma-separated tags, and what the text encoder makes of them."""
+    """Tags, and what the text encoder makes of them."""
 
-    tags: str
+    tags: str  # those that it hears
     states: Tensor  # [S, D] float32
     weakened: Tensor | None = None  # [S, D] float32, what guidance of rectified entropy sets against them
 
@@ -49,24 +51,29 @@ class Words:
 
 @torch.no_grad()
 def embed_prompt(tags: str, *, base: Path, device: torch.device, erg: bool = False) -> Prompt:
-    """A prompt, spelt with ", " between its tags as shards spell it; the text encoder is open only for this call.
+    """A prompt, spelt as prep spells it; the text encoder is open only for this call. Tags that do not fit are named.
 
     Raises UserError where ERG is asked of a text encoder that has not the blocks for it.
     """
-    spelt = ", ".join(tag for part in tags.split(",") if (tag := " ".join(part.split())))
+    from models.text import MAX_TOKENS, heard_tags  # heavy, and not needed where shards hold the prompt
+
     encoder = open_text_encoder(base).to(device)
-    weakened = encoder.embed([spelt], weakened=True).states[0].cpu() if erg else None
-    return Prompt(spelt, encoder.embed([spelt]).states[0].cpu(), weakened)
+    found = heard_tags(encoder, tags_of(tags) or [NO_PROMPT])
+    if found.lost:
+        say(f"the prompt is longer than {MAX_TOKENS} tokens; these tags are left out: {spelt(found.lost)}")
+    heard = spelt(found.heard)
+    weakened = encoder.embed([heard], weakened=True).states[0].cpu() if erg else None
+    return Prompt(heard, encoder.embed([heard]).states[0].cpu(), weakened)
 
 
 def cached_prompt(sample: Sample) -> Prompt:
     """The prompt that a shard holds, its tags in the order in which they were written; never weakened."""
-    return Prompt(sample.meta.prompt, torch.from_numpy(sample.text[0][sample.text_mask[0]]).float())
+    return Prompt(sample.meta.tag_orders[0], torch.from_numpy(sample.text[0][sample.text_mask[0]]).float())
 
 
 def read_lyrics(path: Path | None, *, base: Path, language: str) -> Lyrics:
-    """The lyrics in a file, [instrumental] without one. Raises UserError for a file that is no UTF-8 text."""
-    return tokenised((read_text(path) if path else "") or INSTRUMENTAL, str(path), base=base, language=language)
+    """The lyrics in a file, [instrumental] without one. Raises UserError for a file that is not there, or no text."""
+    return tokenised((written_in(path) if path else "") or INSTRUMENTAL, str(path), base=base, language=language)
 
 
 def tokenised(text: str, source: str, *, base: Path, language: str) -> Lyrics:
@@ -111,11 +118,11 @@ def _encode(transformer: ACEStepTransformer2DModel, text: Tensor, ids: Tensor, *
     return transformer.prepare(pack_conditions(transformer.encode(text, text_mask, speaker, ids, lyric_mask)))
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 text without the blanks around it. Raises UserError where there is none."""
-    try:
-        return path.read_text(encoding="utf-8-sig").strip()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text. Save it as UTF-8.") from None
+def written_in(path: Path) -> str:
+    """What a file of tags or lyrics says. Raises UserError where there is none, or no text."""
+    text = read_text(path)
+    if text is None:
+        raise UserError(f"{path}: no such file.")
+    if text.encoding != UTF_8:
+        say(f"{path}: read as {text.encoding}.")
+    return text.content

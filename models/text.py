@@ -3,7 +3,8 @@
 B prompts, S text tokens (at most 256, the longest of the batch), D width of a text state.
 """
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from common.errors import UserError
+from common.tags import spelt
 from models.device import whole_float32
 from models.erg import weakened as weak
 
@@ -58,6 +60,10 @@ class TextEncoder(nn.Module):
         mask = torch.tensor([row.attention_mask for row in rows], device=self.network.device)
         return TextStates(self.states(ids, mask, weakened=weakened), mask.bool())
 
+    def fits(self, prompt: str) -> bool:
+        """Whether all of a prompt is heard: at most MAX_TOKENS, its end token among them."""
+        return not self.tokenizer.encode(prompt).overflowing
+
     @whole_float32()
     def states(self, ids: Tensor, mask: Tensor, *, weakened: bool = False) -> Tensor:
         """Last hidden states, after the final norm. ids, mask [B, S] integers -> [B, S, D].
@@ -75,6 +81,30 @@ class TextEncoder(nn.Module):
                 "to weaken. Set erg to false."
             )
         return [self.network.get_submodule(f"encoder.block.{i}.layer.0.SelfAttention.q") for i in WEAK_BLOCKS]
+
+
+@dataclass(frozen=True)
+class HeardTags:
+    """Which tags of a prompt the text encoder has room for."""
+
+    heard: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+def heard_tags(
+    encoder: TextEncoder,
+    tags: Sequence[str],
+    orders_of: Callable[[Sequence[str]], Sequence[str]] = lambda tags: [spelt(tags)],
+) -> HeardTags:
+    """The first tags, as many as fit in each of the orders that will be heard; where not even the first does, of it
+    as many letters."""
+    fitting = bisect(range(1, len(tags) + 1), False, key=lambda count: not encoder.fits(spelt(tags[:count])))
+    for count in range(fitting, 0, -1):
+        if all(encoder.fits(order) for order in orders_of(tags[:count])):
+            return HeardTags(tuple(tags[:count]), tuple(tags[count:]))
+    first = tags[0]
+    letters = bisect(range(1, len(first)), False, key=lambda count: not encoder.fits(first[:count]))
+    return HeardTags((first[:letters].rstrip(),), (f"...{first[letters:].lstrip()}", *tags[1:]))
 
 
 def build_network(config: Mapping[str, Any], path: Path) -> UMT5EncoderModel:

@@ -25,12 +25,13 @@ from prep.config import PrepConfig
 from prep.encode import open_encoder, silence_latent
 from prep.identity import KnownSong, build_fingerprint, sound_identity
 from prep.plan import Plan, plan_build
+from prep.remarks import say_remarks
 from prep.reword import Changes, rewrite
 from prep.sample import make_samples
 from prep.scan import NO_PROMPT, Scan, scan
 from prep.separate import find_separator
 from prep.spill import Spill
-from prep.text import TextMaker
+from prep.text import TextMaker, say_what_was_shortened
 from prep.workers import EncodedPart, Engine, Job, Workshop, run_jobs, torch_threads
 from shards.fingerprint import Fingerprint
 from shards.lock import build_folder, sweep
@@ -83,6 +84,7 @@ def build_shards(
     """
     check_writable(out)
     found = scan(raw)
+    say_remarks(found)
     workshop = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
     fingerprint = fingerprint_of(workshop)
     with build_folder(out) as room, torch_threads(config.threads_per_worker):
@@ -169,6 +171,8 @@ class _Build:
             self._pack(songs, writer)
         self.cache.save()
         _say_notes(writer.manifest(), songs)
+        if "_texts" in vars(self):
+            say_what_was_shortened(self._texts)
         return self._report(writer)
 
     def _older(self) -> Manifest | None:

@@ -1,22 +1,23 @@
 """Finding songs in a folder: which files belong together, under which key, with which texts."""
 
 import hashlib
-import os
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.canonical import unicode_text
 from common.decode import AUDIO_SUFFIXES
 from common.errors import UserError
+from common.tags import one_line, tags_of
+from common.text import UTF_8, Text
+from common.text import read_text as text_in
 from shards.schema import Part, Rejection, SongError
 from shards.writer import rejection_of
 
 NO_PROMPT, NO_LYRICS = "instrumental", "[instrumental]"
-MAX_TEXT_BYTES = 64 * 1024
 KEY_BYTES = 64
 """Longest key: with a segment's number and a field's name it must fit the 100 bytes of a tar's member."""
 PART_NAME = re.compile(r"(?P<song>.+)_(?P<part>vocal|inst|mix)", re.DOTALL)
@@ -37,6 +38,8 @@ class Song:
     lyrics: str
     has_prompt: bool
     """False where no prompt was given and NO_PROMPT stands in."""
+    recoded: Mapping[str, str] = field(default_factory=dict)
+    """Encodings of its texts that are not in UTF-8, by the names of their files."""
 
     @property
     def is_full(self) -> bool:
@@ -94,22 +97,12 @@ def safe_key(name: str) -> str:
     return f"{key.encode()[: KEY_BYTES - 9].decode(errors='ignore').lstrip('-')}-{digest}"
 
 
-def read_text(path: Path) -> str | None:
-    """A small UTF-8 text without the blanks around it, None where there is no such file; SongError for another kind."""
-    if not os.path.lexists(path):
-        return None
-    if not path.is_file():
-        raise SongError("bad_text", f"{path.name}: is not a file.")
+def read_text(path: Path) -> Text | None:
+    """A text beside a song, None where there is no such file; SongError for one that cannot be read."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_TEXT_BYTES + 1)
-        if len(content) > MAX_TEXT_BYTES:
-            raise SongError("bad_text", f"{path.name}: longer than {MAX_TEXT_BYTES // 1024} KiB. Shorten it.")
-        return "\n".join(content.decode("utf-8-sig").splitlines()).strip()
-    except UnicodeDecodeError as error:
-        raise SongError("bad_text", f"{path.name}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
-    except OSError as error:
-        raise SongError("bad_text", f"{path.name}: cannot be read ({error.strerror}).") from None
+        return text_in(path, name=path.name)
+    except UserError as error:
+        raise SongError("bad_text", str(error)) from None
 
 
 def _audio_files(folder: Path, visited: set[Path]) -> Iterator[Path]:
@@ -149,6 +142,16 @@ def _song(key: str, name: str, found: Mapping[Part, list[Path]]) -> Song:
         raise SongError("orphan_stem", f"{lone.name}: one stem alone. Add the mix or the other stem.")
     first = next(iter(files.values()))
     folder, title = first.parent, split_name(first.stem)[0]
-    prompt = " ".join((read_text(folder / f"{title}_prompt.txt") or "").split())
-    lyrics = read_text(folder / f"{title}_lyrics.txt") or NO_LYRICS
-    return Song(key, unicode_text(name), files, prompt or NO_PROMPT, lyrics, has_prompt=bool(prompt))
+    paths = [folder / f"{title}_{kind}.txt" for kind in ("prompt", "lyrics")]
+    texts = {path.name: text for path in paths if (text := read_text(path)) is not None}
+    prompt, lyrics = (texts[path.name].content if path.name in texts else "" for path in paths)
+    tags = one_line(prompt) if tags_of(prompt) else ""
+    return Song(
+        key,
+        unicode_text(name),
+        files,
+        tags or NO_PROMPT,
+        lyrics or NO_LYRICS,
+        has_prompt=bool(tags),
+        recoded={unicode_text(name): text.encoding for name, text in texts.items() if text.encoding != UTF_8},
+    )

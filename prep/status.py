@@ -9,6 +9,7 @@ from prep.build import equip, fingerprint_of
 from prep.cache import Cache
 from prep.config import PrepConfig
 from prep.plan import Plan, plan_build
+from prep.remarks import say_remarks
 from prep.scan import scan
 from prep.workers import Workshop
 from shards.lock import BUILD_FOLDER
@@ -40,6 +41,7 @@ def survey(
 ) -> Survey:
     """What a build with these settings would do; writes nothing."""
     found = scan(raw)
+    say_remarks(found)
     workshop = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
     older = read_manifest(out) if (out / MANIFEST_FILE).is_file() else None
     return Survey(plan_build(found, raw, fingerprint_of(workshop), older, Cache(out / BUILD_FOLDER)), workshop)

@@ -13,11 +13,15 @@ import numpy as np
 import torch
 
 from common.errors import UserError
+from common.progress import say
+from common.tags import spelt, tags_of
 from models.lyric_tokens import LyricVocabulary, encode_lyrics
-from models.text import TextEncoder
+from models.text import MAX_TOKENS, TextEncoder, heard_tags
 from prep.config import TextConfig
 from shards.schema import SongError
 
+SHOWN, SHOWN_LETTERS = 3, 40
+"""Prompts that are named where many are too long, and how much of each."""
 TRIES = 1000
 """Shuffles to look at for orders that differ."""
 
@@ -26,7 +30,7 @@ TRIES = 1000
 class PromptStates:
     """A prompt's states in each of its tag orders."""
 
-    orders: tuple[str, ...]
+    orders: tuple[str, ...]  # of the tags that were heard
     text: np.ndarray  # float16 [K, L, D], 0 where there is no token
     mask: np.ndarray  # bool [K, L]
 
@@ -51,6 +55,8 @@ class TextMaker:
         self._config, self._encoder, self._vocabulary = config, encoder, vocabulary
         self.embedded: list[str] = []
         """Prompts that went through the network."""
+        self.shortened: dict[str, tuple[str, ...]] = {}
+        """Prompts that were too long, and the tags that were left out of each."""
         self._kept: OrderedDict[str, PromptStates] = OrderedDict()  # the one used last at the end
         encode_lyrics("", None, config.lyrics_language)  # an unknown language is no song's fault: say so now
 
@@ -65,9 +71,15 @@ class TextMaker:
         return found
 
     def _embedded(self, prompt: str) -> PromptStates:
-        """Each order is embedded by itself, so that none is padded while the network runs."""
+        """Each order is embedded by itself, so that none is padded while the network runs.
+
+        Of a prompt that is too long, all orders hold the same first tags.
+        """
         self.embedded.append(prompt)
-        orders = tag_orders(prompt, self._config)
+        tags = heard_tags(self._encoder, tags_of(prompt), lambda tags: tag_orders(tags, self._config))
+        if tags.lost:
+            self.shortened[prompt] = tags.lost
+        orders = tag_orders(tags.heard, self._config)
         with torch.inference_mode():
             states = [self._encoder.embed([order]).states[0].to("cpu", torch.float16).numpy() for order in orders]
         return PromptStates(orders, _padded(states), _mask([len(state) for state in states]))
@@ -81,19 +93,29 @@ class TextMaker:
         return LyricIds(tokens.ids, tokens.dropped_words)
 
 
-def tag_orders(prompt: str, config: TextConfig) -> tuple[str, ...]:
-    """Distinct orders of a prompt's comma-separated tags, the first as written; as many as asked for and possible.
+def say_what_was_shortened(texts: TextMaker) -> None:
+    """Name prompts that were too long, the first few, with the tags that nobody hears."""
+    found = list(texts.shortened.items())
+    for prompt, lost in found[:SHOWN]:
+        start = prompt if len(prompt) <= SHOWN_LETTERS else f"{prompt[:SHOWN_LETTERS]}..."
+        say(f'prompt "{start}": longer than {MAX_TOKENS} tokens; these tags are left out: {spelt(lost)}')
+    if len(found) > SHOWN:
+        say(f"{len(found) - SHOWN} more prompts are longer than {MAX_TOKENS} tokens; tag_orders in their samples hold "
+            "what is heard of them.")  # fmt: skip
+
+
+def tag_orders(tags: Sequence[str], config: TextConfig) -> tuple[str, ...]:
+    """Distinct orders of a prompt's tags, the first as written; as many as asked for and possible.
 
     An order sorts the tags by a hash over seed, order and tag, so it depends on nothing else, the machine included.
     """
-    tags = [tag.strip() for tag in prompt.split(",") if tag.strip()] or [prompt]
-    orders = {", ".join(tags): None}
+    orders = {spelt(tags): None}
     wanted = min(config.tag_orders, factorial(len(set(tags))))
     for attempt in range(TRIES):
         if len(orders) >= wanted:
             break
         shuffled = sorted(tags, key=lambda tag: hashlib.sha256(f"{config.seed}/{attempt}/{tag}".encode()).digest())
-        orders.setdefault(", ".join(shuffled))
+        orders.setdefault(spelt(shuffled))
     return tuple(orders)
 
 

@@ -14,7 +14,9 @@ from common.errors import UserError
 from common.files import check_writable
 from common.latents import SAMPLE_RATE_HZ, frames_of
 from common.progress import say
+from common.tags import one_line, tags_of
 from common.tape import Tape
+from common.text import UTF_8
 from models.adapter import check_adapter, read_card
 from models.checkpoint import open_text_encoder, resolve_checkpoint
 from models.codec import Codec
@@ -27,7 +29,7 @@ from prep.identity import build_fingerprint, know
 from prep.sample import make_samples
 from prep.scan import NO_LYRICS, NO_PROMPT, Song, read_text, safe_key, split_name
 from prep.segment import Span, cut, finite, mix_levels
-from prep.text import TextMaker
+from prep.text import TextMaker, say_what_was_shortened
 from prep.workers import torch_threads
 from shards.lock import build_folder, sweep
 from shards.reader import read_manifest
@@ -78,6 +80,7 @@ def encode_vocal(
             for note in taken.notes:
                 say(f"{known.song.key}: {note.sentence}")
             writer.add(make_samples(known, segments, texts.prompt(song.prompt), texts.lyrics(song.lyrics)))
+        say_what_was_shortened(texts)
         sweep(room)
     return writer.manifest()
 
@@ -86,9 +89,17 @@ def _song(vocal: Path, prompt: str | None, lyrics: Path | None) -> Song:
     name, _ = split_name(vocal.stem)
     if lyrics is not None and not lyrics.is_file():
         raise UserError(f"{lyrics}: no such file.")
-    tags = prompt or read_text(vocal.with_name(f"{name}_prompt.txt")) or NO_PROMPT
-    words = read_text(lyrics or vocal.with_name(f"{name}_lyrics.txt")) or NO_LYRICS
-    return Song(safe_key(name), name, {"vocal": vocal}, " ".join(tags.split()), words, has_prompt=True)
+    tags = prompt or _written_in(vocal.with_name(f"{name}_prompt.txt"))
+    words = _written_in(lyrics or vocal.with_name(f"{name}_lyrics.txt")) or NO_LYRICS
+    tags = one_line(tags) if tags_of(tags) else NO_PROMPT
+    return Song(safe_key(name), name, {"vocal": vocal}, tags, words, has_prompt=True)
+
+
+def _written_in(path: Path) -> str:
+    text = read_text(path)
+    if text is not None and text.encoding != UTF_8:
+        say(f"{path}: read as {text.encoding}.")
+    return "" if text is None else text.content
 
 
 def _check_is_ours(out: Path, audio_sha256: str) -> None:

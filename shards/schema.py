@@ -24,7 +24,7 @@ SslName = Literal["mert", "mhubert"]
 Reason = Literal[
     "orphan_stem",  # a vocal or an inst alone: nothing to make the mix from
     "ambiguous",  # two files claim the same part of the same song
-    "bad_text",  # a prompt or lyrics file that is not UTF-8
+    "bad_text",  # a prompt or lyrics file in no encoding that can be told
     "unreadable",  # audio that is missing, damaged, cut short, or no audio
     "misaligned",  # stems of different length, or shifted against the mix
     "leak",  # the vocal is in the inst, or a stem in what was left of the mix without it

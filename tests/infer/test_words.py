@@ -16,6 +16,7 @@ from infer.words import (
     embed_prompt,
     null_conditions,
     read_lyrics,
+    written_in,
 )
 from models.checkpoint import TINY, open_text_encoder, open_transformer
 from models.lyric_tokens import INSTRUMENTAL
@@ -42,6 +43,23 @@ def test_a_prompt_is_spelt_as_shards_spell_it():
     torch.testing.assert_close(prompt.states, expected, rtol=0, atol=0)
 
 
+def test_a_prompt_that_is_too_long_names_what_is_not_heard(capsys):
+    tags = [f"instrument number {number}" for number in range(90)]
+    prompt = embed_prompt("; ".join(tags), base=TINY, device=CPU)
+    heard = prompt.tags.split(", ")
+    assert heard == tags[: len(heard)]
+    assert capsys.readouterr().err == (
+        f"the prompt is longer than 256 tokens; these tags are left out: {', '.join(tags[len(heard) :])}\n"
+    )
+
+
+def test_a_text_in_shift_jis_is_read_with_a_word(tmp_path, capsys):
+    path = tmp_path / "lyrics.txt"
+    path.write_bytes("[chorus]\nあの日の空\n".encode("cp932"))
+    assert written_in(path) == "[chorus]\nあの日の空"
+    assert capsys.readouterr().err == f"{path}: read as Shift-JIS.\n"
+
+
 def test_cached_words_are_the_first_order_without_its_padding(words, shards):
     sample = read_song(shards, "ballad")[0]
     assert (words.prompt.tags, words.lyrics.text) == ("piano, drums", "[verse]")
@@ -60,10 +78,10 @@ def test_lyrics_come_from_a_file_or_are_instrumental(tmp_path, capsys):
 
 
 def test_lyrics_that_cannot_be_read_are_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere\.txt: cannot be read \(No such file or directory\)\.$"):
+    with pytest.raises(UserError, match=r"nowhere\.txt: no such file\.$"):
         read_lyrics(tmp_path / "nowhere.txt", base=TINY, language="en")
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
-    with pytest.raises(UserError, match=r"latin\.txt: is not UTF-8 text\. Save it as UTF-8\.$"):
+    with pytest.raises(UserError, match=r"latin\.txt: not UTF-8 \(byte 0\)\. Save it as UTF-8\.$"):
         read_lyrics(tmp_path / "latin.txt", base=TINY, language="en")
 
 

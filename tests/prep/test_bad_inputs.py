@@ -184,9 +184,8 @@ BAD: dict[str, tuple[str, Make]] = {
     "socket": ("unreadable", with_socket),
     "pipe": ("unreadable", lambda f: os.mkfifo(f.path / "pipe.wav")),
     "latin prompt": ("bad_text", lambda f: f.text("latin prompt_prompt.txt", b"folk \xe9t\xe9")),
-    "wide prompt": ("bad_text", lambda f: f.text("wide prompt_prompt.txt", "folk".encode("utf-16"))),
     "huge prompt": ("bad_text", lambda f: f.text("huge prompt_prompt.txt", b"folk, " * 20_000)),
-    "latin lyrics": ("bad_text", lambda f: f.text("latin lyrics_lyrics.txt", b"\xff\xfe")),
+    "latin lyrics": ("bad_text", lambda f: f.text("latin lyrics_lyrics.txt", b"\xffla\xfe")),
     "huge lyrics": ("bad_text", lambda f: f.text("huge lyrics_lyrics.txt", b"la " * 30_000)),
     "folder prompt": ("bad_text", lambda f: [f.pair("folder prompt"), (f.path / "folder prompt_prompt.txt").mkdir()]),
     "linked prompt": (
@@ -274,6 +273,8 @@ GOOD: dict[str, Make] = {
     "side__a": lambda f: f.audio("side__a.wav"),
     "a b": lambda f: f.audio("a b.wav"),
     "a.b": lambda f: f.audio("a.b.wav"),
+    "wide prompt": lambda f: f.text("wide prompt_prompt.txt", "folk, 夏".encode("utf-16")),
+    "old prompt": lambda f: f.text("old prompt_prompt.txt", "フォーク、夏".encode("cp932")),
     "blank prompt": lambda f: f.text("blank prompt_prompt.txt", b" \n"),
 }
 """By name: valid songs, most of them odd."""

@@ -7,6 +7,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from common.errors import UserError
+from prep.remarks import say_remarks
 from prep.scan import KEY_BYTES, safe_key, scan
 
 
@@ -75,6 +76,28 @@ def test_texts_are_read_and_have_defaults(tmp_path):
     assert (a.prompt, a.lyrics, a.has_prompt) == ("folk, été", "[instrumental]", True)
     assert (b.prompt, b.lyrics, b.has_prompt) == ("instrumental", "[verse]\nla la\n\n[chorus]", False)
     assert (c.prompt, c.has_prompt) == ("instrumental", False)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp932"])
+def test_texts_of_any_japanese_editor_are_read(tmp_path, encoding):
+    touch(tmp_path, "a.wav")
+    (tmp_path / "a_prompt.txt").write_text("女性ボーカル、ピアノ\nJ-POP", encoding=encoding)
+    (tmp_path / "a_lyrics.txt").write_text("[verse]\nあの日の空\n", encoding=encoding)
+    (song,) = scan(tmp_path).songs
+    assert (song.prompt, song.lyrics) == ("女性ボーカル、ピアノ, J-POP", "[verse]\nあの日の空")
+    name = {"utf-16": "UTF-16", "cp932": "Shift-JIS"}.get(encoding)
+    assert song.recoded == ({f"a_{kind}.txt": name for kind in ("prompt", "lyrics")} if name else {})
+
+
+def test_texts_in_other_encodings_are_said_in_one_line(tmp_path, capsys):
+    for number in range(9):
+        touch(tmp_path, f"{number}.wav")
+        (tmp_path / f"{number}_prompt.txt").write_text("夏の歌", encoding="cp932")
+    say_remarks(scan(tmp_path))
+    assert capsys.readouterr().err == (
+        "texts read as Shift-JIS: 9 "
+        "(0_prompt.txt, 1_prompt.txt, 2_prompt.txt, 3_prompt.txt, 4_prompt.txt and 4 more).\n"
+    )
 
 
 def test_texts_that_are_no_text_reject_their_song(tmp_path):

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from models.checkpoint import TINY, open_text_encoder
+from models.text import MAX_TOKENS
 from prep.config import TextConfig
-from prep.text import TextMaker, tag_orders
+from prep.text import TextMaker, say_what_was_shortened, tag_orders
 from shards.schema import SongError
 
 tags = st.lists(st.text("abc ", min_size=1, max_size=4).map(str.strip).filter(bool), min_size=1, max_size=6)
@@ -20,26 +21,27 @@ def encoder():
 
 @given(tags=tags, seed=st.integers(0, 5), wanted=st.integers(1, 8))
 def test_orders_are_distinct_shuffles_and_begin_as_written(tags, seed, wanted):
-    orders = tag_orders(" ,".join(tags), TextConfig(tag_orders=wanted, seed=seed))
+    orders = tag_orders(tags, TextConfig(tag_orders=wanted, seed=seed))
     assert orders[0] == ", ".join(tags)
     assert len(set(orders)) == len(orders) <= wanted
     assert all(sorted(order.split(", ")) == sorted(tags) for order in orders)
 
 
 def test_as_many_orders_as_asked_for_or_possible():
-    assert len(tag_orders("a, b, c, d", TextConfig(tag_orders=4))) == 4
-    assert len(tag_orders("a, b", TextConfig(tag_orders=4))) == 2
-    assert tag_orders("instrumental", TextConfig()) == ("instrumental",)
+    assert len(tag_orders("abcd", TextConfig(tag_orders=4))) == 4
+    assert len(tag_orders("ab", TextConfig(tag_orders=4))) == 2
+    assert tag_orders(["instrumental"], TextConfig()) == ("instrumental",)
 
 
 def test_orders_depend_on_the_seed_and_on_nothing_else():
-    assert tag_orders("folk, guitar, slow", TextConfig(seed=1)) == (
+    tags = ["folk", "guitar", "slow"]
+    assert tag_orders(tags, TextConfig(seed=1)) == (
         "folk, guitar, slow",
         "slow, folk, guitar",
         "guitar, folk, slow",
         "folk, slow, guitar",
     )
-    assert tag_orders("folk, guitar, slow", TextConfig(seed=2)) != tag_orders("folk, guitar, slow", TextConfig(seed=1))
+    assert tag_orders(tags, TextConfig(seed=2)) != tag_orders(tags, TextConfig(seed=1))
 
 
 def test_each_order_is_embedded_as_if_alone(encoder):
@@ -83,6 +85,46 @@ def test_what_is_larger_than_the_room_for_prompts_is_made_each_time(encoder):
     maker = TextMaker(TextConfig(tag_orders=1, prompt_cache_mib=0), encoder, None)
     assert np.array_equal(maker.prompt("a, b").text, maker.prompt("a, b").text)
     assert maker.embedded == ["a, b", "a, b"]
+
+
+def test_every_order_of_a_long_prompt_holds_the_same_tags(encoder, capsys):
+    tags = [f"instrument number {number}" for number in range(90)]
+    maker = TextMaker(TextConfig(), encoder, None)
+    made = maker.prompt("、".join(tags))
+    heard = made.orders[0].split(", ")
+    assert heard == tags[: len(heard)]
+    assert all(sorted(order.split(", ")) == sorted(heard) for order in made.orders)
+    assert len(made.orders) == 4
+    assert made.mask.sum(1).max() <= MAX_TOKENS
+    assert all(encoder.fits(order) for order in made.orders)
+    assert not all(map(encoder.fits, tag_orders(tags[: len(heard) + 1], TextConfig())))
+    say_what_was_shortened(maker)
+    lost = ", ".join(tags[len(heard) :])
+    assert capsys.readouterr().err == (
+        'prompt "instrument number 0、instrument number 1、...": longer than 256 tokens; '
+        f"these tags are left out: {lost}\n"
+    )
+    assert maker.prompt("folk, slow").orders == ("folk, slow", "slow, folk")
+    assert list(maker.shortened) == ["、".join(tags)]
+
+
+def test_of_one_long_tag_the_beginning_is_heard(encoder):
+    sentence = " ".join(f"then word {number}" for number in range(200))
+    maker = TextMaker(TextConfig(), encoder, None)
+    (heard,) = maker.prompt(sentence).orders
+    assert sentence.startswith(heard)
+    assert encoder.fits(heard)
+    assert not encoder.fits(sentence[: len(heard) + 10])
+    assert maker.shortened == {sentence: (f"...{sentence[len(heard) :].lstrip()}",)}
+
+
+def test_many_long_prompts_take_few_lines(encoder, capsys):
+    maker = TextMaker(TextConfig(), encoder, None)
+    maker.shortened = {f"prompt {number}": ("a",) for number in range(1000)}
+    say_what_was_shortened(maker)
+    assert capsys.readouterr().err.splitlines()[3:] == [
+        "997 more prompts are longer than 256 tokens; tag_orders in their samples hold what is heard of them."
+    ]
 
 
 def test_lyrics_without_a_vocabulary_keep_their_tags(encoder):
