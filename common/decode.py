@@ -41,7 +41,21 @@ UNKNOWN_SAMPLES, UNKNOWN_SECONDS = (1 << 36) - 1, 1e6
 RAW_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1, "ALAW": 1}
 """Bytes of a sample that needs no header, by soundfile's name of its kind."""
 MPEG_SUFFIXES = (".mp3", ".mp2", ".mp1", ".mpga")
-SOUNDFILE_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64")
+SOUNDFILE_SUFFIXES = (
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+    ".aiff",
+    ".aif",
+    ".aifc",
+    ".au",
+    ".caf",
+    ".w64",
+    ".rf64",
+)
 FFMPEG_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".webm", ".mka", ".ape", ".wv", ".tta", ".ac3", ".amr")
 AUDIO_SUFFIXES = frozenset(SOUNDFILE_SUFFIXES + FFMPEG_SUFFIXES)
 """Names, in lower case, that are taken for audio."""

@@ -11,6 +11,7 @@ from pydantic import Field
 from common.config import Config, check_config, read_json
 from common.decode import AUDIO_SUFFIXES
 from common.errors import UserError
+from common.naming import one_form, split_name
 from infer.record import Record
 
 BAND_MARK = "_accompaniment"
@@ -65,14 +66,14 @@ def read_items(source: Path, *, truth: Path | None, text2music: Path | None) -> 
     for key, paths in bands.items():
         record = paths[0].with_name(f"{key}.json")
         song = _song_of(key, record, stems)
-        vocal = stems.get(f"{song}_vocal") or _recorded_vocal(record, key)
-        items.append(Item(key, vocal, paths, stems.get(f"{song}_inst"), bare.get(song, ())))
+        vocal = stems.get(f"{one_form(song)}_vocal") or _recorded_vocal(record, key)
+        items.append(Item(key, vocal, paths, stems.get(f"{one_form(song)}_inst"), bare.get(song, ())))
     return tuple(items)
 
 
 def _song_of(key: str, record: Path, stems: Mapping[str, Path]) -> str:
     """The vocal's own key, where another run's results had taken its name and its bands are called KEY_2."""
-    if f"{key}_vocal" in stems or not record.is_file():
+    if f"{one_form(key)}_vocal" in stems or not record.is_file():
         return key
     return check_config(Record, read_json(record), str(record)).key
 
@@ -119,7 +120,9 @@ def _bands_in(folder: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _stems_in(folder: Path) -> Mapping[str, Path]:
-    return {path.stem: path for path in sorted(_files_in(folder))}
+    """Files by song and part, under the names that prep takes for them."""
+    named = ((split_name(path.stem), path) for path in sorted(_files_in(folder)))
+    return {f"{one_form(name.song)}_{name.part}": path for name, path in named}
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from common.audio import write_audio_blocks
 from common.canonical import sha256_of_file, unicode_text
 from common.errors import UserError
 from common.files import check_writable, whole_file
+from common.naming import song_of_vocal, text_beside
 from common.progress import say
 from common.tape import Tape
 from infer.band import Decoder, draw
@@ -120,7 +121,7 @@ def hear(order: Order) -> Generator[Heard]:
     if request.vocal is not None:
         lufs = _vocal_lufs(order.chosen)
         with vocal_from_file(request.vocal, base=place.base, lufs=lufs, device=place.device) as vocal:
-            yield Heard(vocal, _words_of_file(order, request.vocal, vocal.key), _reference(order, vocal))
+            yield Heard(vocal, _words_of_file(order, request.vocal), _reference(order, vocal))
         return
     assert request.shards is not None
     assert request.key is not None
@@ -186,13 +187,14 @@ def _read_lyrics(order: Order, path: Path | None) -> Lyrics:
     return read_lyrics(path, base=order.place.base, language=order.lyrics_language)
 
 
-def _words_of_file(order: Order, path: Path, key: str) -> Words:
+def _words_of_file(order: Order, path: Path) -> Words:
     """Words that are not given lie beside the vocal, where prep looks for them too, or are instrumental."""
-    beside = {kind: path.with_name(f"{key}_{kind}.txt") for kind in ("prompt", "lyrics")}
-    tags = order.request.prompt or (written_in(beside["prompt"]) if beside["prompt"].is_file() else "")
+    song = song_of_vocal(path)
+    beside = None if order.request.prompt else text_beside(path, song, "prompt")
+    tags = order.request.prompt or (written_in(beside) if beside else "")
     if not tags:
-        say(f'no --prompt and no {beside["prompt"].name}: taking "{NO_PROMPT}".')
-    lyrics = order.request.lyrics or (beside["lyrics"] if beside["lyrics"].is_file() else None)
+        say(f'no --prompt and no {unicode_text(song)}_prompt.txt: taking "{NO_PROMPT}".')
+    lyrics = order.request.lyrics or text_beside(path, song, "lyrics")
     return Words(_embed(order, tags or NO_PROMPT), _read_lyrics(order, lyrics))
 
 

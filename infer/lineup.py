@@ -10,6 +10,7 @@ from pydantic import Field
 from common.canonical import sha256_of, sha256_of_file
 from common.config import Config, check_config, read_json
 from common.errors import UserError
+from common.naming import song_of_vocal, text_beside
 from models.adapter import AdapterCard, read_card
 
 MOST_MODELS = 24
@@ -106,5 +107,4 @@ def _found(path: Path, named_in: Path) -> Path:
 
 def _lyrics_beside(vocal: Path) -> Path | None:
     """Where `infer generate` and prep look too."""
-    lyrics = vocal.with_name(f"{vocal.stem.removesuffix('_vocal')}_lyrics.txt")
-    return lyrics if lyrics.is_file() else None
+    return text_beside(vocal, song_of_vocal(vocal), "lyrics")

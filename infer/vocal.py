@@ -17,6 +17,7 @@ from common.audio import vocal_activity, vocal_gain_in_blocks
 from common.canonical import sha256_of_file, unicode_text
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ
+from common.naming import song_of_vocal
 from common.tape import Tape
 from infer.mixdown import output_samples
 from infer.record import VocalRecord
@@ -47,7 +48,7 @@ def vocal_from_file(path: Path, *, base: Path, lufs: float, device: torch.device
         with open_recording(path) as recording:
             _level(path, recording, lufs, wave)
         yield Vocal(
-            key=unicode_text(path.stem.removesuffix("_vocal")),
+            key=unicode_text(song_of_vocal(path)),
             latents=encode(wave, base=base, device=device),
             activity=torch.from_numpy(np.concatenate([vocal_activity(block) for block in wave.blocks()])),
             wave=wave,

@@ -6,7 +6,7 @@ A build that was stopped anywhere goes on from its spills, and ends with the byt
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,10 +25,10 @@ from prep.config import PrepConfig
 from prep.encode import open_encoder, silence_latent
 from prep.identity import KnownSong, build_fingerprint, sound_identity
 from prep.plan import Plan, plan_build
-from prep.remarks import say_remarks
+from prep.remarks import named, say_remarks
 from prep.reword import Changes, rewrite
 from prep.sample import make_samples
-from prep.scan import NO_PROMPT, Scan, scan
+from prep.scan import NO_LYRICS, NO_PROMPT, Scan, scan
 from prep.separate import find_separator
 from prep.spill import Spill
 from prep.text import TextMaker, say_what_was_shortened
@@ -63,6 +63,8 @@ class Report:
     """Prompts that went through the text encoder."""
     gone: tuple[str, ...]
     """Keys of songs that the folder has no more; they are still in the shards unless they were pruned."""
+    unused: tuple[str, ...] = ()
+    """Files of the folder that nobody used."""
 
 
 def build_shards(
@@ -97,7 +99,7 @@ def build_shards(
             report = _Build(out, room, plan, workshop, workers, engine, cache, prune).run()
         remember_manifest(room, out)
         sweep(room, keep=[CACHE_FILE, MANIFEST_FILE])
-    return report
+    return replace(report, unused=found.unused)
 
 
 @contextmanager
@@ -318,9 +320,13 @@ def _say_notes(manifest: Manifest, new: Sequence[KnownSong]) -> None:
 
 
 def _say_what_is_missing(songs: Sequence[KnownSong], wordless: int) -> None:
-    unprompted = sum(not known.song.has_prompt for known in songs)
-    if unprompted:
-        say(f'{unprompted} of {len(songs)} new songs have no KEY_prompt.txt; their prompt is "{NO_PROMPT}".')
+    for kind, default, missing in (
+        ("prompt", NO_PROMPT, [known.song.name for known in songs if not known.song.has_prompt]),
+        ("lyrics", NO_LYRICS, [known.song.name for known in songs if not known.song.has_lyrics]),
+    ):
+        if missing:
+            without = f"{len(missing)} of {len(songs)} new songs have no KEY_{kind}.txt ({named(missing)})"
+            say(f'{without}; their {kind} {"is" if kind == "prompt" else "are"} "{default}".')
     if wordless:
         say(f"{wordless} of {len(songs)} new songs have words in their lyrics, which need {VOCABULARY_FILE} in the "
             "checkpoint folder; only their tags are kept.")  # fmt: skip

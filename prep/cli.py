@@ -69,6 +69,7 @@ def build_shards(
     from prep.build import build_shards as build
     from prep.build import checkpoint_for
     from prep.config import load_prep_config
+    from prep.remarks import listed
     from prep.workers import choose_devices
     from shards.schema import REJECTED_FILE
 
@@ -93,6 +94,8 @@ def build_shards(
         f"{totals.segments} segments in {len(done.manifest.shards)} shards, "
         f"fingerprint {done.manifest.fingerprint.short}"
     )
+    for line in listed(done.unused):
+        typer.echo(line, err=True)
 
 
 @app.command(epilog=example("prep plan raw/ shards/", "prep plan raw/ shards/ --set segment.max_seconds=60"))
@@ -157,7 +160,7 @@ def status(
         devices=choose_devices(device),
         ssl_folder=ssl_folder,
     )
-    found = by_state(out, surveyed.plan)
+    found = by_state(out, surveyed.plan, surveyed.unused)
     typer.echo(json.dumps(found) if as_json else lines(found))
 
 

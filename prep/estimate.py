@@ -16,6 +16,7 @@ from common.latents import FRAME_SAMPLES, LATENT_CHANNELS, LATENT_ROWS, SAMPLE_R
 from prep.config import PrepConfig
 from prep.encode import SongEncoder
 from prep.plan import Plan
+from prep.remarks import listed
 from prep.scan import NO_LYRICS, NO_PROMPT, Song
 from prep.status import survey
 from prep.workers import Workshop, default_workers, torch_threads
@@ -39,6 +40,8 @@ class Estimate:
     gigabytes: float
     hours_of_work: float
     workers: int
+    unused: tuple[str, ...] = ()
+    """Files of the folder that nobody would use."""
 
 
 def estimate_build(
@@ -54,7 +57,8 @@ def estimate_build(
     """What bringing `out` up to date with the songs in `raw` would take; writes nothing."""
     found = survey(raw, out, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
     songs = _songs_to_encode(found.plan)
-    return estimate(songs, found.workshop, workers or default_workers(devices, len(songs)))
+    made = estimate(songs, found.workshop, workers or default_workers(devices, len(songs)))
+    return replace(made, unused=found.unused)
 
 
 def _songs_to_encode(plan: Plan) -> list[Song]:
@@ -89,11 +93,12 @@ def describe(found: Estimate) -> str:
     """An estimate for people."""
     unreadable = f" ({found.unreadable} cannot be read)" if found.unreadable else ""
     workers = f"{found.workers} worker{'s' if found.workers > 1 else ''}"
-    return (
-        f"{found.songs} songs to encode{unreadable}, {found.hours:.2f} hours of audio\n"
-        f"shards: about {found.shards}, {found.gigabytes:.3f} GB\n"
-        f"time: about {_duration(found.hours_of_work)} with {workers}, as measured on {MEASURED_SECONDS:g} s of noise"
-    )
+    lines = [
+        f"{found.songs} songs to encode{unreadable}, {found.hours:.2f} hours of audio",
+        f"shards: about {found.shards}, {found.gigabytes:.3f} GB",
+        f"time: about {_duration(found.hours_of_work)} with {workers}, as measured on {MEASURED_SECONDS:g} s of noise",
+    ]
+    return "\n".join([*lines, *listed(found.unused)])
 
 
 def _duration(hours: float) -> str:

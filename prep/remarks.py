@@ -5,14 +5,22 @@ from collections.abc import Sequence
 from common.progress import say
 from prep.scan import Scan
 
-SHOWN = 5
-"""Names in a line."""
+SHOWN, LISTED = 5, 20
+"""Names in a line, and lines in a list."""
 
 
 def named(names: Sequence[str]) -> str:
     """The first few of several names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def listed(unused: Sequence[str]) -> list[str]:
+    """Lines that name files which nobody used, the first few; none where there are none."""
+    if not unused:
+        return []
+    more = [f"  and {len(unused) - LISTED} more (prep status --json lists all)"] if len(unused) > LISTED else []
+    return [f"files that nobody used: {len(unused)}", *(f"  {name}" for name in unused[:LISTED]), *more]
 
 
 def say_remarks(found: Scan) -> None:

@@ -9,7 +9,7 @@ from prep.build import equip, fingerprint_of
 from prep.cache import Cache
 from prep.config import PrepConfig
 from prep.plan import Plan, plan_build
-from prep.remarks import say_remarks
+from prep.remarks import listed, say_remarks
 from prep.scan import scan
 from prep.workers import Workshop
 from shards.lock import BUILD_FOLDER
@@ -34,6 +34,8 @@ class Survey:
 
     plan: Plan
     workshop: Workshop
+    unused: tuple[str, ...]
+    """Files of the folder that nobody would use."""
 
 
 def survey(
@@ -44,11 +46,13 @@ def survey(
     say_remarks(found)
     workshop = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
     older = read_manifest(out) if (out / MANIFEST_FILE).is_file() else None
-    return Survey(plan_build(found, raw, fingerprint_of(workshop), older, Cache(out / BUILD_FOLDER)), workshop)
+    return Survey(
+        plan_build(found, raw, fingerprint_of(workshop), older, Cache(out / BUILD_FOLDER)), workshop, found.unused
+    )
 
 
-def status(out: Path, plan: Plan) -> dict[str, Any]:
-    """Every song by what it is, each with the reason why, as plain JSON values."""
+def status(out: Path, plan: Plan, unused: Sequence[str] = ()) -> dict[str, Any]:
+    """Every song by what it is, each with the reason why, and files that nobody used, as plain JSON values."""
     rejected = {row.key: f"{row.reason}: {row.detail}" for row in read_rejections(out)}
     new = {known.song.key for known in plan.new}
     rejected = {key: why for key, why in rejected.items() if key in new}
@@ -67,6 +71,7 @@ def status(out: Path, plan: Plan) -> dict[str, Any]:
         "gone": list(plan.gone),
         "rejected": dict(sorted(rejected.items())),
         "noted": {key: " ".join(entry.notes) for key, entry in sorted(entries.items()) if entry.notes},
+        "unused": list(unused),
     }
 
 
@@ -77,4 +82,4 @@ def lines(found: dict[str, Any]) -> str:
         songs = found[name]
         shown.append(f"{name}: {len(songs)}{note if songs else ''}")
         shown += [f"  {key}: {songs[key]}" if isinstance(songs, dict) else f"  {key}" for key in songs]
-    return "\n".join(shown)
+    return "\n".join([*shown, *listed(found["unused"])])

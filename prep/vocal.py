@@ -13,6 +13,7 @@ from common.audio import Gain, loudness_lufs, vocal_activity, vocal_gain_in_bloc
 from common.errors import UserError
 from common.files import check_writable
 from common.latents import SAMPLE_RATE_HZ, frames_of
+from common.naming import split_name, text_beside
 from common.progress import say
 from common.tags import one_line, tags_of
 from common.tape import Tape
@@ -27,7 +28,7 @@ from prep.config import EncodeConfig, PrepConfig
 from prep.encode import EncodedSegment, decoded, encode_wave, open_encoder
 from prep.identity import build_fingerprint, know
 from prep.sample import make_samples
-from prep.scan import NO_LYRICS, NO_PROMPT, Song, read_text, safe_key, split_name
+from prep.scan import NO_LYRICS, NO_PROMPT, Song, read_text, safe_key
 from prep.segment import Span, cut, finite, mix_levels
 from prep.text import TextMaker, say_what_was_shortened
 from prep.workers import torch_threads
@@ -86,17 +87,17 @@ def encode_vocal(
 
 
 def _song(vocal: Path, prompt: str | None, lyrics: Path | None) -> Song:
-    name, _ = split_name(vocal.stem)
+    name = split_name(vocal.stem).song
     if lyrics is not None and not lyrics.is_file():
         raise UserError(f"{lyrics}: no such file.")
-    tags = prompt or _written_in(vocal.with_name(f"{name}_prompt.txt"))
-    words = _written_in(lyrics or vocal.with_name(f"{name}_lyrics.txt")) or NO_LYRICS
+    tags = prompt or _written_in(text_beside(vocal, name, "prompt"))
+    words = _written_in(lyrics or text_beside(vocal, name, "lyrics")) or NO_LYRICS
     tags = one_line(tags) if tags_of(tags) else NO_PROMPT
     return Song(safe_key(name), name, {"vocal": vocal}, tags, words, has_prompt=True)
 
 
-def _written_in(path: Path) -> str:
-    text = read_text(path)
+def _written_in(path: Path | None) -> str:
+    text = None if path is None else read_text(path)
     if text is not None and text.encoding != UTF_8:
         say(f"{path}: read as {text.encoding}.")
     return "" if text is None else text.content

@@ -23,6 +23,7 @@ Target = Literal["inst", "mix"]
 SslName = Literal["mert", "mhubert"]
 Reason = Literal[
     "orphan_stem",  # a vocal or an inst alone: nothing to make the mix from
+    "unknown_stem",  # it looks like a stem of a song, and is not named as one that is read
     "ambiguous",  # two files claim the same part of the same song
     "bad_text",  # a prompt or lyrics file in no encoding that can be told
     "unreadable",  # audio that is missing, damaged, cut short, or no audio

@@ -7,7 +7,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from prep.remarks import say_remarks
+from prep.remarks import listed, say_remarks
 from prep.scan import KEY_BYTES, safe_key, scan
 
 
@@ -109,6 +109,67 @@ def test_texts_that_are_no_text_reject_their_song(tmp_path):
         "b": ("bad_text", "b_lyrics.txt: longer than 64 KiB. Shorten it."),
     }
     assert found(tmp_path) == {"c": ["mix"]}
+
+
+def test_common_names_of_stems_make_pairs_and_others_are_rejected_with_the_right_name(tmp_path):
+    touch(
+        tmp_path,
+        "a_Vocals.wav", "a-instrumental.aifc", "1_b_(Vocals).wav", "1_b_(Instrumental).wav", "c_vox .wav", "c.wav",
+        "c_drums.wav", "d (Vocals).wav", "d.wav", "e/vocals.wav", "e/no_vocals.wav", "Bass.mp3", "The Other Side.mp3",
+        "vocal.mp3", "all_about_that_bass.mp3",
+    )  # fmt: skip
+    assert found(tmp_path) == {
+        "a": ["inst", "vocal"], "b": ["inst", "vocal"], "c": ["mix", "vocal"], "d": ["mix"], "Bass": ["mix"],
+        safe_key("The Other Side"): ["mix"], "vocal": ["mix"], "all_about_that_bass": ["mix"],
+    }  # fmt: skip
+    assert rejected(tmp_path) == {
+        "c_drums": (
+            "unknown_stem",
+            "c_drums.wav: looks like a stem of c (drums), and only the sum is used. "
+            "Leave it out; two of c_vocal, c_inst and c_mix are enough.",
+        ),
+        safe_key("d (Vocals)"): ("unknown_stem", "d (Vocals).wav: looks like the vocal of d. Name it d_vocal.wav."),
+        "e__vocals": ("unknown_stem", "vocals.wav: looks like the vocal of e. Name it e_vocal.wav."),
+        "e__no_vocals": ("unknown_stem", "no_vocals.wav: looks like the inst of e. Name it e_inst.wav."),
+    }
+
+
+@pytest.mark.parametrize("audio", ["NFC", "NFD"])
+@pytest.mark.parametrize("text", ["NFC", "NFD"])
+def test_texts_are_found_in_either_unicode_form_and_any_case_of_their_ending(tmp_path, audio, text):
+    touch(tmp_path, unicodedata.normalize(audio, "ガガ_vocal.wav"), unicodedata.normalize(audio, "ガガ_mix.wav"))
+    (tmp_path / unicodedata.normalize(text, "ガガ_prompt.TXT")).write_text("folk")
+    (tmp_path / unicodedata.normalize(text, "ガガ_Lyrics.txt")).write_text("[verse]")
+    (song,) = scan(tmp_path).songs
+    assert (song.prompt, song.lyrics, song.has_lyrics) == ("folk", "[verse]", True)
+    assert scan(tmp_path).unused == ()
+
+
+def test_two_texts_of_one_song_are_ambiguous_unless_one_has_the_very_name(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    for name in ("a_prompt.TXT", "a_Prompt.txt", "b_prompt.txt", "b_prompt.TXT"):
+        (tmp_path / name).write_text(name)
+    assert rejected(tmp_path) == {
+        "a": ("ambiguous", "a_Prompt.txt and a_prompt.TXT are both the prompt of a. Keep one.")
+    }
+    assert [song.prompt for song in scan(tmp_path).songs] == ["b_prompt.txt"]
+    assert "b_prompt.TXT" in scan(tmp_path).unused
+
+
+def test_files_that_nobody_uses_are_listed(tmp_path):
+    touch(
+        tmp_path,
+        "a.wav", "a_truth.json", "a_lyric.txt", "a.lrc", "a.caption.txt", "other_prompt.txt", "x/cover.jpg", ".hidden",
+        "b_vocal.wav",
+    )  # fmt: skip
+    (tmp_path / "a_prompt.txt").write_text("folk")
+    unused = ["a.caption.txt", "a.lrc", "a_lyric.txt", "other_prompt.txt", "x/cover.jpg"]
+    assert list(scan(tmp_path).unused) == unused
+    assert listed(unused) == ["files that nobody used: 5", *(f"  {name}" for name in unused)]
+    assert listed([str(number) for number in range(1000)])[20:] == [
+        "  19", "  and 980 more (prep status --json lists all)"
+    ]  # fmt: skip
+    assert listed([]) == []
 
 
 def test_hidden_files_and_link_loops_are_no_songs(tmp_path):

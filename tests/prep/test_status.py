@@ -39,6 +39,8 @@ def built(prep, song):
         path.unlink()
     song(raw, "e", seed=5)
     song(raw, "lone", parts=("vocal",), seed=6)
+    (raw / "cover.jpg").touch()
+    (raw / "d_prompt.txt").touch()
 
 
 def test_status_says_what_became_of_each_song_and_why(prep, built):
@@ -56,8 +58,11 @@ def test_status_says_what_became_of_each_song_and_why(prep, built):
             "short": "too_short: 0.70 s without its outer silence is shorter than segment.min_seconds (1 s).",
         },
         "noted": {},
+        "unused": ["cover.jpg", "d_prompt.txt"],
     }
-    assert prep("status", "shards", "raw").splitlines()[:5] == [
+    lines = prep("status", "shards", "raw").splitlines()
+    assert lines[-3:] == ["files that nobody used: 2", "  cover.jpg", "  d_prompt.txt"]
+    assert lines[:5] == [
         "fresh: 1",
         "stale: 2",
         "  b: its prompt or lyrics changed; prep build-shards makes its texts anew",
