@@ -164,3 +164,16 @@ def test_an_interrupted_run_saves_first_and_says_so_by_its_code(command, song_sh
     assert code == 0
     assert out.startswith("step 2 after ")
     assert "version_0" in out
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once(command, song_shards, monkeypatch):
+    def interrupting(maker, samples, **given):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(ClipMaker, "cut", interrupting)
+    before = signal.getsignal(signal.SIGINT)
+    code, out, _ = command("run", "--config", "tiny_image2image", "--shards", "shards", "--set", "val_fraction=0")
+    assert (code, out) == (130, "")
+    assert signal.getsignal(signal.SIGINT) == before
+    assert not list(Path("exps").rglob("last.ckpt"))
