@@ -1,6 +1,7 @@
 """`infer compare`: every adapter on every sample of a test set, then the page on which they are judged.
 
-OUT holds vocals/KEY/, models/NAME/KEY/ and the page. What is made with the same settings is not made again.
+OUT holds vocals/KEY/, models/NAME/KEY/, and the page with sounds/: the same files under names that tell no model.
+What is made with the same settings is not made again.
 """
 
 from collections.abc import Iterator, Sequence

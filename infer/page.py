@@ -2,13 +2,17 @@
 
 The page holds its data as JSON, builds everything from it as text (nothing that a prompt or a name says is markup),
 and finds its sounds and pictures by relative paths, so that the folder can be moved, zipped or put on a server.
+
+It is rated blind: neither the page nor the names of the files that it plays say which model is which, and in every row
+the models stand in another order. names.js says it, which the page opens to show names or to export ratings.
 """
 
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,8 +24,10 @@ from infer.record import Record
 from infer.take import Sound, Take
 
 ASSETS = Path(__file__).with_name("assets")
-PAGE_FILE = "comparison.html"
+PAGE_FILE, NAMES_FILE, SOUND_FOLDER = "comparison.html", "names.js", "sounds"
 TEMPLATE_FILE = "ratings_template.json"
+FILES = ("audio", "wave", "mel")
+"""Of a sound."""
 AXES = (
     ("audio_quality", "Audio quality", "noisy, falls apart", "acceptable", "clear, professional"),
     ("vocal_alignment", "Fits the vocal", "nothing to do with it", "in step here and there", "in step throughout"),
@@ -51,45 +57,78 @@ class Row:
     takes: tuple[Lane, ...]
 
 
+@dataclass(frozen=True)
+class PageData:
+    """What the page shows of a comparison, and who is who in it."""
+
+    shown: dict[str, Any]
+    names: dict[str, Any]
+
+
 def write_page(out: Path, rows: Sequence[Row]) -> Path:
-    """Write comparison.html and ratings_template.json to `out`; the page's path comes back."""
+    """Write comparison.html, names.js and ratings_template.json to `out`; the page's path comes back."""
     data = page_data(out, rows)
     _write(out / TEMPLATE_FILE, canonical_json(empty_ratings(rows), indent=2))
-    page = fill("comparison.html", {"data": inline_json(data), "style": asset("page.css"), "script": asset("page.js")})
-    _write(out / PAGE_FILE, page)
+    _write(out / NAMES_FILE, f"window.backlineNames = {inline_json(data.names)};\n")
+    values = {"data": inline_json(data.shown), "style": asset("page.css"), "script": asset("page.js")}
+    _write(out / PAGE_FILE, fill("comparison.html", values))
+    played = {Path(url).name for row in data.shown["rows"] for take in row["takes"] for url in _urls(take)}
+    for path in (out / SOUND_FOLDER).iterdir():
+        if path.name not in played:  # by an earlier page
+            path.unlink()
     return out / PAGE_FILE
 
 
-def page_data(out: Path, rows: Sequence[Row]) -> dict[str, Any]:
-    """What the page shows. Its id changes with its content, so that progress kept for another page is not taken up."""
-    data = {
+def page_data(out: Path, rows: Sequence[Row]) -> PageData:
+    """All that the page needs, with its sounds and pictures in `out`/sounds.
+
+    Its id changes with its content, so that progress kept for another page is not taken up.
+    """
+    models = [lane.name for lane in rows[0].takes]
+    mixed = [replace(row, takes=tuple(sorted(row.takes, key=lambda lane: _secret(row, lane)))) for row in rows]
+    shown = {
         "axes": [dict(zip(("name", "title", "low", "middle", "high"), axis, strict=True)) for axis in AXES],
-        "models": [lane.name for lane in rows[0].takes],
-        "rows": [_row(out, row) for row in rows],
+        "rows": [_row(out, row) for row in mixed],
     }
-    orders = [[lane.take.order for lane in (row.vocal, *row.takes)] for row in rows]
-    return data | {"id": sha256_of([data["models"], [row.key for row in rows], orders])[:16]}
+    names = {"models": models, "rows": [_names(row, models) for row in mixed]}
+    orders = [[lane.take.order for lane in (row.vocal, *row.takes)] for row in mixed]
+    places = [row["models"] for row in names["rows"]]
+    return PageData(shown | {"id": sha256_of([models, [row.key for row in rows], orders, places])[:16]}, names)
 
 
 def _row(out: Path, row: Row) -> dict[str, Any]:
-    takes = [lane.take for lane in row.takes]
-    bands = matched_volumes([take.band for take in takes])
-    mixes = matched_volumes([take.mix for take in takes])
-    records = [_record(lane) for lane in row.takes]
+    bands, mixes = _volumes(row)
     return {
         "key": row.key,
         "prompt": row.prompt,
-        "lyrics": records[0].lyrics,
-        "vocal": _sound(out, row.vocal, row.vocal.take.mix, 1.0),
+        "lyrics": _record(row.takes[0]).lyrics,
+        "vocal": _sound(row.vocal.take.mix, 1.0, _beside(out, row.vocal)),
         "takes": [
             {
-                "band": lane.take.band and _sound(out, lane, lane.take.band, band),
-                "mix": _sound(out, lane, lane.take.mix, mix),
-                "settings": _settings(record) | {"turned down here": f"{20 * math.log10(1 / mix):.1f} dB"},
+                "band": lane.take.band and _sound(lane.take.band, band, _under_other_names(out, row, lane)),
+                "mix": _sound(lane.take.mix, mix, _under_other_names(out, row, lane)),
             }
-            for lane, record, band, mix in zip(row.takes, records, bands, mixes, strict=True)
+            for lane, band, mix in zip(row.takes, bands, mixes, strict=True)
         ],
     }
+
+
+def _names(row: Row, models: Sequence[str]) -> dict[str, Any]:
+    """Which model made each take of a row, and how."""
+    _, mixes = _volumes(row)
+    return {
+        "models": [models.index(lane.name) for lane in row.takes],
+        "settings": [
+            _settings(_record(lane)) | {"turned down here": f"{20 * math.log10(1 / mix):.1f} dB"}
+            for lane, mix in zip(row.takes, mixes, strict=True)
+        ],
+    }
+
+
+def _volumes(row: Row) -> tuple[list[float], list[float]]:
+    """Of each take's band and of its mix."""
+    takes = [lane.take for lane in row.takes]
+    return matched_volumes([take.band for take in takes]), matched_volumes([take.mix for take in takes])
 
 
 def matched_volumes(sounds: Sequence[Sound | None]) -> list[float]:
@@ -102,11 +141,39 @@ def matched_volumes(sounds: Sequence[Sound | None]) -> list[float]:
     ]
 
 
-def _sound(out: Path, lane: Lane, sound: Sound, volume: float) -> dict[str, Any]:
-    folder = lane.folder.relative_to(out)
-    names = {"audio": sound.audio, "wave": sound.wave, "mel": sound.mel}
-    urls = {kind: quote((folder / name).as_posix()) for kind, name in names.items()}
+def _sound(sound: Sound, volume: float, url_of: Callable[[str], str]) -> dict[str, Any]:
+    urls = {kind: url_of(getattr(sound, kind)) for kind in FILES}
     return {**urls, "volume": volume, "lufs": sound.lufs, "seconds": sound.seconds}
+
+
+def _urls(take: Mapping[str, Any]) -> list[str]:
+    return [sound[kind] for sound in (take["band"], take["mix"]) if sound for kind in FILES]
+
+
+def _beside(out: Path, lane: Lane) -> Callable[[str], str]:
+    """Addresses of a lane's files where they lie."""
+    return lambda name: quote((lane.folder.relative_to(out) / name).as_posix())
+
+
+def _under_other_names(out: Path, row: Row, lane: Lane) -> Callable[[str], str]:
+    """Addresses of a take's files in SOUND_FOLDER, under names that say nothing of its model."""
+
+    def address(name: str) -> str:
+        source, told = lane.folder / name, sha256_of([_secret(row, lane), name])[:20]
+        place = out / SOUND_FOLDER / f"{told}{source.suffix}"
+        with whole_file(place) as partial:
+            try:
+                partial.hardlink_to(source)
+            except OSError:  # a disk that knows no links
+                shutil.copy2(source, partial)
+        return f"{SOUND_FOLDER}/{place.name}"
+
+    return address
+
+
+def _secret(row: Row, lane: Lane) -> str:
+    """Another value for each take, from which nobody tells whose it is."""
+    return sha256_of([row.key, lane.name, lane.take.order])
 
 
 def _record(lane: Lane) -> Record:

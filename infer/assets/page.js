@@ -8,8 +8,27 @@
   const IN_STEP_SECONDS = 0.03; // two clips further apart than this are brought together when the ear changes over
   const STORE = `backline-comparison:${data.id}`;
   const find = (id) => document.getElementById(id);
+  const TAKES = data.rows[0].takes.length;
 
-  // What is kept between visits: answers by the places of sample and model in the data.
+  // Who is who, and by which settings; opened when names are shown or ratings exported, so that a blind page has none.
+  let names = null;
+
+  function withNames(then) {
+    if (names) return then();
+    const script = element("script", { src: "names.js" });
+    script.addEventListener("error", () => say("names.js cannot be opened. Keep the page in its folder.", true));
+    script.addEventListener("load", () => {
+      names = window.backlineNames;
+      delete window.backlineNames;
+      script.remove();
+      then();
+    });
+    document.head.append(script);
+  }
+
+  const nameOf = (row, take) => names.models[names.rows[row].models[take]];
+
+  // What is kept between visits: answers by the places of sample and take in the data.
   const fresh = () => ({
     rater: "", seed: Math.floor(Math.random() * 1e6), blind: true, turn: 0, withVoice: true,
     scores: {}, comments: {}, votes: {},
@@ -63,7 +82,8 @@
   }
 
   const rowOrder = () => order(data.rows.length, state.seed);
-  const modelOrder = (row) => order(data.models.length, Math.imul(state.seed + 1, 2654435761) + Math.imul(row + 1, 40503));
+  const takeOrder = (row) => !state.blind ? namedOrder(row) : order(TAKES, Math.imul(state.seed + 1, 2654435761) + Math.imul(row + 1, 40503));
+  const namedOrder = (row) => order(TAKES, 0).sort((one, other) => names.rows[row].models[one] - names.rows[row].models[other]);
   const pairId = (row, one, other) => `${row}.${Math.min(one, other)}.${Math.max(one, other)}`;
 
   function element(kind, attributes = {}, ...children) {
@@ -90,7 +110,7 @@
   }
 
   function showProgress() {
-    const asked = data.rows.length * (data.models.length * data.axes.length + pairs(data.models).length);
+    const asked = data.rows.length * (TAKES * data.axes.length + (TAKES * (TAKES - 1)) / 2);
     const given = Object.keys(state.scores).length + Object.keys(state.votes).length;
     find("count").textContent = `${given} of ${asked} answers`;
     find("progress").max = asked;
@@ -219,10 +239,10 @@
     state.turn = Math.max(0, Math.min(state.turn, rows.length - 1));
     const place = rows[state.turn];
     const row = data.rows[place];
-    const places = modelOrder(place);
+    const places = takeOrder(place);
     if (view) view.player.close();
     view = { row, place, places, player: new Player(row, places), shown: new Map(), heads: [] };
-    view.name = (model) => (model === VOCAL ? "Vocal" : state.blind ? LETTERS[places.indexOf(model)] : data.models[model]);
+    view.name = (model) => (model === VOCAL ? "Vocal" : state.blind ? LETTERS[places.indexOf(model)] : nameOf(place, model));
     view.title = (model) => (model === VOCAL ? "Vocal" : state.blind ? `Band ${view.name(model)}` : view.name(model));
     find("sample").replaceChildren(turns(rows.length), about(row), transport(), lanes(), ...(state.blind ? [votes(), cards()] : [settings()]));
     view.player.hear();
@@ -342,25 +362,25 @@
 
   function settings() {
     return element("section", { class: "cards settings", "aria-label": "Settings" }, ...view.places.map((model) => element("article", { class: "card" },
-      element("h3", {}, data.models[model]),
-      element("dl", {}, ...Object.entries(view.row.takes[model].settings).map(([name, value]) =>
+      element("h3", {}, view.name(model)),
+      element("dl", {}, ...Object.entries(names.rows[view.place].settings[model]).map(([name, value]) =>
         element("div", {}, element("dt", {}, name), element("dd", {}, String(value))))))));
   }
 
   // Export, in the form that `infer ratings` reads.
 
   function exported() {
-    const ratings = data.rows.flatMap((row, place) => data.models.flatMap((model, at) => {
-      const given = data.axes.map((axis) => state.scores[`${place}.${at}.${axis.name}`] ?? null);
-      const comments = state.comments[`${place}.${at}`] || "";
+    const ratings = data.rows.flatMap((row, place) => namedOrder(place).flatMap((take) => {
+      const given = data.axes.map((axis) => state.scores[`${place}.${take}.${axis.name}`] ?? null);
+      const comments = state.comments[`${place}.${take}`] || "";
       if (!comments && given.every((score) => score === null)) return [];
       const overall = given.includes(null) ? null : given.reduce((sum, score) => sum + score, 0) / given.length;
-      return [{ sample_id: row.key, model, scores: Object.fromEntries(data.axes.map((axis, i) => [axis.name, given[i]])), comments, overall }];
+      return [{ sample_id: row.key, model: nameOf(place, take), scores: Object.fromEntries(data.axes.map((axis, i) => [axis.name, given[i]])), comments, overall }];
     }));
-    const votes = data.rows.flatMap((row, place) => pairs(data.models.map((_, at) => at)).flatMap(([one, other]) => {
+    const votes = data.rows.flatMap((row, place) => pairs(namedOrder(place)).flatMap(([one, other]) => {
       const vote = state.votes[pairId(place, one, other)];
       if (vote === undefined) return [];
-      return [{ sample_id: row.key, models: [data.models[one], data.models[other]], better: data.models[vote] ?? null }];
+      return [{ sample_id: row.key, models: [nameOf(place, one), nameOf(place, other)], better: vote === NO_DIFFERENCE ? null : nameOf(place, vote) }];
     }));
     return { rater: state.rater.trim(), seed: state.seed, ratings, pairs: votes };
   }
@@ -440,12 +460,17 @@
     show();
   });
   find("mode").addEventListener("change", (event) => {
-    state.blind = event.target.value === "blind";
-    save();
-    say(state.blind ? "" : "Names and settings are shown. Ratings are given blind: go back to rate.");
-    show();
+    const blind = event.target.value === "blind";
+    const change = () => {
+      state.blind = blind;
+      save();
+      say(blind ? "" : "Names and settings are shown. Ratings are given blind: go back to rate.");
+      show();
+    };
+    if (blind) change();
+    else withNames(change);
   });
-  find("export").addEventListener("click", download);
+  find("export").addEventListener("click", () => withNames(download));
   find("reset").addEventListener("click", () => {
     if (!confirm("Forget every answer on this page and draw a new order? Export first what you want to keep.")) return;
     state = fresh();
@@ -457,5 +482,6 @@
 
   showHead();
   save();
-  show();
+  if (state.blind) show();
+  else withNames(show);
 })();

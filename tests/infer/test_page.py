@@ -4,7 +4,10 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from infer.mixdown import MixdownSettings
 from infer.page import Lane, Row, fill, inline_json, matched_volumes, page_data, write_page
 from infer.ratings import AXES, read_sheets, summarise
 from infer.record import AdapterRecord, GenerationSettings, Record, SampleRecord, VocalRecord
-from infer.take import Sound, Take, describe, write_take
+from infer.take import CARD, Sound, Take, describe, write_take
 from models.adapter import Conditioning
 from models.sampler import SamplerSettings
 
@@ -131,11 +134,32 @@ def heard(page: Page) -> list[dict]:
     return page.evaluate(f"[...document.querySelectorAll('audio')].filter((a) => !a.muted).map((a) => {script})")
 
 
-def letters(page: Page) -> dict[str, str]:
-    """model -> its letter on the sample that is shown, from the addresses of the sounds."""
-    script = "(all) => all.map((a) => [a.parentElement.dataset.lane, decodeURIComponent(a.src)])"
-    lanes = page.locator(".lane audio").evaluate_all(script)
-    return {model: lane for model in MODELS for lane, source in lanes if f"/{model}/" in source}
+def json_of_names(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "names.js").read_text().partition(" = ")[2].rstrip(";\n"))
+
+
+def read_lane(folder: Path) -> Take:
+    return Take(**json.loads((folder / CARD).read_text()))
+
+
+def owners(folder: Path) -> dict[str, str]:
+    """Name of a file that a page plays -> the model that made it."""
+    shown = json.loads(re.findall(r'id="data">(.*?)</script>', (folder / "comparison.html").read_text())[0])
+    names = json_of_names(folder)
+    return {
+        Path(sound["audio"]).name: names["models"][model]
+        for row, named in zip(shown["rows"], names["rows"], strict=True)
+        for take, model in zip(row["takes"], named["models"], strict=True)
+        for sound in (take["band"], take["mix"])
+    }
+
+
+def letters(page: Page, folder: Path) -> dict[str, str]:
+    """model -> its letter on the sample that is shown."""
+    script = "(all) => all.map((a) => [a.parentElement.dataset.lane, a.src.split('/').pop()])"
+    lanes, made_by = page.locator(".lane audio").evaluate_all(script), owners(folder)
+    found = {made_by[name]: lane for lane, name in lanes if name in made_by}
+    return {model: found[model] for model in MODELS}
 
 
 def test_inlined_json_cannot_end_its_element():
@@ -182,7 +206,7 @@ def test_progress_of_another_comparison_is_not_taken_up(tmp_path):
         folder = tmp_path / "models" / "m" / "k"
         vocal = Lane("vocal", tmp_path / "vocals", Take(order="v", mix=sound(tmp_path / "vocals" / "v.flac", 440, 0.1)))
         rows.append(Row("k", PROMPT, vocal, (Lane("m", folder, made_take(folder, "k", level)),)))
-    first, again, other = (page_data(tmp_path, [row])["id"] for row in (rows[0], rows[0], rows[1]))
+    first, again, other = (page_data(tmp_path, [row]).shown["id"] for row in (rows[0], rows[0], rows[1]))
     assert first == again != other
 
 
@@ -191,6 +215,7 @@ def test_what_names_and_prompts_say_is_text(page):
     assert page.locator("h2").inner_text().endswith("<u>")
     assert page.locator(".tags li").all_inner_texts()[1] == "</script><script>window.broken = 1</script>"
     page.check("#mode [value=named]", force=True)
+    page.wait_for_selector(".settings")
     assert page.locator(".settings h3").all_inner_texts() == list(MODELS)
     page.locator(".lyrics summary").click()
     assert "<i>la</i>" in page.locator(".lyrics p").inner_text()
@@ -224,9 +249,13 @@ def test_bands_change_over_at_the_same_moment(page):
 
 
 def test_voice_or_band_alone_and_pause(page):
-    assert heard(page)[0]["file"].endswith("/mix.wav")
+    kinds = "[...document.querySelectorAll('.lane.heard small')].map((kind) => kind.textContent)"
+    assert page.evaluate(kinds) == ["with the voice"]
+    with_voice = heard(page)
     press(page, "m")
-    assert heard(page)[0]["file"].endswith("/band.wav")
+    assert page.evaluate(kinds) == ["the band alone"]
+    (band,) = heard(page)
+    assert with_voice[0]["file"] != band["file"]
     press(page, "Space")
     assert page.locator("#play").inner_text() == "Pause"
     press(page, "Space")
@@ -243,16 +272,71 @@ def test_pictures_and_arrows_seek(page):
     assert page.evaluate("[...document.querySelectorAll('.pictures img')].every((i) => i.naturalWidth === 1200)")
 
 
-def test_loudness_is_matched(page):
+def test_loudness_is_matched(page, comparison):
     volumes = page.evaluate(
-        "[...document.querySelectorAll('.lane audio')].map((a) => [decodeURIComponent(a.src), a.volume])"
+        "[...document.querySelectorAll('.lane audio')].map((a) => [a.src.split('/').pop(), a.volume])"
     )
-    of_models = {model: {v for source, v in volumes if f"/{model}/" in source} for model in MODELS}
+    made_by = owners(comparison)
+    of_models = {model: {v for name, v in volumes if made_by.get(name) == model} for model in MODELS}
     assert of_models[MODELS[0]] == {1.0}
     assert max(of_models[MODELS[1]]) == pytest.approx(0.5, abs=0.01)
 
 
-def test_a_blind_rater_sees_no_name_and_a_seed_makes_the_order(page):
+def told_in(text: str) -> list[str]:
+    """Models that a text names, plainly, escaped or in an address."""
+    return [model for model in MODELS for form in (model, escape(model), quote(model)) if form in text]
+
+
+def test_a_blind_page_holds_nothing_that_tells_whose_a_band_is(browser, comparison):
+    """Not its text, markup or storage, nor what it asks for; and no place in its data is one model's."""
+    context = browser.new_context()
+    page, asked = context.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    open_page(page, comparison)
+    for _ in range(SAMPLES):
+        assert told_in(page.content()) == []
+        assert page.evaluate("Object.keys(window).includes('backlineNames')") is False
+        page.locator(".axis [value='3']").first.check(force=True)
+        page.locator(".pair input").first.check(force=True)
+        press(page, "m Space Space ]")
+    assert told_in("\n".join(asked)) == []
+    assert told_in(page.evaluate("JSON.stringify(localStorage)")) == []
+    assert not [url for url in asked if "/models/" in url or "names" in url]
+    assert told_in((comparison / "comparison.html").read_text()) == []
+    assert "trained steps" not in page.content()
+    first_of_rows = {sides["models"][0] for sides in json_of_names(comparison)["rows"]}
+    assert first_of_rows == {0, 1}
+    page.check("#mode [value=named]", force=True)
+    page.wait_for_selector(".settings")
+    assert set(told_in(page.content())) == set(MODELS)
+    page.check("#mode [value=blind]", force=True)
+    assert told_in(page.content()) == []
+    context.close()
+
+
+def test_names_are_kept_when_a_named_page_is_opened_again(page):
+    page.check("#mode [value=named]", force=True)
+    page.wait_for_selector(".settings")
+    page.reload()
+    page.wait_for_selector(".settings")
+    assert page.locator(".settings h3").all_inner_texts() == list(MODELS)
+
+
+def test_sounds_of_an_earlier_page_go_and_the_takes_stay(tmp_path, comparison):
+    folder = shutil.copytree(comparison, tmp_path / "again")
+    rows = json.loads((folder / "ratings_template.json").read_text())["ratings"]
+    before = {path.name for path in (folder / "sounds").iterdir()}
+    assert len(before) == SAMPLES * 2 * 6
+    (key,) = {row["sample_id"] for row in rows[:2]}
+    lanes = [Lane(name, folder / "models" / name / key, read_lane(folder / "models" / name / key)) for name in MODELS]
+    vocal = Lane("vocal", folder / "vocals" / key, Take(order=key, mix=lanes[0].take.mix))
+    write_page(folder, [Row(key, PROMPT, vocal, tuple(lanes))])
+    assert {path.name for path in (folder / "sounds").iterdir()} < before
+    assert len(list((folder / "sounds").iterdir())) == 2 * 6
+    assert (folder / "models" / MODELS[0] / key / "band.wav").is_file()
+
+
+def test_a_blind_rater_sees_no_name_and_a_seed_makes_the_order(page, comparison):
     orders = {}
     for seed in ("1", "2", "3", "1"):
         page.fill("#seed", seed)
@@ -260,7 +344,7 @@ def test_a_blind_rater_sees_no_name_and_a_seed_makes_the_order(page):
         seen = []
         for number in range(SAMPLES):
             assert not any(model in page.locator("body").inner_text() for model in MODELS)
-            seen.append((page.locator("h2").inner_text(), tuple(letters(page).items())))
+            seen.append((page.locator("h2").inner_text(), tuple(letters(page, comparison).items())))
             press(page, "]" * (number < SAMPLES - 1))
         assert orders.setdefault(seed, seen) == seen
         assert len({key for key, _ in seen}) == SAMPLES
@@ -295,14 +379,14 @@ def test_nothing_is_wider_than_the_screen(page, width):
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-def rate(page: Page, rater: int, scores: np.ndarray, folder: Path) -> Path:
+def rate(page: Page, comparison: Path, rater: int, scores: np.ndarray, folder: Path) -> Path:
     """Rate everything by key as `scores` [sample, model, axis] say, and prefer the better first axis; the export."""
     page.fill("#rater", f"rater {rater}")
     page.fill("#seed", str(100 + rater))
     press(page, "Shift")
     for turn in range(SAMPLES):
         of_sample = scores[int(page.locator("h2").inner_text().split()[1])]
-        sides = letters(page)
+        sides = letters(page, comparison)
         for place, model in enumerate(MODELS):
             press(page, f"{sides[model].lower()} {' '.join(map(str, of_sample[place]))}")
         lead = int(of_sample[0, 0]) - int(of_sample[1, 0])
@@ -321,7 +405,7 @@ def test_three_raters_exports_give_the_statistics_of_what_they_pressed(browser, 
     paths = []
     for rater in range(3):
         context = browser.new_context()
-        paths.append(rate(open_page(context.new_page(), comparison), rater, scores[rater], tmp_path))
+        paths.append(rate(open_page(context.new_page(), comparison), comparison, rater, scores[rater], tmp_path))
         context.close()
     assert [path.name for path in paths] == [f"ratings_rater_{rater}.json" for rater in range(3)]
     assert {file.seed for file in read_sheets(paths)} == {100, 101, 102}
