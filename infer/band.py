@@ -21,6 +21,7 @@ from models.blend import Blend, open_blend
 from models.checkpoint import open_codec, open_transformer, open_vocoder, part_hash
 from models.codec import WINDOW_FRAMES, Codec, decode_audio, decode_audio_in_pieces
 from models.sampler import draw_noise, sample
+from models.style import Style
 from models.transformer import ACEStepTransformer2DModel
 from models.vocoder import Vocoder
 
@@ -33,11 +34,15 @@ class Band:
     blend: Blend
 
     @classmethod
-    def open(cls, place: Place, adapters: Sequence[Path], weights: Sequence[float]) -> Self:
-        """Raises UserError where an adapter does not belong to this base."""
+    def open(
+        cls, place: Place, adapters: Sequence[Path], weights: Sequence[float], *, style: Style | None = None
+    ) -> Self:
+        """Raises UserError where an adapter does not belong to this base, or a style does not fit it."""
         fingerprint = part_hash(place.base, "ace_step_transformer")
         transformer = open_transformer(place.base, dtype=place.dtype).to(place.device)
-        return cls(transformer, open_blend(adapters, transformer, weights=weights, base_fingerprint=fingerprint))
+        return cls(
+            transformer, open_blend(adapters, transformer, weights=weights, base_fingerprint=fingerprint, style=style)
+        )
 
     def draw(
         self,
@@ -87,12 +92,13 @@ def draw(
     *,
     adapters: Sequence[Path],
     place: Place,
+    style: Style | None = None,
 ) -> list[Tensor]:
     """Latents [C, H, T] for each seed. The transformer is open only for this call.
 
-    Raises UserError where an adapter does not belong to this base.
+    Raises UserError where an adapter does not belong to this base, or a style does not fit it.
     """
-    band = Band.open(place, adapters, settings.lora_weights)
+    band = Band.open(place, adapters, settings.lora_weights, style=style)
     with progress(len(seeds) * settings.sampler.steps, "sampling", "steps") as done:
         return band.draw(vocal, words, settings, seeds, done)
 

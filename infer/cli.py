@@ -67,6 +67,11 @@ def generate(
         list[float] | None,
         typer.Option(help="Weight of the adapter's LoRA, one for each --adapter [the adapters', shared, else 0.8]."),
     ] = None,
+    style_lora: Annotated[
+        Path | None,
+        typer.Option(help="A LoRA for ACE-Step v1 by others, file or folder, beside the adapter.", metavar="FILE"),
+    ] = None,
+    style_weight: Annotated[float | None, typer.Option(help="Weight of its update, 0 to 16 [1].")] = None,
     infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [the adapter's, else 60].")] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="What a step does: euler, heun or pingpong [the adapter's, else euler].")
@@ -151,6 +156,8 @@ def generate(
                 lyrics_language=lyrics_language,
                 ref_strength=ref_strength,
                 lora_weights=tuple(lora_weight or ()),
+                style_lora=style_lora,
+                style_weight=style_weight,
                 infer_steps=infer_steps,
                 scheduler=scheduler,
                 omega_scale=omega_scale,

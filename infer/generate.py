@@ -23,7 +23,7 @@ from common.tape import Tape
 from infer.band import Decoder, draw
 from infer.mixdown import OUTPUT_RATE_HZ, at_output_rate, below_ceiling, mixdown
 from infer.naming import free_name
-from infer.record import AdapterRecord, GenerationSettings, Record, SampleRecord
+from infer.record import AdapterRecord, GenerationSettings, Record, SampleRecord, StyleRecord
 from infer.reference import Reference, blend_latents, read_reference
 from infer.request import Chosen, Place, Request, check_sources, choose, find_place, settle
 from infer.vocal import Vocal, vocal_from_file, vocal_from_shards
@@ -44,6 +44,7 @@ from models.checkpoint import is_whole, part_hash
 from models.family import CODEC, TEXT, check_alike, describe_base, known_base
 from models.lora import LORA_FILE
 from models.lyric_tokens import INSTRUMENTAL
+from models.style import Style
 from shards.reader import read_manifest, read_song
 from shards.schema import Sample
 
@@ -98,7 +99,15 @@ def generate(request: Request) -> Generated:
     with hear(order) as heard:
         check_room(order, heard.vocal)
         adapters, place = order.chosen.folders, order.place
-        drawn = draw(heard.vocal, heard.words, order.settings, order.seeds, adapters=adapters, place=place)
+        drawn = draw(
+            heard.vocal,
+            heard.words,
+            order.settings,
+            order.seeds,
+            adapters=adapters,
+            place=place,
+            style=order.chosen.style,
+        )
         return write_results(order, heard, drawn, Decoder.open(place))
 
 
@@ -293,6 +302,7 @@ def _record(order: Order, heard: Heard) -> Record:
         lyrics_language=heard.words.lyrics.language,
         settings=order.settings,
         adapters=tuple(map(_adapter_record, chosen.folders, chosen.cards)),
+        style=None if chosen.style is None else _style_record(chosen.style),
         reference=None if heard.reference is None else heard.reference.record,
         checkpoint_dir=unicode_text(chosen.checkpoint),
         base=describe_base(chosen.checkpoint, place.base, CODEC),
@@ -305,6 +315,10 @@ def _record(order: Order, heard: Heard) -> Record:
         results=(),
         versions={"backline": version("backline"), "torch": str(torch.__version__)},
     )
+
+
+def _style_record(style: Style) -> StyleRecord:
+    return StyleRecord(file=unicode_text(style.path.as_posix()), sha256=sha256_of_file(style.path), weight=style.weight)
 
 
 def _adapter_record(folder: Path, card: AdapterCard) -> AdapterRecord:

@@ -29,6 +29,21 @@ class GenerationSettings(Config):
     """How many accompaniments."""
 
 
+class StyleSettings(Config):
+    """How a LoRA of another program is used."""
+
+    style_weight: Annotated[float, Field(ge=0, le=16)] = 1.0
+    """Weight of its update; it goes above 1 because many files have lost the scale that they were trained with."""
+
+
+class StyleRecord(Config):
+    """A LoRA of another program that was active beside the adapters."""
+
+    file: str
+    sha256: str
+    weight: float
+
+
 class VocalRecord(Config):
     """Where the vocal came from: a file, or segments in shards."""
 
@@ -74,6 +89,7 @@ class Record(Config):
     """Language that they were read in."""
     settings: GenerationSettings
     adapters: tuple[AdapterRecord, ...]
+    style: StyleRecord | None = None
     reference: ReferenceRecord | None
     """The reference accompaniment that was blended in."""
     checkpoint_dir: str

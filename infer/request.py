@@ -9,13 +9,14 @@ import torch
 from common.config import check_config
 from common.errors import UserError
 from common.progress import say
-from infer.record import GenerationSettings
+from infer.record import GenerationSettings, StyleSettings
 from models.adapter import AdapterCard, base_of, check_adapter, read_card
 from models.blend import blend_cards
 from models.checkpoint import Part, resolve_checkpoint
 from models.device import chosen_device
 from models.family import check_one_family, choose_checkpoint
 from models.lyric_tokens import check_language
+from models.style import Style, find_style
 
 Precision = Literal["32", "bf16"]
 """Number format of the transformer, as the flag --precision names it."""
@@ -34,6 +35,8 @@ class Request:
     lyrics_language: str | None = None
     ref_strength: float | None = None
     lora_weights: tuple[float, ...] = ()  # one for each adapter, or none
+    style_lora: Path | None = None  # a LoRA of another program, or a folder that holds one
+    style_weight: float | None = None
     infer_steps: int | None = None
     scheduler: str | None = None
     omega_scale: float | None = None
@@ -60,13 +63,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The adapters of a request."""
+    """The adapters of a request, and the style beside them."""
 
     folders: tuple[Path, ...]
     cards: tuple[AdapterCard, ...]
     weights: tuple[float, ...]
     card: AdapterCard  # that of their blend; of a single one, its own
     checkpoint: str  # the base they were trained on: a folder, a Hugging Face id, or tiny
+    style: Style | None = None
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,18 @@ def choose(request: Request) -> Chosen:
         raise UserError(f"{counts}. Give one for each adapter, in their order, or none.")
     weights = weights or tuple(card.lora_weight / len(cards) for card in cards)
     blended = blend_cards(folders, cards, weights)
-    return Chosen(
-        folders, cards, weights, blended, choose_checkpoint(request.checkpoint_dir, base_of(cards[0]), folders[0])
-    )
+    checkpoint = choose_checkpoint(request.checkpoint_dir, base_of(cards[0]), folders[0])
+    return Chosen(folders, cards, weights, blended, checkpoint, _style(request))
+
+
+def _style(request: Request) -> Style | None:
+    weight = request.style_weight
+    if request.style_lora is not None:
+        values = _given(style_weight=weight)
+        return find_style(request.style_lora, check_config(StyleSettings, values, "infer generate").style_weight)
+    if weight is not None:
+        raise UserError(f"--style-weight {weight:g}: of which LoRA? Name it with --style-lora FILE.")
+    return None
 
 
 def settle(request: Request, chosen: Chosen) -> GenerationSettings:

@@ -19,7 +19,11 @@ from common.errors import UserError
 from common.latents import LatentStatistics
 from models.adapter import AdapterCard, open_adapter
 from models.conditioning import Conditioner, Objective, VocalSource
+from models.style import Style, load_style
 from models.transformer import ACEStepTransformer2DModel, Injections
+
+STYLE = "style"
+"""Name of a style's LoRA in the transformer."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +65,32 @@ def blend_cards(folders: Sequence[Path], cards: Sequence[AdapterCard], weights: 
 
 
 def open_blend(
-    folders: Sequence[Path], transformer: ACEStepTransformer2DModel, *, weights: Sequence[float], base_fingerprint: str
+    folders: Sequence[Path],
+    transformer: ACEStepTransformer2DModel,
+    *,
+    weights: Sequence[float],
+    base_fingerprint: str,
+    style: Style | None = None,
 ) -> Blend:
-    """Load adapters into `transformer`, each LoRA active with its weight. Raises UserError as open_adapter does."""
+    """Load adapters into `transformer`, and a style beside them, each LoRA active with its weight.
+
+    Raises UserError as open_adapter and load_style do.
+    """
     names = [f"adapter_{number}" for number in range(len(folders))]
     adapters = [
         open_adapter(folder, transformer, weight=weight, base_fingerprint=base_fingerprint, name=name)
         for folder, weight, name in zip(folders, weights, names, strict=True)
     ]
     card = blend_cards(folders, [adapter.card for adapter in adapters], weights)
+    active = {name: weight for name, weight, a in zip(names, weights, adapters, strict=True) if a.card.lora is not None}
+    if style is not None and style.weight:
+        load_style(transformer, style, name=STYLE)
+        active[STYLE] = style.weight
+    if active:
+        transformer.set_adapters(list(active), list(active.values()))
+    transformer.eval().requires_grad_(False)
     if len(adapters) == 1:
         return Blend(card, adapters[0].objective, adapters[0].conditioner)
-    active = {name: weight for name, weight, a in zip(names, weights, adapters, strict=True) if a.card.lora is not None}
-    transformer.set_adapters(list(active), list(active.values()))
     parts = [
         Voice.of(adapter.conditioner, share, own=adapter.card.statistics, blended=card.statistics)
         for adapter, share in zip(adapters, shares_of(weights), strict=True)

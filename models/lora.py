@@ -87,7 +87,7 @@ def set_lora_dropout(transformer: ACEStepTransformer2DModel, *, active: bool) ->
             module.lora_dropout.train(active)
 
 
-def lora_scale(*, rank: int, alpha: int, use_rslora: bool) -> float:
+def lora_scale(*, rank: int, alpha: float, use_rslora: bool) -> float:
     """Factor on lora_B @ lora_A in training."""
     return alpha / math.sqrt(rank) if use_rslora else alpha / rank
 
@@ -114,7 +114,7 @@ def load_lora(transformer: ACEStepTransformer2DModel, folder: Path, *, name: str
 
     Raises UserError if the file is missing or broken, or holds a tensor that does not fit this transformer.
     """
-    _check_fit(transformer, folder / LORA_FILE)
+    check_fit(transformer, folder / LORA_FILE, shapes_in(folder / LORA_FILE))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
         transformer.load_lora_adapter(folder, prefix=None, weight_name=LORA_FILE, adapter_name=name)
@@ -132,7 +132,7 @@ def check_whole(
 ) -> None:
     """Raises UserError if the LoRA of `folder` lacks a layer that `attach_lora` adapts for the same targets."""
     path = folder / LORA_FILE
-    given = {key.rpartition(".lora_")[0] for key in _shapes(path)}
+    given = {key.rpartition(".lora_")[0] for key in shapes_in(path)}
     missing = [name for name in _matched(transformer, target_modules, blocks) if name not in given]
     if missing:
         raise UserError(f"{path}: no weights for {missing[0]}, though its card names it. Copy the whole folder.")
@@ -210,9 +210,9 @@ def _initialise(parameters: Mapping[str, nn.Parameter], seed: int) -> None:
             parameter.data.copy_(drawn)
 
 
-def _check_fit(transformer: ACEStepTransformer2DModel, path: Path) -> None:
+def check_fit(transformer: ACEStepTransformer2DModel, path: Path, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raises UserError unless tensors of these `shapes`, read from `path`, are a LoRA for this transformer."""
     layers = dict(transformer.named_modules())
-    shapes = _shapes(path)
     if not shapes:
         raise UserError(f"{path}: no weights inside. Use another adapter.")
     for key, shape in shapes.items():
@@ -236,7 +236,8 @@ def _fits(layer: nn.Linear, kind: str, shape: Sequence[int]) -> bool:
     return list(shape[:1]) == [layer.out_features]  # lora_B and DoRA's magnitudes
 
 
-def _shapes(path: Path) -> dict[str, list[int]]:
+def shapes_in(path: Path) -> dict[str, list[int]]:
+    """Shapes of the tensors in a safetensors file. Raises UserError for one that is missing or broken."""
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118

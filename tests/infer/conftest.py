@@ -154,6 +154,19 @@ def adapter(tmp_path_factory) -> Path:
     return build_adapter(tmp_path_factory.mktemp("adapter") / "adapter", Conditioning())
 
 
+@pytest.fixture(scope="session")
+def style(tmp_path_factory) -> Path:
+    """A LoRA of another program for the tiny base, in ComfyUI's layout, without alpha."""
+    generator, weights = torch.Generator().manual_seed(11), {}
+    for name, layer in open_transformer(TINY).named_modules():
+        if isinstance(layer, torch.nn.Linear) and name.endswith(("cross_attn.to_k", "cross_attn.to_v")):
+            for half, shape in (("A", (2, layer.in_features)), ("B", (layer.out_features, 2))):
+                weights[f"diffusion_model.{name}.lora_{half}.weight"] = 0.2 * torch.randn(shape, generator=generator)
+    path = tmp_path_factory.mktemp("style") / "style.safetensors"
+    save_file(weights, path)
+    return path
+
+
 @pytest.fixture
 def decoder_only(tmp_path) -> Path:
     """A copy of the tiny bundle that cannot encode: no text encoder, no separator, no encoder in the codec's file."""

@@ -2,6 +2,7 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from common.errors import UserError
 from infer.band import Decoder, draw
@@ -10,8 +11,10 @@ from infer.vocal import vocal_from_shards
 from infer.words import Words, cached_lyrics, cached_prompt, conditions, null_conditions
 from models.adapter import Conditioning, ControlShape
 from models.checkpoint import TINY, open_transformer, part_hash
+from models.lora import apply_plainly
 from models.mel import HOP_SAMPLES, log_mel
 from models.sampler import SamplerSettings, sample
+from models.style import find_style
 from models.windows import plan_windows
 from shards.reader import read_song
 
@@ -44,10 +47,10 @@ def drawn_together(heard, folders, *seeds, **flags):
     return draw(*heard, settled(*folders, **flags), seeds, adapters=folders, place=PLACE)
 
 
-def text2music(heard, seed, sampler):
-    """What the base makes of the words alone."""
+def text2music(heard, seed, sampler, transformer=None):
+    """What the base, or another `transformer`, makes of the words alone."""
     vocal, words = heard
-    transformer, generator = open_transformer(TINY), torch.Generator().manual_seed(seed)
+    transformer, generator = transformer or open_transformer(TINY), torch.Generator().manual_seed(seed)
     noise = torch.randn((1, *vocal.latents.shape), generator=generator)
     told, untold = conditions(transformer, words), null_conditions(transformer, words)
     return sample(transformer, told, untold, noise, sampler, generators=[generator])[0]
@@ -75,6 +78,33 @@ def test_that_holds_for_blends_in_windows_and_under_guidance_over_the_vocal(
     (ours,) = drawn_together(heard, [folder, folder], 3, ref_strength=0, **flags)
     assert torch.equal(ours, text2music(heard, 3, sampler))
     assert not torch.equal(drawn_together(heard, [folder, folder], 3, **flags)[0], ours)
+
+
+def test_a_style_beside_an_adapter_changes_the_band_by_its_weight_alone(heard, adapter, style):
+    """Its update is that of the base with the same LoRA in its weights; at weight 0 there is none, bit for bit."""
+
+    def made(weight):
+        styled = find_style(style, weight)
+        return draw(*heard, settled(adapter), [3], adapters=[adapter], place=PLACE, style=styled)[0]
+
+    (without,) = drawn(heard, adapter, 3)
+    assert torch.equal(made(0.0), without)
+    assert (made(1.0) - without).abs().max() > 1e-2
+    assert (made(2.0) - without).abs().max() > (made(0.5) - without).abs().max()
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_a_style_alone_is_text2music_of_the_base_with_that_lora(heard, make_adapter, style, weight):
+    sampler = SamplerSettings(steps=4, guidance_scale=7.0)
+    folder = make_adapter(sampler=sampler)
+    transformer = open_transformer(TINY)
+    names = {name: name.removeprefix("diffusion_model.") for name in load_file(style)}
+    halves = {names[name]: tensor * (weight if "lora_B" in name else 1) for name, tensor in load_file(style).items()}
+    apply_plainly(transformer, halves)
+    settings = settled(folder, lora_weights=(0.0,), ref_strength=0)
+    (ours,) = draw(*heard, settings, [3], adapters=[folder], place=PLACE, style=find_style(style, weight))
+    torch.testing.assert_close(ours, text2music(heard, 3, sampler, transformer), atol=1e-3, rtol=1e-3)
+    assert (ours - text2music(heard, 3, sampler)).abs().max() > 1e-2
 
 
 def test_a_sample_depends_on_its_seed_alone(heard, adapter):

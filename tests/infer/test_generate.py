@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from common.audio import peak_dbfs, read_audio, write_audio
 from common.canonical import sha256_of_file
@@ -17,7 +18,7 @@ from infer.cli import app
 from infer.evaluate_items import read_items
 from infer.generate import Generated, generate
 from infer.mixdown import MixdownSettings
-from infer.record import Record
+from infer.record import Record, StyleRecord
 from infer.reference import BlendSettings, ReferenceRecord
 from infer.request import Request
 from models.checkpoint import TINY, part_hash
@@ -221,6 +222,27 @@ def test_a_record_holds_all_that_was_used(tmp_path, shards, adapter, make_adapte
     assert record.settings.blend == BlendSettings(mix_ratio=0.5, preserve_low=True)
     assert record.reference == ReferenceRecord(file=band.as_posix(), sha256=sha256_of_file(band))
     assert record.settings.mixdown == MixdownSettings(vocal_db=-3.0)
+
+
+def test_a_style_is_recorded_and_its_mistakes_are_one_line(tmp_path, shards, adapter, style, capsys):
+    source = ("generate", "--shards", shards, "--key", "ballad", "--adapter", adapter, "--infer-steps", 1)
+    out = tmp_path / "out"
+    code, _, err = outcome(capsys, *source, "--style-lora", style, "--style-weight", 0.7, "--output-dir", out)
+    assert code == 0, err
+    record = Record(**json.loads((out / "ballad.json").read_text()))
+    assert record.style == StyleRecord(file=style.as_posix(), sha256=sha256_of_file(style), weight=0.7)
+    assert f"{style}: says no alpha; its update is taken as it stands, as ACE-Step and ComfyUI do.\n" in err
+    code, _, err = outcome(capsys, *source, "--style-weight", 0.7)
+    message = "error: --style-weight 0.7: of which LoRA? Name it with --style-lora FILE."
+    assert (code, err.splitlines()[-1]) == (2, message)
+    code, _, err = outcome(capsys, *source, "--style-lora", style, "--style-weight", 17)
+    message = "error: infer generate: style_weight: Input should be less than or equal to 16, got 17.0"
+    assert (code, err.splitlines()[-1]) == (2, message)
+    pickle = tmp_path / "style.pt"
+    torch.save({}, pickle)
+    code, _, err = outcome(capsys, *source, "--style-lora", pickle, "--checkpoint-dir", "gone")
+    message = f"error: {pickle}: a pickle may run anything as it is read, so none is. Save it as .safetensors."
+    assert (code, err.splitlines()[-1]) == (2, message)
 
 
 def test_a_reference_alone_comes_out_as_the_codec_gives_it_back(tmp_path, shards, adapter, make_voice):
