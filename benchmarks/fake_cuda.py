@@ -43,7 +43,7 @@ ALIKE = {
 def fake_cuda() -> Generator[None]:
     """Within the block "cuda" is a device like any other, and every tensor a fake one."""
     with ExitStack() as stack:
-        stack.enter_context(patch.object(models.mel, "mel_tables", models.mel.mel_tables.__wrapped__))
+        stack.enter_context(patch.object(models.mel, "mel_tables", _mel_tables))  # torch's own asks for numbers
         stack.enter_context(patch.object(nn.Module, "_apply", _moved))  # torch's swaps tensors, which fake ones refuse
         for name in ("torch.utils._foreach_utils", "torch.optim.optimizer"):
             kinds = [*sys.modules[name]._foreach_supported_types, FakeTensor]
@@ -51,6 +51,12 @@ def fake_cuda() -> Generator[None]:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(CudaAttention())
         yield
+
+
+def _mel_tables(device: torch.device) -> models.mel.MelTables:
+    window = torch.empty(models.mel.WINDOW_SAMPLES, device=device)
+    filters = torch.empty(models.mel.SPECTRUM_BINS, models.mel.MEL_BANDS, device=device)
+    return models.mel.MelTables(window, filters)
 
 
 class Strict(TorchDispatchMode):
