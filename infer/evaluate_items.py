@@ -120,9 +120,14 @@ def _bands_in(folder: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _stems_in(folder: Path) -> Mapping[str, Path]:
-    """Files by song and part, under the names that prep takes for them."""
-    named = ((split_name(path.stem), path) for path in sorted(_files_in(folder)))
-    return {f"{one_form(name.song)}_{name.part}": path for name, path in named}
+    """Files by song and part, under the names that prep takes for them; KEY_vocal and KEY_inst come first.
+
+    What infer writes is no truth, though prep would take a KEY_accompaniment for an inst.
+    """
+    paths = [path for path in sorted(_files_in(folder)) if BAND_MARK not in path.stem]
+    named = {path: split_name(path.stem) for path in paths}
+    loose = {f"{one_form(name.song)}_{name.part}": path for path, name in named.items()}
+    return loose | {one_form(path.stem): path for path in paths}
 
 
 def _files_in(folder: Path) -> list[Path]:

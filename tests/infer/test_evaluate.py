@@ -12,7 +12,7 @@ from common.audio import read_audio, resample, write_audio
 from common.command import run
 from infer.cli import app
 from infer.evaluate import next_song
-from infer.evaluate_items import Item
+from infer.evaluate_items import Item, read_items
 from prep.demo_songs import make_songs
 
 SONGS, SECONDS = 3, 4.0
@@ -131,3 +131,13 @@ def test_a_silent_vocal_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err == (
         f"error: {tmp_path / 'raw' / 'a_vocal.wav'}: is silent, so no band can be measured against it. Leave it out.\n"
     )
+
+
+def test_true_stems_are_found_under_common_names_and_no_result_passes_for_one(tmp_path):
+    for name in ("out/a_accompaniment.wav", "out/b_accompaniment.wav", "a_Vocals.wav", "a-instrumental.wav",
+                 "b_vocal.wav", "b_Vocals.wav", "b_inst.wav", "b_no_vocals.wav"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = {item.key: (item.vocal.name, item.true and item.true.name) for item in
+             read_items(tmp_path / "out", truth=tmp_path, text2music=None)}  # fmt: skip
+    assert found == {"a": ("a_Vocals.wav", "a-instrumental.wav"), "b": ("b_vocal.wav", "b_inst.wav")}
