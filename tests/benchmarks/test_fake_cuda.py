@@ -22,12 +22,13 @@ from benchmarks.fake_gpu import (
     make_batch,
     make_module,
     make_transformer,
+    training_steps,
 )
 from benchmarks.full_size import default_dtype, random_clip
 from common.config import load_config
 from common.latents import SAMPLE_RATE_HZ
 from models.checkpoint import TINY, network_config, open_transformer
-from models.codec import Codec, CodecConfig, decode_audio
+from models.codec import Codec, CodecConfig, decode_audio, decode_mel_in_windows, vocode_in_blocks
 from models.conditioning import SourceProjection
 from models.lora import attach_lora, trained_parameters
 from models.sampler import SamplerSettings, draw_noise, sample
@@ -36,6 +37,7 @@ from models.vocoder import Vocoder, VocoderConfig
 from prep.config import PrepConfig
 from train.config import TrainingConfig
 from train.losses import denoising_loss
+from train.memory import estimated_bytes
 from train.module import conditioning_of, encode, estimate
 from train.optim import make_optimizer
 
@@ -98,6 +100,43 @@ def test_a_training_step_with_ssl_features(device, mode, base_dtype, seconds):
 @pytest.mark.parametrize("setting", ["lora.use_dora=true", "lora.lora_dropout=0.1", "accompaniment.objective=naive"])
 def test_a_training_step_of_another_kind(device, setting):
     a_step(config_of("image2image", "base_dtype=bfloat16", setting), blocks=PROJECTED)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("mode", "settings"),
+    [
+        ("image2image", ("base_dtype=bfloat16", "crop_seconds=240")),
+        ("image2image", ("base_dtype=int8", "crop_seconds=240")),
+        ("image2image", ("base_dtype=float32", "crop_seconds=60")),
+        ("image2image", ("base_dtype=bfloat16", "crop_seconds=30", "gradient_checkpointing=false")),
+        ("controlnet", ("base_dtype=bfloat16", "crop_seconds=240")),
+        ("controlnet", ("base_dtype=bfloat16", "crop_seconds=60")),
+    ],
+)
+def test_the_estimate_is_within_five_percent_of_what_is_counted(mode, settings):
+    config = load_config(TrainingConfig, f"{mode}_base", list(settings))
+    with fake_cuda(), Counting(Card(), TOKENS) as counting:
+        module = make_module(config, PUBLISHED.transformer["num_layers"])
+        training_steps(module, make_batch(config), counting)
+        assert estimated_bytes(module) == pytest.approx(counting.peak, rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_renderings_part_of_the_estimate_is_what_is_counted():
+    config = load_config(TrainingConfig, "image2image_base", ["base_dtype=bfloat16", "crop_seconds=60"])
+    rendering = config.model_copy(update={"render_every_n_steps": 100})
+    with fake_cuda(), Counting(Card(), TOKENS) as counting, torch.no_grad():
+        silent, rendered = (estimated_bytes(make_module(one, 24)) for one in (config, rendering))
+        before = counting.held
+        with CUDA:
+            codec = Codec(network_config(CodecConfig, PUBLISHED.codec, ""), encoder=False, decoder=True)
+            vocoder = Vocoder(network_config(VocoderConfig, PUBLISHED.vocoder, ""))
+        counting.restart()
+        vocode_in_blocks(vocoder, decode_mel_in_windows(codec, torch.empty(8, 16, 646, device=CUDA)))
+        kept = 646 * 2560 * (24 * 2 + 99)
+        assert rendered - silent + kept == pytest.approx(counting.peak - before, rel=0.05)
 
 
 def vocal_guided_pingpong(blocks: int) -> Tensor:
