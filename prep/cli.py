@@ -151,7 +151,9 @@ def status(
     from prep.status import lines, survey
     from prep.status import status as by_state
     from prep.workers import choose_devices
+    from shards.reader import read_manifest
 
+    read_manifest(out)  # RAW and SHARDS are easily exchanged
     surveyed = survey(
         raw,
         out,

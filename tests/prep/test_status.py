@@ -71,6 +71,14 @@ def test_status_says_what_became_of_each_song_and_why(prep, built):
     ]
 
 
+def test_exchanged_folders_are_told(capsys, tmp_path):
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(SystemExit) as stopped:
+        run(app, ["status", str(tmp_path / "raw"), str(tmp_path / "shards")])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'raw'}: no manifest.json here.")
+
+
 def test_status_names_a_changed_setting(prep, built):
     found = json.loads(prep("status", "shards", "raw", "--json", "--set", "loudness.target_lufs=-16.0"))
     why = "loudness.target_lufs was -14.0, is -16.0; prep build-shards --rebuild makes it anew"
