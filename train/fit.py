@@ -105,7 +105,7 @@ def fit(
     """
     where = hardware(device, devices=devices, config=config)
     plan = make_strategy(strategy, ranks=devices * nodes, config=config)
-    check_writable(resume_from.parents[1] if resume_from else Path(config.logger_dir, config.exp_name))
+    check_writable(resume_from.resolve().parents[1] if resume_from else Path(config.logger_dir, config.exp_name))
     shards = open_shards(config, features=config.ssl_coeff > 0)
     base = find_base(config, shards.manifest, checkpoint_dir)
     if resume_from is not None:

@@ -188,6 +188,13 @@ def test_a_finished_run_goes_on_to_more_steps_but_as_nothing_else(song_shards, t
     assert complaint().endswith("). Resume from another, or start anew.")
 
 
+def test_a_checkpoint_may_be_named_from_inside_its_folder(song_shards, tiny_config, tmp_path, monkeypatch):
+    config, outcome = finished(tiny_config, song_shards)
+    monkeypatch.chdir(outcome.folder / "checkpoints")
+    longer = fit(config.model_copy(update={"max_steps": 3}), resume_from=locate(Path("last.ckpt")))
+    assert (longer.step, longer.folder) == (3, outcome.folder)
+
+
 def test_another_base_is_refused(song_shards, tiny_config, tmp_path):
     config, outcome = finished(tiny_config, song_shards)
     last = outcome.folder / "checkpoints" / "last.ckpt"
