@@ -28,6 +28,8 @@ PAGE_FILE, NAMES_FILE, SOUND_FOLDER = "comparison.html", "names.js", "sounds"
 TEMPLATE_FILE = "ratings_template.json"
 FILES = ("audio", "wave", "mel")
 """Of a sound."""
+PLAYED = re.compile(r"[0-9a-f]{20}\.(?:wav|png)")
+"""What files in SOUND_FOLDER are called that a page put there; others are a user's."""
 AXES = (
     ("audio_quality", "Audio quality", "noisy, falls apart", "acceptable", "clear, professional"),
     ("vocal_alignment", "Fits the vocal", "nothing to do with it", "in step here and there", "in step throughout"),
@@ -74,7 +76,7 @@ def write_page(out: Path, rows: Sequence[Row]) -> Path:
     _write(out / PAGE_FILE, fill("comparison.html", values))
     played = {Path(url).name for row in data.shown["rows"] for take in row["takes"] for url in _urls(take)}
     for path in (out / SOUND_FOLDER).iterdir():
-        if path.name not in played:  # by an earlier page
+        if PLAYED.fullmatch(path.name) and path.name not in played:  # by an earlier page
             path.unlink()
     return out / PAGE_FILE
 

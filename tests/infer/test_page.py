@@ -327,12 +327,19 @@ def test_sounds_of_an_earlier_page_go_and_the_takes_stay(tmp_path, comparison):
     rows = json.loads((folder / "ratings_template.json").read_text())["ratings"]
     before = {path.name for path in (folder / "sounds").iterdir()}
     assert len(before) == SAMPLES * 2 * 6
+    own = {f"{'a' * 20}.txt", "my voice.wav", f"{'b' * 19}.wav"}
+    for name in own:
+        (folder / "sounds" / name).touch()
+    (folder / "sounds" / "more").mkdir()
     (key,) = {row["sample_id"] for row in rows[:2]}
     lanes = [Lane(name, folder / "models" / name / key, read_lane(folder / "models" / name / key)) for name in MODELS]
     vocal = Lane("vocal", folder / "vocals" / key, Take(order=key, mix=lanes[0].take.mix))
     write_page(folder, [Row(key, PROMPT, vocal, tuple(lanes))])
-    assert {path.name for path in (folder / "sounds").iterdir()} < before
-    assert len(list((folder / "sounds").iterdir())) == 2 * 6
+    after = {path.name for path in (folder / "sounds").iterdir()}
+    assert own | {"more"} <= after
+    kept = after - own - {"more"}
+    assert kept < before
+    assert len(kept) == 2 * 6
     assert (folder / "models" / MODELS[0] / key / "band.wav").is_file()
 
 
