@@ -122,6 +122,8 @@ def _by_layer(path: Path, layers: Iterable[str]) -> dict[str, dict[str, Tensor]]
         if not parts.keys() & {"A", "B"}:
             kind = next(iter(parts))
             raise UserError(f"{path}: {kind} of {layer}, which has no lora_A and lora_B there. Copy the file again.")
+        if "alpha" in parts and (count := parts["alpha"].numel()) != 1:
+            raise UserError(f"{path}: alpha of {layer} holds {count} numbers, not one. Copy the file again.")
     return found
 
 
@@ -174,9 +176,13 @@ def _config_of(path: Path) -> PeftConfig | None:
         said = (file.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY)
     beside = path.with_name(PEFT_CONFIG)
     if said is not None:
-        values = {
-            key.removeprefix("transformer."): value for key, value in parse_json(said.encode(), str(path)).items()
-        }
+        values = parse_json(said.encode(), str(path))
+        if not isinstance(values, dict):
+            raise UserError(
+                f"{path}: its header's {LORA_ADAPTER_METADATA_KEY} is a {type(values).__name__}; it must be a JSON "
+                "object. Copy the file again."
+            )
+        values = {key.removeprefix("transformer."): value for key, value in values.items()}
     elif path.name in (PEFT_FILE, LORA_FILE) and beside.is_file():
         path, values = beside, read_json(beside)
     else:

@@ -237,6 +237,8 @@ def test_a_lora_of_another_model_or_half_of_one_is_named(tmp_path, base, trained
     twice = {f"transformer.{A}": whole[A], f"diffusion_model.{A}": whole[A].clone(), B: whole[B]}
     assert f"{path}: A of lyric_proj is there twice, also as " in told(twice)
     astray = {A: whole[A], B: whole[B], "lyric_prod.alpha": torch.tensor(2.0)}
+    several = {A: whole[A], B: whole[B], "lyric_proj.alpha": torch.tensor([2.0, 2.0])}
+    assert told(several) == f"{path}: alpha of lyric_proj holds 2 numbers, not one. Copy the file again."
     assert told(astray) == f"{path}: alpha of lyric_prod, which has no lora_A and lora_B there. Copy the file again."
 
 
@@ -278,3 +280,13 @@ def test_what_is_no_plain_lora_is_refused(tmp_path, trained, change, message):
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert complaint(lambda: find_style(tmp_path, 1.0)) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize("said", ["[]", '"lora"', "3"])
+def test_a_header_that_says_no_settings_is_one_line(tmp_path, trained, said):
+    path = tmp_path / "file.safetensors"
+    save_file(pairs(trained(), tmp_path), path, metadata={"lora_adapter_metadata": said})
+    kind = type(json.loads(said)).__name__
+    assert complaint(lambda: find_style(path, 1.0)) == (
+        f"{path}: its header's lora_adapter_metadata is a {kind}; it must be a JSON object. Copy the file again."
+    )
