@@ -1,5 +1,7 @@
 """Networks that do not belong together are told apart: by content where it is there, by their sizes where it is not."""
 
+import gzip
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -8,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from common.base import BaseSpec
+from common.canonical import sha256_of_file
 from common.errors import UserError
-from models.checkpoint import CONFIG_FILE, TINY, Part, part_hash
+from models.checkpoint import CONFIG_FILE, TINY, WEIGHTS_FILES, Part, part_hash
 from models.family import (
     CODEC,
     PUBLISHED_HASHES,
@@ -157,10 +160,21 @@ def test_what_cannot_be_told_is_said(write_configs, capsys):
 def test_what_recorded_nothing_is_known_by_its_networks():
     assert known_base(None, NETWORKS.values()) == TINY_BASE
     assert known_base(None, [part_hash(TINY, TRANSFORMER)]) == TINY_BASE
-    for digest in PUBLISHED_HASHES:
-        assert known_base(None, [digest]).family == "ace-step-1"
     assert known_base(None, ["a" * 64]) == BaseSpec()
     assert known_base(REAL_BASE, ["a" * 64]) == REAL_BASE
+
+
+def test_the_published_networks_are_known_by_what_their_files_are(goldens_folder):
+    """Their hashes follow from the configs and from the weights' own hash, which the manifest of the files lists."""
+    files = json.loads(gzip.decompress((goldens_folder / "published_manifest.json.gz").read_bytes()))
+    found = set()
+    for part in (TRANSFORMER, CODEC):
+        config = sha256_of_file(goldens_folder / "published" / part / CONFIG_FILE)
+        listed = f"{CONFIG_FILE}\0{config}\n{WEIGHTS_FILES[part]}\0{files[part]['published_sha256']}\n"
+        found.add(hashlib.sha256(listed.encode()).hexdigest())
+    assert found == PUBLISHED_HASHES
+    for digest in found:
+        assert known_base(None, [digest]) == REAL_BASE
 
 
 def test_a_vocal_of_another_codec_than_an_adapter_is_refused():
