@@ -20,13 +20,17 @@ SEPARATED = re.compile(
     r"(?:(?P<count>\d+)_)?(?P<song>.+)_\((?:(?P<vocal>vocals)|(?P<inst>instrumental))\)", re.IGNORECASE
 )
 """As Ultimate Vocal Remover writes them: 1_ballad_(Vocals)."""
-LIKE_VOCAL = r"vocals?|vox|voice|a[ _-]?cap+ella"
-LIKE_INST = rf"{NO_VOCAL}|off[ _-]vocal|inst(?:r|rumentals?)?|accompaniment|karaoke"
+LIKE_VOCAL = r"vocals?|vox|voice|a[ _-]?cap+ella|ボーカル|ヴォーカル|アカペラ"
+LIKE_INST = (
+    rf"{NO_VOCAL}|off[ _-]vocal|inst(?:r|rumentals?)?|accompaniment|karaoke"
+    r"|オフ[ _-]?[ボヴ]ォ?ーカル|インスト(?:ゥルメンタル|ルメンタル)?|カラオケ|伴奏"
+)
 LIKE_OTHER = r"(?:no[ _-])?(?:drums?|bass|other|guitars?|piano|keys|synths?|strings|percussion)|backing[ _-]vocals?"
 WORD = rf"(?:(?P<vocal>{LIKE_VOCAL})|(?P<inst>{LIKE_INST})|(?P<mix>mix(?:ture)?)|(?P<other>{LIKE_OTHER}))"
 BARE = re.compile(rf"{WORD}\s*", re.IGNORECASE)
 LIKE_PART = re.compile(
-    rf"(?P<song>.+?)(?P<between>[\s_.-]*)(?:[(\[]\s*|(?<=[\s_.-])){WORD}\s*[)\]]?\s*", re.DOTALL | re.IGNORECASE
+    rf"(?P<song>.+?)(?P<between>[\s_.-]*)(?:[(\[（［【]\s*|(?<=[\s_.-])){WORD}\s*[)\]）］】]?\s*",
+    re.DOTALL | re.IGNORECASE,
 )
 CERTAIN = re.compile(r"vocals|no[ _-].*", re.IGNORECASE)
 """Names that no song has."""
@@ -69,12 +73,12 @@ def stems_not_so_named(stems: Iterable[str], *, below: bool) -> dict[str, Named]
     song, perhaps, not the one that holds all.
     """
     whole = {stem: split_name(stem) for stem in stems}
-    bare = {stem: _named("", match) for stem in whole if (match := BARE.fullmatch(stem))}
-    found = bare if _is_a_songs_folder(bare, below=below) else {}
+    bare = {stem: _named("", match) for stem in whole if (match := BARE.fullmatch(one_form(stem)))}
+    found = bare if _is_a_songs_folder(bare, len(whole), below=below) else {}
     like = {
         stem: _named(match["song"], match)
         for stem, named in whole.items()
-        if named == Named(stem, MIX) and stem not in found and (match := LIKE_PART.fullmatch(stem))
+        if named == Named(stem, MIX) and stem not in found and (match := LIKE_PART.fullmatch(one_form(stem)))
     }
     songs: dict[str, list[str]] = {}
     for stem, named in whole.items():
@@ -87,10 +91,12 @@ def stems_not_so_named(stems: Iterable[str], *, below: bool) -> dict[str, Named]
     return found
 
 
-def _is_a_songs_folder(bare: dict[str, Named], *, below: bool) -> bool:
-    words = {named.word for named in bare.values()}
+def _is_a_songs_folder(bare: dict[str, Named], files: int, *, below: bool) -> bool:
+    """Whether a folder of so many files is one song's: by a name that no song has, or by names that make a song."""
+    words, parts = {named.word for named in bare.values()}, {named.part for named in bare.values()}
     certain = any(map(CERTAIN.fullmatch, words)) and (below or len(bare) > 1)
-    return certain or words >= DRUMS_BASS_OTHER
+    makes_one = len(bare) == files and VOCAL in parts and bool(parts & {INST, MIX})
+    return certain or makes_one or words >= DRUMS_BASS_OTHER
 
 
 def _named(song: str, match: re.Match[str]) -> Named:

@@ -83,6 +83,16 @@ def test_a_number_of_the_title_is_no_counter():
         (["vocals", "accompaniment"], {"vocals": VOCAL, "accompaniment": INST}),
         (["drums", "bass", "other"], {"drums": None, "bass": None, "other": None}),
         (["vocals", "drums", "mixture"], {"vocals": VOCAL, "drums": None, "mixture": MIX}),
+        (["vocal", "inst"], {"vocal": VOCAL, "inst": INST}),
+        (["vox", "mix", "bass"], {"vox": VOCAL, "mix": MIX, "bass": None}),
+        (["vocal", "inst", "さくら"], {}),
+        (["夏（Vocals）", "夏（Instrumental）"], {"夏（Vocals）": VOCAL, "夏（Instrumental）": INST}),
+        (["夏", "夏【off vocal】"], {"夏【off vocal】": INST}),
+        (["夏(ボーカル)", "夏(カラオケ)"], {"夏(ボーカル)": VOCAL, "夏(カラオケ)": INST}),
+        (["夏", "夏_インスト", "夏　伴奏"], {"夏_インスト": INST, "夏　伴奏": INST}),
+        (["夏", "夏_ホ\u3099ーカル"], {"夏_ホ\u3099ーカル": VOCAL}),
+        (["ボーカル", "オフボーカル"], {"ボーカル": VOCAL, "オフボーカル": INST}),
+        (["夏", "カラオケ", "冬のカラオケ"], {}),
     ],
 )
 def test_what_looks_like_a_stem_beside_its_song_is_none(stems, found):
