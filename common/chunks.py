@@ -13,6 +13,8 @@ PADDING_BYTES = 1 << 16
 """So many zeros after the audio are no audio."""
 MAY_BE_CUT = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"JUNK", b"_PMX", b"APPL", b"info", b"free", b"uuid")
 """Chunks that hold words and pictures: nobody misses their end."""
+UNWRITTEN = 0x7FFFFF00
+"""A length of 32 bits from here on stands for one that was not known."""
 JOINED = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff")
 _W64 = bytes.fromhex("2e91cf11a5d628db04c10000"), bytes.fromhex("f3acd3118cd100c04f8edb8a")
 """The rest of a W64 file's names: of the first, and of all others."""
@@ -62,6 +64,8 @@ class Extent:
     """Whether what follows is no chunk, and so more audio."""
     endian: Literal["little", "big"]
     is_wave: bool
+    missing: int
+    """Bytes that its header says and the file does not hold; 0 where the length was never written."""
     unsaid_at: int | None
     """Where eight bytes say that the audio goes to the file's end, which libsndfile does not understand (CAF)."""
 
@@ -83,7 +87,9 @@ def extent_of(data: FileBytes, start: int = 0) -> Extent | None:
             if goes_on:  # or nobody filled up to an even number
                 joined, goes_on = _after(data, end, layout)
             unsaid = behind - 8 if layout.length == 8 and size == 0xFFFFFFFF_FFFFFFFF else None
-            return Extent(behind + layout.before, end, joined, goes_on, layout.endian, layout.is_wave, unsaid)
+            written = unsaid is None and (layout.length == 8 or size < UNWRITTEN)
+            missing = max(behind + size - data.size, 0) if written else 0
+            return Extent(behind + layout.before, end, joined, goes_on, layout.endian, layout.is_wave, missing, unsaid)
         position = behind + size + -size % layout.step
     return None
 

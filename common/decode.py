@@ -81,6 +81,7 @@ def audio_stream(path: Path, *, block_samples: int = BLOCK_SAMPLES) -> Generator
         reason, form = _form(data, pieces[0])
         if form is None:
             check_single(data)
+            _check_audio_is_there(path, data)
             with ffmpeg_stream(path, block_samples, soundfile_says=reason) as stream:
                 yield _checked_stream(path, stream)
             return
@@ -88,6 +89,13 @@ def audio_stream(path: Path, *, block_samples: int = BLOCK_SAMPLES) -> Generator
             raise UserError(f"{path.name}: damaged (no MPEG frames that follow one another). Export it again.")
         blocks = _piece_blocks(data, pieces, form, block_samples)
         yield _checked_stream(path, AudioStream(form.rate_hz, form.channels, blocks))
+
+
+def _check_audio_is_there(path: Path, data: FileBytes) -> None:
+    """ffmpeg ends without a word where a file was cut between two of its packets."""
+    extent = extent_of(data)
+    if extent is not None and extent.missing:
+        raise UserError(f"{path.name}: cut short, {extent.missing} bytes of its audio are missing. Export it again.")
 
 
 def audio_seconds(path: Path) -> float:

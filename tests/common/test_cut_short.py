@@ -55,6 +55,16 @@ def test_no_cut_makes_a_song_silently_shorter(suffix, data, encoded, tmp_path_fa
     assert found is None or full - slack <= found <= full
 
 
+def test_a_file_that_was_cut_between_two_packets_is_refused(encoded, tmp_path):
+    whole = encoded("caf", seconds=1.0)
+    behind = whole.index(b"data") + 16
+    (tmp_path / "a.caf").write_bytes(whole[: behind + 8 * 4096])
+    with pytest.raises(UserError) as caught:
+        read_audio(tmp_path / "a.caf")
+    missing = len(whole) - behind - 8 * 4096
+    assert str(caught.value) == f"a.caf: cut short, {missing} bytes of its audio are missing. Export it again."
+
+
 @pytest.mark.parametrize("options", [("-b:a", "128k"), ("-q:a", "2")])
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
