@@ -13,12 +13,13 @@ from torch.nn import functional
 def lay_channels_last(network: nn.Module) -> None:
     """Let a network's pointwise and grouped convolutions over time compute so from now on, where it is on a CPU.
 
-    Weights and their names stay.
+    Weights and their names stay. Kinds of convolution with a way of their own to compute keep it.
     """
     if next(network.parameters()).device.type != "cpu":
         return
     for module in network.modules():
-        if not isinstance(module, nn.Conv1d) or module.padding_mode != "zeros":
+        own_way = type(module).forward is not nn.Conv1d.forward
+        if not isinstance(module, nn.Conv1d) or own_way or module.padding_mode != "zeros":
             continue
         if module.groups > 1:
             module.forward = partial(_grouped, module)

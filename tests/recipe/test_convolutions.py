@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.transformer_block import GluFeedForward
 from recipe.convolutions import lay_channels_last
 
 KINDS = {
@@ -40,3 +41,11 @@ def test_a_network_keeps_its_weights_and_their_names() -> None:
     lay_channels_last(network)
     assert network.state_dict().keys() == before.keys()
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_the_transformers_feed_forward_stays_as_it_is() -> None:
+    torch.manual_seed(3)
+    network, states = GluFeedForward(6, 10), torch.randn(2, 9, 6)
+    before = network(states)
+    lay_channels_last(network)
+    assert torch.equal(network(states), before)
