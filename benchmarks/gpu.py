@@ -104,7 +104,9 @@ def run_tests() -> list[Row]:
     """The tests marked gpu; they skip without a CUDA device."""
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-n", "0", *TESTS]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TEST_SECONDS, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=TEST_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired:
         return [Row(f"gpu tests: not done after {TEST_SECONDS} s", -1, "exit status")]
     last = (done.stdout.strip() or done.stderr.strip() or "no output").splitlines()[-1]
@@ -225,13 +227,13 @@ def write(out: Path, device: torch.device, rows: list[Row]) -> None:
         "cuda": torch.version.cuda if device.type == "cuda" else None,
     }
     (out / "gpu.json").write_text(
-        json.dumps(about | {"rows": list(map(asdict, rows))}, indent=2) + "\n", encoding="utf-8"
+        json.dumps(about | {"rows": list(map(asdict, rows))}, indent=2) + "\n", encoding="utf-8", newline="\n"
     )
     lines = [f"{card}, {about['date']}, torch {about['torch']}:", "", "| | | | peak GiB |", "| --- | --- | --- | --- |"]
     for row in rows:
         peak = "" if row.peak_gib is None else f"{row.peak_gib:.2f}"
         lines.append(f"| {row.what} | {row.value:.3g} | {row.unit} | {peak} |")
-    (out / "gpu.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (out / "gpu.md").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -184,7 +184,10 @@ def test_weakened_queries_are_upstreams(golden, golden_transformer, case, lyric,
     settings = SamplerSettings(
         steps=notes["infer_steps"], guidance_scale=notes["guidance_scale"], omega_mean="batch", erg=diffusion
     )
-    near(sample(transformer, full, null, given["noise"], settings), numbers.expected[case])
+    made, expected = sample(transformer, full, null, given["noise"], settings), numbers.expected[case]
+    difference = made - expected  # half a unit in the last place of the noise alone moves single numbers by 3e-5
+    assert difference.norm() < 2e-5 * expected.norm()
+    assert difference.abs().max() < 3e-4
 
 
 def test_weakening_ends_with_the_block(golden_transformer):
