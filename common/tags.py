@@ -17,20 +17,31 @@ def tags_of(prompt: str) -> list[str]:
     is the prompt.
     """
     lines = "\n".join(prompt.splitlines()).strip()
-    if (whole := TAG.fullmatch(lines)) and whole["quoted"] is not None and '"' not in whole["quoted"]:
-        lines = whole["quoted"]
+    if _is_quoted(lines):
+        lines = lines[1:-1]
     return list(_tags(lines))
 
 
+def _is_quoted(lines: str) -> bool:
+    """Whether the whole prompt is between one pair of quotes."""
+    whole = TAG.fullmatch(lines)
+    return whole is not None and whole["quoted"] is not None and '"' not in whole["quoted"]
+
+
 def _tags(lines: str) -> Iterable[str]:
-    place = 0
-    while place <= len(lines):
-        match = TAG.match(lines, place)
-        assert match is not None, "a tag may be empty"
+    for match in _matches(lines):
         quoted = match["quoted"]
         tag = " ".join((match["plain"] if quoted is None else quoted.replace('""', '"')).split())
         if tag:
             yield tag
+
+
+def _matches(lines: str) -> Iterable[re.Match[str]]:
+    place = 0
+    while place <= len(lines):
+        match = TAG.match(lines, place)
+        assert match is not None, "a tag may be empty"
+        yield match
         place = match.end() + 1
 
 
@@ -41,5 +52,9 @@ def spelt(tags: Iterable[str]) -> str:
 
 def one_line(prompt: str) -> str:
     """A prompt as it was written, on one line that holds the same tags."""
-    parted = JOINT.sub(", ", "\n".join(prompt.splitlines()).strip())
-    return " ".join(parted.split())
+    lines = "\n".join(prompt.splitlines()).strip()
+    if not _is_quoted(lines):  # a line break inside a quoted tag parts nothing
+        for match in _matches(lines):
+            start, end = match.span("quoted")
+            lines = lines[:start] + lines[start:end].replace("\n", " ") + lines[end:] if start >= 0 else lines
+    return " ".join(JOINT.sub(", ", lines).split())
