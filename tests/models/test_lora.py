@@ -82,6 +82,21 @@ def randomised(transformer, seed=0):
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lora_of_weight_0_is_the_base_bit_for_bit_however_its_input_lies_in_memory(base, dtype):
+    transformer = base().to(dtype)
+    layer = transformer.transformer_blocks[0].attn.to_q
+    rows = torch.randn(2, 40, layer.in_features, generator=torch.Generator().manual_seed(0)).to(dtype)
+    columns = rows.transpose(1, 2).contiguous().transpose(1, 2)
+    before = layer(rows), layer(columns)
+    attach_lora(transformer, rank=4, alpha=4, target_modules=ATTENTION)
+    randomised(transformer)
+    adapted = transformer.transformer_blocks[0].attn.to_q
+    adapted.set_scale(TRAINED, 0.0)
+    assert torch.equal(adapted(rows), before[0])
+    assert torch.equal(adapted(columns), before[1])
+
+
 def test_fresh_lora_changes_nothing(base, answer):
     before = answer(base())
     transformer = base()
