@@ -258,10 +258,10 @@ def scene_features(scene: Scene) -> SetFeatures:
 
 
 def compare_sets(features: Sequence[SetFeatures]) -> dict[str, dict[str, float]]:
-    """mel-FD, mel-KAD and mel-APA of each system that every scene has; nothing for fewer than two scenes."""
-    if len(features) < 2:
-        return {}
+    """mel-FD, mel-KAD and mel-APA of each system that every scene has; nothing without two vocals."""
     systems = [system for system in SYSTEMS if all(system in scene.alone for scene in features)]
+    if len(features) < 2 or "shuffled" not in systems:
+        return {}
     alone, mixed = (
         _scaled({system: np.concatenate([part[system] for part in parts]) for system in systems})
         for parts in ([scene.alone for scene in features], [scene.mixed for scene in features])
@@ -288,7 +288,7 @@ def _notes(items: Sequence[Item], request: Request) -> Iterator[str]:
             f"rhythm, coverage and the set measures: {len(items) - known} of {len(items)} vocals have no true "
             "accompaniment (KEY_inst.* in --truth)."
         )
-    if known < 2:
+    if len({item.vocal for item in items if item.true is not None}) < 2:
         yield "mel-FD, mel-KAD, mel-APA: need two vocals with true accompaniments."
     if request.checkpoint_dir is None:
         yield "anchor codec: needs --checkpoint-dir."

@@ -57,6 +57,18 @@ def test_every_system_has_its_means_within_their_intervals(report):
         assert 1 <= mean["clips"] <= SONGS
 
 
+def test_two_results_of_one_vocal_are_measured_without_anchors_that_need_two(folder, tmp_path):
+    (vocal, *_) = sorted((folder / "raw").glob("*_vocal.flac"))
+    true = vocal.with_name(vocal.name.replace("_vocal", "_inst"))
+    rows = [{"key": key, "vocal": str(vocal), "accompaniments": [str(true)], "true": str(true)} for key in ("a", "b")]
+    (tmp_path / "items.json").write_text(json.dumps(rows), encoding="utf-8", newline="\n")
+    assert evaluate("--items", tmp_path / "items.json", "--output-dir", tmp_path / "report") == 0
+    found = json.loads((tmp_path / "report" / "evaluation.json").read_text(encoding="utf-8"))
+    assert found["sets"] == {}
+    assert "mel-FD, mel-KAD, mel-APA: need two vocals with true accompaniments." in found["notes"]
+    assert {mean["system"] for mean in found["means"]} == WITHOUT_CODEC - {"shuffled"}
+
+
 def test_anchors_stand_where_they_belong(report):
     found = json.loads((report / "evaluation.json").read_text())
     means = {(mean["measure"], mean["system"]): mean["mean"]["value"] for mean in found["means"]}
