@@ -21,7 +21,8 @@ class AdaptedLinear(Linear):
         if self.disable_adapters or self.merged or other or args or kwargs:
             return super().forward(x, *args, **kwargs)
         rows = x.flatten(0, -2)
-        made = self.base_layer(rows) if x.is_contiguous() else self.base_layer(x).flatten(0, -2)  # as without adapters
+        fused = x.is_contiguous() or torch.is_grad_enabled()  # otherwise the base rounds twice, and so must this
+        made = self.base_layer(rows) if fused else self.base_layer(x).flatten(0, -2)
         for name in names:
             given = self.lora_dropout[name](rows).to(made.dtype)
             low = functional.linear(given, Scaled.apply(self.lora_A[name].weight, self.scaling[name], made.dtype))

@@ -83,6 +83,7 @@ def randomised(transformer, seed=0):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
 def test_lora_of_weight_0_is_the_base_bit_for_bit_however_its_input_lies_in_memory(base, dtype):
     transformer = base().to(dtype)
     layer = transformer.transformer_blocks[0].attn.to_q
