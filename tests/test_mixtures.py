@@ -176,7 +176,6 @@ def test_a_checkpoint_folder_put_together_from_two_is_refused(complaint, project
     [
         "prep build-shards raw new",
         "prep plan raw new",
-        "prep status new raw",
         "prep encode raw/song-000005_vocal.flac vocal --vocal-lufs -20",
     ],
 )
