@@ -11,6 +11,15 @@ from common.memory import told_when_full
 
 app = command_app("Make accompaniments for a vocal with a trained adapter.")
 
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(help="Base model: a folder, a Hugging Face id, or tiny [the adapter's].", metavar="DIR"),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto is cuda where there is one, else cpu.")]
+Precision = Annotated[
+    Literal["32", "bf16"] | None, typer.Option(help="Number format of the transformer [32 on a CPU, else bf16].")
+]
+
 
 def memory_told(precision: str | None) -> AbstractContextManager[None]:
     """Say what helps where memory does not suffice for a song."""
@@ -125,16 +134,9 @@ def generate(
     seed: Annotated[int, typer.Option(help="Seed of the first sample; the others count up from it.")] = 0,
     num_samples: Annotated[int, typer.Option(help="How many accompaniments to make.")] = 1,
     output_dir: Annotated[Path, typer.Option(help="Folder the results go to.", metavar="DIR")] = Path("outputs"),
-    checkpoint_dir: Annotated[
-        str | None,
-        typer.Option(help="Base model: a folder, a Hugging Face id, or tiny [the adapter's].", metavar="DIR"),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:1, mps; auto is cuda where there is one, else cpu.")
-    ] = "auto",
-    precision: Annotated[
-        Literal["32", "bf16"] | None, typer.Option(help="Number format of the transformer [32 on a CPU, else bf16].")
-    ] = None,
+    checkpoint_dir: Checkpoint = None,
+    device: Device = "auto",
+    precision: Precision = None,
 ) -> None:
     """Write KEY_accompaniment.wav, KEY_mix.wav and KEY.json for one vocal.
 
@@ -211,16 +213,9 @@ def compare(
     infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [each adapter's, else 60].")] = None,
     seed: Annotated[int, typer.Option(help="Seed of every take.")] = 0,
     output_dir: Annotated[Path, typer.Option(help="Folder the results go to.", metavar="DIR")] = Path("comparison"),
-    checkpoint_dir: Annotated[
-        str | None,
-        typer.Option(help="Base model: a folder, a Hugging Face id, or tiny [the adapter's].", metavar="DIR"),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:1, mps; auto is cuda where there is one, else cpu.")
-    ] = "auto",
-    precision: Annotated[
-        Literal["32", "bf16"] | None, typer.Option(help="Number format of the transformer [32 on a CPU, else bf16].")
-    ] = None,
+    checkpoint_dir: Checkpoint = None,
+    device: Device = "auto",
+    precision: Precision = None,
 ) -> None:
     """Play every adapter on every sample of a test set, and write comparison.html to judge them blind.
 
