@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from benchmarks.prep import build, music
 from common.latents import LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ, frames_of
 from common.system import give_memory_back
-from models.codec import Codec
+from models.acestep1.codec.codec import Codec
 from prep.config import PrepConfig
-from prep.encode import SongEncoder
-from prep.separate import Separator
+from prep.encoding.encode import SongEncoder
+from prep.encoding.separate import Separator
 
 ENCODE_GFLOP, SEPARATE_GFLOP = 69.0, 37.0
 """For a second of one part, and for a second of a full song with its overlaps: docs/scaling.md."""

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import GraphExecGroup
 
-import models.mel
+import models.acestep1.codec.mel
 
 CUDA = torch.device("cuda:0")
 aten = torch.ops.aten
@@ -43,7 +43,9 @@ ALIKE = {
 def fake_cuda() -> Generator[None]:
     """Within the block "cuda" is a device like any other, and every tensor a fake one."""
     with ExitStack() as stack:
-        stack.enter_context(patch.object(models.mel, "mel_tables", _mel_tables))  # torch's own asks for numbers
+        stack.enter_context(
+            patch.object(models.acestep1.codec.mel, "mel_tables", _mel_tables)
+        )  # torch's own asks for numbers
         stack.enter_context(patch.object(nn.Module, "_apply", _moved))  # torch's swaps tensors, which fake ones refuse
         for name in ("torch.utils._foreach_utils", "torch.optim.optimizer"):
             kinds = [*sys.modules[name]._foreach_supported_types, FakeTensor]
@@ -53,10 +55,10 @@ def fake_cuda() -> Generator[None]:
         yield
 
 
-def _mel_tables(device: torch.device) -> models.mel.MelTables:
-    window = torch.empty(models.mel.WINDOW_SAMPLES, device=device)
-    filters = torch.empty(models.mel.SPECTRUM_BINS, models.mel.MEL_BANDS, device=device)
-    return models.mel.MelTables(window, filters)
+def _mel_tables(device: torch.device) -> models.acestep1.codec.mel.MelTables:
+    window = torch.empty(models.acestep1.codec.mel.WINDOW_SAMPLES, device=device)
+    filters = torch.empty(models.acestep1.codec.mel.SPECTRUM_BINS, models.acestep1.codec.mel.MEL_BANDS, device=device)
+    return models.acestep1.codec.mel.MelTables(window, filters)
 
 
 class Strict(TorchDispatchMode):

@@ -19,17 +19,17 @@ from benchmarks.fake_cuda import CUDA, backward, fake_cuda
 from benchmarks.full_size import default_dtype
 from common.config import load_config
 from common.latents import FRAMES_PER_SECOND, LatentStatistics
-from models.checkpoint import without_notes
-from models.int8 import to_int8
-from models.lora import attach_lora
-from models.sampler import SamplerSettings, sample
-from models.sizes import PUBLISHED
-from models.transformer import ACEStepTransformer2DModel
-from train.clips import Batch, ClipMaker, Clips
+from models.acestep1.sizes import PUBLISHED
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from models.adapters.lora import attach_lora
+from models.flow.sampler import SamplerSettings, sample
+from models.loading.checkpoint import without_notes
+from models.loading.int8 import to_int8
 from train.config import TrainingConfig
-from train.memory import estimated_bytes
-from train.module import AccompanimentModule, conditioning_of, encode
-from train.optim import make_optimizer
+from train.data.clips import Batch, ClipMaker, Clips
+from train.loop.memory import estimated_bytes
+from train.loop.module import AccompanimentModule, conditioning_of, encode
+from train.loop.optim import make_optimizer
 
 GIB = 2**30
 TEXT_TOKENS = 60

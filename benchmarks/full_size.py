@@ -15,21 +15,21 @@ import torch
 from torch import Tensor
 
 from common.latents import LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ, frames_of
-from models.checkpoint import without_notes
-from models.codec import Codec, CodecConfig, decode_audio
-from models.conditioning import SourceProjection, VocalSource
+from models.acestep1.codec.codec import Codec, CodecConfig, decode_audio
+from models.acestep1.codec.vocoder import Vocoder, VocoderConfig
+from models.acestep1.sizes import PUBLISHED
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from models.adapters.lora import attach_lora
 from models.device import default_device
-from models.lora import attach_lora
-from models.sampler import SamplerSettings, sample
-from models.sizes import PUBLISHED
-from models.transformer import ACEStepTransformer2DModel
-from models.vocoder import Vocoder, VocoderConfig
+from models.flow.conditioning import SourceProjection, VocalSource
+from models.flow.sampler import SamplerSettings, sample
+from models.loading.checkpoint import without_notes
 from prep.config import EncodeConfig
-from train.clips import Batch
 from train.config import TrainingConfig
-from train.losses import denoising_loss
-from train.module import conditioning_of, encode, estimate
-from train.optim import BETAS
+from train.data.clips import Batch
+from train.loop.losses import denoising_loss
+from train.loop.module import conditioning_of, encode, estimate
+from train.loop.optim import BETAS
 
 GIB = 2**30
 TEXT_TOKENS = 64

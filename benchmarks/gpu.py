@@ -26,20 +26,20 @@ from torch import Tensor
 
 from benchmarks.full_size import default_dtype, peak_bytes, random_clip, reset_peak
 from common.latents import SAMPLE_RATE_HZ
-from models.checkpoint import without_notes
-from models.codec import Codec, CodecConfig
-from models.conditioning import SourceProjection
-from models.int8 import to_int8
-from models.lora import attach_lora
-from models.sampler import SamplerSettings, sample
-from models.sizes import PUBLISHED, TINY
-from models.transformer import ACEStepTransformer2DModel
+from models.acestep1.codec.codec import Codec, CodecConfig
+from models.acestep1.sizes import PUBLISHED, TINY
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from models.adapters.lora import attach_lora
+from models.flow.conditioning import SourceProjection
+from models.flow.sampler import SamplerSettings, sample
+from models.loading.checkpoint import without_notes
+from models.loading.int8 import to_int8
 from prep.config import EncodeConfig
-from train.clips import Batch
 from train.config import LoRAConfig, TrainingConfig
-from train.module import AccompanimentModule, encode
-from train.optim import make_optimizer
-from train.preparation import compile_blocks, forget_compiled
+from train.data.clips import Batch
+from train.loop.module import AccompanimentModule, encode
+from train.loop.optim import make_optimizer
+from train.loop.preparation import compile_blocks, forget_compiled
 
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 2**30

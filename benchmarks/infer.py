@@ -28,11 +28,14 @@ from safetensors.torch import save_file
 
 from benchmarks.prep import MIB, music, peak, reset_peak
 from common.latents import SAMPLE_RATE_HZ, LatentStatistics
-from infer.band import Band, Decoder
-from infer.generate import generate, hear, take_order, write_results
-from infer.request import Request
-from models.adapter import AdapterCard, Conditioning, LoraCard, save_adapter
-from models.checkpoint import (
+from infer.band.band import Band, Decoder
+from infer.band.generate import generate, hear, take_order, write_results
+from infer.request.request import Request
+from models.acestep1.sizes import TINY as TINY_SIZES
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from models.adapters.adapter import AdapterCard, Conditioning, LoraCard, save_adapter
+from models.adapters.lora import attach_lora
+from models.loading.checkpoint import (
     CONFIG_FILE,
     TINY,
     WEIGHTS_FILES,
@@ -41,9 +44,6 @@ from models.checkpoint import (
     shapes_of,
     without_notes,
 )
-from models.lora import attach_lora
-from models.sizes import TINY as TINY_SIZES
-from models.transformer import ACEStepTransformer2DModel
 from recipe.random_weights import random_weights
 
 MEMORY_RUNS = 2

@@ -19,14 +19,14 @@ import soundfile
 import torch
 
 from common.latents import SAMPLE_RATE_HZ
-from models.checkpoint import TINY
+from models.loading.checkpoint import TINY
+from prep.building.identity import know
+from prep.building.jobs import Job, Workshop, do
+from prep.building.spill import Spill
 from prep.config import PrepConfig, load_prep_config
-from prep.encode import SongEncoder
-from prep.identity import know
-from prep.scan import scan
-from prep.separate import find_separator
-from prep.spill import Spill
-from prep.workers import Job, Workshop, do
+from prep.encoding.encode import SongEncoder
+from prep.encoding.separate import find_separator
+from prep.sources.scan import scan
 
 MIB = 2**20
 

@@ -20,9 +20,9 @@ from optuna.trial import FrozenTrial
 from benchmarks.made_shards import make_shards
 from common.config import load_config
 from train.config import TrainingConfig
-from train.search import search
-from train.search_config import FloatRange, OptunaConfig
-from train.search_trial import SECONDS
+from train.search.config import FloatRange, OptunaConfig
+from train.search.process import search
+from train.search.trial import SECONDS
 
 MOST = 0.05
 """Target: overhead as a share of all that a trial takes."""

@@ -16,14 +16,14 @@ from tempfile import TemporaryDirectory
 import torch
 
 from benchmarks.made_shards import make_shards
-from common.audio import at_codec_rate, read_audio
-from models.checkpoint import TINY, open_codec, open_text_encoder
+from common.audio.wave import at_codec_rate, read_audio
+from models.loading.checkpoint import TINY, open_codec, open_text_encoder
 from shards.reader import read_manifest
 from shards.tar import npy_array
-from train.clips import ClipMaker
 from train.config import TrainingConfig
-from train.data import BatchLoader, ShardSamples, room_in_memory, split
-from train.module import conditioning_of
+from train.data.clips import ClipMaker
+from train.data.loader import BatchLoader, ShardSamples, room_in_memory, split
+from train.loop.module import conditioning_of
 
 LEAST_OF_BARE, LEAST_OF_ENCODING = 0.5, 100.0
 """Targets: streaming against bare reading and against encoding on the fly."""

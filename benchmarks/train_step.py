@@ -17,11 +17,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from benchmarks.made_shards import make_shards
-from train.clips import Batch
 from train.config import AccompanimentConfig, TrainingConfig
-from train.fit import fit
-from train.module import AccompanimentModule
-from train.optim import make_optimizer
+from train.data.clips import Batch
+from train.loop.fit import fit
+from train.loop.module import AccompanimentModule
+from train.loop.optim import make_optimizer
 
 MOST = 1.05
 """Target: the trainer's step in bare steps."""

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from common.files import whole_file
 from common.table import in_columns
-from infer.compare import Comparison, compare
-from infer.evaluate import Evaluation, Request
-from infer.evaluate_report import evaluate_into, shown_interval
-from infer.ratings import Interval
-from models.adapter import read_card
-from prep.songs.truth import untold
+from infer.compare.compare import Comparison, compare
+from infer.compare.ratings import Interval
+from infer.evaluate.evaluate import Evaluation, Request
+from infer.evaluate.report import evaluate_into, shown_interval
+from models.adapters.adapter import read_card
+from prep.made_up.truth import untold
 
 TEXT2MUSIC = "text2music"
 GAINS = {

@@ -11,13 +11,13 @@ from pydantic import Field
 from common.config import Config, load_config
 from common.progress import say
 from demo.judging import Judged, judge
-from models.family import PUBLISHED_ID
-from prep.build import build_shards
+from models.loading.family import PUBLISHED_ID
+from prep.building.build import build_shards
 from prep.config import PrepConfig
-from prep.demo_songs import HELD_OUT_SEED, make_songs
-from train.checkpoint import CHECKPOINTS, LAST, find_last
+from prep.made_up.folder import HELD_OUT_SEED, make_songs
 from train.config import TrainingConfig
-from train.fit import fit
+from train.loop.checkpoint import CHECKPOINTS, LAST, find_last
+from train.loop.fit import fit
 
 Mode = Literal["image2image", "controlnet"]
 VALIDATED = 0.25

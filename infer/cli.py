@@ -143,8 +143,8 @@ def generate(
     Nothing is overwritten but by the very same run: where KEY is taken, results are called KEY_2, KEY_3, ... An
     adapter that was trained on whole mixes makes KEY_mix.wav alone.
     """
-    from infer.generate import generate as make
-    from infer.request import Request
+    from infer.band.generate import generate as make
+    from infer.request.request import Request
 
     with memory_told(precision):
         made = make(
@@ -222,8 +222,8 @@ def compare(
     What is made already with the same settings is kept, what was made with others is made again.
     ratings_template.json is an empty sheet to fill by hand.
     """
-    from infer.compare import Comparison
-    from infer.compare import compare as make
+    from infer.compare.compare import Comparison
+    from infer.compare.compare import compare as make
 
     with memory_told(precision):
         page = make(
@@ -251,9 +251,9 @@ def ratings(
     """Sum up the sheets of several raters: means, win rates, Wilcoxon's test, and how far the raters agree."""
     from common.files import check_writable
     from common.progress import say
-    from infer.ratings import read_sheets, summarise
-    from infer.ratings_report import as_json as json_of
-    from infer.ratings_report import as_text, write_report
+    from infer.compare.ratings import read_sheets, summarise
+    from infer.compare.ratings_report import as_json as json_of
+    from infer.compare.ratings_report import as_text, write_report
 
     if output_dir is not None:
         check_writable(output_dir)
@@ -296,9 +296,9 @@ def evaluate(
     evaluation.json and a plot of each vocal, in the place of an earlier report.
     """
     from common.progress import say
-    from infer.evaluate import Request
-    from infer.evaluate_report import as_json as json_of
-    from infer.evaluate_report import as_text, evaluate_into
+    from infer.evaluate.evaluate import Request
+    from infer.evaluate.report import as_json as json_of
+    from infer.evaluate.report import as_text, evaluate_into
 
     request = Request(items=items, truth=truth, text2music=text2music, checkpoint_dir=checkpoint_dir)
     found, page = evaluate_into(output_dir, request)

@@ -10,8 +10,8 @@ from common.command import command_app, example, run
 from common.errors import UserError
 
 if TYPE_CHECKING:
+    from prep.building.repair import Repair
     from prep.config import PrepConfig
-    from prep.repair import Repair
 
 app = command_app("Turn songs into shards of latents.")
 
@@ -66,11 +66,11 @@ def build_shards(
     A song is KEY.EXT, which is separated, or two or three of KEY_vocal.EXT, KEY_inst.EXT and KEY_mix.EXT; tags in
     KEY_prompt.txt and lyrics in KEY_lyrics.txt beside it. Songs that cannot be used are listed in OUT/rejected.jsonl.
     """
-    from prep.build import build_shards as build
-    from prep.build import checkpoint_for
+    from prep.building.build import build_shards as build
+    from prep.building.build import checkpoint_for
+    from prep.building.workers import choose_devices
     from prep.config import load_prep_config
-    from prep.remarks import listed
-    from prep.workers import choose_devices
+    from prep.sources.remarks import listed
     from shards.schema import REJECTED_FILE
 
     resolved = load_prep_config(config, settings or [], separator=separator, targets=targets, ssl=ssl)
@@ -114,10 +114,10 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what a build would take: hours of music, space, and time as measured on a short song. Writes nothing."""
-    from prep.build import checkpoint_for
+    from prep.building.build import checkpoint_for
+    from prep.building.workers import choose_devices
     from prep.config import load_prep_config
-    from prep.estimate import describe, estimate_build
-    from prep.workers import choose_devices
+    from prep.reports.estimate import describe, estimate_build
 
     found = estimate_build(
         raw,
@@ -146,11 +146,11 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show which songs are fresh, stale, missing, gone or rejected under these settings, and why. Writes nothing."""
-    from prep.build import checkpoint_for
+    from prep.building.build import checkpoint_for
+    from prep.building.workers import choose_devices
     from prep.config import load_prep_config
-    from prep.status import lines, survey
-    from prep.status import status as by_state
-    from prep.workers import choose_devices
+    from prep.reports.status import lines, survey
+    from prep.reports.status import status as by_state
     from shards.reader import read_manifest
 
     read_manifest(out)  # RAW and SHARDS are easily exchanged
@@ -192,9 +192,9 @@ def encode(
 
     OUT holds this vocal alone; an earlier encoding of it is replaced, that of another is not.
     """
+    from prep.building.vocal import encode_vocal
+    from prep.building.workers import choose_devices
     from prep.config import load_prep_config
-    from prep.vocal import encode_vocal
-    from prep.workers import choose_devices
 
     level = _level(adapter, vocal_lufs)
     made = encode_vocal(
@@ -238,9 +238,9 @@ def repair(
     device: Device = "auto",
 ) -> None:
     """Make damaged shards again from RAW, to the bytes they had; without RAW, drop the songs that are damaged."""
-    from prep.build import checkpoint_for
-    from prep.repair import drop_damaged, rebuild_damaged
-    from prep.workers import choose_devices
+    from prep.building.build import checkpoint_for
+    from prep.building.repair import drop_damaged, rebuild_damaged
+    from prep.building.workers import choose_devices
 
     if raw is None:
         done = drop_damaged(shards)
@@ -265,11 +265,11 @@ def inspect(
     plots: Annotated[Path | None, typer.Option(help="Write pictures (PNG) here.", metavar="DIR")] = None,
 ) -> None:
     """Show what shards hold, song by song."""
-    from prep.inspect import summary, table
+    from prep.reports.inspect import summary, table
 
     typer.echo(json.dumps(summary(shards)) if as_json else table(shards))
     if plots is not None:
-        from prep.plots import save_plots
+        from prep.reports.plots import save_plots
 
         for path in save_plots(shards, plots):
             typer.echo(str(path), err=True)
@@ -284,7 +284,7 @@ def demo_songs(
     form: Annotated[Literal["stems", "songs"], typer.Option(help="Vocal, inst and mix, or the mix alone.")] = "stems",
 ) -> None:
     """Make up songs to try things with: a voice, a band that fits it, tags and lyrics."""
-    from prep.demo_songs import make_songs
+    from prep.made_up.folder import make_songs
 
     made = make_songs(out, songs=songs, seconds=seconds, seed=seed, form=form)
     typer.echo(f"{len(made)} songs of {seconds:g} s in {out}")
@@ -300,7 +300,7 @@ def _level(adapter: Path | None, vocal_lufs: float | None) -> float:
         raise UserError("say how loud the vocal shall be: either --adapter DIR or --vocal-lufs LEVEL.")
     if vocal_lufs is not None:
         return vocal_lufs
-    from models.adapter import read_card
+    from models.adapters.adapter import read_card
 
     assert adapter is not None
     level = read_card(adapter).vocal_lufs
@@ -313,15 +313,15 @@ def _in_language_of(adapter: Path | None, config: "PrepConfig") -> "PrepConfig":
     """Settings under which lyrics are read as an adapter learned them, unless a setting says how."""
     if adapter is None or "lyrics_language" in config.text.model_fields_set:
         return config
-    from models.adapter import read_card
+    from models.adapters.adapter import read_card
 
     text = config.text.model_copy(update={"lyrics_language": read_card(adapter).lyrics_language})
     return config.model_copy(update={"text": text})
 
 
 def _checkpoint(adapter: Path | None, given: str | None) -> str:
-    from models.adapter import base_of, read_card
-    from models.family import choose_checkpoint
+    from models.adapters.adapter import base_of, read_card
+    from models.loading.family import choose_checkpoint
 
     base = None if adapter is None else base_of(read_card(adapter))
     return choose_checkpoint(given, base, adapter)

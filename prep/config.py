@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.audio import LOUDNESS_BLOCK_SECONDS, PEAK_CEILING_DBFS
+from common.audio.wave import LOUDNESS_BLOCK_SECONDS, PEAK_CEILING_DBFS
 from common.config import Config, load_config
 from common.latents import FRAMES_PER_SECOND
 from shards.schema import Part, SslName, Target

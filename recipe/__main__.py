@@ -7,7 +7,7 @@ import typer
 
 from common.command import command_app, example, run
 from common.errors import UserError
-from models.checkpoint import TINY
+from models.loading.checkpoint import TINY
 
 app = command_app("Makes the tiny bundle: songs, networks trained on them, and CARD.md with what they can do.")
 

@@ -9,12 +9,12 @@ from demucs.htdemucs import HTDemucs
 from safetensors.torch import save
 from torch import Tensor
 
-from models.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILES, Part
-from models.codec import Codec
-from models.mel import mel_tables
-from models.sizes import TINY, TINY_SEPARATOR, SettingsDict
-from models.text import TIED
-from models.vocoder import Vocoder
+from models.acestep1.codec.codec import Codec
+from models.acestep1.codec.mel import mel_tables
+from models.acestep1.codec.vocoder import Vocoder
+from models.acestep1.sizes import TINY, TINY_SEPARATOR, SettingsDict
+from models.acestep1.text.encoder import TIED
+from models.loading.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILES, Part
 from recipe.flow import FlowNetwork
 
 SEPARATOR = "tiny"

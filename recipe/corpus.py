@@ -13,16 +13,16 @@ from typing import Literal
 
 import numpy as np
 
-from common.audio import gain_to, loudness_lufs, peak_dbfs
+from common.audio.wave import gain_to, loudness_lufs, peak_dbfs
 from common.config import Config
 from common.files import whole_file
 from common.latents import SAMPLE_RATE_HZ
 from common.progress import progress
-from prep.demo_songs import HELD_OUT_SEED
-from prep.songs.melody import compose
-from prep.songs.render import render_song
-from prep.songs.truth import SongTruth, tell_truth
-from prep.songs.world import draw_world
+from prep.made_up.folder import HELD_OUT_SEED
+from prep.made_up.melody import compose
+from prep.made_up.render import render_song
+from prep.made_up.truth import SongTruth, tell_truth
+from prep.made_up.world import draw_world
 
 FULL_SCALE = 2**15
 TARGET_LUFS = -14.0

@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from common.config import Config
 from common.latents import FRAME_SAMPLES
-from models.checkpoint import network_config
-from models.codec import LATENT_SCALE, LATENT_SHIFT, Codec, CodecConfig, normalise_mel
-from models.mel import log_mel
-from models.sizes import TINY
+from models.acestep1.codec.codec import LATENT_SCALE, LATENT_SHIFT, Codec, CodecConfig, normalise_mel
+from models.acestep1.codec.mel import log_mel
+from models.acestep1.sizes import TINY
+from models.loading.checkpoint import network_config
 from recipe.corpus import Corpus, Heard
 from recipe.loop import Draws, Trained, TrainingSettings, fit
 

@@ -19,14 +19,14 @@ from transformers import UMT5Config, UMT5EncoderModel
 from common.config import Config
 from common.files import whole_file
 from common.progress import progress
-from models.checkpoint import without_notes
-from models.codec import Codec
-from models.conditioning import pack_conditions
-from models.lyric_tokens import INSTRUMENTAL, encode_lyrics
-from models.schedule import TIMESTEPS, add_noise, clean_estimate, draw_timesteps
-from models.sizes import TINY
-from models.text import TextEncoder
-from models.transformer import ACEStepTransformer2DModel, Conditions
+from models.acestep1.codec.codec import Codec
+from models.acestep1.sizes import TINY
+from models.acestep1.text.encoder import TextEncoder
+from models.acestep1.text.lyric_tokens import INSTRUMENTAL, encode_lyrics
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Conditions
+from models.flow.conditioning import pack_conditions
+from models.flow.schedule import TIMESTEPS, add_noise, clean_estimate, draw_timesteps
+from models.loading.checkpoint import without_notes
 from recipe.convolutions import lay_channels_last
 from recipe.corpus import Corpus
 from recipe.loop import Draws, Trained, TrainingSettings, fit

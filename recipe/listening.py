@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from common.latents import SAMPLE_RATE_HZ
-from infer.measures.clip import Clip
-from infer.measures.harmony import estimate_key
-from models.mel import MEL_BANDS, log_mel
-from prep.songs.truth import SongTruth
-from prep.songs.world import INSTRUMENTS, TONICS, Mode
+from infer.evaluate.measures.clip import Clip
+from infer.evaluate.measures.harmony import estimate_key
+from models.acestep1.codec.mel import MEL_BANDS, log_mel
+from prep.made_up.truth import SongTruth
+from prep.made_up.world import INSTRUMENTS, TONICS, Mode
 
 RATE_HZ, HOP_SAMPLES = 22_050, 512
 CHORD_FRAMES = round(0.5 * RATE_HZ / HOP_SAMPLES)

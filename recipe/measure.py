@@ -17,12 +17,12 @@ from torch import Tensor
 from common.config import Config
 from common.latents import LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ, frames_of
 from common.progress import progress
-from models.checkpoint import open_codec, open_text_encoder, open_transformer, open_vocoder
-from models.codec import Codec, decode_audio
-from models.mel import HOP_SAMPLES, log_mel, magnitudes, mel_tables
-from models.sampler import SamplerSettings, sample
-from models.vocoder import Vocoder, phased
-from prep.songs.truth import SongTruth
+from models.acestep1.codec.codec import Codec, decode_audio
+from models.acestep1.codec.mel import HOP_SAMPLES, log_mel, magnitudes, mel_tables
+from models.acestep1.codec.vocoder import Vocoder, phased
+from models.flow.sampler import SamplerSettings, sample
+from models.loading.checkpoint import open_codec, open_text_encoder, open_transformer, open_vocoder
+from prep.made_up.truth import SongTruth
 from recipe.bundle import SEPARATOR as SEPARATOR_NAME
 from recipe.corpus import Corpus
 from recipe.flow import TARGETS, Target, conditions, tags_heard, word_ids

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.config import Config
 from common.latents import SAMPLE_RATE_HZ
-from models.sizes import TINY_SEPARATOR
+from models.acestep1.sizes import TINY_SEPARATOR
 from recipe.corpus import Corpus
 from recipe.loop import Draws, Trained, TrainingSettings, fit
 

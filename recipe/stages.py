@@ -14,10 +14,10 @@ from torch import nn
 from common.config import Config
 from common.files import whole_file
 from common.progress import say
-from models.checkpoint import Part, part_hash
-from models.codec import Codec
+from models.acestep1.codec.codec import Codec
+from models.acestep1.codec.vocoder import Vocoder
 from models.device import default_device
-from models.vocoder import Vocoder
+from models.loading.checkpoint import Part, part_hash
 from recipe.bundle import write_codec, write_flow, write_separator, write_vocoder
 from recipe.card import CARD_FILE, write_card
 from recipe.corpus import Corpus, CorpusSettings, make_corpus

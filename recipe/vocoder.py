@@ -17,11 +17,11 @@ from torch.nn import functional
 
 from common.config import Config
 from common.latents import FRAME_SAMPLES
-from models.checkpoint import network_config
-from models.codec import Codec, denormalise_mel, normalise_mel
-from models.mel import log_mel, magnitudes, mel_tables
-from models.sizes import TINY
-from models.vocoder import GriffinLimConfig, GriffinLimHead, Vocoder
+from models.acestep1.codec.codec import Codec, denormalise_mel, normalise_mel
+from models.acestep1.codec.mel import log_mel, magnitudes, mel_tables
+from models.acestep1.codec.vocoder import GriffinLimConfig, GriffinLimHead, Vocoder
+from models.acestep1.sizes import TINY
+from models.loading.checkpoint import network_config
 from recipe.corpus import Corpus
 from recipe.dcae import HEARD, decode, encode
 from recipe.loop import Draws, Trained, TrainingSettings, fit

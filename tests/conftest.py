@@ -25,7 +25,7 @@ from common.errors import UserError
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from models.transformer import ACEStepTransformer2DModel
+    from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 
 # Tests start many processes, each of which would compile torch and diffusers anew where bytecode may not be written.
 sys.dont_write_bytecode = False
@@ -91,7 +91,7 @@ def golden() -> Callable[[str], Golden]:
 @pytest.fixture
 def golden_transformer(golden) -> Callable[[str], "ACEStepTransformer2DModel"]:
     """golden_transformer("transformer") is the small transformer of that golden, in eval mode, without gradients."""
-    from models.transformer import ACEStepTransformer2DModel
+    from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 
     def build(name: str) -> ACEStepTransformer2DModel:
         notes, weights = golden(name).notes, golden(name).weights

@@ -8,8 +8,8 @@ import pytest
 from common.config import CONFIGS, load_config
 from prep.config import PrepConfig
 from train.config import TrainingConfig
-from train.search_config import OptunaConfig
-from train.search_space import space_of
+from train.search.config import OptunaConfig
+from train.search.space import space_of
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in CONFIGS.iterdir())

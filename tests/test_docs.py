@@ -28,9 +28,9 @@ from common.config import Config, load_config, parse_json
 from common.errors import UserError
 from demo.road import RoadConfig
 from prep.config import PrepConfig
-from prep.demo_songs import make_songs
+from prep.made_up.folder import make_songs
 from train.config import TrainingConfig
-from train.search_config import OptunaConfig
+from train.search.config import OptunaConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 APPS = {"prep": prep.cli.app, "train": train.cli.app, "infer": infer.cli.app, "backline-demo": demo.cli.app}

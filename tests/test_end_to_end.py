@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 import infer.cli
 import prep.cli
 import train.cli
-from common.audio import read_audio
+from common.audio.wave import read_audio
 from common.command import run
-from models.adapter import read_card
-from models.checkpoint import TINY
-from models.lora import LORA_FILE
+from models.adapters.adapter import read_card
+from models.adapters.lora import LORA_FILE
+from models.loading.checkpoint import TINY
 
 
 def do(app: typer.Typer, *arguments: object) -> None:

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,51 @@ LAYER = {
     "benchmarks": 4,
     "tests": 5,
 }
+
+
+WINGS = {
+    "common": ("audio.formats", "audio"),
+    "models": ("acestep1.transformer", "acestep1.text", "acestep1.codec", "acestep1", "loading", "flow", "adapters"),
+    "prep": ("sources", "encoding", "building", "made_up", "reports"),
+    "train": ("data", "devices", "loop", "search"),
+    "infer": ("audio", "request", "band", "compare", "evaluate.measures", "evaluate"),
+}
+"""Of each room, from the bottom up: a wing imports those before it, and the modules that lie beside the wings."""
+MOST_MODULES = 14
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the product by its dotted name."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for room in LAYER
+        if room != "tests"
+        for path in sorted((ROOT / room).rglob("*.py"))
+    }
+
+
+def imported_modules(path: Path, known: dict[str, Path]) -> set[str]:
+    """Modules of the product that a file imports, wherever the import stands but under TYPE_CHECKING."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found & known.keys()
+
+
+def wing_of(module: str) -> int:
+    """The place of a module's wing in its room, or -1 beside the wings."""
+    room, _, rest = module.partition(".")
+    for place, wing in sorted(enumerate(WINGS.get(room, ())), key=lambda item: -len(item[1])):
+        if rest.startswith(f"{wing}."):
+            return place
+    return -1
 
 
 def imports() -> Iterator[tuple[Path, str]]:
@@ -56,3 +102,25 @@ def test_tests_hold_no_packages_that_would_replace_the_real_ones():
 
 def test_shards_holds_only_code_in_git():
     assert (ROOT / ".gitignore").read_text(encoding="utf-8").split("\n\n")[0].endswith("/shards/*\n!/shards/*.py")
+
+
+def test_wings_import_only_those_before_them():
+    known = modules()
+    for module, path in known.items():
+        for name in imported_modules(path, known):
+            if name.split(".")[0] == module.split(".")[0] and wing_of(module) >= 0:
+                assert wing_of(name) <= wing_of(module), f"{module} imports {name}"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    known = modules()
+    after = {module: imported_modules(path, known) for module, path in known.items()}
+    assert list(TopologicalSorter(after).static_order())  # raises CycleError, which names the circle
+
+
+def test_every_wing_says_what_it_is_and_folders_stay_small():
+    for room in LAYER.keys() - {"tests"}:
+        for folder in {path.parent for path in (ROOT / room).rglob("*.py")}:
+            own = [path for path in folder.glob("*.py") if not path.name.startswith("__")]
+            assert len(own) <= MOST_MODULES, f"{folder}: {len(own)} modules"
+            assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), folder

@@ -15,10 +15,10 @@ import prep.cli
 import train.cli
 from common.base import BaseSpec
 from common.command import run
-from models.adapter import CARD_FILE, read_card
-from models.checkpoint import TINY, part_hash
-from models.family import CODEC, TEXT, TRANSFORMER
-from models.sizes import PUBLISHED
+from models.acestep1.sizes import PUBLISHED
+from models.adapters.adapter import CARD_FILE, read_card
+from models.loading.checkpoint import TINY, part_hash
+from models.loading.family import CODEC, TEXT, TRANSFORMER
 from shards.reader import read_manifest
 from shards.schema import MANIFEST_FILE
 

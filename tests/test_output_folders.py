@@ -11,8 +11,8 @@ from infer.cli import app as infer
 from prep.cli import app as prep
 from train.cli import app as train
 from train.config import TrainingConfig
-from train.search import search
-from train.search_config import OptunaConfig
+from train.search.config import OptunaConfig
+from train.search.process import search
 
 COMMANDS = {
     "infer generate": "--vocal gone.wav --adapter gone --checkpoint-dir gone --output-dir OUT",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import common.tape
+import common.audio.tape
 import prep.cli
 from common.command import run
 
@@ -169,7 +169,7 @@ def windows_files(monkeypatch):
 
     for name in ("unlink", "remove", "rename", "replace"):
         guard(name)
-    monkeypatch.setattr(common.tape, "TemporaryFile", tempfile.NamedTemporaryFile)
+    monkeypatch.setattr(common.audio.tape, "TemporaryFile", tempfile.NamedTemporaryFile)
 
 
 def do(*arguments: object) -> None:

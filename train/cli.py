@@ -76,8 +76,8 @@ def train_run(
     if resume and resume_from:
         raise UserError("--resume and --resume-from both say where to go on. Leave one out.")
 
-    from train.checkpoint import find_last, locate
-    from train.fit import fit
+    from train.loop.checkpoint import find_last, locate
+    from train.loop.fit import fit
 
     last = find_last(resolved) if resume else locate(resume_from) if resume_from else None
     outcome = fit(
@@ -141,7 +141,7 @@ def search(
     in this folder). Start the command several times, on one machine or many, and the processes share the trials; start
     it again to go on. Ctrl-C ends a process and gives its trial back. optuna-dashboard URL shows a study live.
     """
-    from train.search_config import OptunaConfig
+    from train.search.config import OptunaConfig
 
     ours = [setting for setting in settings or [] if re.split(r"[.=]", setting)[0] in OptunaConfig.model_fields]
     others = [setting for setting in settings or [] if setting not in ours]
@@ -152,8 +152,8 @@ def search(
             f"--study-name {study_name}: it names files; use letters, digits, dots, dashes and underscores."
         )
 
-    from train.search import search as run_search
-    from train.search_report import counted, summary
+    from train.search.process import search as run_search
+    from train.search.report import counted, summary
 
     outcome = run_search(
         resolved,

@@ -11,11 +11,11 @@ from common.base import BaseSpec
 from common.errors import UserError
 from common.files import check_writable, whole_file
 from common.progress import say
-from models.adapter import Adapter, base_of, open_adapter, read_card, save_conditioning, whole_folder
-from models.checkpoint import CONFIG_FILE, WEIGHTS_FILES, Part, open_transformer, part_hash, resolve_checkpoint
-from models.family import choose_checkpoint, family_of
-from models.lora import LORA_FILE, apply_plainly, bare_weights, merge_lora
-from models.transformer import ACEStepTransformer2DModel
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from models.adapters.adapter import Adapter, base_of, open_adapter, read_card, save_conditioning, whole_folder
+from models.adapters.lora import LORA_FILE, apply_plainly, bare_weights, merge_lora
+from models.loading.checkpoint import CONFIG_FILE, WEIGHTS_FILES, Part, open_transformer, part_hash, resolve_checkpoint
+from models.loading.family import choose_checkpoint, family_of
 
 PART: Part = "ace_step_transformer"
 LIMIT = 1e-4

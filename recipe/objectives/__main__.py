@@ -7,7 +7,7 @@ import typer
 
 from common.command import command_app, example, run
 from common.config import load_config
-from models.checkpoint import TINY
+from models.loading.checkpoint import TINY
 
 app = command_app("Trains an adapter for every objective at equal cost and measures whether its bands fit the vocal.")
 

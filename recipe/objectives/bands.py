@@ -11,17 +11,17 @@ from torch import Tensor
 
 from common.latents import LatentStatistics
 from common.progress import progress
-from infer.measures.sets import frechet_distance
-from models.adapter import Adapter
-from models.conditioning import frames_first
-from models.sampler import SamplerSettings, draw_noise, sample, sdedit
-from models.transformer import ACEStepTransformer2DModel, Conditions
+from infer.evaluate.measures.sets import frechet_distance
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Conditions
+from models.adapters.adapter import Adapter
+from models.flow.conditioning import frames_first
+from models.flow.sampler import SamplerSettings, draw_noise, sample, sdedit
 from recipe.objectives.songs import Judged
-from train.clips import Batch, Choice, ClipMaker, Cut
 from train.config import TrainingConfig
-from train.module import AccompanimentModule, conditioning_of, encode
-from train.plan import seeded
-from train.validation import Validation
+from train.data.clips import Batch, Choice, ClipMaker, Cut
+from train.data.plan import seeded
+from train.loop.module import AccompanimentModule, conditioning_of, encode
+from train.loop.validation import Validation
 
 JUDGING_SEED = 0
 """All adapters are asked with the same noise and the same exchange of vocals."""

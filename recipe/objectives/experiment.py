@@ -16,13 +16,13 @@ from common.canonical import sha256_of
 from common.config import Config, check_config, read_json
 from common.files import whole_file
 from common.progress import progress, say
-from infer.band import Decoder
-from infer.measures.clip import Clip
-from infer.request import Place
-from models.adapter import open_adapter
-from models.checkpoint import Part, open_transformer, part_hash
-from models.sampler import SamplerSettings
-from prep.songs.render import song_key
+from infer.band.band import Decoder
+from infer.evaluate.measures.clip import Clip
+from infer.request.request import Place
+from models.adapters.adapter import open_adapter
+from models.flow.sampler import SamplerSettings
+from models.loading.checkpoint import Part, open_transformer, part_hash
+from prep.made_up.render import song_key
 from recipe.convolutions import lay_channels_last
 from recipe.loop import claim, save_whole
 from recipe.objectives.bands import Draw, Scene, adapted, distance, draw_all, edited, measure_gains, plain, set_scenes

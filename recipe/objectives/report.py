@@ -12,7 +12,7 @@ from pydantic import Field
 from common.config import Config
 from common.errors import UserError
 from common.files import whole_file
-from infer.ratings import Interval, bootstrap_mean
+from infer.compare.ratings import Interval, bootstrap_mean
 from recipe.objectives.hearing import Fit
 from recipe.objectives.settings import DEFAULT
 

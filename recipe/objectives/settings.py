@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from common.config import Config
-from models.sampler import SamplerSettings
-from prep.demo_songs import HELD_OUT_SEED
+from models.flow.sampler import SamplerSettings
+from prep.made_up.folder import HELD_OUT_SEED
 
 FIRST_SEED = 500_000
 """Songs to train on have seeds from here up: far from those of the bundle, and below those that judge."""

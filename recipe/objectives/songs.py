@@ -11,22 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.audio import at_codec_rate, read_audio
+from common.audio.wave import at_codec_rate, read_audio
 from common.progress import progress
-from infer.measures.clip import Clip
-from models.lyric_tokens import INSTRUMENTAL
-from prep.build import build_shards
+from infer.evaluate.measures.clip import Clip
+from models.acestep1.text.lyric_tokens import INSTRUMENTAL
+from prep.building.build import build_shards
 from prep.config import PrepConfig, TrimConfig
-from prep.demo_songs import write_song
-from prep.songs.melody import compose
-from prep.songs.render import render_song, song_key
-from prep.songs.truth import SongTruth, tell_truth, untold
-from prep.songs.world import draw_world
+from prep.made_up.folder import write_song
+from prep.made_up.melody import compose
+from prep.made_up.render import render_song, song_key
+from prep.made_up.truth import SongTruth, tell_truth, untold
+from prep.made_up.world import draw_world
 from recipe.flow import tags_heard
 from shards.reader import read_song
 from shards.schema import Sample
-from train.plan import seeded
-from train.validation import derangement
+from train.data.plan import seeded
+from train.loop.validation import derangement
 
 
 def untold_band(prompt: str) -> str:

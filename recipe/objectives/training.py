@@ -12,9 +12,9 @@ from common.config import Config, check_config, load_config, read_json
 from common.files import whole_file
 from recipe.loop import claim
 from recipe.objectives.settings import ARMS, Arm, ObjectivesSettings
-from train.checkpoint import CHECKPOINTS, LAST, find_last
 from train.config import TrainingConfig
-from train.fit import fit
+from train.loop.checkpoint import CHECKPOINTS, LAST, find_last
+from train.loop.fit import fit
 
 PACE_FILE = "pace.json"
 TIMED = ("bridge_vp", "controlnet")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import models.sampler
-import models.transformer
-import models.transformer_block
+import models.acestep1.transformer.block
+import models.acestep1.transformer.transformer
+import models.flow.sampler
 from benchmarks.counting import Card, Counting
 from benchmarks.fake_cuda import CUDA, Strict, backward, fake_cuda
 from benchmarks.fake_gpu import (
@@ -27,19 +27,19 @@ from benchmarks.fake_gpu import (
 from benchmarks.full_size import default_dtype, random_clip
 from common.config import load_config
 from common.latents import SAMPLE_RATE_HZ
-from models.checkpoint import TINY, network_config, open_transformer
-from models.codec import Codec, CodecConfig, decode_audio, decode_mel_in_windows, vocode_in_blocks
-from models.conditioning import SourceProjection
-from models.lora import attach_lora, trained_parameters
-from models.sampler import SamplerSettings, draw_noise, sample
-from models.sizes import PUBLISHED
-from models.vocoder import Vocoder, VocoderConfig
+from models.acestep1.codec.codec import Codec, CodecConfig, decode_audio, decode_mel_in_windows, vocode_in_blocks
+from models.acestep1.codec.vocoder import Vocoder, VocoderConfig
+from models.acestep1.sizes import PUBLISHED
+from models.adapters.lora import attach_lora, trained_parameters
+from models.flow.conditioning import SourceProjection
+from models.flow.sampler import SamplerSettings, draw_noise, sample
+from models.loading.checkpoint import TINY, network_config, open_transformer
 from prep.config import PrepConfig
 from train.config import TrainingConfig
-from train.losses import denoising_loss
-from train.memory import estimated_bytes
-from train.module import conditioning_of, encode, estimate
-from train.optim import make_optimizer
+from train.loop.losses import denoising_loss
+from train.loop.memory import estimated_bytes
+from train.loop.module import conditioning_of, encode, estimate
+from train.loop.optim import make_optimizer
 
 BLOCKS = 2
 SECONDS = 10
@@ -199,9 +199,9 @@ def for_the_gpu(generators, frames: int) -> Tensor:
 @pytest.mark.parametrize(
     ("place", "name", "fault", "said"),
     [
-        (models.transformer, "timestep_sinusoid", on_the_cpu, "device"),
-        (models.transformer_block, "modulate", in_float32, "torch.float32"),
-        (models.sampler, "draw_noise", for_the_gpu, "a generator of cpu draws for"),
+        (models.acestep1.transformer.transformer, "timestep_sinusoid", on_the_cpu, "device"),
+        (models.acestep1.transformer.block, "modulate", in_float32, "torch.float32"),
+        (models.flow.sampler, "draw_noise", for_the_gpu, "a generator of cpu draws for"),
     ],
 )
 def test_a_wrong_device_a_wrong_dtype_and_a_wrong_generator_are_found(device, monkeypatch, place, name, fault, said):

@@ -7,8 +7,8 @@ import soundfile
 
 from demo.judging import ANCHORS, GAINS, MEASURES
 from demo.road import MODES, Road, RoadConfig, told, train, walk
-from models.adapter import read_card
-from prep.demo_songs import HELD_OUT_SEED
+from models.adapters.adapter import read_card
+from prep.made_up.folder import HELD_OUT_SEED
 
 SHORT = RoadConfig(songs=3, voices=2, seconds=3, train_steps=1, infer_steps=1)
 VOICES = [f"song-{HELD_OUT_SEED + number}" for number in range(SHORT.voices)]

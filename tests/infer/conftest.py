@@ -11,10 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from common.audio import write_audio
+from common.audio.wave import write_audio
 from common.latents import FRAME_SAMPLES, FRAMES_PER_SECOND, LatentStatistics
-from models.adapter import AdapterCard, Conditioning, LoraCard, save_adapter
-from models.checkpoint import (
+from models.acestep1.sizes import TINY as TINY_SIZES
+from models.acestep1.text.encoder import build_network, stored_shapes
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from models.adapters.adapter import AdapterCard, Conditioning, LoraCard, save_adapter
+from models.adapters.lora import attach_lora
+from models.flow.sampler import SamplerSettings
+from models.loading.checkpoint import (
     CONFIG_FILE,
     TINY,
     WEIGHTS_FILES,
@@ -23,11 +28,6 @@ from models.checkpoint import (
     shapes_of,
     without_notes,
 )
-from models.lora import attach_lora
-from models.sampler import SamplerSettings
-from models.sizes import TINY as TINY_SIZES
-from models.text import build_network, stored_shapes
-from models.transformer import ACEStepTransformer2DModel
 from recipe.random_weights import random_weights
 from shards.fingerprint import Fingerprint
 from shards.schema import PartLevels, Sample, SegmentMeta, sample_key

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.full_size import random_clip
-from models.checkpoint import TINY, open_codec, open_transformer, open_vocoder
-from models.codec import decode_audio
-from models.conditioning import SourceProjection
-from models.int8 import to_int8
-from models.lora import attach_lora, trained_parameters
-from models.sampler import SamplerSettings, draw_noise, sample
-from models.transformer import ACEStepTransformer2DModel
+from models.acestep1.codec.codec import decode_audio
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from models.adapters.lora import attach_lora, trained_parameters
+from models.flow.conditioning import SourceProjection
+from models.flow.sampler import SamplerSettings, draw_noise, sample
+from models.loading.checkpoint import TINY, open_codec, open_transformer, open_vocoder
+from models.loading.int8 import to_int8
 from train.config import TrainingConfig
-from train.losses import denoising_loss
-from train.module import conditioning_of, encode, estimate
+from train.loop.losses import denoising_loss
+from train.loop.module import conditioning_of, encode, estimate
 
 CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16}

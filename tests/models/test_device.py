@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.fake_cuda import fake_cuda
 from common.errors import UserError
 from models.device import chosen_device, default_device
-from models.guidance import Apg, apg_double
+from models.flow.guidance import Apg, apg_double
 
 MPS = torch.device("mps")
 

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.audio import write_audio
+from common.audio.tape import Tape
+from common.audio.wave import write_audio
 from common.canonical import sha256_of_file
 from common.latents import SAMPLE_RATE_HZ
-from common.tape import Tape
-from prep.build import Report, build_shards
+from prep.building.build import Report, build_shards
 from prep.config import PrepConfig
-from prep.encode import SongEncoder
-from prep.segment import Parts
+from prep.encoding.encode import SongEncoder
+from prep.sources.segment import Parts
 
 
 def make_parts(seconds: float, *, seed: int = 0) -> Parts:

@@ -15,7 +15,7 @@ import imageio_ffmpeg
 import numpy as np
 import soundfile
 
-from prep.scan import safe_key
+from prep.sources.scan import safe_key
 from shards.reader import read_manifest
 
 ROOT = Path(__file__).resolve().parents[2]

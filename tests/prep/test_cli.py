@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.audio import loudness_lufs, read_audio
+from common.audio.wave import loudness_lufs, read_audio
 from common.command import run
 from common.latents import SAMPLE_RATE_HZ, LatentStatistics
-from models.adapter import AdapterCard, Conditioning, save_conditioning
+from models.adapters.adapter import AdapterCard, Conditioning, save_conditioning
 from prep.cli import app
 from shards.reader import read_manifest, read_song
 

@@ -4,12 +4,19 @@ import pytest
 from demucs.hf import load_safetensors_model
 from demucs.htdemucs import HTDemucs
 
-from models.checkpoint import TINY, TOKENIZER_FILE, open_codec, open_text_encoder, open_transformer, open_vocoder
-from models.sizes import TINY as SIZES
-from models.sizes import TINY_SEPARATOR
-from models.text import open_tokenizer
-from prep.songs.truth import prompt_of
-from prep.songs.world import draw_world
+from models.acestep1.sizes import TINY as SIZES
+from models.acestep1.sizes import TINY_SEPARATOR
+from models.acestep1.text.encoder import open_tokenizer
+from models.loading.checkpoint import (
+    TINY,
+    TOKENIZER_FILE,
+    open_codec,
+    open_text_encoder,
+    open_transformer,
+    open_vocoder,
+)
+from prep.made_up.truth import prompt_of
+from prep.made_up.world import draw_world
 from recipe.bundle import SEPARATOR, stored, write_codec, write_part, write_separator, write_vocoder
 from recipe.corpus import Corpus, CorpusSettings, make_corpus
 from recipe.flow import mode_alone

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.transformer_block import GluFeedForward
+from models.acestep1.transformer.block import GluFeedForward
 from recipe.convolutions import lay_channels_last
 
 KINDS = {

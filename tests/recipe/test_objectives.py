@@ -13,19 +13,19 @@ from safetensors.torch import load_file
 
 from common.config import load_config
 from common.errors import UserError
-from infer.band import Band
-from infer.measures.clip import Clip
-from infer.mixdown import MixdownSettings
-from infer.record import GenerationSettings
-from infer.request import Place
-from infer.vocal import vocal_from_shards
-from infer.words import Words, cached_lyrics, cached_prompt
-from models.checkpoint import TINY
-from prep.demo_songs import HELD_OUT_SEED
-from prep.songs.melody import compose
-from prep.songs.render import render_song
-from prep.songs.truth import prompt_of, tell_truth
-from prep.songs.world import SCALES, TONICS, draw_world
+from infer.audio.mixdown import MixdownSettings
+from infer.band.band import Band
+from infer.evaluate.measures.clip import Clip
+from infer.request.record import GenerationSettings
+from infer.request.request import Place
+from infer.request.vocal import vocal_from_shards
+from infer.request.words import Words, cached_lyrics, cached_prompt
+from models.loading.checkpoint import TINY
+from prep.made_up.folder import HELD_OUT_SEED
+from prep.made_up.melody import compose
+from prep.made_up.render import render_song
+from prep.made_up.truth import prompt_of, tell_truth
+from prep.made_up.world import SCALES, TONICS, draw_world
 from recipe.listening import signature
 from recipe.objectives import experiment as module
 from recipe.objectives import training
@@ -36,7 +36,7 @@ from recipe.objectives.settings import ARMS, ObjectivesSettings, SongSettings
 from recipe.objectives.songs import untold_band
 from recipe.objectives.training import Pace, training_config
 from recipe.stages import RecipeSettings
-from train.plan import seed_of
+from train.data.plan import seed_of
 
 TOY = ObjectivesSettings(
     songs=SongSettings(training=3, judged=3, seconds=4.0, judged_seconds=6.0),

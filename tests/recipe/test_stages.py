@@ -8,10 +8,10 @@ import torch
 from demucs.hf import load_safetensors_model
 
 from common.latents import SAMPLE_RATE_HZ
-from models.checkpoint import open_codec, open_text_encoder, open_transformer, open_vocoder
-from models.mel import magnitudes, mel_tables
-from models.sampler import SamplerSettings, sample
-from prep.demo_songs import HELD_OUT_SEED
+from models.acestep1.codec.mel import magnitudes, mel_tables
+from models.flow.sampler import SamplerSettings, sample
+from models.loading.checkpoint import open_codec, open_text_encoder, open_transformer, open_vocoder
+from prep.made_up.folder import HELD_OUT_SEED
 from recipe.bundle import write_codec, write_flow, write_separator, write_vocoder
 from recipe.corpus import Corpus, CorpusSettings, make_corpus
 from recipe.dcae import CodecSettings, moment_penalty, new_codec, train_codec

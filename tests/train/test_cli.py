@@ -10,8 +10,8 @@ import pytest
 from common.command import run
 from common.config import load_config
 from train.cli import app
-from train.clips import ClipMaker
 from train.config import TrainingConfig
+from train.data.clips import ClipMaker
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,9 +5,9 @@ import pytest
 from common.config import CONFIGS, load_config, read_json
 from common.errors import UserError
 from train.config import TARGET_MODULES, AccompanimentConfig, LoRAConfig, TrainingConfig
-from train.search_config import OptunaConfig
+from train.search.config import OptunaConfig
 
-PLAN = Path(__file__).parent / "plan"
+PLAN = Path(__file__).parent / "plan_files"
 
 
 @pytest.mark.parametrize("name", ["image2image_base", "controlnet_base"])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from train.checkpoint import find_last
-from train.fit import fit
+from train.loop.checkpoint import find_last
+from train.loop.fit import fit
 
 
 def test_no_card_is_seen_unless_asked_for():

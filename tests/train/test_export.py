@@ -7,9 +7,17 @@ from safetensors.torch import load_file
 from common.command import run
 from common.errors import UserError
 from common.latents import LatentStatistics
-from models.adapter import CARD_FILE, PROJECTION_FILE, AdapterCard, Conditioning, LoraCard, open_adapter, save_adapter
-from models.checkpoint import TINY, open_transformer, part_hash
-from models.lora import LORA_FILE, apply_plainly, attach_lora
+from models.adapters.adapter import (
+    CARD_FILE,
+    PROJECTION_FILE,
+    AdapterCard,
+    Conditioning,
+    LoraCard,
+    open_adapter,
+    save_adapter,
+)
+from models.adapters.lora import LORA_FILE, apply_plainly, attach_lora
+from models.loading.checkpoint import TINY, open_transformer, part_hash
 from train.cli import app
 from train.config import TARGET_MODULES
 from train.export import export_comfyui, export_merged, made_up_answer

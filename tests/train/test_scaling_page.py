@@ -7,17 +7,17 @@ import torch
 
 from common.config import load_config
 from common.latents import FRAMES_PER_SECOND
-from models.checkpoint import without_notes
-from models.int8 import to_int8
-from models.sizes import PUBLISHED
-from models.transformer import ACEStepTransformer2DModel
+from models.acestep1.sizes import PUBLISHED
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from models.loading.checkpoint import without_notes
+from models.loading.int8 import to_int8
 from prep.config import PrepConfig
-from prep.estimate import bytes_per_second
+from prep.reports.estimate import bytes_per_second
 from shards.writer import SHARD_SAMPLES
 from train.config import TrainingConfig
-from train.memory import BLOCK_BYTES, OPTIMIZER_BYTES
-from train.module import conditioning_of
-from train.plan import WINDOW_SHARDS
+from train.data.plan import WINDOW_SHARDS
+from train.loop.memory import BLOCK_BYTES, OPTIMIZER_BYTES
+from train.loop.module import conditioning_of
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
 CONFIGS = [

@@ -1,0 +1,65 @@
+"""An audio file of any length as the codec takes it, and as latents, with no more than a piece of it in memory.
+
+C latent channels (8), H latent rows (16), T latent frames, N audio samples at 44.1 kHz.
+"""
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.audio.decode import AudioStream, audio_stream
+from common.audio.tape import Tape
+from common.audio.wave import codec_rate_blocks
+from common.latents import frames_of
+from models.loading.checkpoint import open_codec
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A decoded file."""
+
+    wave: Tape  # [2, N]
+    samples: int  # in the file
+    rate_hz: int  # of the file
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.rate_hz
+
+
+@contextmanager
+def open_recording(path: Path) -> Generator[Recording]:
+    """Decode a file; its wave can be read within the block. Raises UserError where it cannot be decoded."""
+    with Tape() as wave:
+        with audio_stream(path) as stream:
+            counted = _Counted(stream)
+            wave.extend(codec_rate_blocks(replace(stream, blocks=iter(counted))))
+        yield Recording(wave, counted.samples, stream.rate_hz)
+
+
+class _Counted:
+    """The blocks of a stream; when they are read, `samples` is how many there were."""
+
+    def __init__(self, stream: AudioStream) -> None:
+        self._stream, self.samples = stream, 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for block in self._stream.blocks:
+            self.samples += block.shape[1]
+            yield block
+
+
+@torch.no_grad()
+def encode(wave: Tape, *, base: Path, device: torch.device, frames: int | None = None) -> Tensor:
+    """Scaled latents [C, H, T] of a wave, or of its first `frames`; the codec's encoder is open only for this call."""
+    codec = open_codec(base, encoder=True, decoder=False).to(device)
+
+    def read(start: int, end: int) -> Tensor:
+        return torch.from_numpy(wave.read(start, end)).to(device)
+
+    return codec.encode_from(read, frames or frames_of(wave.samples)).cpu()

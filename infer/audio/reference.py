@@ -1,0 +1,79 @@
+"""A reference accompaniment, blended into what was generated: as latents, evenly or by frequency.
+
+B songs, C latent channels (8), H latent rows (16, low frequencies first), T latent frames.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from common.canonical import sha256_of_file, unicode_text
+from common.config import Config
+from common.errors import UserError
+from common.latents import LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ, frames_of
+from infer.audio.recording import encode, open_recording
+
+LOW_ROWS, HIGH_ROWS = slice(0, 4), slice(12, None)
+"""Rows under which the codec's mel bands lie up to about 900 Hz, and from about 6 kHz on."""
+
+
+class BlendSettings(Config):
+    """How much of a reference goes into the result."""
+
+    mix_ratio: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Share of what was generated: 1 is all of it, 0 the reference alone."""
+    preserve_low: bool = False
+    """Take the low frequencies (bass, kick) from the reference alone."""
+    preserve_high: bool = False
+    """Take the high frequencies from the reference alone."""
+
+
+class ReferenceRecord(Config):
+    """Which reference."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference as long as the vocal."""
+
+    latents: Tensor  # [C, H, T]
+    record: ReferenceRecord
+
+
+def read_reference(path: Path, *, samples: int, base: Path, device: torch.device) -> Reference:
+    """Read a reference at its own level and encode as much of it as `samples` at 44.1 kHz, the vocal's, take.
+
+    Raises UserError for a file that cannot be read, or ends a latent frame or more before the vocal does.
+    """
+    frames = frames_of(samples)
+    with open_recording(path) as recording:
+        if frames_of(recording.wave.samples) < frames:
+            needed = samples / SAMPLE_RATE_HZ
+            raise UserError(
+                f"{path.name}: {recording.seconds:.2f} s is shorter than the vocal ({needed:.2f} s). Give a longer one."
+            )
+        latents = encode(recording.wave, base=base, device=device, frames=frames)
+    return Reference(latents, ReferenceRecord(file=unicode_text(path.as_posix()), sha256=sha256_of_file(path)))
+
+
+def blend_latents(generated: Tensor, reference: Tensor, settings: BlendSettings) -> Tensor:
+    """generated, reference [..., C, H, T]: their mix by mix_ratio, and the reference alone in preserved rows."""
+    share = settings.mix_ratio * frequency_mask(settings).to(generated)
+    return share * generated + (1 - share) * reference
+
+
+def frequency_mask(settings: BlendSettings) -> Tensor:
+    """1 where what was generated takes part, 0 where the reference is preserved, [C, H, 1]."""
+    mask = torch.ones(LATENT_CHANNELS, LATENT_ROWS, 1)
+    if settings.preserve_low:
+        mask[:, LOW_ROWS] = 0
+    if settings.preserve_high:
+        mask[:, HIGH_ROWS] = 0
+    return mask

@@ -1,0 +1,133 @@
+"""The band: latents drawn for a vocal, and the waves they stand for.
+
+C latent channels (8), H latent rows (16), T latent frames, N audio samples at 44.1 kHz.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.progress import Progress, progress
+from infer.request.record import GenerationSettings
+from infer.request.request import Place
+from infer.request.vocal import Vocal
+from infer.request.words import Words, conditions, null_conditions
+from models.acestep1.codec.codec import WINDOW_FRAMES, Codec, decode_audio, decode_audio_in_pieces
+from models.acestep1.codec.vocoder import Vocoder
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from models.adapters.blend import Blend, open_blend
+from models.adapters.style import Style
+from models.flow.sampler import draw_noise, sample
+from models.loading.checkpoint import open_codec, open_transformer, open_vocoder, part_hash
+
+
+@dataclass(frozen=True)
+class Band:
+    """A transformer in which adapters are active."""
+
+    transformer: ACEStepTransformer2DModel
+    blend: Blend
+
+    @classmethod
+    def open(
+        cls, place: Place, adapters: Sequence[Path], weights: Sequence[float], *, style: Style | None = None
+    ) -> Self:
+        """Raises UserError where an adapter does not belong to this base, or a style does not fit it."""
+        fingerprint = part_hash(place.base, "ace_step_transformer")
+        transformer = open_transformer(place.base, dtype=place.dtype).to(place.device)
+        return cls(
+            transformer, open_blend(adapters, transformer, weights=weights, base_fingerprint=fingerprint, style=style)
+        )
+
+    def draw(
+        self,
+        vocal: Vocal,
+        words: Words,
+        settings: GenerationSettings,
+        seeds: Sequence[int],
+        done: Progress | None = None,
+    ) -> list[Tensor]:
+        """Latents [C, H, T] for each seed, whose noise is drawn first, on the CPU: alike on every device.
+
+        What the network makes of the words is made once. `done` counts the steps of all.
+        """
+        device = self.transformer.device
+        told, untold = conditions(self.transformer, words), null_conditions(self.transformer, words)
+        source = self.blend.card.conditioning.hear(
+            vocal.latents[None].to(device),
+            vocal.activity[None].to(device),
+            torch.tensor([settings.ref_strength], device=device),
+            self.blend.card.statistics,
+        )
+        drawn = []
+        for seed in seeds:
+            generators = [torch.Generator().manual_seed(seed)]
+            latents = sample(
+                self.transformer,
+                told,
+                untold,
+                draw_noise(generators, vocal.latents.shape[-1]).to(device),
+                settings.sampler,
+                objective=self.blend.objective,
+                source=source,
+                conditioner=self.blend.conditioner,
+                generators=generators,
+                on_step=lambda *_: done.update() if done else None,
+                on_window=lambda number, count: done.update(0, f"window {number} of {count}") if done else None,
+            )
+            drawn.append(latents[0].cpu())
+        return drawn
+
+
+def draw(
+    vocal: Vocal,
+    words: Words,
+    settings: GenerationSettings,
+    seeds: Sequence[int],
+    *,
+    adapters: Sequence[Path],
+    place: Place,
+    style: Style | None = None,
+) -> list[Tensor]:
+    """Latents [C, H, T] for each seed. The transformer is open only for this call.
+
+    Raises UserError where an adapter does not belong to this base, or a style does not fit it.
+    """
+    band = Band.open(place, adapters, settings.lora_weights, style=style)
+    with progress(len(seeds) * settings.sampler.steps, "sampling", "steps") as done:
+        return band.draw(vocal, words, settings, seeds, done)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The way from latents to sound: the codec's decoder and the vocoder."""
+
+    codec: Codec
+    vocoder: Vocoder
+    device: torch.device
+
+    @classmethod
+    def open(cls, place: Place) -> Self:
+        """Both from the base; the codec's encoder is not read."""
+        codec = open_codec(place.base, encoder=False, decoder=True)
+        return cls(codec.to(place.device), open_vocoder(place.base).to(place.device), place.device)
+
+    @torch.no_grad()
+    def blocks(self, latents: Tensor, samples: int) -> Iterator[np.ndarray]:
+        """Latents [C, H, T] as [2, samples] at 44.1 kHz, in blocks [2, n]: what is longer than a window in windows."""
+        latents = latents.to(self.device)
+        if latents.shape[-1] <= WINDOW_FRAMES:
+            yield decode_audio(self.codec, self.vocoder, latents, samples=samples).cpu().numpy()
+            return
+        for piece in decode_audio_in_pieces(self.codec, self.vocoder, latents):
+            yield piece[:, :samples].cpu().numpy()
+            samples -= min(samples, piece.shape[1])
+
+    def wave(self, latents: Tensor, samples: int) -> np.ndarray:
+        """`blocks` as one [2, samples]."""
+        return np.concatenate(list(self.blocks(latents, samples)), axis=1)

@@ -1,0 +1,166 @@
+"""`infer compare`: every adapter on every sample of a test set, then the page on which they are judged.
+
+OUT holds vocals/KEY/, models/NAME/KEY/, and the page with sounds/: the same files under names that tell no model.
+What is made with the same settings is not made again.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from common.audio.wave import loudness_lufs, read_audio, to_stereo, write_audio
+from common.canonical import sha256_of, sha256_of_file
+from common.errors import UserError
+from common.files import check_writable
+from common.progress import Progress, progress, say
+from infer.band.band import Band, Decoder
+from infer.band.generate import Generated, Order, hear, write_results
+from infer.compare.lineup import Item, Model, read_models, read_test_set
+from infer.compare.page import Lane, Row, write_page
+from infer.compare.take import Take, describe, read_take, write_take
+from infer.request.record import GenerationSettings
+from infer.request.request import Chosen, Precision, Request, choose, find_place, settle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The flags of `infer compare`; None is left to adapter.json."""
+
+    test_set: Path
+    adapters: tuple[Path, ...]
+    output_dir: Path = Path("comparison")
+    guidance_scale: float | None = None
+    infer_steps: int | None = None
+    seed: int = 0
+    checkpoint_dir: str | None = None  # by default that of each adapter
+    device: str = "auto"
+    precision: Precision | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One take to be made."""
+
+    item: Item
+    request: Request
+    order: str  # hash of all that the take depends on
+
+
+def compare(comparison: Comparison) -> Path:
+    """Make what is missing of every take, then the page, whose path comes back.
+
+    A vocal that is missing or cannot be used is left out with a warning. Raises UserError for a test set or an
+    adapter that cannot be read, and where no vocal is left.
+    """
+    check_writable(comparison.output_dir)
+    items = read_test_set(comparison.test_set)
+    models = read_models(comparison.adapters)
+    vocals = dict(_vocals(items, comparison))
+    kept = [item for item in items if item.key in vocals]
+    if not kept:
+        raise UserError(f"{comparison.test_set}: none of its {len(items)} vocals can be used. Mend their vocal_path.")
+    lanes: dict[str, list[Lane]] = {item.key: [] for item in kept}
+    with progress(len(kept) * len(models), "comparing", "takes") as done:
+        for model in models:
+            for job, take in _perform(model, kept, comparison, done):
+                lanes[job.item.key].append(Lane(model.name, job.request.output_dir, take))
+    rows = [Row(item.key, item.prompt, vocals[item.key], tuple(lanes[item.key])) for item in kept]
+    return write_page(comparison.output_dir, rows)
+
+
+def _vocals(items: Sequence[Item], comparison: Comparison) -> Iterator[tuple[str, Lane]]:
+    """The vocals that can be used, by key, copied for the page."""
+    for item in items:
+        folder = comparison.output_dir / "vocals" / item.key
+        try:
+            yield item.key, Lane("vocal", folder, _vocal(item, folder))
+        except UserError as error:
+            say(f"warning: {comparison.test_set}: {item.key} is left out: {error}")
+
+
+def _vocal(item: Item, folder: Path) -> Take:
+    audio = read_audio(item.vocal_path)
+    if np.isinf(loudness_lufs(audio.samples, audio.rate_hz)):
+        raise UserError(f"{item.vocal_path}: this vocal is silent. Give one that can be heard.")
+    order = sha256_of_file(item.vocal_path)
+    take = read_take(folder, order)
+    if take is None:
+        copy = folder / "vocal.flac"
+        write_audio(copy, to_stereo(audio.samples), audio.rate_hz, subtype="PCM_16")
+        take = Take(order=order, mix=describe(copy))
+        write_take(folder, take)
+    return take
+
+
+def _perform(model: Model, items: Sequence[Item], comparison: Comparison, done: Progress) -> Iterator[tuple[Job, Take]]:
+    """All takes of one model. Its transformer and the decoder are opened once, or not at all where all are made."""
+    request = _request(model, comparison)
+    chosen = choose(request)
+    settings = settle(request, chosen)
+    jobs = [_job(model, item, chosen, settings, comparison) for item in items]
+    known = {job: take for job in jobs if (take := read_take(job.request.output_dir, job.order))}
+    done.update(len(known))
+    missing = [job for job in jobs if job not in known]
+    made = dict(_make(model, chosen, settings, missing, done)) if missing else {}
+    return ((job, known.get(job) or made[job]) for job in jobs)
+
+
+def _make(
+    model: Model, chosen: Chosen, settings: GenerationSettings, jobs: Sequence[Job], done: Progress
+) -> Iterator[tuple[Job, Take]]:
+    place = find_place(jobs[0].request, settings, chosen)
+    band, decoder = Band.open(place, chosen.folders, chosen.weights), Decoder.open(place)
+    for job in jobs:
+        order = Order(job.request, chosen, settings, place)
+        with hear(order) as heard:
+            named = replace(heard, vocal=replace(heard.vocal, key=job.item.key))
+            drawn = band.draw(named.vocal, named.words, settings, order.seeds)
+            take = _keep(job, write_results(order, named, drawn, decoder, name=job.item.key))
+        yield job, take
+        done.update(note=f"{model.name}, {job.item.key}")
+
+
+def _keep(job: Job, made: Generated) -> Take:
+    """Pictures and loudness of what was made; the card last."""
+    band = describe(made.accompaniments[0]) if made.accompaniments else None
+    take = Take(order=job.order, record=made.record.name, band=band, mix=describe(made.mixes[0]))
+    write_take(job.request.output_dir, take)
+    return take
+
+
+def _job(model: Model, item: Item, chosen: Chosen, settings: GenerationSettings, comparison: Comparison) -> Job:
+    order = {
+        "adapter": model.sha256,
+        "settings": settings.model_dump(mode="json"),
+        "checkpoint_dir": chosen.checkpoint,
+        "vocal": sha256_of_file(item.vocal_path),
+        "prompt": item.prompt,
+        "lyrics": item.lyrics_path and sha256_of_file(item.lyrics_path),
+    }
+    if comparison.precision:
+        order["precision"] = comparison.precision
+    request = replace(
+        _request(model, comparison),
+        vocal=item.vocal_path,
+        prompt=item.prompt,
+        lyrics=item.lyrics_path,
+        output_dir=comparison.output_dir / "models" / model.name / item.key,
+    )
+    return Job(item, request, sha256_of(order))
+
+
+def _request(model: Model, comparison: Comparison) -> Request:
+    """`infer generate` with one model, whatever the sample."""
+    return Request(
+        adapters=(model.config.lora_path,),
+        ref_strength=model.config.ref_strength,
+        lora_weights=() if model.config.lora_weight is None else (model.config.lora_weight,),
+        guidance_scale=comparison.guidance_scale,
+        infer_steps=comparison.infer_steps,
+        seed=comparison.seed,
+        checkpoint_dir=comparison.checkpoint_dir,
+        device=comparison.device,
+        precision=comparison.precision,
+    )

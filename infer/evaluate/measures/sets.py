@@ -1,0 +1,107 @@
+"""Sets of clips against the set of true bands, on features that need no weights (evaluation sections 1.1 and 2.2).
+
+They carry the names mel-FD, mel-KAD and mel-APA: guards against regressions, not to be compared with anyone's papers.
+N windows of D features [N, D]; a window lasts a second.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import librosa
+import numpy as np
+import scipy.spatial.distance
+
+from infer.evaluate.measures.clip import ANALYSIS_RATE_HZ, HOP_SAMPLES, Clip
+
+WINDOW_FRAMES = ANALYSIS_RATE_HZ // HOP_SAMPLES
+CEPSTRA = 13
+MOST_WINDOWS = 2000
+"""The kernel distance takes that many, spread evenly: its cost grows with their square."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Mean and spread [D] of the reference's features, by which every set is brought to the same units."""
+
+    mean: np.ndarray
+    spread: np.ndarray
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> "Scale":
+        return cls(features.mean(axis=0), np.maximum(features.std(axis=0), 1e-3))
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        return (features - self.mean) / self.spread
+
+
+def set_features(clips: Sequence[Clip]) -> np.ndarray:
+    """Features of every whole second of every clip, [N, D]."""
+    return np.concatenate([window_features(clip) for clip in clips])
+
+
+def window_features(clip: Clip) -> np.ndarray:
+    """Mean and spread of log-mel (dB), mean MFCC, chroma and onset strength of each second: [n, D]."""
+    cepstra = librosa.feature.mfcc(S=clip.log_mel, n_mfcc=CEPSTRA)
+    chroma = librosa.util.normalize(clip.chroma, norm=2)
+    windows = range(max(1, clip.log_mel.shape[1] // WINDOW_FRAMES))
+    spans = (slice(number * WINDOW_FRAMES, (number + 1) * WINDOW_FRAMES) for number in windows)
+    return np.stack([_window(clip.log_mel, cepstra, chroma, clip.onset_strength, span) for span in spans])
+
+
+def _window(mel: np.ndarray, cepstra: np.ndarray, chroma: np.ndarray, onsets: np.ndarray, span: slice) -> np.ndarray:
+    mel, onsets = mel[:, span], onsets[span]
+    return np.concatenate(
+        [
+            mel.mean(axis=1),
+            mel.std(axis=1),
+            cepstra[:, span].mean(axis=1),
+            chroma[:, span].mean(axis=1),
+            [onsets.mean(), onsets.std(), onsets.max()],
+        ]
+    ).astype(np.float64)
+
+
+def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Frechet distance of the Gaussians fitted to two sets [N, D], [M, D]; each needs two windows.
+
+    |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1^1/2 C2 C1^1/2)^1/2. With C = R'R, R from the QR decomposition of the
+    centred set, the last trace is the sum of the singular values of R1 R2'.
+    """
+    factors = [np.linalg.qr(_centred(part), mode="r") / np.sqrt(len(part) - 1) for part in (one, other)]
+    shared = np.linalg.svd(factors[0] @ factors[1].T, compute_uv=False).sum()
+    means = np.sum((one.mean(axis=0) - other.mean(axis=0)) ** 2)
+    return float(max(means + sum(np.sum(factor**2) for factor in factors) - 2 * shared, 0.0))
+
+
+def kernel_distance(reference: np.ndarray, other: np.ndarray) -> float:
+    """Unbiased squared MMD of two sets [N, D], [M, D]; the kernel is as wide as the reference's median distance.
+
+    Near zero, and as often below it as above, for two sets of one kind.
+    """
+    reference, other = _spread(reference), _spread(other)
+    within = scipy.spatial.distance.pdist(reference, "sqeuclidean")
+    width = max(float(np.median(within)), 1e-9)
+    across = scipy.spatial.distance.cdist(reference, other, "sqeuclidean")
+    inside = scipy.spatial.distance.pdist(other, "sqeuclidean")
+    likeness = [np.exp(-squares / (2 * width)).mean() for squares in (within, inside, across)]
+    return float(likeness[0] + likeness[1] - 2 * likeness[2])
+
+
+def adherence(true: np.ndarray, shuffled: np.ndarray, candidate: np.ndarray) -> float:
+    """APA's formula on features of mixes of vocal and band: 1 as close as true pairs, 0 as close as shuffled ones.
+
+    n = FD(candidate, shuffled) - FD(candidate, true); 1/2 + n / (2 max(FD(true, shuffled), |n|)).
+    """
+    gain = frechet_distance(candidate, shuffled) - frechet_distance(candidate, true)
+    widest = max(frechet_distance(true, shuffled), abs(gain))
+    return 0.5 + gain / (2 * widest) if widest > 0 else 0.5
+
+
+def _centred(features: np.ndarray) -> np.ndarray:
+    return features - features.mean(axis=0)
+
+
+def _spread(features: np.ndarray) -> np.ndarray:
+    """At most MOST_WINDOWS rows, evenly chosen."""
+    count = min(len(features), MOST_WINDOWS)
+    return features[np.arange(count) * len(features) // count]

@@ -1,0 +1,223 @@
+"""What the user asked for, and what becomes of it together with the adapter's card."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from common.config import check_config
+from common.errors import UserError
+from common.progress import say
+from infer.request.record import GenerationSettings, StyleSettings
+from models.acestep1.text.lyric_tokens import check_language
+from models.adapters.adapter import AdapterCard, base_of, check_adapter, read_card
+from models.adapters.blend import blend_cards
+from models.adapters.style import Style, find_style
+from models.device import chosen_device
+from models.loading.checkpoint import Part, resolve_checkpoint
+from models.loading.family import check_one_family, choose_checkpoint
+
+Precision = Literal["32", "bf16"]
+"""Number format of the transformer, as the flag --precision names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The flags of `infer generate`; None is left to adapter.json, then to the plan."""
+
+    adapters: tuple[Path, ...]
+    vocal: Path | None = None  # either an audio file,
+    shards: Path | None = None  # or shards
+    key: str | None = None  # and a song in them
+    prompt: str | None = None
+    lyrics: Path | None = None
+    lyrics_language: str | None = None
+    ref_strength: float | None = None
+    lora_weights: tuple[float, ...] = ()  # one for each adapter, or none
+    style_lora: Path | None = None  # a LoRA of another program, or a folder that holds one
+    style_weight: float | None = None
+    infer_steps: int | None = None
+    scheduler: str | None = None
+    omega_scale: float | None = None
+    guidance: str | None = None
+    guidance_scale: float | None = None
+    guidance_interval: float | None = None
+    guidance_interval_decay: float | None = None
+    min_guidance_scale: float | None = None
+    vocal_guidance_scale: float | None = None
+    erg: bool | None = None
+    blend: Path | None = None
+    mix_ratio: float | None = None
+    preserve_low: bool = False
+    preserve_high: bool = False
+    mixdown_vocal_db: float | None = None
+    mixdown_peak_dbfs: float | None = None
+    seed: int = 0
+    num_samples: int = 1
+    output_dir: Path = Path("outputs")
+    checkpoint_dir: str | None = None  # by default that of the first adapter
+    device: str = "auto"
+    precision: Precision | None = None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The adapters of a request, and the style beside them."""
+
+    folders: tuple[Path, ...]
+    cards: tuple[AdapterCard, ...]
+    weights: tuple[float, ...]
+    card: AdapterCard  # that of their blend; of a single one, its own
+    checkpoint: str  # the base they were trained on: a folder, a Hugging Face id, or tiny
+    style: Style | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the networks come from and where they run."""
+
+    base: Path
+    device: torch.device
+    precision: Precision | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the transformer; by default bfloat16, as published, on a GPU, and float32 on a CPU."""
+        wanted = self.precision or ("32" if self.device.type == "cpu" else "bf16")
+        return torch.float32 if wanted == "32" else torch.bfloat16
+
+
+def check_sources(request: Request) -> None:
+    """Raises UserError unless the vocal comes from exactly one place; also for an unknown language of lyrics."""
+    if (request.vocal is None) == (request.shards is None):
+        raise UserError("the vocal comes from --vocal FILE or from --shards DIR --key KEY. Give one of the two.")
+    if request.vocal is not None and request.key is not None:
+        raise UserError("--key names a song of --shards; a --vocal file is one song. Leave --key out.")
+    if request.shards is not None and request.key is None:
+        raise UserError(f"--shards {request.shards}: which song? Name it with --key (prep inspect lists them).")
+    if request.lyrics_language is not None:
+        check_language(request.lyrics_language)
+
+
+def choose(request: Request) -> Chosen:
+    """The adapters and their weights: as given, else those that their cards recommend, shared out among them.
+
+    Raises UserError for a folder that is no adapter, weights that do not match, and adapters that do not go together.
+    """
+    folders, weights = request.adapters, request.lora_weights
+    cards = tuple(read_card(folder) for folder in folders)
+    if weights and len(weights) != len(folders):
+        counts = f"{len(weights)} --lora-weight for {len(folders)} --adapter"
+        raise UserError(f"{counts}. Give one for each adapter, in their order, or none.")
+    weights = weights or tuple(card.lora_weight / len(cards) for card in cards)
+    blended = blend_cards(folders, cards, weights)
+    checkpoint = choose_checkpoint(request.checkpoint_dir, base_of(cards[0]), folders[0])
+    return Chosen(folders, cards, weights, blended, checkpoint, _style(request))
+
+
+def _style(request: Request) -> Style | None:
+    weight = request.style_weight
+    if request.style_lora is not None:
+        values = _given(style_weight=weight)
+        return find_style(request.style_lora, check_config(StyleSettings, values, "infer generate").style_weight)
+    if weight is not None:
+        raise UserError(f"--style-weight {weight:g}: of which LoRA? Name it with --style-lora FILE.")
+    return None
+
+
+def settle(request: Request, chosen: Chosen) -> GenerationSettings:
+    """Each number from its flag, else from the adapter's card, else from the plan (the defaults of the card).
+
+    Raises UserError for one out of range; says so where the strength is outside what an adapter was trained with.
+    """
+    card = chosen.card
+    values = {
+        "ref_strength": card.reference_strength if request.ref_strength is None else request.ref_strength,
+        "lora_weights": chosen.weights,
+        "seed": request.seed,
+        "num_samples": request.num_samples,
+        "sampler": card.sampler.model_dump() | _sampler_flags(request),
+        "blend": _blend(request),
+        "mixdown": _given(vocal_db=request.mixdown_vocal_db, peak_dbfs=request.mixdown_peak_dbfs),
+    }
+    settings = check_config(GenerationSettings, values, "infer generate")
+    if settings.sampler.vocal_guidance_scale is not None and not card.conditioning.can_be_guided:
+        raise UserError(
+            "--vocal-guidance-scale: this adapter hears the vocal in its noise alone, over which nothing can guide. "
+            "Leave it out."
+        )
+    _warn_of_strength(settings.ref_strength, card)
+    _warn_of_languages(request, chosen)
+    return settings
+
+
+def _sampler_flags(request: Request) -> dict[str, Any]:
+    return _given(
+        steps=request.infer_steps,
+        scheduler=request.scheduler,
+        omega_scale=request.omega_scale,
+        guidance=request.guidance,
+        guidance_scale=request.guidance_scale,
+        guidance_interval=request.guidance_interval,
+        guidance_interval_decay=request.guidance_interval_decay,
+        min_guidance_scale=request.min_guidance_scale,
+        vocal_guidance_scale=request.vocal_guidance_scale,
+        erg=request.erg,
+    )
+
+
+def _blend(request: Request) -> dict[str, Any] | None:
+    values = _given(
+        mix_ratio=request.mix_ratio,
+        preserve_low=request.preserve_low or None,
+        preserve_high=request.preserve_high or None,
+    )
+    if request.blend is not None:
+        return values
+    if values:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in values)
+        raise UserError(f"{flags}: of which reference? Name it with --blend FILE.")
+    return None
+
+
+def _warn_of_strength(strength: float, card: AdapterCard) -> None:
+    low, high = card.strength_range
+    if strength and not low <= strength <= high:
+        say(
+            f"--ref-strength {strength:g} is outside the strengths that this adapter was trained with, "
+            f"{low:g} to {high:g}: it may follow the vocal less well."
+        )
+
+
+def _warn_of_languages(request: Request, chosen: Chosen) -> None:
+    languages = dict.fromkeys(card.lyrics_language for card in chosen.cards)
+    if len(languages) > 1 and request.lyrics_language is None:
+        say(
+            f"these adapters were trained with lyrics in {' and '.join(languages)}: taking {next(iter(languages))}, "
+            "the first's. --lyrics-language chooses."
+        )
+
+
+def find_place(request: Request, settings: GenerationSettings, chosen: Chosen) -> Place:
+    """The base and the device.
+
+    Raises UserError for a base without the parts that are needed, of parts that do not go together or with what the
+    adapters were trained on, and where there is no such device.
+    """
+    parts, device = _parts(request, settings), chosen_device(request.device)
+    base = resolve_checkpoint(chosen.checkpoint, parts)
+    check_one_family(chosen.checkpoint, base, parts)
+    for folder, card in zip(chosen.folders, chosen.cards, strict=True):
+        check_adapter(folder, card, chosen.checkpoint, base, parts=parts)
+    return Place(base, device, request.precision)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _parts(request: Request, settings: GenerationSettings) -> list[Part]:
+    """A song of shards with its own prompt needs no text encoder, but for ERG."""
+    parts: list[Part] = ["ace_step_transformer", "music_dcae_f8c8", "music_vocoder"]
+    return [*parts, "umt5-base"] if request.prompt or request.vocal or settings.sampler.erg else parts

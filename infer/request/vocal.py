@@ -1,0 +1,90 @@
+"""The vocal that a band is made for: from an audio file, levelled and encoded as in training, or from shards.
+
+C latent channels (8), H latent rows (16), T latent frames, N audio samples at 44.1 kHz.
+"""
+
+import hashlib
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.audio.tape import Tape
+from common.audio.wave import vocal_activity, vocal_gain_in_blocks
+from common.canonical import sha256_of_file, unicode_text
+from common.errors import UserError
+from common.latents import SAMPLE_RATE_HZ
+from common.texts.naming import song_of_vocal
+from infer.audio.mixdown import output_samples
+from infer.audio.recording import Recording, encode, open_recording
+from infer.request.record import VocalRecord
+from shards.schema import Sample
+
+
+@dataclass(frozen=True)
+class Vocal:
+    """A vocal as the network hears it, and what its band must fit."""
+
+    key: str  # begins the names of the results
+    latents: Tensor  # [C, H, T] float32, scaled as the codec makes them
+    activity: Tensor  # [T] float32 in [0, 1]
+    wave: Tape | None  # [2, N] at the level of training; None where only latents are known
+    samples: int  # N
+    output_samples: int  # exact length of the results, at 48 kHz
+    record: VocalRecord
+
+
+@contextmanager
+def vocal_from_file(path: Path, *, base: Path, lufs: float, device: torch.device) -> Generator[Vocal]:
+    """Read, level and encode a vocal, whose wave can be read within the block; `lufs` is the loudness of training.
+
+    Raises UserError for a file that cannot be read, is silent or shorter than a loudness block.
+    """
+    with Tape() as wave:
+        with open_recording(path) as recording:
+            _level(path, recording, lufs, wave)
+        yield Vocal(
+            key=unicode_text(song_of_vocal(path)),
+            latents=encode(wave, base=base, device=device),
+            activity=torch.from_numpy(np.concatenate([vocal_activity(block) for block in wave.blocks()])),
+            wave=wave,
+            samples=wave.samples,
+            output_samples=output_samples(recording.samples, recording.rate_hz),
+            record=VocalRecord(
+                file=unicode_text(path.as_posix()), sha256=sha256_of_file(path), seconds=recording.seconds, lufs=lufs
+            ),
+        )
+
+
+def _level(path: Path, recording: Recording, lufs: float, onto: Tape) -> None:
+    """The gain is that of level_vocal, with which prep levels a vocal that comes alone."""
+    heard = recording.wave
+    try:
+        gain = vocal_gain_in_blocks(heard.blocks, SAMPLE_RATE_HZ, lufs, samples=heard.samples)
+    except UserError as error:
+        raise UserError(f"{path.name}: {error}") from None
+    onto.extend(block * gain.factor for block in heard.blocks())
+
+
+def vocal_from_shards(folder: Path, key: str, segments: Sequence[Sample]) -> Vocal:
+    """The segments of one song, joined: all but the last fill their frames, so that their latents lie end to end."""
+    samples = sum(segment.meta.samples for segment in segments)
+    latents = np.concatenate([segment.vocal for segment in segments], axis=-1)
+    return Vocal(
+        key=key,
+        latents=torch.from_numpy(latents).float(),
+        activity=torch.from_numpy(np.concatenate([segment.activity for segment in segments])).float(),
+        wave=None,
+        samples=samples,
+        output_samples=output_samples(samples, SAMPLE_RATE_HZ),
+        record=VocalRecord(
+            shards=unicode_text(folder.as_posix()),
+            segments=tuple(s.meta.key for s in segments),
+            sha256=hashlib.sha256(latents.tobytes()).hexdigest(),
+            seconds=samples / SAMPLE_RATE_HZ,
+        ),
+    )

@@ -1,0 +1,131 @@
+"""The words that go with a vocal: its prompt as text states and its lyrics as token ids, and their absence.
+
+S text tokens, D width of a text state, L lyric tokens, E condition tokens, I inner width.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from common.progress import say
+from common.texts.tags import spelt, tags_of
+from common.texts.text import UTF_8, read_text
+from models.acestep1.text.lyric_tokens import INSTRUMENTAL, VOCABULARY_FILE, encode_lyrics, open_lyric_vocabulary
+from models.acestep1.transformer.erg import lyric_queries, weakened
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Conditions
+from models.flow.conditioning import pack_conditions
+from models.loading.checkpoint import open_text_encoder
+from shards.schema import Sample
+
+NO_PROMPT = "instrumental"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Tags, and what the text encoder makes of them."""
+
+    tags: str  # those that it hears
+    states: Tensor  # [S, D] float32
+    weakened: Tensor | None = None  # [S, D] float32, what guidance of rectified entropy sets against them
+
+
+@dataclass(frozen=True)
+class Lyrics:
+    """Lyrics as text and as token ids."""
+
+    text: str
+    ids: Tensor  # [L] int64
+    language: str  # that its words were read in
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the network is told besides the vocal."""
+
+    prompt: Prompt
+    lyrics: Lyrics
+
+
+@torch.no_grad()
+def embed_prompt(tags: str, *, base: Path, device: torch.device, erg: bool = False) -> Prompt:
+    """A prompt, spelt as prep spells it; the text encoder is open only for this call. Tags that do not fit are named.
+
+    Raises UserError where ERG is asked of a text encoder that has not the blocks for it.
+    """
+    from models.acestep1.text.encoder import (  # heavy, and not needed where shards hold the prompt
+        MAX_TOKENS,
+        heard_tags,
+    )
+
+    encoder = open_text_encoder(base).to(device)
+    found = heard_tags(encoder, tags_of(tags) or [NO_PROMPT])
+    if found.lost:
+        say(f"the prompt is longer than {MAX_TOKENS} tokens; these tags are left out: {spelt(found.lost)}")
+    heard = spelt(found.heard)
+    weakened = encoder.embed([heard], weakened=True).states[0].cpu() if erg else None
+    return Prompt(heard, encoder.embed([heard]).states[0].cpu(), weakened)
+
+
+def cached_prompt(sample: Sample) -> Prompt:
+    """The prompt that a shard holds, its tags in the order in which they were written; never weakened."""
+    return Prompt(sample.meta.tag_orders[0], torch.from_numpy(sample.text[0][sample.text_mask[0]]).float())
+
+
+def read_lyrics(path: Path | None, *, base: Path, language: str) -> Lyrics:
+    """The lyrics in a file, [instrumental] without one. Raises UserError for a file that is not there, or no text."""
+    return tokenised((written_in(path) if path else "") or INSTRUMENTAL, str(path), base=base, language=language)
+
+
+def tokenised(text: str, source: str, *, base: Path, language: str) -> Lyrics:
+    """Lyrics that came from `source`, with their ids. Raises UserError for words that the language cannot read."""
+    tokens = encode_lyrics(text, open_lyric_vocabulary(base), language)
+    if tokens.dropped_words:
+        say(f"{source}: only its [tags] are used; words need {VOCABULARY_FILE} in the checkpoint folder.")
+    return Lyrics(text, torch.from_numpy(tokens.ids).long(), language)
+
+
+def cached_lyrics(sample: Sample, language: str) -> Lyrics:
+    """The lyrics that a shard holds, in the language that its manifest names."""
+    return Lyrics(sample.meta.lyrics, torch.tensor(sample.lyrics, dtype=torch.int64), language)
+
+
+@torch.no_grad()
+def conditions(transformer: ACEStepTransformer2DModel, words: Words) -> Conditions:
+    """What the transformer, and each of its blocks, makes of the words: states [1, E, I]."""
+    return _encode(transformer, words.prompt.states, words.lyrics.ids, lyrics_heard=True)
+
+
+@torch.no_grad()
+def null_conditions(transformer: ACEStepTransformer2DModel, words: Words) -> Conditions:
+    """What guidance leads away from (reference section 7).
+
+    The words left out, as training leaves them out: a text of zeros as long as theirs, no lyrics. With ERG it is the
+    words themselves, heard with flattened attention.
+    """
+    if words.prompt.weakened is not None:
+        with weakened(lyric_queries(transformer)):
+            return _encode(transformer, words.prompt.weakened, words.lyrics.ids, lyrics_heard=True)
+    text, ids = torch.zeros_like(words.prompt.states), torch.zeros_like(words.lyrics.ids)
+    return _encode(transformer, text, ids, lyrics_heard=False)
+
+
+def _encode(transformer: ACEStepTransformer2DModel, text: Tensor, ids: Tensor, *, lyrics_heard: bool) -> Conditions:
+    device = transformer.device
+    text, ids = text[None].to(device), ids[None].to(device)
+    text_mask = torch.ones(text.shape[:2], dtype=torch.bool, device=device)
+    speaker = text.new_zeros(1, transformer.speaker_embedder.in_features)
+    lyric_mask = torch.full(ids.shape, lyrics_heard, device=device)
+    return transformer.prepare(pack_conditions(transformer.encode(text, text_mask, speaker, ids, lyric_mask)))
+
+
+def written_in(path: Path) -> str:
+    """What a file of tags or lyrics says. Raises UserError where there is none, or no text."""
+    text = read_text(path)
+    if text is None:
+        raise UserError(f"{path}: no such file.")
+    if text.encoding != UTF_8:
+        say(f"{path}: read as {text.encoding}.")
+    return text.content

@@ -1,0 +1,147 @@
+"""Prompts to text states: the UMT5 encoder with its tokenizer (reference section 7).
+
+B prompts, S text tokens (at most 256, the longest of the batch), D width of a text state.
+"""
+
+from bisect import bisect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import UMT5Config, UMT5EncoderModel
+
+from common.errors import UserError
+from common.texts.tags import spelt
+from models.acestep1.transformer.erg import weakened as weak
+from models.device import whole_float32
+
+MAX_TOKENS = 256
+WEAK_BLOCKS = (8, 9)
+"""Blocks whose queries entropy rectifying guidance weakens in its unconditional pass."""
+CODE_OPTIONS = ("attn_implementation", "_attn_implementation")
+"""Options by which transformers would fetch code from Hugging Face and run it."""
+TIED = "encoder.embed_tokens.weight"
+"""A second name of shared.weight, which the file leaves out."""
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """What the transformer hears of prompts; at padding the states are whatever the encoder makes there."""
+
+    states: Tensor  # [B, S, D]
+    mask: Tensor  # [B, S] bool
+
+
+class TextEncoder(nn.Module):
+    """UMT5 and the tokenizer of its checkpoint."""
+
+    def __init__(self, network: UMT5EncoderModel, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.network = network
+        self.tokenizer = tokenizer
+        tokenizer.enable_truncation(MAX_TOKENS)
+        tokenizer.enable_padding(pad_id=network.config.pad_token_id)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.network.config.d_model
+
+    def embed(self, prompts: Sequence[str], *, weakened: bool = False) -> TextStates:
+        """Text states of `prompts`; `weakened` gives those of entropy rectifying guidance (see `states`)."""
+        rows = self.tokenizer.encode_batch(list(prompts))
+        ids = torch.tensor([row.ids for row in rows], device=self.network.device)
+        mask = torch.tensor([row.attention_mask for row in rows], device=self.network.device)
+        return TextStates(self.states(ids, mask, weakened=weakened), mask.bool())
+
+    def fits(self, prompt: str) -> bool:
+        """Whether all of a prompt is heard: at most MAX_TOKENS, its end token among them."""
+        return not self.tokenizer.encode(prompt).overflowing
+
+    @whole_float32()
+    def states(self, ids: Tensor, mask: Tensor, *, weakened: bool = False) -> Tensor:
+        """Last hidden states, after the final norm. ids, mask [B, S] integers -> [B, S, D].
+
+        `weakened` flattens the attention of blocks 8 and 9; UserError where the network has no such blocks.
+        """
+        with weak(self._weak_queries()) if weakened else nullcontext():
+            return self.network(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    def _weak_queries(self) -> list[nn.Module]:
+        layers = self.network.config.num_layers
+        if layers <= max(WEAK_BLOCKS):
+            raise UserError(
+                f"erg: this text encoder has {layers} blocks; blocks {WEAK_BLOCKS[0]} and {WEAK_BLOCKS[1]} are those "
+                "to weaken. Set erg to false."
+            )
+        return [self.network.get_submodule(f"encoder.block.{i}.layer.0.SelfAttention.q") for i in WEAK_BLOCKS]
+
+
+@dataclass(frozen=True)
+class HeardTags:
+    """Which tags of a prompt the text encoder has room for."""
+
+    heard: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+def heard_tags(
+    encoder: TextEncoder,
+    tags: Sequence[str],
+    orders_of: Callable[[Sequence[str]], Sequence[str]] = lambda tags: [spelt(tags)],
+) -> HeardTags:
+    """The first tags, as many as fit in each of the orders that will be heard; where not even the first does, of it
+    as many letters."""
+    fitting = bisect(range(1, len(tags) + 1), False, key=lambda count: not encoder.fits(spelt(tags[:count])))
+    for count in range(fitting, 0, -1):
+        if all(encoder.fits(order) for order in orders_of(tags[:count])):
+            return HeardTags(tuple(tags[:count]), tuple(tags[count:]))
+    first = tags[0]
+    letters = bisect(range(1, len(first)), False, key=lambda count: not encoder.fits(first[:count]))
+    return HeardTags((first[:letters].rstrip(),), (f"...{first[letters:].lstrip()}", *tags[1:]))
+
+
+def build_network(config: Mapping[str, Any], path: Path) -> UMT5EncoderModel:
+    """The network of a config.json, without memory for its weights (on the meta device). `path` is for the error."""
+    options = network_options(config, path)
+    try:
+        with torch.device("meta"):
+            return UMT5EncoderModel(UMT5Config(**options))
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def network_options(config: Any, path: Path) -> dict[str, Any]:
+    """The config.json of a network that transformers builds. Raises UserError where it asks for code of its own."""
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: holds a {type(config).__name__}; it must be a JSON object.")
+    for option in CODE_OPTIONS:
+        if "/" in str(config.get(option)):
+            raise UserError(f"{path}: {option} names code on Hugging Face, which is never run. Take it out.")
+    return config
+
+
+def stored_shapes(network: UMT5EncoderModel) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in the file."""
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items() if name != TIED}
+
+
+def tied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the file under all names of the network."""
+    return {**weights, TIED: weights["shared.weight"]}
+
+
+def open_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a tokenizer.json; it appends the end token by itself."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. The text encoder needs its tokenizer.")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"{path}: damaged ({error}). Copy or download it again.") from None

@@ -1,0 +1,305 @@
+"""An adapter folder: LoRA weights, the vocal's own path into the network, and adapter.json, the card that says how.
+
+    pytorch_lora_weights.safetensors                             any LoRA loader reads it
+    source_projection.safetensors | control_encoder.safetensors  how the network sees the vocal (one, or none)
+    adapter.json                                                 written last
+
+C latent channels (8), H latent rows (16), T latent frames, B songs.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from common.base import BaseSpec
+from common.config import Config, check_config, read_json
+from common.errors import UserError
+from common.files import flush
+from common.latents import LatentStatistics
+from models.acestep1.text.lyric_tokens import VOCABULARY_FILE
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from models.adapters.lora import check_whole, load_lora, save_lora
+from models.flow.conditioning import (
+    TEXT2MUSIC,
+    Objective,
+    ObjectiveName,
+    OffsetWeight,
+    SourceProjection,
+    VocalSource,
+    normalise_vocal,
+    smooth_activity,
+)
+from models.flow.control import ControlEncoder, ControlInjection
+from models.flow.sampler import SamplerSettings
+from models.loading.checkpoint import Part
+from models.loading.family import check_belongs, known_base
+
+CARD_FILE = "adapter.json"
+PROJECTION_FILE = "source_projection.safetensors"
+CONTROL_FILE = "control_encoder.safetensors"
+
+Mode = Literal["image2image", "controlnet"]
+
+
+class ControlShape(Config):
+    """Shape of the control encoder."""
+
+    depth: int
+    """Blocks."""
+    dim: int
+    """Width; one attention head for each 128."""
+    injection_layers: tuple[int, ...]
+    """Transformer blocks whose input it is added to."""
+    control_injection: ControlInjection = "zero"
+    controlnet_scale: float = 1.0
+    """Factor on all it adds."""
+
+
+class Conditioning(Config):
+    """How a model hears the vocal; training and inference build the same thing from it."""
+
+    mode: Mode = "image2image"
+    objective: ObjectiveName = "bridge_vp"
+    """image2image: the path from noise to band; controlnet starts from plain noise."""
+    a_max: float = 0.3
+    """Share of the vocal in the starting noise at strength 1."""
+    offset_weight: OffsetWeight = "1-s"
+    activity_gate: bool = True
+    """Frames where nobody sings start from pure noise."""
+    source_projection: bool = True
+    """image2image: the network also sees the vocal through a linear projection."""
+    control: ControlShape | None = None
+    """controlnet: the encoder that the vocal goes through."""
+
+    def make_objective(self) -> Objective:
+        """The objective that training and sampling share."""
+        if self.mode == "controlnet":
+            return TEXT2MUSIC
+        return Objective(self.objective, a_max=self.a_max, offset_weight=self.offset_weight)
+
+    @property
+    def can_be_guided(self) -> bool:
+        """Whether the network also hears the vocal apart from its noise, so that a pass can leave it out."""
+        if self.mode == "controlnet":
+            return self.control is not None
+        return self.source_projection or self.objective in ("offset", "naive")
+
+    def make_conditioner(
+        self, transformer: ACEStepTransformer2DModel, *, seed: int = 0
+    ) -> SourceProjection | ControlEncoder | None:
+        """A fresh path for the vocal into this transformer, which changes nothing yet; None if there is none."""
+        if self.control is not None:
+            return ControlEncoder(
+                depth=self.control.depth,
+                dim=self.control.dim,
+                out_dim=transformer.inner_width,
+                blocks=len(transformer.transformer_blocks),
+                injection_layers=self.control.injection_layers,
+                control_injection=self.control.control_injection,
+                controlnet_scale=self.control.controlnet_scale,
+                seed=seed,
+            )
+        return SourceProjection(transformer.inner_width) if self.source_projection else None
+
+    def hear(self, latents: Tensor, activity: Tensor, strength: Tensor, statistics: LatentStatistics) -> VocalSource:
+        """The source that vocals make: scaled latents [B, C, H, T], activity [B, T] in [0, 1], strength [B]."""
+        vocal = normalise_vocal(latents, statistics)
+        gate = smooth_activity(activity) if self.activity_gate else activity.new_ones(activity.shape)
+        return VocalSource(vocal=vocal, heard=vocal, activity=gate, strength=strength)
+
+
+class LoraCard(Config):
+    """The LoRA as it was trained; the file itself holds it at scale 1."""
+
+    r: int
+    lora_alpha: int
+    use_rslora: bool
+    use_dora: bool
+    target_modules: tuple[str, ...]
+    blocks: tuple[int, int] | None
+
+
+class AdapterCard(Config):
+    """adapter.json. What it leaves out is as in the plan: strength 0.5, weight 0.8, 60 steps, guidance 15."""
+
+    format: Literal[1] = 1
+    conditioning: Conditioning
+    output_type: Literal["accompaniment", "mix"]
+    """What it makes: the band alone, or vocal and band together."""
+    reference_strength: float = 0.5
+    """Strength to use by default."""
+    strength_range: tuple[float, float]
+    """Strengths it was trained with."""
+    lora: LoraCard | None
+    """Null where it is merged into the transformer that `train export` wrote beside it."""
+    lora_weight: float = 0.8
+    """Recommended weight of the LoRA."""
+    sampler: SamplerSettings = SamplerSettings()
+    """Recommended sampler settings; shift is the one it was trained with."""
+    statistics: LatentStatistics
+    """How vocals are normalised."""
+    vocal_lufs: float | None
+    """Loudness of the training vocals, to which a vocal is brought before it is encoded; null where none was heard."""
+    lyrics_language: str = "en"
+    """Language that the lyrics of the training songs were read in."""
+    base: BaseSpec | None = None
+    """The base model it was trained on; null in adapters that do not say."""
+    base_fingerprint: str
+    """Hash of the transformer it was trained on."""
+    networks: dict[str, str] = Field(default_factory=dict)
+    """Hash of each network that made the data: codec, text encoder, lyric vocabulary."""
+    shards_fingerprint: str
+    """Hash of the data it was trained on."""
+    epoch: int
+    step: int
+    """Optimiser steps behind it."""
+    validation: dict[str, float] = Field(default_factory=dict)
+    """Latest validation figures, by name."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An opened adapter; its LoRA is active in the transformer."""
+
+    card: AdapterCard
+    objective: Objective
+    conditioner: SourceProjection | ControlEncoder | None
+
+
+def save_adapter(
+    folder: Path,
+    transformer: ACEStepTransformer2DModel,
+    conditioner: SourceProjection | ControlEncoder | None,
+    card: AdapterCard,
+) -> None:
+    """Write the attached LoRA, the conditioner and the card. The folder appears whole, replacing an older one.
+
+    Raises UserError where the disk refuses.
+    """
+    with whole_folder(folder) as partial:
+        save_lora(transformer, partial)
+        save_conditioning(partial, conditioner, card)
+
+
+def save_conditioning(folder: Path, conditioner: SourceProjection | ControlEncoder | None, card: AdapterCard) -> None:
+    """Write all of an adapter but its LoRA into a folder; the card last."""
+    if conditioner is not None:
+        weights = {name: tensor.cpu().contiguous() for name, tensor in conditioner.state_dict().items()}
+        save_file(weights, folder / _conditioner_file(conditioner))
+    written = json.dumps(card.model_dump(mode="json"), indent=2)
+    (folder / CARD_FILE).write_text(written + "\n", encoding="utf-8", newline="\n")
+
+
+def read_card(folder: Path) -> AdapterCard:
+    """The card of an adapter folder. Raises UserError if there is none, or it is not ours."""
+    if not (folder / CARD_FILE).is_file():
+        raise UserError(
+            f"{folder}: no {CARD_FILE} inside. Give a folder that `train run` wrote (checkpoints/..._lora)."
+        )
+    return check_config(AdapterCard, read_json(folder / CARD_FILE), str(folder / CARD_FILE))
+
+
+def base_of(card: AdapterCard) -> BaseSpec:
+    """The base model of an adapter, as far as it is known."""
+    return known_base(card.base, [card.base_fingerprint])
+
+
+def check_adapter(folder: Path, card: AdapterCard, name: str, checkpoint: Path, *, parts: Collection[Part]) -> None:
+    """Raise UserError unless `parts` of the checkpoint `name` belong to the codec and text encoder of its training."""
+    used = {part: digest for part, digest in card.networks.items() if part in parts or part == VOCABULARY_FILE}
+    check_belongs(folder, base_of(card), used, name, checkpoint, parts=parts)
+
+
+def open_adapter(
+    folder: Path, transformer: ACEStepTransformer2DModel, *, weight: float, base_fingerprint: str, name: str = "adapter"
+) -> Adapter:
+    """Load an adapter into `transformer` under a `name` of its own, active with `weight`, everything frozen.
+
+    Raises UserError if a file is missing or does not fit, or if `base_fingerprint` (part_hash of the transformer) is
+    not that of the base it was trained on.
+    """
+    card = read_card(folder)
+    if card.base_fingerprint != base_fingerprint:
+        raise UserError(
+            f"{folder}: made for the base {card.base_fingerprint[:8]}, this one is {base_fingerprint[:8]}. "
+            "Give the --checkpoint-dir that it was trained with."
+        )
+    conditioner = card.conditioning.make_conditioner(transformer)
+    if conditioner is not None:
+        _load_weights(conditioner, folder / _conditioner_file(conditioner))
+        conditioner.to(transformer.device).eval().requires_grad_(False)
+    if card.lora is not None:
+        check_whole(transformer, folder, target_modules=card.lora.target_modules, blocks=card.lora.blocks)
+        load_lora(transformer, folder, name=name, weight=weight)
+    elif weight != 1:
+        raise UserError(f"{folder}: its LoRA is merged into the base, so that its weight is 1, not {weight:g}.")
+    return Adapter(card, card.conditioning.make_objective(), conditioner)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Generator[Path]:
+    """Give a temporary folder to fill; when the block ends well it is flushed and renamed to `folder`.
+
+    Whatever fails, a folder that lies there already stays as it was.
+    Raises UserError where the disk refuses.
+    """
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    replaced = partial.with_suffix(".old")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # a process of our number was killed here
+        partial.mkdir(parents=True)
+        yield partial
+        for path in [*partial.rglob("*"), partial]:
+            flush(path)
+        _replace(folder, partial, replaced)
+        flush(folder.parent)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder}: cannot be written ({getattr(error, 'strerror', None) or error}).") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace(folder: Path, partial: Path, replaced: Path) -> None:
+    """Rename `partial` to `folder`; one that lies there is `replaced` until then, and comes back if that fails."""
+    try:
+        if folder.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            folder.rename(replaced)
+        partial.rename(folder)
+    finally:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _conditioner_file(conditioner: nn.Module) -> str:
+    return CONTROL_FILE if isinstance(conditioner, ControlEncoder) else PROJECTION_FILE
+
+
+def _load_weights(module: nn.Module, path: Path) -> None:
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; the adapter is not complete. Copy the whole folder.") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({error}).") from None
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if given != expected:
+        names = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+        raise UserError(f"{path}: {_listed(names)} not as this transformer needs. Use the base it was made for.")
+    module.load_state_dict(weights)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{names[0]} is" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more are"

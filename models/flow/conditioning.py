@@ -1,0 +1,175 @@
+"""How the vocal conditions the model: an objective that mixes it into the noise, and its own path into the network.
+
+B songs, C latent channels (8), H latent rows (16), T latent frames, E condition tokens, I inner width.
+Target latent x0 [B, C, H, T], plain noise eps, vocal v (normalised), sigma s; formulation sections 3 and 4.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.latents import LATENT_CHANNELS, LATENT_ROWS, LatentStatistics
+from models.acestep1.transformer.transformer import Conditions, Injections
+from models.flow import schedule
+
+A_MAX_LIMIT = 0.95
+"""Beyond it the bridge starts from hardly any noise; at 1 all accompaniments of a vocal become one."""
+
+ObjectiveName = Literal["bridge_vp", "bridge_lerp", "offset", "naive"]
+OffsetWeight = Literal["1-s", "s", "1"]
+
+
+def pack_conditions(conditions: Conditions) -> Conditions:
+    """Move each item's visible tokens together, in order, and cut the batch to the longest item.
+
+    A text shorter than the batch's longest then no longer shifts the positions of the lyrics behind it: every item is
+    conditioned as it would be alone. Padding at the end is zero.
+    """
+    order = torch.argsort(conditions.mask.logical_not().long(), dim=1, stable=True)
+    longest = int(conditions.mask.sum(1).max())
+    mask = conditions.mask.gather(1, order)[:, :longest]
+    states = conditions.states.take_along_dim(order.unsqueeze(-1), dim=1)[:, :longest]
+    return Conditions(states.masked_fill(~mask.unsqueeze(-1), 0.0), mask)
+
+
+def normalise_vocal(latents: Tensor, statistics: LatentStatistics) -> Tensor:
+    """v of a vocal's scaled latents [..., C, H, T]: silence becomes 0, a singing voice about 1 in size."""
+    silence = latents.new_tensor(statistics.silence).unsqueeze(-1)
+    size = latents.new_tensor(statistics.std).reshape(-1, 1, 1)
+    return (latents - silence) / size
+
+
+def smooth_activity(activity: Tensor) -> Tensor:
+    """The gate m of a vocal's activity [..., T]: a mean of two frames run forwards, then backwards, so it stays put."""
+    before = torch.cat([activity[..., :1], activity[..., :-1]], dim=-1)
+    after = torch.cat([activity[..., 1:], activity[..., -1:]], dim=-1)
+    return (before + 2 * activity + after) / 4
+
+
+def hear(vocal: Tensor, *, latent_noise: float, generator: torch.Generator) -> Tensor:
+    """What the network's own path hears in training: v with noise over the residue of the band. vocal [B, C, H, T].
+
+    Draw the eps of the path before this from the same generator, so that eps is what plain text2music would draw.
+    """
+    noise = torch.randn(vocal.shape, generator=generator, device=generator.device).to(vocal)
+    return vocal + latent_noise * noise
+
+
+@dataclass(frozen=True)
+class VocalSource:
+    """The vocals of a batch, as everything that listens to them needs them."""
+
+    vocal: Tensor  # [B, C, H, T], normalised v
+    heard: Tensor  # [B, C, H, T], what the network's own path hears: hear(v) in training, v at inference
+    activity: Tensor  # [B, T], gate m in [0, 1]; ones where gating is off
+    strength: Tensor  # [B], r in [0, 1]; 0 is plain text2music
+    mask: Tensor | None = None  # [B, T] bool, True on real frames; None: all are
+
+    def cut(self, frames: slice) -> "VocalSource":
+        """The same vocals for some of the frames."""
+        return replace(
+            self,
+            vocal=self.vocal[..., frames],
+            heard=self.heard[..., frames],
+            activity=self.activity[:, frames],
+            mask=None if self.mask is None else self.mask[:, frames],
+        )
+
+    def muted(self) -> "VocalSource":
+        """The same vocals at strength 0."""
+        return replace(self, strength=torch.zeros_like(self.strength))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the network is trained towards, and so how a sampler reads its output; formulation sections 3 and 4.
+
+    Training makes x1 = make_x1(eps), the state (1-s)*x0 + s*x1, shows the network network_input(state) and compares
+    clean_estimate(state, output) with x0. A sampler starts at x1 and follows velocity(state, output).
+    """
+
+    name: ObjectiveName
+    a_max: float = 0.3
+    """Bridges: share of the vocal in x1 at strength 1, 0 to 0.95."""
+    offset_weight: OffsetWeight = "1-s"
+    """Offset: weight of the vocal that is added to the network's input."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.a_max <= A_MAX_LIMIT:
+            raise UserError(
+                f"a_max: {self.a_max:g} is outside 0 to {A_MAX_LIMIT:g}; without noise every accompaniment of a vocal "
+                "becomes the same one. Choose 0.3, or 0 for the source projection alone."
+            )
+
+    def make_x1(self, eps: Tensor, source: VocalSource | None) -> Tensor:
+        """The noise end of the path, where noise meets vocal; nothing else mixes the two. eps [B, C, H, T].
+
+        Whatever draws noise anew during sampling passes it through here. At strength 0 the result is eps itself.
+        """
+        if source is None or self.name in ("offset", "naive"):
+            return eps
+        share = self.a_max * _per_item(source.strength) * source.activity[:, None, None, :]
+        rest = 1 - share if self.name == "bridge_lerp" else (1 - share.square()).sqrt()
+        return share * source.vocal + rest * eps
+
+    def network_input(self, state: Tensor, sigma: Tensor, source: VocalSource | None, eps: Tensor) -> Tensor:
+        """What the network is shown at a state [B, C, H, T] of sigma, [B] or []; eps is the noise the path began as."""
+        if source is None or self.name not in ("offset", "naive"):
+            return state
+        if self.name == "naive":
+            state = _per_item(sigma) * eps
+        return state + self._weight(sigma) * _per_item(source.strength) * source.vocal
+
+    def clean_estimate(self, state: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
+        """The network's idea of x0, [B, C, H, T], from its output at `state`: the loss compares it with x0."""
+        return output if self.name == "naive" else schedule.clean_estimate(state, output, sigma)
+
+    def velocity(self, state: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
+        """The velocity a sampler follows from `state`, [B, C, H, T].
+
+        The naive objective has none: a step towards its clean estimate lets the last step end on the last estimate.
+        """
+        return (state - output) / _per_item(sigma) if self.name == "naive" else output
+
+    def _weight(self, sigma: Tensor) -> Tensor:
+        weight = {"1-s": 1 - sigma, "s": sigma, "1": torch.ones_like(sigma)}
+        return _per_item(weight["1-s" if self.name == "naive" else self.offset_weight])
+
+
+TEXT2MUSIC = Objective("bridge_vp", a_max=0.0)
+"""No vocal in the path: what ACE-Step was trained for."""
+
+
+class Conditioner(Protocol):
+    """A path of its own for the vocal into the network; fresh, or at strength 0, it changes nothing."""
+
+    def injections(self, source: VocalSource, timestep: Tensor) -> Injections:
+        """What to add to the inputs of which blocks, at timestep [B] = 1000 * sigma."""
+        ...
+
+
+class SourceProjection(nn.Module):
+    """Adds a linear image of each vocal frame to the input of block 0: proj_in(x_s) + P(r*v). Starts as zero."""
+
+    def __init__(self, inner_dim: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(LATENT_CHANNELS * LATENT_ROWS, inner_dim, bias=False)
+        nn.init.zeros_(self.projection.weight)
+
+    def injections(self, source: VocalSource, timestep: Tensor) -> Injections:
+        scaled = _per_item(source.strength) * source.heard
+        residual = self.projection(frames_first(scaled).to(self.projection.weight.dtype))
+        return {0: lambda hidden: hidden + residual.to(hidden.dtype)}
+
+
+def frames_first(latents: Tensor) -> Tensor:
+    """One vector per latent frame: [B, C, H, T] -> [B, T, C*H], channel-major."""
+    return latents.flatten(1, 2).transpose(1, 2)
+
+
+def _per_item(value: Tensor) -> Tensor:
+    """value, [B] or [], shaped to multiply [B, C, H, T]."""
+    return value.reshape(-1, 1, 1, 1) if value.ndim else value

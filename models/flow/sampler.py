@@ -1,0 +1,295 @@
+"""From noise to latents: the sampling loop, the network under guidance, and the baseline that needs no training.
+
+B songs, C latent channels (8), H latent rows (16), T latent frames. Reference sections 9 and 10.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from common.config import Config
+from common.errors import UserError
+from common.latents import LATENT_CHANNELS, LATENT_ROWS
+from models.acestep1.transformer.erg import diffusion_queries, weakened
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Conditions, Injections
+from models.flow.conditioning import A_MAX_LIMIT, TEXT2MUSIC, Conditioner, Objective, VocalSource
+from models.flow.guidance import Apg, apg_double, cfg, cfg_double, cfg_zero_star, decayed_scale, guidance_interval
+from models.flow.schedule import TIMESTEPS, OmegaMean, add_noise, euler_step, heun_step, inference_sigmas, pingpong_step
+from models.flow.windows import Window, cross_fade, plan_windows
+
+Predict = Callable[[Tensor, Tensor, int], Tensor]
+"""State [B, C, H, T], its sigma [] and the index of the step -> velocity [B, C, H, T]."""
+
+OnStep = Callable[[int, Tensor], None]
+"""Called after each step with the number of steps done and the state [B, C, H, T]."""
+
+OnWindow = Callable[[int, int], None]
+"""Called, where a song takes several windows, after each with its number, from 1, and how many there are."""
+
+
+class SamplerSettings(Config):
+    """How latents are drawn from the network."""
+
+    steps: Annotated[int, Field(ge=1, le=1000)] = 60
+    """Sampling steps."""
+    scheduler: Literal["euler", "heun", "pingpong"] = "euler"
+    """What a step does: euler, heun (two network passes a step) or pingpong (fresh noise after each step)."""
+    shift: Annotated[float, Field(gt=0)] = 3.0
+    """How far the grid of sigmas is bent towards noise; the value the network was trained with."""
+    omega_scale: float = 10.0
+    """How much a step is enlarged about its mean, 10 by 4.6 %; 0 for plain steps."""
+    omega_mean: OmegaMean = "item"
+    """What that mean is over: each song, or the whole batch as upstream has it."""
+    guidance: Literal["apg", "cfg", "cfg_zero_star", "none"] = "apg"
+    """How the conditional and the unconditional prediction become one."""
+    guidance_scale: Annotated[float, Field(ge=1)] = 15.0
+    """Strength of the guidance; 1 is none."""
+    guidance_interval: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the steps, in the middle, that are guided."""
+    guidance_interval_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How far the scale falls within that interval: 1 is down to min_guidance_scale."""
+    min_guidance_scale: Annotated[float, Field(ge=1)] = 3.0
+    """What guidance_scale decays to."""
+    vocal_guidance_scale: Annotated[float, Field(ge=1)] | None = None
+    """Strength of a guidance over the vocal's own path, for a third network pass in each guided step; null for none."""
+    erg: bool = False
+    """Weaken the queries of blocks 15 to 19 in the unconditional pass, as upstream does by default."""
+
+    @model_validator(mode="after")
+    def _check_vocal_guidance(self) -> Self:
+        if self.vocal_guidance_scale is not None and self.guidance not in ("apg", "cfg"):
+            raise ValueError(f"vocal_guidance_scale goes with guidance apg or cfg, not {self.guidance}. Leave it out.")
+        return self
+
+
+@torch.no_grad()
+def sample(
+    transformer: ACEStepTransformer2DModel,
+    conditions: Conditions,
+    null: Conditions,
+    noise: Tensor,
+    settings: SamplerSettings,
+    *,
+    objective: Objective = TEXT2MUSIC,
+    source: VocalSource | None = None,
+    conditioner: Conditioner | None = None,
+    generators: Sequence[torch.Generator] | None = None,
+    windows: Sequence[Window] | None = None,
+    on_step: OnStep | None = None,
+    on_window: OnWindow | None = None,
+) -> Tensor:
+    """Latents [B, C, H, T] in float32, scaled as the codec takes them, from plain noise [B, C, H, T].
+
+    `noise` is what text2music would start from (draw_noise); the objective mixes the vocal in. pingpong alone draws
+    more, from `generators`, one per song. Put the transformer and the conditioner in eval mode.
+
+    What is longer than the network takes at once goes through it in `windows`, at every step: their velocities are
+    cross-faded, so that they walk from one noise to one song together (by default those of plan_windows).
+    """
+    windows = windows or plan_windows(noise.shape[-1])
+    told, untold = transformer.prepare(conditions), transformer.prepare(null)
+    predicts = [
+        GuidedVelocity(
+            transformer,
+            told,
+            untold,
+            settings,
+            eps=noise[..., window.frames],
+            objective=objective,
+            source=source and source.cut(window.frames),
+            conditioner=conditioner,
+        )
+        for window in windows
+    ]
+    predict = predicts[0] if len(predicts) == 1 else in_windows(predicts, windows, on_window)
+    if objective.name == "naive":  # its result is the last estimate as it is
+        settings = settings.model_copy(update={"omega_scale": 0.0})
+    return integrate(
+        predict,
+        objective.make_x1(noise, source),
+        inference_sigmas(settings.steps, shift=settings.shift),
+        settings,
+        renoise=lambda: objective.make_x1(draw_noise(generators, noise.shape[-1]).to(noise), source),
+        on_step=on_step,
+    )
+
+
+@torch.no_grad()
+def sdedit(
+    transformer: ACEStepTransformer2DModel,
+    conditions: Conditions,
+    null: Conditions,
+    noise: Tensor,
+    settings: SamplerSettings,
+    *,
+    vocal: Tensor,
+    strength: float,
+    generators: Sequence[torch.Generator] | None = None,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """The baseline that needs no training: start from the noised vocal, part of the way to the end.
+
+    `vocal` [B, C, H, T] is as the codec makes it, not normalised. Upstream's audio2audio with its two faults mended:
+    the start is as noisy as the first timestep says, and the number of steps is rounded. Strength 0 is text2music.
+    """
+    if not 0 <= strength <= A_MAX_LIMIT:
+        raise UserError(f"ref_strength: {strength:g} is outside 0 to {A_MAX_LIMIT:g}, the range of sdedit.")
+    settings = settings.model_copy(update={"steps": max(1, round((1 - strength) * settings.steps))})
+    sigmas = inference_sigmas(settings.steps, shift=settings.shift, sigma_max=1 - strength)
+    predict = GuidedVelocity(transformer, conditions, null, settings, eps=noise)
+    return integrate(
+        predict,
+        add_noise(vocal, noise, sigmas[0]),
+        sigmas,
+        settings,
+        renoise=lambda: draw_noise(generators, noise.shape[-1]).to(noise),
+        on_step=on_step,
+    )
+
+
+def draw_noise(generators: Sequence[torch.Generator] | None, frames: int) -> Tensor:
+    """Plain noise [B, C, H, frames] float32, each song's from its own generator, so that a batch changes nothing."""
+    if generators is None:
+        raise ValueError("this scheduler draws fresh noise: pass one generator per song")
+    shape = (LATENT_CHANNELS, LATENT_ROWS, frames)
+    return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in generators])
+
+
+def integrate(
+    predict: Predict,
+    start: Tensor,
+    sigmas: Tensor,
+    settings: SamplerSettings,
+    *,
+    renoise: Callable[[], Tensor],
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Follow `predict` from `start` [B, C, H, T] at sigmas[0] through sigmas [steps + 1] to the last.
+
+    `renoise` makes fresh noise [B, C, H, T] of the kind that `start` was, for pingpong.
+    """
+    omega, omega_mean = settings.omega_scale, settings.omega_mean
+    state, sigmas = start, sigmas.to(start.device)
+    steps = len(sigmas) - 1
+    for step in range(steps):
+        sigma, sigma_next = sigmas[step], sigmas[step + 1]
+        velocity = predict(state, sigma, step)
+        if settings.scheduler == "pingpong":
+            state = pingpong_step(state, velocity, sigma, sigma_next, noise=renoise())
+        elif settings.scheduler == "heun" and step + 1 < steps:
+            ahead = euler_step(state, velocity, sigma, sigma_next, omega=omega, omega_mean=omega_mean)
+            second = predict(ahead, sigma_next, step)
+            state = heun_step(state, velocity, second, sigma, sigma_next, omega=omega, omega_mean=omega_mean)
+        else:
+            state = euler_step(state, velocity, sigma, sigma_next, omega=omega, omega_mean=omega_mean)
+        if on_step is not None:
+            on_step(step + 1, state)
+    return state
+
+
+def in_windows(predicts: Sequence[Predict], windows: Sequence[Window], on_window: OnWindow | None = None) -> Predict:
+    """One velocity for the whole song from one `predict` for each of its windows."""
+
+    def predict(state: Tensor, sigma: Tensor, step: int) -> Tensor:
+        pieces = []
+        for number, (of_window, window) in enumerate(zip(predicts, windows, strict=True), start=1):
+            pieces.append(of_window(state[..., window.frames], sigma, step))
+            if on_window is not None:
+                on_window(number, len(windows))
+        return cross_fade(pieces, windows)
+
+    return predict
+
+
+class GuidedVelocity:
+    """The network as `integrate` sees it: the vocal put in, guidance applied, one object per sampling run and window.
+
+    All passes of a guided step share the state. With guidance over the text alone they also share what the vocal's own
+    path injects; with one over the vocal, too, the passes are (text, vocal), (text) and neither: formulation section 5.
+    """
+
+    def __init__(
+        self,
+        transformer: ACEStepTransformer2DModel,
+        conditions: Conditions,
+        null: Conditions,
+        settings: SamplerSettings,
+        *,
+        eps: Tensor,
+        objective: Objective = TEXT2MUSIC,
+        source: VocalSource | None = None,
+        conditioner: Conditioner | None = None,
+    ) -> None:
+        self._transformer = transformer
+        self._conditions, self._null = transformer.prepare(conditions), transformer.prepare(null)
+        self._settings, self._eps = settings, eps
+        self._objective, self._source, self._conditioner = objective, source, conditioner
+        self._text_apg, self._vocal_apg = Apg(), Apg()
+        guides = settings.guidance_scale != 1 or settings.vocal_guidance_scale is not None
+        guides = guides and settings.guidance != "none"
+        self._interval = guidance_interval(settings.steps, settings.guidance_interval) if guides else range(0)
+        self._null_queries = diffusion_queries(transformer) if settings.erg else []
+
+    def __call__(self, state: Tensor, sigma: Tensor, step: int) -> Tensor:
+        injections = self._injections(state, sigma)
+
+        def velocity(conditions: Conditions, *, vocal: bool = True) -> Tensor:
+            return self._velocity(state, sigma, conditions, injections if vocal else {}, vocal=vocal)
+
+        full = velocity(self._conditions)
+        if step not in self._interval:
+            return full
+        if (vocal_scale := self._settings.vocal_guidance_scale) is None:
+            with weakened(self._null_queries):
+                none = velocity(self._null)
+            return self._guide(full, none, step)
+        text = velocity(self._conditions, vocal=False)
+        with weakened(self._null_queries):
+            none = velocity(self._null, vocal=False)
+        return self._guide_both(full, text, none, step, vocal_scale)
+
+    def _injections(self, state: Tensor, sigma: Tensor) -> Injections:
+        if self._conditioner is None or self._source is None:
+            return {}
+        return self._conditioner.injections(self._source, _timestep(state, sigma))
+
+    def _velocity(
+        self, state: Tensor, sigma: Tensor, conditions: Conditions, injections: Injections, *, vocal: bool
+    ) -> Tensor:
+        source = self._source if vocal or self._source is None else self._source.muted()
+        shown = self._objective.network_input(state, sigma, source, self._eps)
+        output = self._transformer.decode(shown, _timestep(state, sigma), conditions, injections=injections).sample
+        return self._objective.velocity(state, output.to(state.dtype), sigma)
+
+    def _guide(self, full: Tensor, none: Tensor, step: int) -> Tensor:
+        scale = self._scale(step)
+        if self._settings.guidance == "apg":
+            return self._text_apg(full, none, scale)
+        if self._settings.guidance == "cfg_zero_star":
+            return cfg_zero_star(full, none, scale, step=step)
+        return cfg(full, none, scale)
+
+    def _guide_both(self, full: Tensor, text: Tensor, none: Tensor, step: int, vocal_scale: float) -> Tensor:
+        scales = {"partial_scale": self._scale(step), "full_scale": vocal_scale}
+        if self._settings.guidance == "apg":
+            return apg_double(full, text, none, (self._text_apg, self._vocal_apg), **scales)
+        return cfg_double(full, text, none, **scales)
+
+    def _scale(self, step: int) -> float:
+        """That of the guidance over the text."""
+        settings = self._settings
+        return decayed_scale(
+            step,
+            self._interval,
+            scale=settings.guidance_scale,
+            minimum=settings.min_guidance_scale,
+            decay=settings.guidance_interval_decay,
+        )
+
+
+def _timestep(state: Tensor, sigma: Tensor) -> Tensor:
+    """[B]"""
+    return (TIMESTEPS * sigma).expand(len(state))

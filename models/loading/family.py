@@ -1,0 +1,159 @@
+"""Which networks belong together: the codec and text encoder that made latents, the transformer, the vocoder.
+
+Hashes say it exactly, where a checkpoint folder holds the part. Where it does not (training needs the transformer
+alone), each part's config.json says which family it is of.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+
+from common.base import BaseSpec
+from common.canonical import sha256_of_file
+from common.config import read_json
+from common.errors import UserError
+from common.progress import say
+from models.acestep1.sizes import PUBLISHED, Sizes
+from models.acestep1.sizes import TINY as TINY_SIZES
+from models.acestep1.text.lyric_tokens import VOCABULARY_FILE
+from models.loading.checkpoint import CONFIG_FILE, TINY, Part, is_whole, part_hash
+from models.loading.hub import revision_of
+
+PUBLISHED_ID = "ACE-Step/ACE-Step-v1-3.5B"
+TRANSFORMER: Part = "ace_step_transformer"
+CODEC: Part = "music_dcae_f8c8"
+TEXT: Part = "umt5-base"
+FAMILIES: Mapping[str, Sizes] = {"ace-step-1": PUBLISHED, "tiny": TINY_SIZES}
+SIZES_OF: Mapping[Part, str] = {
+    TRANSFORMER: "transformer",
+    CODEC: "codec",
+    "music_vocoder": "vocoder",
+    TEXT: "text_encoder",
+}
+PUBLISHED_HASHES = frozenset(
+    {
+        "7cc1e50cedadda72bc03fd0f8b1f19fb8377e55be8a8f6db10445a1b0e2b43ef",
+        "e49867c15c3898a2675572381ffb51d911bcbc04bcad255aed89686069d32940",
+    }
+)
+"""part_hash of the published transformer and codec."""
+
+
+def choose_checkpoint(given: str | None, base: BaseSpec | None, what: object = None) -> str:
+    """The --checkpoint-dir that is `given`, else that which made `what`; then it is said. There is no other default.
+
+    A Hugging Face id without a revision means the commit that made `what`, if that was of the same id.
+    Raises UserError where neither names one.
+    """
+    if given is not None:
+        return base.name or given if base and given == base.checkpoint else given
+    if base is not None and base.name is not None:
+        say(f"{what}: made with checkpoint {base.name}, which is used here too.")
+        return base.name
+    unsaid = "which base model?" if base is None else f"{what}: made with a checkpoint that it does not name."
+    raise UserError(
+        f"{unsaid} Give --checkpoint-dir {PUBLISHED_ID}, or a folder of that layout; "
+        "--checkpoint-dir tiny is for trying."
+    )
+
+
+def describe_base(name: str, folder: Path, part: Part) -> BaseSpec:
+    """What a checkpoint, found in `folder` under its `name`, is recorded as; `part` decides the family."""
+    revision = revision_of(folder)
+    named = name == "tiny" or (revision is not None and not Path(name).expanduser().is_dir())
+    return BaseSpec(
+        family=family_of(folder, part),
+        checkpoint=name.partition("@")[0] if named else None,
+        revision=revision if named else None,
+    )
+
+
+def known_base(base: BaseSpec | None, hashes: Iterable[str]) -> BaseSpec:
+    """`base`, as far as it was recorded, and what the hashes of its networks tell."""
+    found = frozenset(hashes)
+    if (base is None or base.name is None) and found & {part_hash(TINY, TRANSFORMER), part_hash(TINY, CODEC)}:
+        return BaseSpec(family="tiny", checkpoint="tiny")
+    return base or BaseSpec(family="ace-step-1" if found & PUBLISHED_HASHES else None)
+
+
+def family_of(folder: Path, part: Part) -> str | None:
+    """The family whose sizes a part's config.json has; None for other sizes, or without such a file."""
+    path = folder / part / CONFIG_FILE
+    config = read_json(path) if path.is_file() else None
+    if not isinstance(config, dict):
+        return None
+    for family, sizes in FAMILIES.items():
+        wanted = getattr(sizes, SIZES_OF[part])
+        if all(config.get(key) == wanted.get(key) for key in _telling(part)):
+            return family
+    return None
+
+
+@cache
+def _telling(part: Part) -> frozenset[str]:
+    """Settings in which families differ."""
+    each = [getattr(sizes, SIZES_OF[part]) for sizes in FAMILIES.values()]
+    named = {key for config in each for key in config if not key.startswith("_")}
+    return frozenset(key for key in named if any(config.get(key) != each[0].get(key) for config in each))
+
+
+def check_one_family(name: str, folder: Path, parts: Iterable[Part]) -> None:
+    """Raise UserError where a checkpoint's parts are of several families."""
+    known = [(part, family) for part in parts if (family := family_of(folder, part))]
+    for part, family in known[1:]:
+        if family != known[0][1]:
+            raise UserError(
+                f"{name}: its {known[0][0]} is of {known[0][1]}, its {part} of {family}. Take all parts from one "
+                "checkpoint."
+            )
+
+
+def check_belongs(
+    what: object, base: BaseSpec, networks: Mapping[str, str], name: str, folder: Path, *, parts: Iterable[Part]
+) -> None:
+    """Raise UserError unless `what`, made with `networks` of a `base`, goes with the checkpoint `name` in `folder`.
+
+    `parts` are those that are used; of them and of what made the latents, whatever the folder holds is compared by
+    content, the rest by family. What can be told by neither is said.
+    """
+    way_out = f"Use the checkpoint that made it{f' (--checkpoint-dir {base.name})' if base.name else ''}."
+    compared = False
+    for part in parts:
+        family = family_of(folder, part)
+        compared |= family is not None and base.family is not None
+        if family is not None and base.family not in (None, family):
+            raise UserError(f"{what}: is of {base.family}, the {part} of {name} is of {family}. {way_out}")
+    for network, ours in _hashes(folder, networks).items():
+        compared = True
+        if ours != networks[network]:
+            raise UserError(
+                f"{what}: made with {network} {networks[network][:8]}, that of {name} is {ours[:8]}. {way_out}"
+            )
+    if not compared:
+        say(f"{what}: cannot be told to belong to {name}; taken as if it did.")
+
+
+def check_alike(
+    what: object, base: BaseSpec, networks: Mapping[str, str], other: object, theirs: BaseSpec, those: Mapping[str, str]
+) -> None:
+    """Raise UserError where `what`, made with `networks` of `base`, and `other`, with `those` of `theirs`, differ."""
+    if base.family and theirs.family and base.family != theirs.family:
+        raise UserError(f"{what}: is of {base.family}, {other} is of {theirs.family}. Give one that goes with it.")
+    for network in sorted(networks.keys() & those.keys()):
+        if networks[network] != those[network]:
+            raise UserError(
+                f"{what}: made with {network} {networks[network][:8]}, {other} with {those[network][:8]}. "
+                "Encode it with prep encode --adapter."
+            )
+
+
+def _hashes(folder: Path, networks: Mapping[str, str]) -> dict[str, str]:
+    """Those of `networks` that decide latents and texts, as far as the folder holds them whole."""
+    found: dict[str, str] = {}
+    for part in (CODEC, TEXT):
+        if part in networks and is_whole(folder, part):
+            found[part] = part_hash(folder, part)
+    vocabulary = folder / VOCABULARY_FILE
+    if VOCABULARY_FILE in networks and vocabulary.is_file():
+        found[VOCABULARY_FILE] = sha256_of_file(vocabulary)
+    return found

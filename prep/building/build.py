@@ -1,0 +1,333 @@
+"""A folder of songs into shards: what is new is encoded into spills, then all of it is packed, the manifest last.
+
+A build that was stopped anywhere goes on from its spills, and ends with the bytes of one that was not.
+"""
+
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.errors import UserError
+from common.files import check_writable
+from common.memory import told_when_full
+from common.progress import progress, say
+from models.acestep1.text.lyric_tokens import VOCABULARY_FILE, open_lyric_vocabulary
+from models.loading.checkpoint import open_text_encoder, resolve_checkpoint
+from models.loading.family import CODEC, TEXT, check_one_family, choose_checkpoint, describe_base, known_base
+from prep.building.cache import CACHE_FILE, Cache, remember_manifest
+from prep.building.identity import KnownSong, build_fingerprint, sound_identity
+from prep.building.jobs import EncodedPart, Job, Workshop
+from prep.building.plan import Plan, plan_build
+from prep.building.reword import Changes, rewrite
+from prep.building.sample import make_samples
+from prep.building.spill import Spill
+from prep.building.workers import Engine, run_jobs, torch_threads
+from prep.config import PrepConfig
+from prep.encoding.encode import open_encoder, silence_latent
+from prep.encoding.separate import find_separator
+from prep.encoding.text import TextMaker, say_what_was_shortened
+from prep.sources.remarks import named, say_remarks
+from prep.sources.scan import NO_LYRICS, NO_PROMPT, Scan, scan
+from shards.fingerprint import Fingerprint
+from shards.lock import build_folder, sweep
+from shards.reader import read_manifest
+from shards.schema import MANIFEST_FILE, REJECTED_FILE, Manifest, Rejection, SongError
+from shards.writer import ShardWriter, rejection_of
+
+WAYS_OUT = (
+    "close what else is using the device",
+    "--workers 1",
+    "--device cpu",
+)
+KEPT = "every segment that is encoded is kept, and the same command goes on from there."
+NOTED_SONGS = 8
+"""So many songs are named that were mended or have a silent channel."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a build went."""
+
+    kept: int
+    """Songs of the folder that are in the shards now."""
+    rejections: tuple[Rejection, ...]
+    manifest: Manifest
+    encoded: tuple[EncodedPart, ...]
+    """What went through the codec, by song and segment."""
+    embedded: tuple[str, ...]
+    """Prompts that went through the text encoder."""
+    gone: tuple[str, ...]
+    """Keys of songs that the folder has no more; they are still in the shards unless they were pruned."""
+    unused: tuple[str, ...] = ()
+    """Files of the folder that nobody used."""
+
+
+def build_shards(
+    raw: Path,
+    out: Path,
+    config: PrepConfig,
+    *,
+    checkpoint: str,
+    workers: int | None,
+    devices: Sequence[str],
+    rebuild: bool,
+    prune: bool = False,
+    ssl_folder: Path | None = None,
+    engine: Engine = "local",
+) -> Report:
+    """Bring `out` up to date with the songs in `raw`.
+
+    Raises UserError where that would need `rebuild`, and where no song can be kept.
+    """
+    check_writable(out)
+    found = scan(raw)
+    say_remarks(found)
+    workshop = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
+    fingerprint = fingerprint_of(workshop)
+    with build_folder(out) as room, torch_threads(config.threads_per_worker):
+        older = read_manifest(out) if (out / MANIFEST_FILE).exists() and not rebuild else None
+        cache = Cache(room)
+        plan = plan_build(found, raw, fingerprint, older, cache)
+        plan.check()
+        cache.save()
+        with _interruptible(), told_when_full("encoding songs", *WAYS_OUT, kept=KEPT.capitalize):
+            report = _Build(out, room, plan, workshop, workers, engine, cache, prune).run()
+        remember_manifest(room, out)
+        sweep(room, keep=[CACHE_FILE, MANIFEST_FILE])
+    return replace(report, unused=found.unused)
+
+
+@contextmanager
+def _interruptible() -> Generator[None]:
+    """Say what becomes of the work where Ctrl-C stops it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"stopped; {KEPT}")
+        raise
+
+
+def checkpoint_for(given: str | None, out: Path) -> str:
+    """The checkpoint that is `given`, else that which made the shards in `out`. Raises UserError where neither is."""
+    if not (out / MANIFEST_FILE).is_file():
+        return choose_checkpoint(given, None)
+    manifest = read_manifest(out)
+    return choose_checkpoint(given, known_base(manifest.base, manifest.fingerprint.networks.values()), out)
+
+
+def equip(
+    found: Scan, config: PrepConfig, *, checkpoint: str, devices: Sequence[str], ssl_folder: Path | None
+) -> Workshop:
+    """What these songs need; the networks are found, not opened. Raises UserError for one that is not there."""
+    folder = resolve_checkpoint(checkpoint, [CODEC, TEXT])
+    check_one_family(checkpoint, folder, [CODEC, TEXT])
+    separated = any(song.is_full for song in found.songs)
+    separator = find_separator(config.separator.name, folder) if separated else None
+    ssl = tuple((name, (ssl_folder or folder) / name) for name in config.ssl)
+    return Workshop(config, folder, separator, tuple(devices), ssl, describe_base(checkpoint, folder, CODEC))
+
+
+def fingerprint_of(workshop: Workshop) -> Fingerprint:
+    """Everything that decides what comes out of a workshop, but the songs."""
+    device_type = torch.device(workshop.devices[0]).type
+    return build_fingerprint(
+        workshop.config, workshop.checkpoint, workshop.separator, device_type, ssl=dict(workshop.ssl)
+    )
+
+
+@dataclass(frozen=True)
+class _Build:
+    """A planned build."""
+
+    out: Path
+    room: Path
+    plan: Plan
+    workshop: Workshop
+    workers: int | None
+    engine: Engine
+    cache: Cache
+    prune: bool
+    encoded: list[EncodedPart] = field(default_factory=list)
+
+    def run(self) -> Report:
+        rejections = [*self.plan.rejections, *self._encode()]
+        rejected = {rejection.key for rejection in rejections}
+        songs = [known for known in self.plan.new if known.song.key not in rejected]
+        with ShardWriter(
+            self.out,
+            fingerprint=self.plan.fingerprint,
+            targets=self.workshop.config.targets,
+            base=self.workshop.base,
+            shard_samples=self.workshop.config.shard_samples,
+            silence=self._silence() if songs or self.plan.older else None,
+            append=self._older(),
+        ) as writer:
+            for rejection in rejections:
+                writer.reject(rejection)
+            self._rewrite(writer)
+            self._pack(songs, writer)
+        self.cache.save()
+        _say_notes(writer.manifest(), songs)
+        if "_texts" in vars(self):
+            say_what_was_shortened(self._texts)
+        return self._report(writer)
+
+    def _older(self) -> Manifest | None:
+        """The older manifest, without a vocabulary that need not be the one that its texts are made with now."""
+        if self.plan.older is None:
+            return None
+        fingerprint = self.plan.older.fingerprint.part(lambda name: name != VOCABULARY_FILE)
+        return self.plan.older.model_copy(update={"fingerprint": fingerprint})
+
+    @property
+    def _dropped(self) -> frozenset[str]:
+        return frozenset(self.plan.gone if self.prune else ())
+
+    def _identity(self, known: KnownSong) -> str:
+        return sound_identity(known, self.plan.fingerprint)
+
+    def _spill(self, known: KnownSong) -> Spill:
+        return Spill(self.room, self._identity(known))
+
+    def _encode(self) -> list[Rejection]:
+        """Leave spills of every new song, and say which cannot be used."""
+        rejections, jobs, identities = [], list[Job](), dict[str, str]()
+        for known in self.plan.new:
+            flaw = self.cache.flaw(self._identity(known)) or self._repeats(
+                known, self.cache.sounds.get(known.audio_sha256)
+            )
+            rejections += [rejection_of(known.song.key, flaw)] if flaw else []
+            identities[known.song.key] = self._identity(known)
+            spill = self._spill(known)
+            jobs += [] if flaw or spill.is_whole() else [Job(known, spill, spill.finished())]
+        for rejection in self._run(jobs):
+            self.cache.remember_flaw(identities[rejection.key], rejection.reason, rejection.detail)
+            rejections.append(rejection)
+        return rejections
+
+    def _run(self, jobs: Sequence[Job]) -> list[Rejection]:
+        if not jobs:
+            return []
+        rejections, hours, started = [], 0.0, time.monotonic()
+        with progress(len(jobs), "encode", "songs") as done:
+            for outcome in run_jobs(jobs, self.workshop, workers=self.workers, engine=self.engine):
+                rejections += [outcome.rejection] if outcome.rejection else []
+                self.encoded.extend(outcome.encoded)
+                hours += outcome.seconds / 3600
+                rate = hours / max(time.monotonic() - started, 1e-9)
+                done.update(int(outcome.is_last), note=f"{rate:.2g} hours of audio a second; {outcome.key}")
+        return rejections
+
+    @cached_property
+    def _names_by_sound(self) -> dict[str, str]:
+        """Names of songs that are in the shards, by sound_sha256; songs are added as they are packed."""
+        songs = {} if self.plan.older is None else self.plan.older.songs()
+        return {
+            song.sound_sha256: song.name
+            for song in songs.values()
+            if song.sound_sha256 is not None and song.key not in self._dropped
+        }
+
+    def _repeats(self, known: KnownSong, sound: str | None) -> SongError | None:
+        """The error of a song whose decoded sound is that of one before it."""
+        first = None if sound is None else self._names_by_sound.get(sound)
+        if first is None:
+            return None
+        file = known.song.files.get("mix") or next(iter(known.song.files.values()))
+        return SongError("duplicate", f"{file.name}: the same audio as {first}. Keep one of them.")
+
+    def _silence(self) -> np.ndarray:
+        """The latent of silence [C, H]: the older manifest's, which is of the same codec, or made now."""
+        if self.plan.older is not None and self.plan.older.statistics is not None:
+            return np.array(self.plan.older.statistics.silence)
+        workshop = self.workshop
+        return silence_latent(open_encoder(workshop.checkpoint, workshop.config.encode, workshop.devices[0]))
+
+    @cached_property
+    def _texts(self) -> TextMaker:
+        folder, device = self.workshop.checkpoint, self.workshop.devices[0]
+        encoder, vocabulary = open_text_encoder(folder).to(device), open_lyric_vocabulary(folder)
+        return TextMaker(self.workshop.config.text, encoder, vocabulary)
+
+    def _rewrite(self, writer: ShardWriter) -> None:
+        """Bring the texts of older shards up to date, and leave out songs that are to be dropped."""
+        plan = self.plan
+        changes = Changes(
+            songs={known.song.key: known.song for known in (*plan.fresh, *plan.reworded)},
+            reworded=frozenset(known.song.key for known in plan.reworded),
+            all_texts=bool(plan.text_changes),
+            dropped=self._dropped,
+        )
+        shards = [shard for shard in (plan.older.shards if plan.older else ()) if changes.touch(shard)]
+        if not shards:
+            return
+        with progress(len(shards), "rewrite", "shards") as done:
+            for shard in shards:
+                rewrite(writer, self.out, shard, changes, self._texts)
+                done.update(note=shard.name)
+
+    def _pack(self, songs: Sequence[KnownSong], writer: ShardWriter) -> None:
+        """Join sound and texts, song by song in the order of keys."""
+        if not songs:
+            return
+        wordless = 0
+        with progress(len(songs), "pack", "songs") as done:
+            for known in songs:
+                with writer.rejecting(known.song.key):
+                    wordless += self._pack_song(known, writer)
+                done.update(note=known.song.key)
+        _say_what_is_missing(songs, wordless)
+
+    def _pack_song(self, known: KnownSong, writer: ShardWriter) -> bool:
+        """Add one song; whether words were left out of its lyrics. Raises SongError where it cannot be used."""
+        spill = self._spill(known)
+        sound = spill.sound_sha256
+        if error := self._repeats(known, sound):
+            self.cache.sounds[known.audio_sha256] = sound
+            raise error
+        lyrics, prompt = self._texts.lyrics(known.song.lyrics), self._texts.prompt(known.song.prompt)
+        writer.add(make_samples(known, spill.read(), prompt, lyrics, sound_sha256=sound))
+        self._names_by_sound[sound] = known.song.name
+        return lyrics.dropped_words
+
+    def _report(self, writer: ShardWriter) -> Report:
+        plan, rejections = self.plan, writer.rejections
+        songs = len(plan.fresh) + len(plan.reworded) + len(plan.new) + len(plan.rejections)
+        kept = songs - len(rejections)
+        if kept == 0:
+            raise UserError(
+                f"none of {len(rejections)} songs can be used ({self.out / REJECTED_FILE}); the first, "
+                f"{rejections[0].key}: {rejections[0].detail}"
+            )
+        embedded = tuple(self._texts.embedded) if "_texts" in vars(self) else ()
+        return Report(kept, rejections, writer.manifest(), tuple(sorted(self.encoded)), embedded, plan.gone)
+
+
+def _say_notes(manifest: Manifest, new: Sequence[KnownSong]) -> None:
+    """What was found of new songs' files, and mended."""
+    entries = manifest.songs()
+    keys = [known.song.key for known in new if known.song.key in entries]
+    noted = {key: " ".join(entries[key].notes) for key in keys if entries[key].notes}
+    for key in list(noted)[:NOTED_SONGS]:
+        say(f"{key}: {noted[key]}")
+    if len(noted) > NOTED_SONGS:
+        say(f"{len(noted) - NOTED_SONGS} more songs were mended or have a silent channel: prep status names them.")
+
+
+def _say_what_is_missing(songs: Sequence[KnownSong], wordless: int) -> None:
+    for kind, default, missing in (
+        ("prompt", NO_PROMPT, [known.song.name for known in songs if not known.song.has_prompt]),
+        ("lyrics", NO_LYRICS, [known.song.name for known in songs if not known.song.has_lyrics]),
+    ):
+        if missing:
+            without = f"{len(missing)} of {len(songs)} new songs have no KEY_{kind}.txt ({named(missing)})"
+            say(f'{without}; their {kind} {"is" if kind == "prompt" else "are"} "{default}".')
+    if wordless:
+        say(f"{wordless} of {len(songs)} new songs have words in their lyrics, which need {VOCABULARY_FILE} in the "
+            "checkpoint folder; only their tags are kept.")  # fmt: skip

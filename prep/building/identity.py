@@ -1,0 +1,115 @@
+"""What decided a build's bytes, as its fingerprint, and what decided one song's sound, as the name of its spill."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.canonical import sha256_of, sha256_of_file, unicode_text
+from models.acestep1.text.lyric_tokens import VOCABULARY_FILE
+from models.loading.checkpoint import part_hash
+from prep.building.cache import Stamp, stamp_of
+from prep.config import PrepConfig
+from prep.encoding.separate import SeparatorFiles
+from prep.sources.scan import Song
+from shards.fingerprint import Fingerprint
+from shards.schema import Part, SongEntry, SongError, Source, SslName, audio_identity, text_identity
+
+CODEC, TEXT, SEPARATOR = "music_dcae_f8c8", "umt5-base", "demucs"
+STEPS = {"decode": 3, "align": 3, "separate": 2, "segment": 1, "level": 2, "encode": 2, "text": 2}
+"""Version of each step's code; raise one when a change alters the bytes that its step makes."""
+ARITHMETIC = {"cuda": "cuda without TF32"}
+"""Devices that a fingerprint says more of than their name: builds of a version that left TF32 on are others."""
+NO_BYTES = {"text": {"prompt_cache_mib"}}
+"""Settings that are in no fingerprint, as they change no bytes."""
+WORDS = frozenset({"text", TEXT, VOCABULARY_FILE})
+"""Settings, networks and steps that decide a sample's texts and nothing else."""
+
+
+@dataclass(frozen=True)
+class KnownSong:
+    """A song with the content of its files."""
+
+    song: Song
+    sources: tuple[Source, ...]
+    stamps: Mapping[Part, Stamp] = field(default_factory=dict)
+    """What the system said of its files before they were read."""
+
+    @property
+    def audio_sha256(self) -> str:
+        """Hash over what its audio files hold."""
+        return audio_identity(self.sources)
+
+    def sounds_like(self, entry: SongEntry) -> bool:
+        """Whether a manifest's entry was made from just these audio files."""
+        return entry.audio_sha256 == self.audio_sha256
+
+    def reads_like(self, entry: SongEntry) -> bool:
+        """Whether a manifest's entry was made from just these texts."""
+        return entry.text_sha256 == text_identity(self.song.prompt, self.song.lyrics)
+
+    def check_unchanged(self) -> None:
+        """Raise SongError where a file is no longer the one that was hashed."""
+        for part, stamp in self.stamps.items():
+            path = self.song.files[part]
+            if not path.is_file() or stamp_of(path) != stamp:
+                raise SongError("unreadable", f"{path.name}: changed while it was being read. Run prep again.")
+
+
+def know(song: Song, raw: Path, *, sha256: Callable[[Path], str] = sha256_of_file) -> KnownSong:
+    """Hash a song's files. Raises SongError where one has gone, or is no file."""
+    stamps = {part: stamp_of(path) for part, path in song.files.items() if path.is_file()}
+    sources = [_source(part, path, raw, sha256) for part, path in sorted(song.files.items())]
+    return KnownSong(song, tuple(sources), stamps)
+
+
+def build_fingerprint(
+    config: PrepConfig,
+    checkpoint: Path,
+    separator: SeparatorFiles | None,
+    device_type: str,
+    *,
+    ssl: Mapping[SslName, Path] | None = None,
+) -> Fingerprint:
+    """Everything that decides the bytes of a build, but the songs."""
+    networks = {CODEC: part_hash(checkpoint, "music_dcae_f8c8"), TEXT: part_hash(checkpoint, "umt5-base")}
+    if (checkpoint / VOCABULARY_FILE).is_file():
+        networks[VOCABULARY_FILE] = sha256_of_file(checkpoint / VOCABULARY_FILE)
+    if separator is not None:
+        networks[SEPARATOR] = separator.content_hash()
+    if ssl:
+        from prep.encoding.ssl import ssl_hash
+
+        networks |= {name: ssl_hash(name, folder) for name, folder in ssl.items()}
+    settings = {**config.model_dump(mode="json", exclude=NO_BYTES), "device": ARITHMETIC.get(device_type, device_type)}
+    return Fingerprint(settings=settings, networks=networks, steps=STEPS)
+
+
+def sound_identity(known: KnownSong, fingerprint: Fingerprint) -> str:
+    """Hash over all that decides a song's latents: its sound, and the settings, networks and steps it goes through."""
+    unused = WORDS | {"shard_samples"} | (set() if known.song.is_full else {SEPARATOR})
+    through = fingerprint.part(lambda name: name not in unused)
+    return sha256_of([known.audio_sha256, through.settings, through.networks, through.steps])
+
+
+def sound_changes(older: Fingerprint, newer: Fingerprint) -> list[str]:
+    """What is different, but for what decides texts."""
+    return older.part(lambda name: name not in WORDS).differences(newer.part(lambda name: name not in WORDS))
+
+
+def text_changes(older: Fingerprint, newer: Fingerprint) -> list[str]:
+    """What is different among that which decides texts."""
+    was, now = (VOCABULARY_FILE in fingerprint.networks for fingerprint in (older, newer))
+    vocabulary = [] if was == now else [f"{VOCABULARY_FILE} {'is there now' if now else 'has gone'}"]
+    return older.part(WORDS.__contains__).differences(newer.part(WORDS.__contains__)) + vocabulary
+
+
+def _source(part: str, path: Path, raw: Path, sha256: Callable[[Path], str]) -> Source:
+    if not path.is_file():
+        raise SongError("unreadable", f"{path.name}: {'is not a file' if path.exists() else 'no such file'}.")
+    try:
+        digest = sha256(path)
+    except OSError as error:
+        raise SongError("unreadable", f"{path.name}: cannot be read ({error.strerror}).") from None
+    return Source.model_validate(
+        {"part": part, "file": unicode_text(path.relative_to(raw).as_posix()), "sha256": digest}
+    )

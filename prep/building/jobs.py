@@ -1,0 +1,114 @@
+"""What a worker is given and what it gives back, whoever starts it: one song through the networks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from common.base import BaseSpec
+from common.system import give_memory_back
+from prep.building.identity import KnownSong
+from prep.building.spill import Spill, segment_arrays
+from prep.config import PrepConfig
+from prep.encoding.encode import EncodedSegment, SongEncoder, open_encoder
+from prep.encoding.separate import Separator, SeparatorFiles, open_separator
+from shards.schema import ARRAYS, Rejection, SongError, SslName
+from shards.writer import rejection_of
+
+if TYPE_CHECKING:  # it imports transformers, which few builds need
+    from prep.encoding.ssl import SslEncoder
+
+LATENTS = "CHT"
+"""Shape of what the codec makes."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A song to encode, and where its segments go."""
+
+    known: KnownSong
+    spill: Spill
+    finished: frozenset[int] = frozenset()
+    """Segments that are there already."""
+
+
+@dataclass(frozen=True, order=True)
+class EncodedPart:
+    """One part of one segment that went through the codec."""
+
+    song: str
+    part: str
+    segment: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A segment that was encoded and kept, or a song that cannot be used."""
+
+    key: str
+    """Of the song."""
+    rejection: Rejection | None = None
+    """Why it cannot be used."""
+    segment: int = 0
+    encoded: tuple[EncodedPart, ...] = ()
+    seconds: float = 0.0
+    """Length of the segment."""
+    is_last: bool = True
+    """Nothing more comes of this job."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every worker opens."""
+
+    config: PrepConfig
+    checkpoint: Path
+    separator: SeparatorFiles | None
+    devices: tuple[str, ...]
+    """Songs and workers are dealt out over these."""
+    ssl: tuple[tuple[SslName, Path], ...] = ()
+    """Networks for SSL features, and their folders."""
+    base: BaseSpec | None = None
+    """What the checkpoint is recorded as."""
+
+    def open(self, device: str) -> SongEncoder:
+        """The networks on one device; the separator only once a full song needs it."""
+        give_memory_back()
+        codec = open_encoder(self.checkpoint, self.config.encode, device)
+        ssl = [self._open_ssl(name, folder, device) for name, folder in self.ssl]
+        return SongEncoder(self.config, codec, lambda: self._open_separator(torch.device(device)), ssl=ssl)
+
+    def _open_ssl(self, name: SslName, folder: Path, device: str) -> "SslEncoder":
+        from prep.encoding.ssl import SslEncoder, open_ssl_network
+
+        return SslEncoder(name, open_ssl_network(name, folder).to(torch.device(device)))
+
+    def _open_separator(self, device: torch.device) -> Separator | None:
+        return None if self.separator is None else open_separator(self.separator, self.config.separator, device)
+
+
+def do(job: Job, encoder: SongEncoder) -> Iterator[Outcome]:
+    """Encode what is missing of one song and keep each segment as soon as it is made.
+
+    A disk that refuses one is a UserError, and no rejection.
+    """
+    song = job.known.song
+    try:
+        with encoder.prepare(song, job.spill.folder) as prepared:
+            job.known.check_unchanged()
+            numbers = range(len(prepared.segments))
+            missing = [number for number in numbers if number not in job.finished]
+            for number in missing:
+                segment = encoder.encode(prepared, number)
+                job.spill.write(number, segment, segments=len(numbers), sound_sha256=prepared.sound_sha256)
+                yield _outcome(song.key, number, segment, is_last=number == missing[-1])
+    except SongError as error:
+        yield Outcome(song.key, rejection_of(song.key, error))
+
+
+def _outcome(key: str, number: int, segment: EncodedSegment, *, is_last: bool) -> Outcome:
+    latents = [name for name in segment_arrays(segment) if ARRAYS[name][1] == LATENTS]
+    encoded = tuple(EncodedPart(key, name, number) for name in latents)
+    return Outcome(key, None, number, encoded, segment.audio.seconds, is_last)

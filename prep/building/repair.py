@@ -1,0 +1,198 @@
+"""Damaged shards made whole: from the songs, to the bytes that they had, or else without the samples that are lost."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from common.config import check_config
+from common.errors import UserError
+from common.progress import progress
+from models.acestep1.text.lyric_tokens import open_lyric_vocabulary
+from models.loading.checkpoint import open_text_encoder
+from prep.building.build import equip, fingerprint_of
+from prep.building.cache import CACHE_FILE, remember_manifest, restore_manifest
+from prep.building.identity import KnownSong, know, sound_changes, sound_identity, text_changes
+from prep.building.jobs import Job, Workshop
+from prep.building.sample import make_samples
+from prep.building.spill import Spill
+from prep.building.workers import run_jobs, torch_threads
+from prep.config import PrepConfig
+from prep.encoding.text import TextMaker
+from prep.sources.scan import Scan, scan
+from shards.lock import build_folder, sweep
+from shards.reader import read_manifest, read_rejections
+from shards.salvage import salvage
+from shards.schema import MANIFEST_FILE, Manifest, Sample, ShardEntry
+from shards.verify import verify_shard
+from shards.writer import ShardWriter
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was mended."""
+
+    shards: tuple[str, ...]
+    """Names of the shards that were damaged."""
+    dropped: tuple[str, ...] = ()
+    """Keys of samples that are no longer there."""
+    manifest: bool = False
+    """The manifest was another build's."""
+
+
+def drop_damaged(out: Path) -> Repair:
+    """Leave out what is damaged; a song of which one segment is lost is left out whole, so that it is built again.
+
+    Raises UserError where nothing would be left.
+    """
+    with build_folder(out) as room:
+        restored = restore_manifest(room, out)
+        manifest = read_manifest(out)
+        damaged = _damaged(out, manifest)
+        kept = {entry.name: _whole_songs(out, entry) for entry in damaged}
+        lost = [key for entry in damaged for key in _lost(entry, kept[entry.name])]
+        if len(lost) == manifest.totals.segments:
+            raise UserError(f"{out}: no song is whole. Make all anew: prep build-shards RAW {out} --rebuild")
+        with _writer(out, manifest) as writer:
+            for entry in damaged:
+                songs = kept[entry.name]
+                writer.rewrite(entry.name, (sample for sample in salvage(out, entry) if sample.meta.song in songs))
+        _tidy(room, out)
+    return Repair(tuple(entry.name for entry in damaged), tuple(lost), restored)
+
+
+def rebuild_damaged(
+    out: Path, raw: Path, *, checkpoint: str, devices: Sequence[str], ssl_folder: Path | None, workers: int | None
+) -> Repair:
+    """Make damaged shards again from the songs, with the settings that stand in the manifest.
+
+    A manifest of another build is no truth to mend by: where prep remembers its own, that is put back first.
+    Raises UserError where songs, networks or code are not those of then, and leaves all as it was.
+    """
+    with build_folder(out) as room:
+        restored = restore_manifest(room, out)
+        manifest = read_manifest(out)
+        damaged = _damaged(out, manifest)
+        if not damaged:
+            _tidy(room, out)
+            return Repair((), manifest=restored)
+        found = scan(raw)
+        workshop = _workshop_of(out, manifest, found, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
+        songs = _songs_of(damaged, found, raw, out)
+        with torch_threads(workshop.config.threads_per_worker), _writer(out, manifest) as writer:
+            spills = {key: Spill(room, sound_identity(known, manifest.fingerprint)) for key, known in songs.items()}
+            missing = [key for key, spill in spills.items() if not spill.is_whole()]
+            _encode([Job(songs[key], spills[key], spills[key].finished()) for key in missing], workshop, workers)
+            texts = _texts(workshop)
+            for entry in damaged:
+                writer.rewrite(entry.name, _samples(entry, songs, spills, texts))
+            _check_same(manifest, writer.manifest(), damaged)
+        _tidy(room, out)
+    return Repair(tuple(entry.name for entry in damaged), manifest=restored)
+
+
+def _tidy(room: Path, out: Path) -> None:
+    remember_manifest(room, out)
+    sweep(room, keep=[CACHE_FILE, MANIFEST_FILE])
+
+
+def _damaged(out: Path, manifest: Manifest) -> list[ShardEntry]:
+    return [entry for entry in manifest.shards if verify_shard(out, manifest, entry)]
+
+
+def _whole_songs(out: Path, entry: ShardEntry) -> set[str]:
+    """Songs of which every segment is as the manifest says."""
+    found = {sample.meta.key for sample in salvage(out, entry)}
+    return {
+        song
+        for song, segments in groupby(entry.segments, key=lambda segment: segment.song)
+        if all(segment.key in found for segment in segments)
+    }
+
+
+def _lost(entry: ShardEntry, songs: set[str]) -> Iterator[str]:
+    return (segment.key for segment in entry.segments if segment.song not in songs)
+
+
+def _writer(out: Path, manifest: Manifest) -> ShardWriter:
+    silence = None if manifest.statistics is None else np.array(manifest.statistics.silence)
+    writer = ShardWriter(
+        out,
+        fingerprint=manifest.fingerprint,
+        targets=manifest.targets,
+        base=manifest.base,
+        silence=silence,
+        append=manifest,
+    )
+    for rejection in read_rejections(out):
+        writer.reject(rejection)
+    return writer
+
+
+def _workshop_of(
+    out: Path, manifest: Manifest, found: Scan, *, checkpoint: str, devices: Sequence[str], ssl_folder: Path | None
+) -> Workshop:
+    """The workshop that made these shards. Raises UserError where anything in it is not as it was."""
+    settings = {name: value for name, value in manifest.fingerprint.settings.items() if name != "device"}
+    config = check_config(PrepConfig, settings, str(out / MANIFEST_FILE))
+    workshop = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
+    now = fingerprint_of(workshop)
+    if changes := [*sound_changes(manifest.fingerprint, now), *text_changes(manifest.fingerprint, now)]:
+        raise UserError(f"{out}: cannot be made again as it was: {changes[0]}. Use what made it, or --rebuild.")
+    return workshop
+
+
+def _songs_of(damaged: Sequence[ShardEntry], found: Scan, raw: Path, out: Path) -> dict[str, KnownSong]:
+    """The songs of damaged shards, by key. Raises UserError where one is not as it was."""
+    present, songs = {song.key: song for song in found.songs}, dict[str, KnownSong]()
+    for entry in (song for shard in damaged for song in shard.songs):
+        if entry.key not in present:
+            raise UserError(_strange(entry.name, "is not in", raw, out))
+        songs[entry.key] = know(present[entry.key], raw)
+        if not (songs[entry.key].sounds_like(entry) and songs[entry.key].reads_like(entry)):
+            raise UserError(_strange(entry.name, "is another song now in", raw, out))
+    return songs
+
+
+def _strange(name: str, what: str, raw: Path, out: Path) -> str:
+    return (
+        f"{name}, which {out / MANIFEST_FILE} names, {what} {raw}. Give the folder that it was built from; or make all "
+        f"anew: prep build-shards {raw} {out} --rebuild"
+    )
+
+
+def _encode(jobs: Sequence[Job], workshop: Workshop, workers: int | None) -> None:
+    if not jobs:
+        return
+    with progress(len(jobs), "encode", "songs") as done:
+        for outcome in run_jobs(jobs, workshop, workers=workers):
+            if outcome.rejection:
+                raise UserError(f"{outcome.key}: {outcome.rejection.detail}")
+            if outcome.is_last:
+                done.update(note=outcome.key)
+
+
+def _texts(workshop: Workshop) -> TextMaker:
+    encoder = open_text_encoder(workshop.checkpoint).to(workshop.devices[0])
+    return TextMaker(workshop.config.text, encoder, open_lyric_vocabulary(workshop.checkpoint))
+
+
+def _samples(
+    entry: ShardEntry, songs: dict[str, KnownSong], spills: dict[str, Spill], texts: TextMaker
+) -> Iterator[Sample]:
+    for key in (song.key for song in entry.songs):
+        spill, known = spills[key], songs[key]
+        prompt, lyrics = texts.prompt(known.song.prompt), texts.lyrics(known.song.lyrics)
+        yield from make_samples(known, spill.read(), prompt, lyrics, sound_sha256=spill.sound_sha256)
+
+
+def _check_same(manifest: Manifest, made: Manifest, damaged: Sequence[ShardEntry]) -> None:
+    again = {entry.name: entry.sha256 for entry in made.shards}
+    for entry in damaged:
+        if again[entry.name] != entry.sha256:
+            raise UserError(
+                f"{entry.name}: made again it is {again[entry.name][:8]}, the manifest says {entry.sha256[:8]}: "
+                "another machine or library rounds otherwise. Build all shards anew with --rebuild."
+            )

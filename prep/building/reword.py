@@ -1,0 +1,66 @@
+"""Other texts for samples that a shard holds already: their sound is not touched."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from common.canonical import sha256_of_file
+from common.errors import UserError
+from prep.encoding.text import TextMaker
+from prep.sources.scan import Song
+from shards.schema import Sample, ShardEntry, SongEntry
+from shards.tar import read_samples
+from shards.writer import ShardWriter
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is to change in older shards."""
+
+    songs: dict[str, Song]
+    """Songs of the folder that they hold, by key."""
+    reworded: frozenset[str]
+    """Keys of songs with other texts."""
+    all_texts: bool
+    """Text settings, the text encoder or its code changed, so that every text is made anew."""
+    dropped: frozenset[str]
+    """Keys of songs to leave out."""
+
+    def touch(self, shard: ShardEntry) -> bool:
+        """Whether a shard has to be written again."""
+        return self.all_texts or any(self.touches(song) for song in shard.songs)
+
+    def touches(self, song: SongEntry) -> bool:
+        return song.key in self.reworded or song.key in self.dropped
+
+
+def rewrite(writer: ShardWriter, out: Path, shard: ShardEntry, changes: Changes, texts: TextMaker) -> None:
+    """Write an older shard again. A song whose new texts cannot be used keeps the old ones and is rejected."""
+    path = out / shard.name
+    if not path.is_file() or sha256_of_file(path) != shard.sha256:
+        raise UserError(f"{path}: missing or damaged, so its texts cannot be changed. Mend it with: prep repair {out}")
+    writer.rewrite(shard.name, _samples(read_samples(path), writer, changes, texts))
+
+
+def _samples(samples: Iterable[Sample], writer: ShardWriter, changes: Changes, texts: TextMaker) -> Iterator[Sample]:
+    for key, group in groupby(samples, key=lambda sample: sample.meta.song):
+        song = list(group)
+        if key in changes.dropped:
+            continue
+        if changes.all_texts or key in changes.reworded:
+            with writer.rejecting(key):
+                song = [reword(sample, changes.songs.get(key), texts, anew=changes.all_texts) for sample in song]
+        yield from song
+
+
+def reword(sample: Sample, song: Song | None, texts: TextMaker, *, anew: bool) -> Sample:
+    """A sample with a song's texts (its own where the song has gone); the prompt is embedded if it must be."""
+    words = sample.meta if song is None else song
+    ids = texts.lyrics(words.lyrics).ids
+    meta = sample.meta.model_copy(update={"prompt": words.prompt, "lyrics": words.lyrics})
+    if not anew and words.prompt == sample.meta.prompt:
+        return replace(sample, meta=meta, lyrics=ids)
+    made = texts.prompt(words.prompt)
+    meta = meta.model_copy(update={"tag_orders": made.orders})
+    return replace(sample, meta=meta, text=made.text, text_mask=made.mask, lyrics=ids)

@@ -1,0 +1,231 @@
+"""One song's sound into latents: decode, align or separate, cut, level, encode. No text here.
+
+What is as long as a song lies on tape; of segments, one is in memory at a time.
+N samples at 44.1 kHz, stereo [2, N]; C latent channels (8), H latent rows (16), T latent frames.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from common.audio.decode import audio_stream
+from common.audio.tape import Tape
+from common.audio.wave import codec_rate_blocks, vocal_activity
+from common.errors import UserError
+from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ, frames_of
+from models.acestep1.codec.codec import LONGEST_PIECE, Codec
+from models.loading.checkpoint import open_codec
+from prep.config import EncodeConfig, PrepConfig
+from prep.encoding.gate import bleed_db, gate_levels, gate_opening, gated
+from prep.encoding.separate import Separator
+from prep.sources.align import align
+from prep.sources.channels import TakenFile, take_file
+from prep.sources.scan import Song
+from prep.sources.segment import PARTS, Level, Span, level, measure, mix_levels, spans
+from prep.sources.sound import SoundHash
+from prep.sources.tracks import Tracks
+from shards.schema import Part, SegmentAudio, SongError
+
+if TYPE_CHECKING:  # it imports transformers, which few builds need
+    from prep.encoding.ssl import SslEncoder
+
+SILENCE_SECONDS = 10
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class EncodedSegment:
+    """The sound of one segment as a sample holds it."""
+
+    audio: SegmentAudio
+    vocal: np.ndarray  # float16 [C, H, T]
+    activity: np.ndarray  # float16 [T]
+    inst: np.ndarray | None = None  # float16 [C, H, T]
+    mix: np.ndarray | None = None  # float16 [C, H, T]
+    inst_mert: np.ndarray | None = None  # float16 [n, 1024]
+    inst_mhubert: np.ndarray | None = None  # float16 [m, 768]
+    mix_mert: np.ndarray | None = None  # float16 [n, 1024]
+    mix_mhubert: np.ndarray | None = None  # float16 [m, 768]
+
+
+@dataclass(frozen=True)
+class PlannedSegment:
+    """A segment that is known but not encoded."""
+
+    span: Span
+    level: Level
+    activity: np.ndarray
+
+
+@dataclass(frozen=True)
+class PreparedSong:
+    """A song of which only the latents are missing."""
+
+    tracks: Tracks
+    segments: tuple[PlannedSegment, ...]
+    sound_sha256: str
+    """Hash over the samples of its files."""
+
+
+class SongEncoder:
+    """The networks that a song's sound goes through; the separator is opened for the first full song."""
+
+    def __init__(
+        self,
+        config: PrepConfig,
+        codec: Codec,
+        open_separator: Callable[[], Separator | None],
+        *,
+        ssl: Sequence["SslEncoder"] = (),
+    ) -> None:
+        self._config, self._codec, self._open_separator, self._ssl = config, codec, open_separator, ssl
+
+    @cached_property
+    def _separator(self) -> Separator | None:
+        return self._open_separator()
+
+    @contextmanager
+    def prepare(self, song: Song, scratch: Path | None = None) -> Generator[PreparedSong]:
+        """A song up to its encoding; its waves lie in `scratch` while the block runs, and its files are read no more.
+
+        Raises SongError where it cannot be used.
+        """
+        with ExitStack() as tapes:
+            sound = SoundHash(song)
+            tracks = self.tracks(song, lambda: tapes.enter_context(Tape(scratch)), sound)
+            planned = tuple(plan_segments(tracks, self._config))
+            _check_sung(planned, self._config.min_vocal_activity)
+            yield PreparedSong(tracks, planned, sound.hexdigest())
+
+    def encode(self, song: PreparedSong, number: int) -> EncodedSegment:
+        """A segment through the codec; the same whichever were encoded before it."""
+        tracks, planned = song.tracks, song.segments[number]
+        arrays = dict[str, np.ndarray]()
+        for part in ("vocal", *self._config.targets):
+            arrays |= self._encode(part, _levelled(tracks, part, planned.span, planned.level))
+        activity = planned.activity.astype(np.float16)
+        return EncodedSegment(audio=_segment_audio(tracks, planned), activity=activity, **arrays)
+
+    def tracks(self, song: Song, new_tape: Callable[[], Tape], sound: SoundHash) -> Tracks:
+        """A song's parts, given or separated, at full length. Raises SongError where they cannot be had."""
+        if not song.is_full:
+            taken = {part: self._taken(part, path, new_tape, sound) for part, path in song.files.items()}
+            tracks = align({part: each.tape for part, each in taken.items()}, self._config.stems, new_tape)
+            return replace(tracks, notes=(*(note for each in taken.values() for note in each.notes), *tracks.notes))
+        if self._separator is None:
+            only = song.files["mix"].name
+            raise SongError("no_separator", f"{only}: a full song, but separator.name is none. Add its stems.")
+        taken = self._taken("mix", song.files["mix"], new_tape, sound)
+        mix = taken.tape
+        spans(_levels(mix.blocks()), mix.samples, self._config.trim, self._config.segment)  # else not worth separating
+        vocal = new_tape().extend(self._separator.vocal(mix))
+        tracks = Tracks({"vocal": vocal, "mix": mix}, mix.samples, "inst", separator=self._separator.name)
+        return self._gated(replace(tracks, notes=taken.notes), new_tape)
+
+    def _taken(self, part: Part, path: Path, new_tape: Callable[[], Tape], sound: SoundHash) -> TakenFile:
+        return take_file(part, decoded(path, sound), self._config.silent_channel, new_tape)
+
+    def _gated(self, tracks: Tracks, new_tape: Callable[[], Tape]) -> Tracks:
+        gate_db = self._config.separator.gate_db
+        if gate_db is None:
+            return tracks
+        with tracks.tapes["vocal"] as vocal:  # it is read no more afterwards
+            levels, mix_levels = (gate_levels(tracks.tapes[part]) for part in ("vocal", "mix"))
+            opening = gate_opening(levels, gate_db)
+            tapes = {**tracks.tapes, "vocal": new_tape().extend(gated(vocal, opening))}
+        return replace(tracks, tapes=tapes, bleed_db=bleed_db(levels, mix_levels, opening))
+
+    def _encode(self, part: Part, wave: np.ndarray) -> dict[str, np.ndarray]:
+        """What a sample holds of one part, by field."""
+        latents = {str(part): encode_wave(self._codec, wave, longest=self._config.encode.piece_frames)}
+        return latents if part == "vocal" else latents | {f"{part}_{ssl.name}": ssl.encode(wave) for ssl in self._ssl}
+
+
+def decoded(path: Path, sound: SoundHash | None = None) -> Iterator[np.ndarray]:
+    """A file in blocks [2, n] at 44.1 kHz, which `sound` hears. Raises SongError where it cannot be read."""
+    try:
+        with audio_stream(path) as stream:
+            yield from codec_rate_blocks(stream if sound is None else sound.heard(path, stream))
+    except UserError as error:
+        raise SongError("unreadable", str(error)) from None
+
+
+def plan_segments(tracks: Tracks, config: PrepConfig) -> Iterator[PlannedSegment]:
+    """The segments that can be heard, with their gains. Raises SongError where there are none."""
+    levels = _levels(tracks.part("mix", block) for block in tracks.blocks())
+    heard = 0
+    for span in spans(levels, tracks.samples, config.trim, config.segment):
+        found = level({part: measure(tracks.part(part, span)) for part in PARTS}, config.loudness)
+        if found is not None:
+            heard += 1
+            yield PlannedSegment(span, found, vocal_activity(_levelled(tracks, "vocal", span, found)))
+    if not heard:
+        raise SongError("silent", "every block of its mix lies under the gate of BS.1770 (-70 LUFS).")
+
+
+def _levelled(tracks: Tracks, part: Part, span: Span, found: Level) -> np.ndarray:
+    wave = tracks.part(part, span)
+    return np.multiply(wave, found.gain.factor, out=wave)
+
+
+def _levels(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """`mix_levels` of a wave in blocks, each but the last a whole number of levels."""
+    return np.concatenate([mix_levels(block) for block in blocks])
+
+
+def _check_sung(planned: Sequence[PlannedSegment], least: float) -> None:
+    share = float(np.mean(np.concatenate([segment.activity for segment in planned])))
+    if share < least:
+        raise SongError("no_vocal", f"sung for {share:.1%} of its time, under min_vocal_activity ({least:.1%}).")
+
+
+def open_encoder(folder: Path, config: EncodeConfig, device: str) -> Codec:
+    """A checkpoint's codec, encoder only. Raises UserError where the device cannot compute at that precision."""
+    codec = open_codec(folder, encoder=True, decoder=False).to(device, PRECISIONS[config.precision])
+    if config.precision != "fp32":
+        try:
+            encode_wave(codec, np.zeros((2, FRAME_SAMPLES), dtype=np.float32))
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            named = f"encode.precision {config.precision}"
+            raise UserError(f"{named}: cannot be used on {device} ({reason}). Use fp32, or another --device.") from None
+    return codec
+
+
+@torch.inference_mode()
+def encode_wave(codec: Codec, wave: np.ndarray, *, longest: int = LONGEST_PIECE) -> np.ndarray:
+    """Scaled latents of [2, N] as shards hold them, float16 [C, H, T], made of `longest` frames at a time."""
+    device = next(codec.parameters()).device
+    latents = codec.encode(torch.from_numpy(wave).to(device), longest=longest)
+    return latents.to("cpu", torch.float16).contiguous().numpy()
+
+
+def silence_latent(codec: Codec) -> np.ndarray:
+    """z_silence, float32 [C, H]: the median over frames of encoded digital silence."""
+    wave = np.zeros((2, SILENCE_SECONDS * SAMPLE_RATE_HZ), dtype=np.float32)
+    return np.median(encode_wave(codec, wave).astype(np.float32), axis=-1)
+
+
+def _segment_audio(tracks: Tracks, planned: PlannedSegment) -> SegmentAudio:
+    samples = planned.span.end - planned.span.start
+    return SegmentAudio(
+        start_seconds=planned.span.start / SAMPLE_RATE_HZ,
+        samples=samples,
+        seconds=samples / SAMPLE_RATE_HZ,
+        frames=frames_of(samples),
+        lufs=planned.level.lufs,
+        gain_db=planned.level.gain.db,
+        peak_limited=planned.level.gain.peak_limited,
+        separator=tracks.separator,
+        derived=tracks.derived,
+        residual_db=tracks.residual_db,
+        bleed_db=tracks.bleed_db,
+        leak_db=tracks.leak_db,
+        stems=tracks.notes,
+    )

@@ -1,0 +1,135 @@
+"""Where a song begins, ends and is cut, and the gain of each piece.
+
+N samples at 44.1 kHz, stereo [2, N]. A level is the RMS in dBFS of LEVEL_SAMPLES of the mix; positions are decided on
+levels alone, so that they can be gathered while a song streams by.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.audio.wave import Gain, frame_levels, gain_to, loudness_lufs, peak_dbfs
+from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ
+from prep.config import LoudnessConfig, SegmentConfig, TrimConfig
+from shards.schema import Part, PartLevels, SongError
+
+PARTS: tuple[Part, ...] = ("vocal", "inst", "mix")
+LEVEL_SAMPLES = 512
+QUIET_LEVELS = 8
+"""A cut's level is taken over this many levels on either side of it (0.09 s)."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Three sample-aligned waves [2, N]; inst + vocal is the mix, but for what given stems leave over."""
+
+    vocal: np.ndarray
+    inst: np.ndarray
+    mix: np.ndarray
+
+
+@dataclass(frozen=True)
+class Span:
+    """Samples from start to before end."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How loud one part of a piece is."""
+
+    lufs: float | None
+    """None where it is silent."""
+    peak_dbfs: float
+
+
+@dataclass(frozen=True)
+class Level:
+    """How loud a piece was, and what it is multiplied by."""
+
+    lufs: PartLevels
+    gain: Gain
+
+
+def mix_levels(mix: np.ndarray) -> np.ndarray:
+    """Levels of a mix [2, N], [ceil(N / LEVEL_SAMPLES)]."""
+    return frame_levels(mix, frame_samples=LEVEL_SAMPLES)
+
+
+def spans(levels: np.ndarray, samples: int, trim: TrimConfig, segment: SegmentConfig) -> list[Span]:
+    """The segments of a song: its outer silence left out, cut where it is quiet.
+
+    Raises SongError for a song that is silent, or shorter than segment.min_seconds.
+    """
+    window = sounding(levels, samples, trim)
+    found = (window.end - window.start) / SAMPLE_RATE_HZ
+    if found < segment.min_seconds:
+        raise SongError(
+            "too_short",
+            f"{found:.2f} s without its outer silence is shorter than segment.min_seconds ({segment.min_seconds:g} s).",
+        )
+    return cut(levels, window, segment)
+
+
+def sounding(levels: np.ndarray, samples: int, trim: TrimConfig) -> Span:
+    """The song without its outer silence. Raises SongError where nothing is louder than trim.silence_dbfs."""
+    loud = np.flatnonzero(levels > trim.silence_dbfs)
+    if loud.size == 0:
+        peak = f"its loudest moment is at {levels.max():.1f} dBFS"
+        raise SongError("silent", f"{peak}, no louder than trim.silence_dbfs ({trim.silence_dbfs:g} dBFS).")
+    keep = math.ceil(trim.keep_seconds * SAMPLE_RATE_HZ / LEVEL_SAMPLES)
+    start, end = max(int(loud[0]) - keep, 0), int(loud[-1]) + 1 + keep
+    return Span(start * LEVEL_SAMPLES, min(end * LEVEL_SAMPLES, samples))
+
+
+def cut(levels: np.ndarray, window: Span, segment: SegmentConfig) -> list[Span]:
+    """Pieces of at most max_seconds, each but the last a whole number of latent frames, and none under min_seconds."""
+    limit, search, least = (
+        int(seconds * SAMPLE_RATE_HZ) for seconds in (segment.max_seconds, segment.search_seconds, segment.min_seconds)
+    )
+    pieces, start = [], window.start
+    while window.end - start > limit:
+        latest = min(limit, window.end - start - least) // FRAME_SAMPLES
+        earliest = max(latest - search // FRAME_SAMPLES, 1)
+        candidates = start + FRAME_SAMPLES * np.arange(earliest, latest + 1)
+        end = int(candidates[np.argmin(_levels_around(levels, candidates))])
+        pieces.append(Span(start, end))
+        start = end
+    return [*pieces, Span(start, window.end)]
+
+
+def _levels_around(levels: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Mean power around each position."""
+    power = np.concatenate([[0.0], np.cumsum(10 ** (levels / 10))])
+    centre = positions // LEVEL_SAMPLES
+    low, high = np.maximum(centre - QUIET_LEVELS, 0), np.minimum(centre + QUIET_LEVELS, levels.size)
+    return (power[high] - power[low]) / (high - low)
+
+
+def measure(wave: np.ndarray) -> Measured:
+    """Loudness and peak of [2, N]."""
+    return Measured(audible_lufs(wave), peak_dbfs(wave))
+
+
+def level(parts: Mapping[Part, Measured], config: LoudnessConfig) -> Level | None:
+    """The gain of a piece, from loudness and peaks of its parts; None where it is silent."""
+    lufs = PartLevels(**{part: found.lufs for part, found in parts.items()})
+    measured = parts[config.measure].lufs
+    measured = lufs.mix if measured is None else measured
+    if measured is None:
+        return None
+    peak = max(found.peak_dbfs for found in parts.values())
+    return Level(lufs, gain_to(config.target_lufs, lufs=measured, peak=peak, ceiling_dbfs=config.peak_dbfs))
+
+
+def audible_lufs(wave: np.ndarray) -> float | None:
+    """Loudness of [2, N] without a constant offset, of which only the onset could be heard; None where it is silent."""
+    return finite(loudness_lufs(wave, SAMPLE_RATE_HZ, offset=wave.mean(axis=1, keepdims=True)))
+
+
+def finite(lufs: float) -> float | None:
+    return lufs if math.isfinite(lufs) else None

@@ -1,0 +1,196 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.errors import UserError
+from infer.audio.mixdown import MixdownSettings
+from infer.audio.reference import BlendSettings
+from infer.request.record import GenerationSettings
+from infer.request.request import Chosen, Place, Request, check_sources, choose, find_place, settle
+from models.adapters.adapter import AdapterCard, Conditioning, read_card
+from models.flow.sampler import SamplerSettings
+
+ADAPTERS = (Path("adapter"),)
+
+
+@pytest.fixture
+def settled(adapter) -> Callable[..., GenerationSettings]:
+    """settled(seed=5) is what becomes of these flags with the default adapter."""
+
+    def settle_flags(**flags: Any) -> GenerationSettings:
+        request = Request(adapters=(adapter,), checkpoint_dir="tiny", **flags)
+        return settle(request, choose(request))
+
+    return settle_flags
+
+
+SAMPLER: dict[str, Any] = {
+    "scheduler": "heun",
+    "omega_scale": 2.0,
+    "guidance": "cfg",
+    "guidance_scale": 3.0,
+    "guidance_interval": 0.25,
+    "guidance_interval_decay": 0.5,
+    "min_guidance_scale": 2.0,
+    "vocal_guidance_scale": 4.0,
+    "erg": True,
+}
+
+
+def test_a_flag_comes_before_the_card(settled):
+    settings = settled(ref_strength=0.4, lora_weights=(0.5,), infer_steps=9, **SAMPLER)
+    assert (settings.ref_strength, settings.lora_weights) == (0.4, (0.5,))
+    assert settings.sampler == SamplerSettings(steps=9, **SAMPLER)
+
+
+def test_the_card_comes_before_the_plan(settled, adapter, make_adapter):
+    settings = settled(seed=5, num_samples=2)
+    assert (settings.ref_strength, settings.lora_weights) == (0.6, (0.9,))
+    assert settings.sampler == read_card(adapter).sampler
+    assert (settings.seed, settings.num_samples) == (5, 2)
+    recommended = SamplerSettings(steps=3, shift=2.0, **SAMPLER)
+    request = Request(adapters=(make_adapter(sampler=recommended),))
+    assert settle(request, choose(request)).sampler == recommended
+
+
+def test_what_is_false_or_zero_is_no_missing_flag(settled, make_adapter):
+    settings = settled(ref_strength=0.0, lora_weights=(0.0,), omega_scale=0.0)
+    assert (settings.ref_strength, settings.lora_weights, settings.sampler.omega_scale) == (0.0, (0.0,), 0.0)
+    request = Request(adapters=(make_adapter(sampler=SamplerSettings(erg=True)),), erg=False)
+    assert settle(request, choose(request)).sampler.erg is False
+
+
+def test_the_plan_has_the_last_word(adapter):
+    """What adapter.json leaves out is the owner's plan: guidance 15, 60 steps, strength 0.5, weight 0.8."""
+    whole = read_card(adapter).model_dump()
+    bare = AdapterCard(
+        **{name: value for name, value in whole.items() if name not in ("reference_strength", "lora_weight", "sampler")}
+    )
+    request = Request(adapters=ADAPTERS, blend=Path("band.wav"))
+    settings = settle(request, Chosen(ADAPTERS, (bare,), (bare.lora_weight,), bare, "tiny"))
+    assert (settings.sampler.guidance_scale, settings.sampler.steps) == (15, 60)
+    assert (settings.ref_strength, settings.lora_weights) == (0.5, (0.8,))
+    assert settings.blend == BlendSettings(mix_ratio=0.8, preserve_low=False, preserve_high=False)
+    assert settings.mixdown == MixdownSettings(vocal_db=0.0, peak_dbfs=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"ref_strength": 1.5}, "ref_strength: Input should be less than or equal to 1, got 1.5"),
+        ({"lora_weights": (3.0,)}, "lora_weights.0: Input should be less than or equal to 2, got 3.0"),
+        ({"infer_steps": 0}, "sampler.steps: Input should be greater than or equal to 1, got 0"),
+        ({"scheduler": "eule"}, "sampler.scheduler: Input should be 'euler', 'heun' or 'pingpong', got 'eule'"),
+        ({"num_samples": 0}, "num_samples: Input should be greater than or equal to 1, got 0"),
+        ({"seed": -1}, "seed: Input should be greater than or equal to 0, got -1"),
+        ({"guidance_scale": 0.5}, "sampler.guidance_scale: Input should be greater than or equal to 1, got 0.5"),
+        (
+            {"guidance": "none", "vocal_guidance_scale": 2.0},
+            "sampler: vocal_guidance_scale goes with guidance apg or cfg, not none. Leave it out.",
+        ),
+        (
+            {"blend": Path("b.wav"), "mix_ratio": 1.5},
+            "blend.mix_ratio: Input should be less than or equal to 1, got 1.5",
+        ),
+        ({"mixdown_peak_dbfs": 1.0}, "mixdown.peak_dbfs: Input should be less than or equal to 0, got 1.0"),
+    ],
+)
+def test_a_number_out_of_range_names_itself(settled, wrong, message):
+    with pytest.raises(UserError) as raised:
+        settled(**wrong)
+    assert str(raised.value) == f"infer generate: {message}"
+
+
+def test_how_to_blend_needs_what_to_blend(settled):
+    with pytest.raises(UserError) as raised:
+        settled(mix_ratio=0.5, preserve_low=True)
+    assert str(raised.value) == "--mix-ratio and --preserve-low: of which reference? Name it with --blend FILE."
+
+
+@pytest.mark.parametrize(
+    ("conditioning", "guidable"),
+    [
+        (Conditioning(), True),
+        (Conditioning(source_projection=False), False),
+        (Conditioning(source_projection=False, objective="offset"), True),
+    ],
+)
+def test_guidance_over_the_vocal_needs_a_path_that_can_be_left_out(make_adapter, conditioning, guidable):
+    request = Request(adapters=(make_adapter(conditioning),), vocal_guidance_scale=2.0)
+    if guidable:
+        assert settle(request, choose(request)).sampler.vocal_guidance_scale == 2.0
+        return
+    with pytest.raises(UserError) as raised:
+        settle(request, choose(request))
+    assert str(raised.value) == (
+        "--vocal-guidance-scale: this adapter hears the vocal in its noise alone, over which nothing can guide. "
+        "Leave it out."
+    )
+
+
+@pytest.mark.parametrize(("strength", "warns"), [(0.2, True), (0.3, False), (1.0, False), (0.0, False)])
+def test_a_strength_that_was_not_trained_is_said_in_one_line(settled, capsys, strength, warns):
+    settled(ref_strength=strength)
+    expected = (
+        "--ref-strength 0.2 is outside the strengths that this adapter was trained with, 0.3 to 1: "
+        "it may follow the vocal less well.\n"
+    )
+    assert capsys.readouterr().err == (expected if warns else "")
+
+
+def test_adapters_share_the_weights_that_they_recommend(adapter):
+    assert choose(Request(adapters=(adapter, adapter))).weights == (0.45, 0.45)
+    assert choose(Request(adapters=(adapter, adapter), lora_weights=(0.5, 0.3))).weights == (0.5, 0.3)
+
+
+def test_there_is_a_weight_for_each_adapter_or_none(adapter):
+    with pytest.raises(UserError) as raised:
+        choose(Request(adapters=(adapter,), lora_weights=(0.5, 0.3)))
+    assert str(raised.value) == ("2 --lora-weight for 1 --adapter. Give one for each adapter, in their order, or none.")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "the vocal comes from --vocal FILE or from --shards DIR --key KEY. Give one of the two."),
+        (
+            {"vocal": Path("v"), "shards": Path("s"), "key": "k"},
+            "the vocal comes from --vocal FILE or from --shards DIR --key KEY. Give one of the two.",
+        ),
+        (
+            {"vocal": Path("v"), "key": "k"},
+            "--key names a song of --shards; a --vocal file is one song. Leave --key out.",
+        ),
+        ({"shards": Path("s")}, "--shards s: which song? Name it with --key (prep inspect lists them)."),
+    ],
+)
+def test_the_vocal_comes_from_one_place(given, message):
+    with pytest.raises(UserError) as raised:
+        check_sources(Request(adapters=ADAPTERS, **given))
+    assert str(raised.value) == message
+
+
+def place_of(settings: GenerationSettings, **flags: Any) -> Place:
+    request = Request(**flags)
+    return find_place(request, settings, choose(request))
+
+
+def test_a_cached_prompt_needs_no_text_encoder_but_for_erg(settled, adapter, decoder_only):
+    request: dict[str, Any] = {"adapters": (adapter,), "shards": Path("s"), "key": "k", "device": "cpu"}
+    request |= {"checkpoint_dir": str(decoder_only)}
+    place = place_of(settled(), **request)
+    assert (place.base, place.device, place.dtype) == (decoder_only, torch.device("cpu"), torch.float32)
+    with pytest.raises(UserError, match="there is no umt5-base/ in it"):
+        place_of(settled(), prompt="piano", **request)
+    with pytest.raises(UserError, match="there is no umt5-base/ in it"):
+        place_of(settled(erg=True), **request)
+
+
+def test_a_device_that_is_not_there_is_one_line(settled, adapter):
+    with pytest.raises(
+        UserError, match=r"^--device cuda:99: cannot be used \(.*\)\. Use auto, cpu, cuda, cuda:1 or mps\.$"
+    ):
+        place_of(settled(), adapters=(adapter,), vocal=Path("v"), device="cuda:99")

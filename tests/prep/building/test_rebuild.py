@@ -1,0 +1,232 @@
+"""Builds repeat, extend and survive: same songs, same bytes, whatever happened on the way."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from common import files
+from common.errors import UserError
+from models.loading.checkpoint import TINY
+from prep.building.identity import STEPS
+from prep.config import PrepConfig
+from shards.reader import read_manifest
+from shards.verify import verify
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_two_builds_give_the_same_bytes_whatever_the_workers_and_the_order_of_the_folder(
+    tmp_path, song, build, monkeypatch, hashes
+):
+    song(tmp_path / "raw", "a", seed=1)
+    song(tmp_path / "raw", "b", parts=("song",), seed=2)
+    song(tmp_path / "raw", "c", parts=("vocal", "inst"), seed=3)
+    build("one")
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: reversed(list(listed(folder))))
+    build("two", workers=2)
+    monkeypatch.undo()
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+
+
+def test_a_rerun_encodes_nothing_and_changes_nothing(tmp_path, song, build, encoded_songs, hashes):
+    song(tmp_path / "raw", "a")
+    build()
+    before = hashes(tmp_path / "shards")
+    for path in (tmp_path / "raw").iterdir():
+        path.touch()
+    assert build().kept == 1
+    assert encoded_songs == ["a"]
+    assert hashes(tmp_path / "shards") == before
+
+
+def test_new_songs_are_appended_and_nothing_older_is_touched(tmp_path, song, build, encoded_songs, hashes):
+    song(tmp_path / "raw", "m", seed=1)
+    build()
+    before = hashes(tmp_path / "shards")
+    song(tmp_path / "raw", "a", seed=2)
+    song(tmp_path / "raw", "z", parts=("song",), seed=3)
+    report = build()
+    assert encoded_songs == ["m", "a", "z"]
+    assert hashes(tmp_path / "shards")["shard-000000.tar"] == before["shard-000000.tar"]
+    manifest = read_manifest(tmp_path / "shards")
+    assert [[segment.key for segment in shard.segments] for shard in manifest.shards] == [["m_000"], ["a_000", "z_000"]]
+    assert (report.kept, manifest.totals.songs) == (3, 3)
+    assert "demucs" in manifest.fingerprint.networks
+    assert verify(tmp_path / "shards") == []
+
+
+def test_songs_that_left_stay_in_the_shards(tmp_path, song, build, hashes):
+    song(tmp_path / "raw", "a", seed=1)
+    build()
+    before = hashes(tmp_path / "shards")
+    song(tmp_path / "other", "b", seed=2)
+    build(raw="other")
+    assert read_manifest(tmp_path / "shards").totals.songs == 2
+    assert hashes(tmp_path / "shards")["shard-000000.tar"] == before["shard-000000.tar"]
+
+
+def test_a_changed_setting_names_itself_and_needs_rebuild(tmp_path, song, build, config, encoded_songs, hashes):
+    song(tmp_path / "raw", "a")
+    build()
+    before = hashes(tmp_path / "shards")
+    softer = config.model_copy(update={"loudness": config.loudness.model_copy(update={"target_lufs": -16.0})})
+    with pytest.raises(UserError) as raised:
+        build(config=softer)
+    assert str(raised.value) == (
+        "these shards were built otherwise: loudness.target_lufs was -14.0, is -16.0. Use --rebuild, or another folder."
+    )
+    assert hashes(tmp_path / "shards") == before
+    build(config=softer, rebuild=True)
+    assert encoded_songs == ["a", "a"]
+    build("anew", config=softer)
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "anew")
+
+
+def other_weights(part):
+    """The tiny bundle with another network for one part."""
+
+    def change(tmp_path, monkeypatch):
+        shutil.copytree(TINY, tmp_path / "base")
+        (path,) = (tmp_path / "base" / part).glob("*.safetensors")
+        with safe_open(path, framework="pt") as file:
+            weights, notes = load_file(path), file.metadata()
+        name = next(name for name in weights if weights[name].ndim > 1)
+        save_file({**weights, name: weights[name] * 2}, path, notes)
+        return {"checkpoint": str(tmp_path / "base")}
+
+    return change
+
+
+def other_code(tmp_path, monkeypatch):
+    monkeypatch.setitem(STEPS, "encode", STEPS["encode"] + 1)
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (other_weights("music_dcae_f8c8"), r"network music_dcae_f8c8 was [0-9a-f]{8}, is [0-9a-f]{8}"),
+        (other_weights("demucs"), r"network demucs was [0-9a-f]{8}, is [0-9a-f]{8}"),
+        (other_code, r"encode was \d+, is \d+ \(code of this step\)"),
+        (lambda *_: {"config": PrepConfig(targets=("inst",))}, r"targets was \['inst', 'mix'\], is \['inst'\]"),
+    ],
+    ids=["codec", "separator", "code", "targets"],
+)
+def test_what_is_stale_is_named_and_encodes_nothing_without_rebuild(
+    tmp_path, song, build, monkeypatch, encoded_songs, hashes, change, named
+):
+    song(tmp_path / "raw", "a", parts=("song",))
+    build()
+    before = hashes(tmp_path / "shards")
+    options = change(tmp_path, monkeypatch)
+    with pytest.raises(
+        UserError, match=rf"^these shards were built otherwise: {named}\. Use --rebuild, or another folder\.$"
+    ):
+        build(**options)
+    assert (encoded_songs, hashes(tmp_path / "shards")) == (["a"], before)
+    assert len({part.song for part in build(rebuild=True, **options).encoded}) == 1
+
+
+def test_a_changed_song_names_itself_and_needs_rebuild(tmp_path, song, build):
+    song(tmp_path / "raw", "a", seed=1)
+    build()
+    song(tmp_path / "raw", "a", seed=2)
+    with pytest.raises(UserError, match=r"^a has changed since these shards were built\. Use --rebuild\.$"):
+        build()
+    assert len(build(rebuild=True).encoded) == 3
+
+
+def stop_at(monkeypatch, flushes):
+    """Let the flush of a finished file be interrupted once so many have gone well."""
+    flush, left = files.flush, iter(range(flushes))
+
+    def interrupted(path):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        flush(path)
+
+    monkeypatch.setattr(files, "flush", interrupted)
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_build_stopped_at_any_file_and_run_again_ends_as_one_that_was_not(
+    tmp_path, song, build, config, monkeypatch, hashes, rebuild
+):
+    for seed in range(2):
+        song(tmp_path / "raw", f"s{seed}", seed=seed)
+    smaller = config.model_copy(update={"shard_samples": 1, "text": config.text.model_copy(update={"seed": 1})})
+    build("whole", config=smaller)
+    for flushes in count():
+        out = f"stopped{flushes}"
+        if rebuild:
+            build(out)
+        stop_at(monkeypatch, flushes)
+        try:
+            build(out, config=smaller, rebuild=rebuild)
+        except KeyboardInterrupt:
+            monkeypatch.undo()
+            build(out, config=smaller, rebuild=rebuild)
+            assert hashes(tmp_path / out) == hashes(tmp_path / "whole")
+        else:
+            break
+    assert flushes >= 2 * (2 + 2 + 1 + 1)  # file and folder, of two spills, two shards, the rejected and the manifest
+
+
+def test_a_disk_that_refuses_stops_the_build_and_keeps_what_was_done(tmp_path, song, build, monkeypatch, hashes):
+    for seed in range(2):
+        song(tmp_path / "raw", f"s{seed}", seed=seed)
+    flush, full = files.flush, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    outcomes = iter([*[None] * 4, full])  # the cache, a first song
+
+    def refuse(path):
+        if error := next(outcomes):
+            raise error
+        flush(path)
+
+    monkeypatch.setattr(files, "flush", refuse)
+    with pytest.raises(
+        UserError, match=r"song-[0-9a-f]{64}-000\.safetensors: cannot be written \(No space left on device\)\.$"
+    ):
+        build()
+    monkeypatch.undo()
+    assert len(list((tmp_path / "shards" / ".build").glob("song-*"))) == 1
+    build()
+    build("whole")
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
+
+
+def prep(*arguments, cwd):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "prep", *arguments]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_build_killed_and_run_again_ends_as_one_that_was_not(tmp_path, song, build, encoded_songs, hashes):
+    for seed in range(4):
+        song(tmp_path / "raw", f"s{seed}", parts=("vocal", "mix"), seed=seed, seconds=3.0)
+    process = prep("build-shards", "raw", "shards", "--checkpoint-dir", "tiny", "--workers", "1", cwd=tmp_path)
+    waited_until = time.monotonic() + 120
+    while not list((tmp_path / "shards" / ".build").glob("song-*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < waited_until
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "shards" / "manifest.json").exists()
+    build()
+    assert 0 < len(encoded_songs) < 4
+    build("whole")
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")

@@ -1,0 +1,257 @@
+"""Whatever stops a build, what was done stays, and the next run ends with the bytes of a build that was not stopped."""
+
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import files
+from common.errors import UserError
+from prep.encoding.encode import SongEncoder
+from shards.verify import verify
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def prep(*arguments, cwd, largest_file=resource.RLIM_INFINITY):
+    """Run prep in a process of its own, which can write no larger file than this."""
+    script = (
+        "import resource, signal; from prep.cli import main; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # tests run in the background may ignore it
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file})); main()"
+    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}  # it writes too
+    environment = {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def segments_in(folder):
+    """Numbers of the segments that wait there, encoded."""
+    return {int(path.stem[-3:]) for path in (folder / ".build").glob("song-*")}
+
+
+def test_a_long_song_goes_on_after_the_segment_it_was_killed_in(tmp_path, song, build, config, hashes):
+    song(tmp_path / "raw", "long", parts=("vocal", "mix"), seconds=12.0)
+    segment = config.segment.model_copy(update={"max_seconds": 2.0, "min_seconds": 0.5, "search_seconds": 0.5})
+    settings = config.model_copy(update={"segment": segment})
+    flags = [f"segment.{name}={getattr(segment, name)}" for name in ("max_seconds", "min_seconds", "search_seconds")]
+    process = prep(
+        "build-shards",
+        "raw",
+        "shards",
+        "--checkpoint-dir",
+        "tiny",
+        *(w for f in flags for w in ("--set", f)),
+        cwd=tmp_path,
+    )
+    while not segments_in(tmp_path / "shards") and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = segments_in(tmp_path / "shards")
+    report = build(config=settings)
+    whole = build("whole", config=settings)
+    assert 0 < len(kept) < whole.manifest.totals.segments
+    assert set(report.encoded) == {part for part in whole.encoded if part.segment not in kept}
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
+    assert segments_in(tmp_path / "shards") == set()
+
+
+def test_an_interrupt_says_that_the_work_is_kept(tmp_path, song, songs, build, hashes):
+    for seed in range(4, 10):  # enough to be still at work when the first is done
+        song(tmp_path / "raw", f"s{seed}", parts=("vocal", "mix"), seed=seed, seconds=3.0)
+    process = prep("build-shards", "raw", "shards", "--checkpoint-dir", "tiny", "--workers", "2", cwd=tmp_path)
+    while not segments_in(tmp_path / "shards") and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1] == (
+        "stopped; every segment that is encoded is kept, and the same command goes on from there."
+    )
+    assert "Traceback" not in said
+    assert 0 < len({part.song for part in build().encoded}) < 10
+    build("whole")
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
+
+
+@pytest.fixture
+def songs(tmp_path, song):
+    for seed in range(4):
+        song(tmp_path / "raw", f"s{seed}", parts=("vocal", "mix"), seed=seed, seconds=3.0)
+
+
+def wait_for_work(process, folder):
+    """Return once a build has made its folder, or has ended."""
+    while not (folder / ".build" / "lock").exists() and process.poll() is None:
+        time.sleep(0.01)
+
+
+def kill_after(process, folder, seconds):
+    """SIGKILL a build so long after its work began, unless it ends before."""
+    wait_for_work(process, folder)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def kill_at_random(tmp_path, build, config, hashes, *, kills):
+    """Kill new builds and rewritten ones, over and over, and finish each; most must have been killed."""
+    text = config.text.model_copy(update={"seed": 1})
+    settings = config.model_copy(update={"shard_samples": 2, "text": text})
+    flags = ["--workers", "1", "--set", "shard_samples=2", "--set", "text.seed=1"]
+    whole = prep("build-shards", "raw", "whole", "--checkpoint-dir", "tiny", *flags, cwd=tmp_path)
+    wait_for_work(whole, tmp_path / "whole")
+    begun = time.monotonic()
+    _, errors = whole.communicate()
+    assert whole.returncode == 0, errors
+    work_seconds = time.monotonic() - begun  # of this machine, as busy as it is
+    generator, killed = random.Random(0), 0
+    for number in range(kills):
+        out = f"killed{number}"
+        if number % 2:  # an older build, whose texts are to be made anew
+            build(out, config=settings.model_copy(update={"text": config.text}))
+        process = prep("build-shards", "raw", out, "--checkpoint-dir", "tiny", *flags, cwd=tmp_path)
+        moment = (number + generator.random()) / kills * work_seconds
+        killed += kill_after(process, tmp_path / out, moment)
+        build(out, config=settings)
+        assert hashes(tmp_path / out) == hashes(tmp_path / "whole")
+    assert killed >= kills / 2
+
+
+def test_builds_killed_at_random_end_as_one_that_was_not(tmp_path, songs, build, config, hashes):
+    kill_at_random(tmp_path, build, config, hashes, kills=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_builds_killed_at_20_random_moments_end_as_one_that_was_not(tmp_path, songs, build, config, hashes):
+    kill_at_random(tmp_path, build, config, hashes, kills=20)
+
+
+def test_rewriting_texts_stopped_at_any_file_ends_as_a_build_that_was_not(
+    tmp_path, song, build, config, monkeypatch, hashes
+):
+    for seed in range(3):
+        song(tmp_path / "raw", f"s{seed}", seed=seed)
+    small = config.model_copy(update={"shard_samples": 2})
+    changed = small.model_copy(update={"text": config.text.model_copy(update={"tag_orders": 1})})
+    build("whole", config=changed)
+    flush = files.flush
+    for flushes in count():
+        out, left = f"stopped{flushes}", iter(range(flushes))
+        build(out, config=small)
+
+        def interrupted(path, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            flush(path)
+
+        monkeypatch.setattr(files, "flush", interrupted)
+        try:
+            report = build(out, config=changed)
+        except KeyboardInterrupt:
+            monkeypatch.setattr(files, "flush", flush)
+            report = build(out, config=changed)
+            assert hashes(tmp_path / out) == hashes(tmp_path / "whole")
+        else:
+            break
+        assert report.encoded == ()
+    assert flushes >= 2 * 2 + 2 + 2 + 4  # file and folder of two shards, the list, the record; then four renames
+
+
+def test_until_the_commit_the_older_shards_are_whole(tmp_path, song, build, config, monkeypatch, hashes):
+    song(tmp_path / "raw", "a")
+    build()
+    before = hashes(tmp_path / "shards")
+    monkeypatch.setattr("prep.building.build._Build._pack", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    louder = config.model_copy(update={"loudness": config.loudness.model_copy(update={"target_lufs": -10.0})})
+    with pytest.raises(KeyboardInterrupt):
+        build(config=louder, rebuild=True)
+    assert hashes(tmp_path / "shards") == before
+    assert verify(tmp_path / "shards") == []
+
+
+@pytest.mark.parametrize(
+    ("largest_file", "spills", "what"),
+    [
+        (20_000, 0, r"shards/\.build: a song's waves cannot be kept there \(File too large\)\. Make room\."),
+        (1_200_000, 4, r"shards/\.build/shard-000000\.tar: cannot be written \(File too large\)\."),
+    ],
+    ids=["waves", "shard"],
+)
+def test_a_full_disk_is_one_line_and_what_was_done_stays(
+    tmp_path, songs, build, config, hashes, largest_file, spills, what
+):
+    for path in (tmp_path / "raw").glob("*_prompt.txt"):
+        path.write_text(", ".join(f"instrument number {number}" for number in range(20)))
+    flags = ["--workers", "1", "--set", "text.tag_orders=64"]
+    process = prep(
+        "build-shards", "raw", "shards", "--checkpoint-dir", "tiny", *flags, cwd=tmp_path, largest_file=largest_file
+    )
+    _, said = process.communicate()
+    assert process.returncode == 2
+    assert re.fullmatch(f"error: {what}", said.splitlines()[-1]), said
+    assert "Traceback" not in said
+    assert len(list((tmp_path / "shards" / ".build").glob("song-*"))) == spills
+    assert {path.name for path in (tmp_path / "shards").iterdir()} == {".build"}
+    many = config.model_copy(update={"text": config.text.model_copy(update={"tag_orders": 64})})
+    assert len({part.song for part in build(config=many).encoded}) == 4 - spills
+    build("whole", config=many)
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, songs, build):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"^.*file/shards: cannot be written \(.*file is a file, not a folder\)\. "):
+        build("file/shards")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_one_line(tmp_path, songs, build):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(UserError, match=r"locked/shards: cannot be written \(Permission denied\)\. "):
+        build("locked/shards")
+
+
+def test_memory_that_runs_out_is_one_line_and_the_work_is_kept(tmp_path, song, build, hashes, monkeypatch):
+    for seed in range(3):
+        song(tmp_path / "raw", f"s{seed}", parts=("vocal", "mix"), seed=seed, seconds=2.0)
+    whole, encode, seen = build("whole"), SongEncoder.encode, []
+
+    def full(encoder, prepared, number):
+        seen.append(number)
+        if len(seen) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB free.")
+        return encode(encoder, prepared, number)
+
+    monkeypatch.setattr(SongEncoder, "encode", full)
+    with pytest.raises(UserError) as caught:
+        build()
+    assert str(caught.value) == (
+        "out of memory while encoding songs (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB free). "
+        "Every segment that is encoded is kept, and the same command goes on from there. What helps, in this order: "
+        "close what else is using the device, --workers 1, --device cpu."
+    )
+    again = build()
+    assert len(again.encoded) == len(whole.encoded) * 2 // 3
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")

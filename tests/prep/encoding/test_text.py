@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import UserError
+from models.acestep1.text.encoder import MAX_TOKENS
+from models.loading.checkpoint import TINY, open_text_encoder
+from prep.config import TextConfig
+from prep.encoding.text import TextMaker, say_what_was_shortened, tag_orders
+from shards.schema import SongError
+
+tags = st.lists(st.text("abc ", min_size=1, max_size=4).map(str.strip).filter(bool), min_size=1, max_size=6)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return open_text_encoder(TINY)
+
+
+@given(tags=tags, seed=st.integers(0, 5), wanted=st.integers(1, 8))
+def test_orders_are_distinct_shuffles_and_begin_as_written(tags, seed, wanted):
+    orders = tag_orders(tags, TextConfig(tag_orders=wanted, seed=seed))
+    assert orders[0] == ", ".join(tags)
+    assert len(set(orders)) == len(orders) <= wanted
+    assert all(sorted(order.split(", ")) == sorted(tags) for order in orders)
+
+
+def test_as_many_orders_as_asked_for_or_possible():
+    assert len(tag_orders("abcd", TextConfig(tag_orders=4))) == 4
+    assert len(tag_orders("ab", TextConfig(tag_orders=4))) == 2
+    assert tag_orders(["instrumental"], TextConfig()) == ("instrumental",)
+
+
+def test_orders_depend_on_the_seed_and_on_nothing_else():
+    tags = ["folk", "guitar", "slow"]
+    assert tag_orders(tags, TextConfig(seed=1)) == (
+        "folk, guitar, slow",
+        "slow, folk, guitar",
+        "guitar, folk, slow",
+        "folk, slow, guitar",
+    )
+    assert tag_orders(tags, TextConfig(seed=2)) != tag_orders(tags, TextConfig(seed=1))
+
+
+def test_each_order_is_embedded_as_if_alone(encoder):
+    made = TextMaker(TextConfig(), encoder, None).prompt("folk, twelve-string guitar, slow")
+    assert made.text.dtype == np.float16
+    assert made.text.shape == (len(made.orders), made.mask.shape[1], encoder.width)
+    for order, states, mask in zip(made.orders, made.text, made.mask, strict=True):
+        with torch.inference_mode():
+            alone = encoder.embed([order]).states[0].half().numpy()
+        np.testing.assert_array_equal(states[mask], alone)
+        assert not states[~mask].any()
+
+
+def test_a_prompt_is_embedded_once(encoder, monkeypatch):
+    embedded = []
+    embed = encoder.embed
+    monkeypatch.setattr(encoder, "embed", lambda prompts: embedded.append(prompts) or embed(prompts))
+    maker = TextMaker(TextConfig(tag_orders=2), encoder, None)
+    assert maker.prompt("a, b") is maker.prompt("a, b")
+    assert embedded == [["a, b"], ["b, a"]]
+
+
+def test_prompts_are_kept_by_their_bytes_and_the_one_used_longest_ago_goes(encoder):
+    one = TextMaker(TextConfig(tag_orders=1), encoder, None).prompt("x0")
+    fitting = 2**20 // one.bytes
+    long = ", ".join(f"tag {number}" for number in range(200))
+    assert one.bytes < 2**20 < TextMaker(TextConfig(tag_orders=64), encoder, None).prompt(long).bytes
+    maker = TextMaker(TextConfig(tag_orders=1, prompt_cache_mib=1), encoder, None)
+    prompts = [f"x{number % 10}{chr(97 + number // 10 % 26)}{chr(97 + number // 260)}" for number in range(fitting + 9)]
+    for prompt in prompts:
+        maker.prompt(prompts[0])
+        maker.prompt(prompt)
+    assert maker.embedded == prompts
+    maker.prompt(prompts[0])
+    assert maker.embedded == prompts
+    maker.prompt(prompts[1])
+    assert maker.embedded == [*prompts, prompts[1]]
+
+
+def test_what_is_larger_than_the_room_for_prompts_is_made_each_time(encoder):
+    maker = TextMaker(TextConfig(tag_orders=1, prompt_cache_mib=0), encoder, None)
+    assert np.array_equal(maker.prompt("a, b").text, maker.prompt("a, b").text)
+    assert maker.embedded == ["a, b", "a, b"]
+
+
+def test_every_order_of_a_long_prompt_holds_the_same_tags(encoder, capsys):
+    tags = [f"instrument number {number}" for number in range(90)]
+    maker = TextMaker(TextConfig(), encoder, None)
+    made = maker.prompt("、".join(tags))
+    heard = made.orders[0].split(", ")
+    assert heard == tags[: len(heard)]
+    assert all(sorted(order.split(", ")) == sorted(heard) for order in made.orders)
+    assert len(made.orders) == 4
+    assert made.mask.sum(1).max() <= MAX_TOKENS
+    assert all(encoder.fits(order) for order in made.orders)
+    assert not all(map(encoder.fits, tag_orders(tags[: len(heard) + 1], TextConfig())))
+    say_what_was_shortened(maker)
+    lost = ", ".join(tags[len(heard) :])
+    assert capsys.readouterr().err == (
+        'prompt "instrument number 0、instrument number 1、...": longer than 256 tokens; '
+        f"these tags are left out: {lost}\n"
+    )
+    assert maker.prompt("folk, slow").orders == ("folk, slow", "slow, folk")
+    assert list(maker.shortened) == ["、".join(tags)]
+
+
+def test_of_one_long_tag_the_beginning_is_heard(encoder):
+    sentence = " ".join(f"then word {number}" for number in range(200))
+    maker = TextMaker(TextConfig(), encoder, None)
+    (heard,) = maker.prompt(sentence).orders
+    assert sentence.startswith(heard)
+    assert encoder.fits(heard)
+    assert not encoder.fits(sentence[: len(heard) + 10])
+    assert maker.shortened == {sentence: (f"...{sentence[len(heard) :].lstrip()}",)}
+
+
+def test_many_long_prompts_take_few_lines(encoder, capsys):
+    maker = TextMaker(TextConfig(), encoder, None)
+    maker.shortened = {f"prompt {number}": ("a",) for number in range(1000)}
+    say_what_was_shortened(maker)
+    assert capsys.readouterr().err.splitlines()[3:] == [
+        "997 more prompts are longer than 256 tokens; tag_orders in their samples hold what is heard of them."
+    ]
+
+
+def test_lyrics_without_a_vocabulary_keep_their_tags(encoder):
+    maker = TextMaker(TextConfig(), encoder, None)
+    assert maker.lyrics("[verse]\nla la").dropped_words
+    assert maker.lyrics("[verse]\nla la").ids.tolist() == maker.lyrics("[verse]").ids.tolist() == [261, 259, 6683, 2]
+    assert not maker.lyrics("[instrumental]").dropped_words
+
+
+def test_an_unknown_language_is_said_before_any_song(encoder):
+    with pytest.raises(UserError, match='lyrics language "xx" is not one of') as raised:
+        TextMaker(TextConfig(lyrics_language="xx"), encoder, None)
+    assert not isinstance(raised.value, SongError)

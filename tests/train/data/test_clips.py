@@ -1,0 +1,152 @@
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from common.latents import LatentStatistics
+from train.data.clips import Batch, Choice, ClipMaker, Cut
+from train.data.plan import seeded
+from train.loop.module import conditioning_of
+
+STATISTICS = LatentStatistics(silence=((0.25,) * 16,) * 8, mean=(0.0,) * 8, std=(2.0,) * 8)
+
+
+@pytest.fixture
+def maker(tiny_config, tmp_path):
+    """maker(text_dropout=1.0, accompaniment={...}) cuts clips of 22 frames (2 s)."""
+
+    def make(**settings):
+        config = tiny_config(tmp_path, **settings)
+        return ClipMaker(config, conditioning_of(config), STATISTICS)
+
+    return make
+
+
+def tensors(batch):
+    found = {f.name: getattr(batch, f.name) for f in fields(Batch) if isinstance(getattr(batch, f.name), Tensor)}
+    return found | {f"source.{f.name}": getattr(batch.source, f.name) for f in fields(batch.source) if f.name != "mask"}
+
+
+def test_a_clip_is_the_same_in_any_batch_and_epochs_differ(maker, make_sample):
+    samples = [make_sample(f"song{n}", 0, 24 + n) for n in range(3)]
+    batch = maker().batch(samples, epoch=4)
+    for row, sample in enumerate(samples):
+        for name, tensor in tensors(maker().batch([sample], epoch=4)).items():
+            together = tensors(batch)[name][row : row + 1]
+            unpadded = together[:, : tensor.shape[1]] if tensor.ndim > 1 else together
+            assert torch.equal(unpadded, tensor), name
+    assert batch.keys == ("song0_000", "song1_000", "song2_000")
+    assert not torch.equal(maker().batch(samples, epoch=5).noise, batch.noise)
+    assert not torch.equal(maker(seed=1).batch(samples, epoch=4).noise, batch.noise)
+
+
+def test_all_parts_are_cut_from_the_same_frames(maker, make_sample):
+    sample = make_sample("song", 0, 40)
+    starts = set()
+    for epoch in range(30):
+        clip = maker(accompaniment={"latent_noise": 0.0, "activity_gate": False}).batch([sample], epoch=epoch)
+        inst = torch.tensor(sample.inst, dtype=torch.float32)
+        (start,) = [s for s in range(19) if torch.equal(clip.target[0], inst[:, :, s : s + 22])]
+        vocal = (torch.tensor(sample.vocal, dtype=torch.float32) - 0.25) / 2
+        assert torch.equal(clip.source.vocal[0], vocal[:, :, start : start + 22])
+        assert torch.equal(clip.source.heard, clip.source.vocal)
+        starts.add(start)
+    assert {0, 18} & starts
+    assert len(starts) > 8
+
+
+def test_activity_is_smoothed_where_gating_is_on(maker, make_sample):
+    sample = make_sample("song", 0, 22)
+    gate = maker().batch([sample], epoch=0).source.activity[0]
+    activity = torch.tensor(sample.activity, dtype=torch.float32)
+    torch.testing.assert_close(gate[1:-1], (activity[:-2] + 2 * activity[1:-1] + activity[2:]) / 4)
+    ungated = maker(accompaniment={"activity_gate": False}).batch([sample], epoch=0)
+    assert torch.equal(ungated.source.activity, torch.ones(1, 22))
+
+
+def test_the_target_follows_the_output_type(maker, make_sample):
+    sample = make_sample("song", 0, 22)
+    mix = maker(accompaniment={"output_type": "mix"}).batch([sample], epoch=0)
+    assert torch.equal(mix.target[0], torch.tensor(sample.mix, dtype=torch.float32))
+
+
+def test_both_tag_orders_are_drawn_without_their_padding(maker, make_sample):
+    sample = make_sample("song", 0, 22)
+    clips = [maker(text_dropout=0.0).batch([sample], epoch=epoch) for epoch in range(12)]
+    for clip in clips:
+        order = 0 if clip.text.shape[1] == 5 else 1
+        expected = torch.tensor(sample.text[order][sample.text_mask[order]], dtype=torch.float32)
+        assert torch.equal(clip.text[0], expected)
+        assert clip.text_mask.all()
+    assert {clip.text.shape[1] for clip in clips} == {3, 5}
+
+
+def test_dropped_conditions_are_the_null_of_training(maker, make_sample):
+    clip = maker(text_dropout=1.0, lyric_dropout=1.0).batch([make_sample("song", 0, 22)], epoch=0)
+    assert not clip.text.any()
+    assert clip.text_mask.all()
+    assert not clip.lyric_ids.any()
+    assert not clip.lyric_mask.any()
+    kept = maker(text_dropout=0.0, lyric_dropout=0.0).batch([make_sample("song", 0, 22)], epoch=0)
+    assert kept.lyric_ids.tolist() == [[261, 259, 6688, 2]]
+    assert kept.lyric_mask.all()
+
+
+def test_strengths_and_dropouts_have_their_rates(maker, make_sample):
+    cut, sample = maker(accompaniment={"strength_range": (0.4, 0.8)}), make_sample("song", 0, 4)
+    clips = [cut.batch([sample], epoch=epoch) for epoch in range(600)]
+    strengths = torch.cat([clip.source.strength for clip in clips])
+    drawn = strengths[strengths > 0]
+    assert 0.1 < 1 - len(drawn) / 600 < 0.2
+    assert 0.4 <= drawn.min() < 0.42
+    assert 0.78 < drawn.max() <= 0.8
+    no_text = sum(not clip.text.any() for clip in clips) / 600
+    no_lyrics = sum(not clip.lyric_mask.any() for clip in clips) / 600
+    both = sum(not clip.text.any() and not clip.lyric_mask.any() for clip in clips) / 600
+    assert 0.1 < no_text < 0.2
+    assert 0.1 < no_lyrics < 0.2
+    assert both < 0.06
+    assert 600 < torch.cat([clip.timestep for clip in clips]).median() < 850
+
+
+def test_the_noise_is_what_text2music_draws_and_comes_first(maker, make_sample):
+    sample = make_sample("song", 0, 22)
+    plain = torch.randn(1, 8, 16, 22, generator=seeded(0, 3, "song_000", "noise"))
+    for latent_noise in (0.0, 0.3):
+        clip = maker(accompaniment={"latent_noise": latent_noise}).batch([sample], epoch=3)
+        assert torch.equal(clip.noise, plain)
+        spread = (clip.source.heard - clip.source.vocal).std()
+        torch.testing.assert_close(spread, torch.tensor(latent_noise), atol=0.02, rtol=0)
+
+
+def test_features_are_cut_with_the_clip(maker, make_sample):
+    sample = make_sample("song", 0, 40)
+    mert = np.arange(279, dtype=np.float16)[:, None] * np.ones((1, 1024), np.float16)
+    mhubert = np.arange(186, dtype=np.float16)[:, None] * np.ones((1, 768), np.float16)
+    sample = replace(sample, inst_mert=mert, inst_mhubert=mhubert)
+    choice = Choice(Cut(start=10, frames=20, tag_order=0), strength=0.5)
+    clip = maker().fixed(maker().chosen([sample], [choice]))
+    (first,), (second,) = clip.features
+    assert (first[0, 0], first[-1, 0], len(first)) == (round(10 * 279 / 40), round(30 * 279 / 40) - 1, 139)
+    assert (second[0, 0], len(second)) == (round(10 * 186 / 40), 94)
+    assert [len(network) for network in maker().chosen([sample] * 3, [choice] * 3).features] == [3, 3]
+    assert maker(ssl_coeff=0.0).batch([sample], epoch=0).features == ()
+
+
+def test_a_batch_moves_whole(maker, make_sample):
+    clip = maker().batch([make_sample("song", 0, 22)], epoch=0)
+    moved = clip.to(torch.device("meta"))
+    assert {tensor.device.type for tensor in tensors(moved).values()} == {"meta"}
+    assert moved.keys == clip.keys
+    clips = maker().cut([make_sample("song", 0, 22)], epoch=0).to(torch.device("meta"))
+    assert {value.device.type for value in vars(clips).values() if isinstance(value, Tensor)} == {"meta"}
+
+
+def test_clips_are_small_until_they_are_used(maker, make_sample):
+    clips = maker().cut([make_sample("a", 0, 22), make_sample("b", 0, 30)], epoch=0)
+    assert {tensor.dtype for tensor in (clips.target, clips.vocal, clips.activity, clips.text)} == {torch.float16}
+    batch = maker().drawn(clips)
+    assert batch.noise.dtype == batch.target.dtype == torch.float32
+    assert torch.equal(maker().drawn(clips).source.heard, batch.source.heard)

@@ -1,0 +1,73 @@
+import json
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train.loop.callbacks
+from models.adapters.adapter import read_card
+from train.loop.checkpoint import BEST, find_last
+from train.loop.fit import fit
+
+
+@pytest.fixture
+def learnable(make_shards, tiny_config):
+    """learnable(**settings): a mix holds its vocal, which a few quick steps learn to hear."""
+    shards = make_shards({f"song{number}": [24] for number in range(9)})
+    heard = {"output_type": "mix", "strength_range": (0.9, 1.0), "reference_strength": 1.0}
+
+    def make(**settings):
+        usual = {"learning_rate": 2e-2, "val_every_n_steps": 3, "accumulate_grad_batches": 1}
+        return tiny_config(shards, accompaniment=heard, **usual | {"checkpoint_every_n_steps": 100} | settings)
+
+    return make
+
+
+def best_of(outcome):
+    return json.loads((outcome.folder / "checkpoints" / BEST).read_text())
+
+
+def test_the_best_that_listens_is_kept_and_named_also_after_a_resume(learnable):
+    first = fit(learnable(max_steps=6))
+    assert first.best is not None
+    outcome = fit(learnable(max_steps=12), resume_from=find_last(learnable()))
+    named = best_of(outcome)
+    gains = EventAccumulator(str(outcome.folder)).Reload().Scalars("val/x0_gain")
+    highest = max(gains, key=lambda event: event.value)
+    assert named["step"] == highest.step
+    assert named["figures"]["val/x0_gain"] == pytest.approx(highest.value)
+    assert named["figures"]["val/conditioning_gain_low"] > 0
+    assert outcome.best is not None
+    assert outcome.best.model_dump() == named
+    card = read_card(outcome.folder / "checkpoints" / named["adapter"])
+    assert (card.step, card.validation) == (named["step"], named["figures"])
+
+
+def test_a_model_that_does_not_listen_is_never_the_best(song_shards, tiny_config):
+    deaf = {"a_max": 0.0}  # what is left, the projection, starts at zero
+    outcome = fit(tiny_config(song_shards, accompaniment=deaf, max_steps=1, learning_rate=1e-12))
+    assert outcome.figures["val/conditioning_gain_low"] <= 0
+    assert outcome.best is None
+    assert not (outcome.folder / "checkpoints" / BEST).exists()
+
+
+def test_a_crash_before_best_json_leaves_the_older_one_true(learnable, monkeypatch):
+    plain, calls = train.loop.callbacks.save_best, []
+
+    def crashing(folder, best):
+        calls.append(best)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        plain(folder, best)
+
+    monkeypatch.setattr(train.loop.callbacks, "save_best", crashing)
+    config = learnable(max_steps=12)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(config)
+    (file,) = find_checkpoints(config).glob(BEST)
+    named = json.loads(file.read_text())
+    assert named["step"] == calls[0].step < calls[1].step
+    assert read_card(file.with_name(named["adapter"])).validation == named["figures"]
+
+
+def find_checkpoints(config):
+    return train.loop.callbacks.Path(config.logger_dir) / config.exp_name / "version_0" / "checkpoints"

@@ -1,0 +1,124 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from common.latents import LatentStatistics
+from models.adapters.adapter import Conditioning
+from models.adapters.lora import attach_lora
+from models.loading.checkpoint import TINY, open_transformer
+from train.data.clips import ClipMaker
+from train.data.plan import seeded
+from train.loop.module import AccompanimentModule, conditioning_of
+from train.loop.validation import LEVELS, Validation, at_levels, derangement, fitted, gain, noise_levels
+
+STATISTICS = LatentStatistics(silence=((0.25,) * 16,) * 8, mean=(0.0,) * 8, std=(1.0,) * 8)
+
+
+@pytest.fixture
+def asked(tiny_config, tmp_path, make_sample):
+    """asked(mode, **settings) is (module, validation over three songs of different length)."""
+
+    def ask(mode="image2image", **settings):
+        config = tiny_config(tmp_path, mode, **settings)
+        transformer = open_transformer(TINY)
+        attach_lora(transformer, rank=4, alpha=4, target_modules=config.lora.target_modules, dropout=0.5)
+        conditioning = conditioning_of(config)
+        conditioner = conditioning.make_conditioner(transformer)
+        maker = ClipMaker(config, conditioning, STATISTICS)
+        samples = {f"s{n}": make_sample(f"s{n}", 0, frames) for n, frames in enumerate((24, 9, 17))}
+        return AccompanimentModule(config, transformer, conditioner, base_fingerprint="b"), Validation(samples, maker)
+
+    return ask
+
+
+def test_a_fresh_controlnet_gains_exactly_nothing(asked):
+    module, validation = asked("controlnet")
+    figures = validation(module)
+    assert figures.x0_gain.value == figures.conditioning_gain.value == 0.0
+    assert set(figures.x0_gain_at) == {0.0}
+
+
+def test_a_model_that_knows_the_vocals_gains(asked):
+    """Adapters set up so that the vocal's own path matters: exchanging vocals must be noticed."""
+    module, validation = asked("image2image")
+    assert module.conditioner is not None
+    module.conditioner.projection.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    figures = validation(module)
+    assert figures.conditioning_gain.value != 0.0
+    assert figures.conditioning_gain.low < figures.conditioning_gain.value < figures.conditioning_gain.high
+
+
+@pytest.mark.parametrize("mode", ["image2image", "controlnet"])
+def test_asking_twice_gives_the_same_and_leaves_no_trace(asked, mode):
+    module, validation = asked(mode)
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    state = torch.get_rng_state()
+    first = validation(module)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert {name for name, parameter in module.named_parameters() if parameter.requires_grad} == trained
+    assert all(parameter.grad is None for parameter in module.parameters())
+    dropouts = [part for name, part in module.named_modules() if name.endswith("lora_dropout.trained")]
+    assert dropouts
+    assert all(dropout.training for dropout in dropouts)
+    assert validation(module) == first
+    _, again = asked(mode)
+    assert again(module) == first
+
+
+def test_figures_have_names_for_every_level(asked):
+    module, validation = asked()
+    named = validation(module).named()
+    assert len(named) == 1 + 2 * 3 + 2 * len(LEVELS)
+    assert {"val/loss", "val/x0_gain", "val/conditioning_gain_low", "val/x0_gain_at_0.1"} <= set(named)
+
+
+@pytest.mark.parametrize(
+    ("conditioning", "b"),
+    [
+        (Conditioning(a_max=0.8), math.sqrt(1 - 0.4**2)),
+        (Conditioning(objective="bridge_lerp", a_max=0.8), 1 - 0.4),
+        (Conditioning(objective="offset", a_max=0.8), 1.0),
+    ],
+)
+def test_levels_are_noise_against_data_in_the_state(conditioning, b):
+    sigmas = noise_levels(conditioning, 0.5)
+    for u, s in zip(LEVELS[:-1], sigmas[:-1].tolist(), strict=True):
+        assert s * b / (1 - s) == pytest.approx(u / (1 - u), rel=1e-5)
+    assert sigmas[-1] == 1.0
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_everybody_gets_somebody_elses_vocal(count):
+    partners = derangement(count, seeded("any"))
+    assert sorted(partners) == list(range(count))
+    assert all(partner != song for song, partner in enumerate(partners))
+
+
+def test_another_vocal_is_tiled_or_cut(asked):
+    _, validation = asked()
+    long, short, _ = validation.clips
+    tiled = fitted(short.source, long)
+    assert tiled.vocal.shape == long.target.shape
+    assert torch.equal(tiled.vocal[..., 9:18], short.source.vocal)
+    assert torch.equal(fitted(long.source, short).activity, long.source.activity[:, :9])
+
+
+def test_a_clip_at_all_levels_differs_in_nothing_else(asked):
+    _, validation = asked()
+    clip = validation.clips[0]
+    levels = at_levels(clip, torch.tensor(LEVELS))
+    torch.testing.assert_close(levels.timestep, 1000 * torch.tensor(LEVELS))
+    assert torch.equal(levels.noise[0], levels.noise[-1])
+    assert levels.source.strength.tolist() == [0.5] * len(LEVELS)
+    assert replace(levels, timestep=clip.timestep).keys == clip.keys
+
+
+def test_a_gain_and_its_interval():
+    others = torch.rand(40, 6, dtype=torch.float64) + 1
+    certain = gain(0.75 * others, others, 0)
+    assert (certain.value, certain.low, certain.high) == pytest.approx((0.25, 0.25, 0.25))
+    noisy = gain(others * (0.75 + 0.2 * torch.randn(40, 1, dtype=torch.float64)), others, 0)
+    assert noisy.low < noisy.value < noisy.high
+    assert noisy.high - noisy.low == pytest.approx(2 * 1.96 * 0.2 / math.sqrt(40), rel=0.35)

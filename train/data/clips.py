@@ -1,0 +1,237 @@
+"""From a cached sample to what a training step sees: a random cut, one of the tag orders, dropped conditions, noise.
+
+In two steps. The loader cuts clips and leaves them as the shards hold them; what is larger, floats and noise, is made
+where they are used. Every draw depends on (seed, epoch, sample) alone, never on the batch a clip lands in.
+
+B clips, C latent channels (8), H latent rows (16), T latent frames, S text tokens, D their width, L lyric tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.latents import LatentStatistics
+from models.adapters.adapter import Conditioning
+from models.flow.conditioning import VocalSource, hear
+from models.flow.schedule import draw_timesteps
+from shards.schema import Sample
+from train.config import TrainingConfig
+from train.data.plan import clip_frames, seed_of
+
+Features = tuple[tuple[Tensor | None, ...] | None, ...]
+"""Per SSL network, per clip float16 [frames, width]; None for what the shards do not hold, empty without any."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which part of a sample, and which of its tag orders."""
+
+    start: int  # first latent frame
+    frames: int
+    tag_order: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was drawn for a clip."""
+
+    cut: Cut
+    strength: float
+    keep_text: bool = True
+    keep_lyrics: bool = True
+    timestep: float = 0.0
+    noise_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips of one length as the shards hold them, with everything chosen but no noise yet."""
+
+    keys: tuple[str, ...]
+    target: Tensor  # [B, C, H, T] float16
+    vocal: Tensor  # [B, C, H, T] float16, scaled latents
+    activity: Tensor  # [B, T] float16
+    strength: Tensor  # [B]
+    text: Tensor  # [B, S, D] float16, zeros where the prompt is dropped
+    text_mask: Tensor  # [B, S] bool; a dropped prompt keeps it
+    lyric_ids: Tensor  # [B, L] int64
+    lyric_mask: Tensor  # [B, L] bool, zeros where the lyrics are dropped
+    timestep: Tensor  # [B], 1000 * sigma
+    weight: Tensor  # [B], 0 for a clip that only fills up the last round of an epoch
+    features: Features
+    noise_seeds: tuple[int, ...]
+
+    def to(self, device: torch.device) -> Self:
+        """The same clips on another device."""
+        return _moved(self, device)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of one length as a training step sees them: floats, the vocal normalised, noise drawn."""
+
+    keys: tuple[str, ...]
+    target: Tensor  # [B, C, H, T], x0
+    source: VocalSource
+    text: Tensor  # [B, S, D], zeros where the prompt is dropped
+    text_mask: Tensor  # [B, S] bool; a dropped prompt keeps it
+    lyric_ids: Tensor  # [B, L] int64
+    lyric_mask: Tensor  # [B, L] bool, zeros where the lyrics are dropped
+    noise: Tensor  # [B, C, H, T], eps
+    timestep: Tensor  # [B], 1000 * sigma
+    weight: Tensor  # [B], 0 for a clip that only fills up the last round of an epoch
+    features: Features
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on another device."""
+        return _moved(self, device)
+
+
+@dataclass(frozen=True)
+class ClipMaker:
+    """Cuts clips the way one training run wants them."""
+
+    config: TrainingConfig
+    conditioning: Conditioning
+    statistics: LatentStatistics
+
+    def batch(self, samples: Sequence[Sample], *, epoch: int) -> Batch:
+        """The batch that `samples`, all of one clip length, make in this epoch."""
+        return self.drawn(self.cut(samples, epoch=epoch))
+
+    def cut(self, samples: Sequence[Sample], *, epoch: int, weight: float = 1.0) -> Clips:
+        """The clips that `samples`, all of one clip length, give in this epoch."""
+        return self.chosen(samples, [self._choose(sample, epoch) for sample in samples], weight=weight)
+
+    def drawn(self, clips: Clips) -> Batch:
+        """The batch that `clips` become, on their device."""
+        batch = self.fixed(clips)
+        heard = torch.empty_like(batch.source.vocal)
+        for row, seed in enumerate(clips.noise_seeds):
+            generator = torch.Generator(batch.noise.device).manual_seed(seed)
+            torch.randn(batch.noise.shape[1:], generator=generator, out=batch.noise[row])
+            vocal, latent_noise = batch.source.vocal[row], self.config.accompaniment.latent_noise
+            heard[row] = hear(vocal, latent_noise=latent_noise, generator=generator)
+        return replace(batch, source=replace(batch.source, heard=heard))
+
+    def fixed(self, clips: Clips) -> Batch:
+        """The same without noise: eps is 0, and the vocal is heard as it is."""
+        source = self.conditioning.hear(clips.vocal.float(), clips.activity.float(), clips.strength, self.statistics)
+        return Batch(
+            keys=clips.keys,
+            target=clips.target.float(),
+            source=source,
+            text=clips.text.float(),
+            text_mask=clips.text_mask,
+            lyric_ids=clips.lyric_ids,
+            lyric_mask=clips.lyric_mask,
+            noise=torch.zeros_like(source.vocal),
+            timestep=clips.timestep,
+            weight=clips.weight,
+            features=clips.features,
+        )
+
+    def chosen(self, samples: Sequence[Sample], choices: Sequence[Choice], *, weight: float = 1.0) -> Clips:
+        """The clips that `choices` say, all of one length; texts and lyrics are padded at their ends."""
+        pairs = list(zip(samples, choices, strict=True))
+        cuts = [(slice(one.cut.start, one.cut.start + one.cut.frames), sample) for sample, one in pairs]
+        texts = [sample.text[one.cut.tag_order][sample.text_mask[one.cut.tag_order]] for sample, one in pairs]
+        text_mask = _ends([len(text) for text in texts])
+        lyric_mask = _ends([len(sample.lyrics) for sample in samples])
+        return Clips(
+            keys=tuple(sample.meta.key for sample in samples),
+            target=_stacked([self._target(sample)[:, :, frames] for frames, sample in cuts]),
+            vocal=_stacked([sample.vocal[:, :, frames] for frames, sample in cuts]),
+            activity=_stacked([sample.activity[frames] for frames, sample in cuts]),
+            strength=torch.tensor([one.strength for one in choices]),
+            text=_padded(texts, [one.keep_text for one in choices]),
+            text_mask=torch.from_numpy(text_mask),
+            lyric_ids=_padded([sample.lyrics for sample in samples], [one.keep_lyrics for one in choices]).long(),
+            lyric_mask=torch.from_numpy(lyric_mask & np.array([[one.keep_lyrics] for one in choices])),
+            timestep=torch.tensor([one.timestep for one in choices]),
+            weight=torch.full((len(samples),), weight),
+            features=self._features(samples, [one.cut for one in choices]) if weight else (),
+            noise_seeds=tuple(one.noise_seed for one in choices),
+        )
+
+    def _choose(self, sample: Sample, epoch: int) -> Choice:
+        config = self.config
+        generator = torch.Generator().manual_seed(seed_of(config.seed, epoch, sample.meta.key, "choices"))
+        at, order, keep_text, keep_lyrics, keep_vocal, at_strength = torch.rand(6, generator=generator).tolist()
+        low, high = config.accompaniment.strengths
+        frames = clip_frames(sample.meta.frames, config.crop_frames)
+        return Choice(
+            Cut(int(at * (sample.meta.frames - frames + 1)), frames, tag_order=int(order * len(sample.text))),
+            strength=low + (high - low) * at_strength if keep_vocal >= config.accompaniment.vocal_dropout else 0.0,
+            keep_text=keep_text >= config.text_dropout,
+            keep_lyrics=keep_lyrics >= config.lyric_dropout,
+            timestep=draw_timesteps(1, shift=config.shift, generator=generator).item(),
+            noise_seed=seed_of(config.seed, epoch, sample.meta.key, "noise"),
+        )
+
+    def _target(self, sample: Sample) -> np.ndarray:
+        target = sample.inst if self.config.accompaniment.output_type == "accompaniment" else sample.mix
+        assert target is not None, "the manifest promised this target"
+        return target
+
+    def _features(self, samples: Sequence[Sample], cuts: Sequence[Cut]) -> Features:
+        """SSL features of the targets under the cuts, if the loss wants them."""
+        if self.config.ssl_coeff == 0:
+            return ()
+        found = [
+            tuple(
+                None if array is None else _between(array, cut, sample.meta.frames)
+                for array in features_of(sample, self.config)
+            )
+            for sample, cut in zip(samples, cuts, strict=True)
+        ]
+        networks = tuple(
+            network if any(item is not None for item in network) else None for network in zip(*found, strict=True)
+        )
+        return networks if any(networks) else ()
+
+
+def features_of(sample: Sample, config: TrainingConfig) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """MERT and mHuBERT features of the target that a run learns to make."""
+    if config.accompaniment.output_type == "accompaniment":
+        return sample.inst_mert, sample.inst_mhubert
+    return sample.mix_mert, sample.mix_mhubert
+
+
+def _stacked(arrays: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))
+
+
+def _ends(lengths: Sequence[int]) -> np.ndarray:
+    """True before each row's end, [B, longest]."""
+    return np.arange(max(lengths)) < np.array(lengths)[:, None]
+
+
+def _padded(arrays: Sequence[np.ndarray], keep: Sequence[bool]) -> Tensor:
+    """[n, ...] each -> [B, longest n, ...], zeros past the ends and where an array is not to be kept."""
+    padded = np.zeros((len(arrays), max(len(array) for array in arrays), *arrays[0].shape[1:]), arrays[0].dtype)
+    for row, (array, kept) in enumerate(zip(arrays, keep, strict=True)):
+        if kept:
+            padded[row, : len(array)] = array
+    return torch.from_numpy(padded)
+
+
+def _between(features: np.ndarray, cut: Cut, frames: int) -> Tensor:
+    """Features under a cut: of n for `frames` latent frames, indices round(frame * n / frames)."""
+    first, last = (round(end * len(features) / frames) for end in (cut.start, cut.start + cut.frames))
+    return torch.tensor(features[first:last])
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """A copy of a nest of tuples and dataclasses with every tensor on `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=device.type == "cuda")  # mps would read what has not arrived
+    if isinstance(value, tuple):
+        return tuple(_moved(item, device) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _moved(getattr(value, field.name), device) for field in fields(value)})
+    return value

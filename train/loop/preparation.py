@@ -1,0 +1,215 @@
+"""What a run needs before its first step: the shards, divided, and the base with fresh adapters."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from common.base import BaseSpec
+from common.errors import UserError
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from models.adapters.lora import attach_lora
+from models.loading.checkpoint import Part, open_transformer, part_hash, resolve_checkpoint
+from models.loading.family import TRANSFORMER, check_belongs, choose_checkpoint, describe_base, known_base
+from models.loading.int8 import to_int8
+from shards.place import place_of
+from shards.reader import read_manifest, read_shard
+from shards.schema import Manifest, Sample
+from train.config import TrainingConfig
+from train.data.clips import ClipMaker, features_of
+from train.data.loader import ShardSamples, Split, check_manifest, split, target_of
+from train.data.plan import FEWEST_VALIDATION_SONGS
+from train.loop.callbacks import announce
+from train.loop.memory import estimated_bytes, in_gib
+from train.loop.module import AccompanimentModule, conditioning_of
+from train.loop.validation import Validation
+
+NAIVE = (
+    "objective naive is regression: its accompaniments have no diversity, and strength 0 is not text2music. "
+    "bridge_vp is the default for a reason."
+)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Opened shards, divided; the same for all runs that look at the same songs for the same target."""
+
+    manifest: Manifest
+    split: Split
+    samples: ShardSamples
+
+
+@dataclass(frozen=True)
+class Data:
+    """The shards of a run, divided, and how it sees them."""
+
+    manifest: Manifest
+    split: Split
+    maker: ClipMaker
+    samples: ShardSamples
+    validation: Validation | None
+
+
+@dataclass(frozen=True)
+class Base:
+    """The checkpoint of a run."""
+
+    name: str
+    folder: Path
+    fingerprint: str
+    """Hash of its transformer."""
+    spec: BaseSpec
+    """What adapters record of it."""
+
+
+def find_base(config: TrainingConfig, manifest: Manifest, given: str | None) -> Base:
+    """The checkpoint that is `given`, else the one that made the shards.
+
+    Raises UserError where there is none, and where the shards were made by another codec or text encoder than belong to
+    its transformer.
+    """
+    name = choose_checkpoint(given, base_of_shards(manifest), config.dataset_path)
+    folder = resolve_checkpoint(name, [TRANSFORMER])
+    check_shards(config, manifest, name, folder, [TRANSFORMER])
+    return Base(name, folder, part_hash(folder, TRANSFORMER), describe_base(name, folder, TRANSFORMER))
+
+
+def base_of_shards(manifest: Manifest) -> BaseSpec:
+    """The base model of shards, as far as it is known."""
+    return known_base(manifest.base, manifest.fingerprint.networks.values())
+
+
+def check_shards(config: TrainingConfig, manifest: Manifest, name: str, folder: Path, parts: Sequence[Part]) -> None:
+    """Raise UserError where `parts` of a checkpoint do not belong to the networks that made the shards."""
+    networks = manifest.fingerprint.networks
+    check_belongs(config.dataset_path, base_of_shards(manifest), networks, name, folder, parts=parts)
+
+
+def open_data(config: TrainingConfig) -> Data:
+    """The shards of a run. Raises UserError if they are missing or cannot train it."""
+    return make_data(config, open_shards(config, features=config.ssl_coeff > 0))
+
+
+def open_shards(config: TrainingConfig, *, features: bool) -> Shards:
+    """The shards of a run. `features`: whether to read SSL features, which are by far the largest part of a sample.
+
+    Raises UserError if the shards are missing or cannot train it.
+    """
+    place = place_of(config.dataset_path)
+    manifest = read_manifest(place)
+    check_manifest(manifest, config)
+    samples = ShardSamples(place, manifest, target_of(config), features=features)
+    return Shards(manifest, split(manifest, config.val_fraction), samples)
+
+
+def make_data(config: TrainingConfig, shards: Shards, *, like: Validation | None = None) -> Data:
+    """Opened shards as a run sees them. `like` has asked the same songs before: the frozen base need not answer again.
+
+    Raises UserError if a sample is not where the manifest says.
+    """
+    assert shards.manifest.statistics is not None
+    maker = ClipMaker(config, conditioning_of(config), shards.manifest.statistics)
+    asked_of = shards.split.validation
+    asked = shards.samples.load(sorted({segment.shard for segment in asked_of}), {segment.key for segment in asked_of})
+    validation = Validation(asked, maker, like=like) if len(asked) >= FEWEST_VALIDATION_SONGS else None
+    return Data(shards.manifest, shards.split, maker, shards.samples, validation)
+
+
+def make_module(config: TrainingConfig, base: Path, fingerprint: str, data: Data) -> AccompanimentModule:
+    """The base with fresh adapters, ready to train; says what is trained and how much memory that should take."""
+    transformer = open_base(config, base)
+    if config.ssl_coeff:
+        check_features(config, transformer, next(read_shard(place_of(config.dataset_path), data.manifest.shards[0])))
+    return _with_adapters(config, transformer, fingerprint, data)
+
+
+@contextmanager
+def adapters_on(
+    transformer: ACEStepTransformer2DModel, config: TrainingConfig, fingerprint: str, data: Data
+) -> Generator[AccompanimentModule]:
+    """An opened base with fresh adapters for as long as the block runs; afterwards the base is what it was."""
+    try:
+        yield _with_adapters(config, transformer, fingerprint, data)
+    finally:
+        transformer.unload_lora()
+        if config.compile:
+            forget_compiled(transformer)
+
+
+def _with_adapters(
+    config: TrainingConfig, transformer: ACEStepTransformer2DModel, fingerprint: str, data: Data
+) -> AccompanimentModule:
+    report = attach_lora(
+        transformer,
+        rank=config.lora.r,
+        alpha=config.lora.lora_alpha,
+        target_modules=config.lora.target_modules,
+        use_rslora=config.lora.use_rslora,
+        dropout=config.lora.lora_dropout,
+        use_dora=config.lora.use_dora,
+        blocks=config.lora.blocks,
+        seed=config.seed,
+    )
+    conditioner = data.maker.conditioning.make_conditioner(transformer, seed=config.seed)
+    if data.maker.conditioning.objective == "naive":
+        announce(NAIVE)
+    if config.compile:
+        compile_blocks(transformer)
+    module = AccompanimentModule(config, transformer, conditioner, base_fingerprint=fingerprint)
+    own = sum(parameter.numel() for parameter in module.trained.values()) - report.parameters
+    frozen = sum(parameter.numel() for parameter in transformer.parameters() if not parameter.requires_grad)
+    announce(
+        f"{config.accompaniment.mode}: training {report.parameters:,} numbers of LoRA in {len(report.modules)} layers "
+        f"and {own:,} of the vocal's own path; {frozen:,} stay frozen in {config.base_dtype or 'float32'}; "
+        f"estimated peak memory {in_gib(estimated_bytes(module))}"
+    )
+    return module
+
+
+def compile_blocks(transformer: ACEStepTransformer2DModel) -> None:
+    """Let torch compile the blocks, each at its first call."""
+    for block in transformer.transformer_blocks:
+        block.compile()
+
+
+def forget_compiled(transformer: ACEStepTransformer2DModel) -> None:
+    """Let the blocks run as they are; torch stops compiling what it had to compile anew too often."""
+    for block in transformer.transformer_blocks:
+        block._compiled_call_impl = None
+    torch.compiler.reset()
+
+
+def open_base(config: TrainingConfig, base: Path) -> ACEStepTransformer2DModel:
+    """The frozen transformer in the number format that `config` wants."""
+    wanted = config.base_dtype or "float32"
+    transformer = open_transformer(base, dtype=torch.float32 if wanted == "float32" else torch.bfloat16)
+    if wanted == "int8":
+        to_int8(transformer)
+        transformer.eval()
+    if config.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    return transformer
+
+
+def check_features(config: TrainingConfig, transformer: ACEStepTransformer2DModel, sample: Sample) -> None:
+    """SSL losses need features in the shards and look at the blocks that the base's projectors were made for."""
+    if all(array is None for array in features_of(sample, config)):
+        announce(
+            "these shards hold no SSL features: training without feature losses (prep build-shards --ssl makes them)"
+        )
+        return
+    depths = tuple(transformer.config["ssl_encoder_depths"])
+    if config.ssl_depths != depths:
+        raise UserError(
+            f"ssl_depths {list(config.ssl_depths)}: this base projects the states after blocks {list(depths)}. "
+            f"Set ssl_depths to {list(depths)}, or ssl_coeff to 0."
+        )
+
+
+def described(divided: Split, *, in_memory: bool) -> str:
+    songs = len({segment.song for segment in divided.training})
+    kept = f"{len(divided.validation)} songs to validate on" if divided.validation else "no songs to validate on"
+    where = "in memory" if in_memory else "streamed"
+    return f"{songs} songs, {len(divided.training)} segments to train on ({where}); {kept}"

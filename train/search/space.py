@@ -1,0 +1,204 @@
+"""From a search space to the configs of trials: what its names mean, whether its ranges are allowed, what is drawn."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from common.config import Config, check_config
+from common.errors import UserError
+from train.config import TrainingConfig
+from train.search.config import Choices, Dimension, FloatRange, IntRange, OptunaConfig
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+PLANS_NAMES = {"lora_rank": "lora.r"}
+"""Short names that are not the last part of their path."""
+OF_MODE = {
+    "image2image": {
+        "accompaniment.objective",
+        "accompaniment.source_projection",
+        "accompaniment.a_max",
+        "accompaniment.offset_weight",
+        "accompaniment.strength_dropout",
+        "accompaniment.activity_gate",
+    },
+    "controlnet": {
+        "accompaniment.control_encoder_depth",
+        "accompaniment.control_encoder_dim",
+        "accompaniment.controlnet_scale",
+        "accompaniment.injection_layers",
+        "accompaniment.control_injection",
+        "accompaniment.control_dropout",
+    },
+}
+"""Settings that mean nothing in the other mode."""
+THE_SAME = {
+    "accompaniment.mode",
+    "accompaniment.output_type",
+    "dataset_path",
+    "max_duration",
+    "crop_seconds",
+    "max_steps",
+    "num_workers",
+    "base_dtype",
+    "gradient_checkpointing",
+    "compile",
+    "ssl_depths",
+    "seed",
+    "val_fraction",
+    "val_every_n_steps",
+    "early_stop_patience",
+    "render_every_n_steps",
+    "checkpoint_every_n_steps",
+    "exp_name",
+    "logger_dir",
+}
+"""Settings that decide what trials share or are compared by, or change no result."""
+MOST_WARM_UP = 10
+"""A trial warms up for at most one step in so many."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One setting that trials vary."""
+
+    name: str  # as the search space calls it
+    path: str  # in TrainingConfig
+    dimension: Dimension
+
+    def draw(self, trial: "Trial") -> Any:
+        """The value that Optuna's sampler wants to see tried."""
+        match self.dimension:
+            case FloatRange(type=kind, low=low, high=high):
+                return trial.suggest_float(self.name, low, high, log=kind == "loguniform")
+            case IntRange(low=low, high=high, step=step):
+                return trial.suggest_int(self.name, low, high, step=step)
+            case Choices(choices=choices):
+                values = {_label(choice): choice for choice in choices}
+                return values[trial.suggest_categorical(self.name, list(values))]
+
+    def extremes(self) -> tuple[Any, ...]:
+        """Values that are all within a setting's bounds only if the whole axis is."""
+        match self.dimension:
+            case FloatRange(low=low, high=high):
+                return low, high
+            case IntRange(low=low, high=high, step=step):
+                return low, min(low + step, high), high
+            case Choices(choices=choices):
+                return choices
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search varies."""
+
+    axes: tuple[Axis, ...]
+    left_out: tuple[str, ...]  # names that mean nothing in the run's mode
+
+
+def space_of(config: TrainingConfig, wanted: OptunaConfig) -> Space:
+    """The search space of `wanted` for runs like `config`.
+
+    Raises UserError for an unknown name, a name given twice, a setting that cannot vary, a range outside its bounds,
+    and where nothing is left to vary.
+    """
+    mode = config.accompaniment.mode
+    other = OF_MODE["controlnet" if mode == "image2image" else "image2image"]
+    axes = [Axis(name, _path_of(name), dimension) for name, dimension in wanted.search_space.items()]
+    _check_once(axes)
+    for axis in axes:
+        _check(config, axis)
+    kept = tuple(axis for axis in axes if axis.path not in other)
+    if not kept:
+        raise UserError(f"search_space: nothing in it has a meaning in mode {mode}. Name a setting of that mode.")
+    return Space(kept, tuple(axis.name for axis in axes if axis.path in other))
+
+
+def config_with(config: TrainingConfig, space: Space, drawn: Mapping[str, Any]) -> TrainingConfig:
+    """`config` with drawn values, by axis name, in place. Raises UserError where they do not go together."""
+    values = config.model_dump(mode="json")
+    for axis in space.axes:
+        _put(values, axis.path, drawn[axis.name])
+    return check_config(TrainingConfig, values, ", ".join(f"{name} {value}" for name, value in drawn.items()))
+
+
+def shortened(config: TrainingConfig, wanted: OptunaConfig) -> TrainingConfig:
+    """The same run as a trial takes it: fewer steps and their learning rate, validated often, nothing kept."""
+    changes = {
+        "max_steps": wanted.trial_steps,
+        "warmup_steps": min(config.warmup_steps, wanted.trial_steps // MOST_WARM_UP),
+        "val_every_n_steps": wanted.report_steps,
+        "early_stop_patience": 0,
+        "render_every_n_steps": 0,
+    }
+    return config.model_copy(update=changes)
+
+
+def check_length(config: TrainingConfig, wanted: OptunaConfig) -> None:
+    """Raise UserError if trials would be longer than the run that they stand for."""
+    if wanted.trial_steps > config.max_steps:
+        raise UserError(
+            f"trial_steps {wanted.trial_steps}: the run that trials shorten has max_steps {config.max_steps}. "
+            f"Set trial_steps to {config.max_steps} or less."
+        )
+
+
+def short_names(kind: type[Config] = TrainingConfig, prefix: str = "") -> dict[str, str]:
+    """Short name -> path of every setting."""
+    found: dict[str, str] = {}
+    for name, field in kind.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Config):
+            found |= short_names(section, f"{name}.")
+        else:
+            found[name] = prefix + name
+    return found if prefix else found | PLANS_NAMES
+
+
+def _path_of(name: str) -> str:
+    known = short_names()
+    path = name if name in known.values() else known.get(name)
+    if path is None:
+        near = get_close_matches(name, [*known, *known.values()], n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}."
+        raise UserError(f"search_space: there is no setting {name}; {hint}")
+    return path
+
+
+def _check_once(axes: list[Axis]) -> None:
+    seen: dict[str, str] = {}
+    for axis in axes:
+        if axis.path in seen:
+            raise UserError(f"search_space: {seen[axis.path]} and {axis.name} are both {axis.path}. Leave one out.")
+        seen[axis.path] = axis.name
+
+
+def _check(config: TrainingConfig, axis: Axis) -> None:
+    if axis.path in THE_SAME:
+        raise UserError(
+            f"search_space.{axis.name}: {axis.path} is the same in all trials, which share it, are compared by it, or "
+            "come out the same whatever it is. Set it in the config, or leave it."
+        )
+    if axis.path == "accompaniment.objective" and "naive" in axis.extremes():
+        raise UserError(
+            f"search_space.{axis.name}: gains of objective naive are not comparable with the others'. Leave naive out."
+        )
+    for value in axis.extremes():
+        values = config.model_dump(mode="json")
+        _put(values, axis.path, value)
+        check_config(TrainingConfig, values, f"search_space.{axis.name}, at {json.dumps(value)}")
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> None:
+    *sections, last = path.split(".")
+    for section in sections:
+        values = values[section]
+    values[last] = value
+
+
+def _label(choice: Any) -> Any:
+    """A choice as Optuna stores it: lists as the text of their JSON."""
+    return json.dumps(choice) if isinstance(choice, list) else choice

@@ -1,0 +1,218 @@
+"""One trial: a short run on a base and on samples that all trials of a process share, judged as it goes."""
+
+import gc
+import math
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from optuna import Trial, TrialPruned
+from optuna.trial import FrozenTrial
+
+from common.errors import UserError
+from common.memory import ran_out, said_of
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from train.config import TrainingConfig
+from train.data.loader import room_in_memory
+from train.data.plan import seed_of
+from train.devices.strategy import Hardware
+from train.loop.callbacks import HEADLINES, Interruption, ShownProgress, StepCallback, announce
+from train.loop.fit import take_steps, write_config
+from train.loop.module import AccompanimentModule
+from train.loop.observe import Observation
+from train.loop.preparation import Data, Shards, adapters_on, check_features, described, make_data, open_base
+from train.loop.validation import Validation
+from train.search.config import OptunaConfig
+from train.search.queue import FAILURE, TrialError, slot_of
+from train.search.space import Space, config_with, shortened
+
+CONFIG, SEEDS, FIGURES, SECONDS = "config", "seeds", "figures", "seconds"
+"""Attributes of a trial."""
+LISTENS = "val/conditioning_gain_low"
+"""Figure that must be above 0 for a trial to be the best."""
+
+
+class AbandonedError(Exception):
+    """A signal came amid a trial."""
+
+
+@dataclass
+class Bench:
+    """What all trials of a process share."""
+
+    shards: Shards
+    transformer: ACEStepTransformer2DModel
+    fingerprint: str  # of the base
+    where: Hardware
+    asked: Validation | None = None  # that of the trial before
+
+
+def open_bench(
+    config: TrainingConfig, shards: Shards, base: Path, fingerprint: str, *, features: bool, where: Hardware
+) -> Bench:
+    """Open the base, then read all samples, once. `features`: whether trials may have SSL losses.
+
+    Raises UserError where shards and base do not go together.
+    """
+    transformer = open_base(config, base)
+    segments = (*shards.split.training, *shards.split.validation)
+    in_memory = shards.samples.remember({segment.key for segment in segments}, room=room_in_memory())
+    announce(described(shards.split, in_memory=in_memory))
+    if features:
+        first = segments[0]
+        check_features(config, transformer, shards.samples.load([first.shard], {first.key})[first.key])
+    return Bench(shards, transformer, fingerprint, where)
+
+
+class Examination(StepCallback):
+    """Validates, tells Optuna, and ends a trial that it gives up or that a signal interrupts."""
+
+    def __init__(self, trial: Trial, validation: Validation, metric: str, interruption: Interruption) -> None:
+        self.figures: dict[str, float] = {}
+        self.pruned = self.finished = False
+        self.training_seconds = self.validation_seconds = 0.0
+        self._trial, self._validation, self._metric = trial, validation, metric
+        self._interruption = interruption
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._interruption.take_over()  # Lightning has just installed handlers of its own
+        self._started = time.monotonic()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.training_seconds = time.monotonic() - self._started - self.validation_seconds
+
+    def after_step(self, trainer: Trainer, module: AccompanimentModule, outputs: Mapping[str, Any]) -> None:
+        self.finished = self._step == module.config.max_steps
+        if self.finished or self._step % module.config.val_every_n_steps == 0:
+            self._validate(trainer, module)
+            self.pruned = not self.finished and self._trial.should_prune()
+        trainer.should_stop = self._interruption.agreed_to_stop(trainer, self.pruned)
+
+    def _validate(self, trainer: Trainer, module: AccompanimentModule) -> None:
+        started = time.monotonic()
+        with module.as_used():
+            self.figures = self._validation(module).named()
+        self.validation_seconds += time.monotonic() - started
+        broken = [name for name, figure in self.figures.items() if not math.isfinite(figure)]
+        if broken:
+            raise UserError(f"step {self._step}: {broken[0]} is not finite ({self.figures[broken[0]]:g}).")
+        for logger in trainer.loggers:
+            logger.log_metrics(self.figures, step=self._step)
+        announce(f"step {self._step}: " + ", ".join(f"{name} {self.figures[name]:.4f}" for name in HEADLINES))
+        self._trial.report(self.figures[self._metric], self._step)
+
+
+@dataclass(frozen=True)
+class Trying:
+    """What Optuna optimises: called with a trial, it trains on the bench."""
+
+    bench: Bench
+    config: TrainingConfig
+    wanted: OptunaConfig
+    space: Space
+    interruption: Interruption
+
+    def __call__(self, trial: Trial) -> float:
+        """The metric of a trial after its last step.
+
+        Raises TrialPruned; TrialError where the values do not go together, memory does not suffice or numbers break,
+        which is recorded; AbandonedError after a signal; UserError where no trial could be taken here.
+        """
+        with _recorded(trial):
+            drawn = {axis.name: axis.draw(trial) for axis in self.space.axes}
+            announce(f"trial {trial.number}: " + ", ".join(f"{name} {shown(value)}" for name, value in drawn.items()))
+            config = config_with(self.config, self.space, drawn)
+        trial.set_user_attr(CONFIG, config.model_dump(mode="json"))
+        trial.set_user_attr(SEEDS, {"training": config.seed, "sampler": sampler_seed(config.seed, slot_of(trial))})
+        short = shortened(config, self.wanted)
+        data = make_data(short, self.bench.shards, like=self.bench.asked)
+        self.bench.asked = data.validation
+        version = f"trial_{trial.number:04d}"
+        logger = TensorBoardLogger(config.logger_dir, name=trial.study.study_name, version=version)
+        write_config(short, Path(logger.log_dir))
+        with _recorded(trial):
+            examination = self._train(trial, short, data, logger)
+        return self._verdict(trial, examination, logger)
+
+    def _train(self, trial: Trial, config: TrainingConfig, data: Data, logger: TensorBoardLogger) -> Examination:
+        assert data.validation is not None
+        _free()
+        examination = Examination(trial, data.validation, self.wanted.metric, self.interruption)
+        with adapters_on(self.bench.transformer, config, self.bench.fingerprint, data) as module:
+            taking_part = [examination, Observation(), ShownProgress()]
+            take_steps(module, data, logger=logger, callbacks=taking_part, where=self.bench.where)
+        return examination
+
+    def _verdict(self, trial: Trial, examination: Examination, logger: TensorBoardLogger) -> float:
+        """Note what came of a trial."""
+        if not (examination.finished or examination.pruned):
+            raise AbandonedError
+        figures = examination.figures
+        trial.set_user_attr(FIGURES, figures)
+        seconds = {"training": examination.training_seconds, "validation": examination.validation_seconds}
+        trial.set_user_attr(SECONDS, seconds)
+        trial.set_constraint(LISTENS, math.ulp(0.0) - figures[LISTENS])  # at most 0 if and only if the figure is above
+        logger.log_hyperparams(trial.params, {name.replace("val/", "trial/"): figures[name] for name in HEADLINES})
+        logger.finalize("success")
+        if examination.pruned:
+            announce(f"trial {trial.number} was pruned")
+            raise TrialPruned
+        announce(f"trial {trial.number}: {self.wanted.metric} {figures[self.wanted.metric]:.4f}")
+        return figures[self.wanted.metric]
+
+
+def sampler_seed(seed: int, slot: int) -> int:
+    """Seed of the sampler that draws the values of a slot: the same however often a study was stopped before."""
+    return seed_of(seed, "sampler", slot) % 2**32
+
+
+def value_of(trial: FrozenTrial) -> float:
+    """The metric of a trial that came to one."""
+    assert trial.values is not None
+    return trial.values[0]
+
+
+def listens(trial: FrozenTrial) -> bool:
+    """Whether a trial's gain from the true vocal is above 0 with 95 % confidence."""
+    return trial.user_attrs.get(FIGURES, {}).get(LISTENS, 0.0) > 0
+
+
+def failure(error: Exception) -> str | None:
+    """What was wrong with what a trial tried, in one line; None if the error is no fault of the trial."""
+    if isinstance(error, UserError):
+        return str(error)
+    return f"out of memory ({said_of(error)})" if ran_out(error) else None
+
+
+def shown(value: Any) -> str:
+    """A drawn value, short."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def _recorded(trial: Trial) -> Generator[None]:
+    """Turn what is a trial's own fault into a TrialError whose reason the study keeps."""
+    try:
+        yield
+    except (UserError, MemoryError, RuntimeError, OSError) as error:
+        reason = failure(error)
+        if reason is None:
+            raise
+        announce(f"trial {trial.number} failed: {reason}")
+        trial.set_user_attr(FAILURE, reason)
+        raise TrialError(reason) from None
+
+
+def _free() -> None:
+    """Free what trials before left behind (Lightning's trainer and module hold each other), and forget their peak."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
