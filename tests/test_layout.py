@@ -17,6 +17,7 @@ LAYER = {
     "train": 2,
     "infer": 2,
     "demo": 3,
+    "backline": 4,
     "recipe": 3,
     "benchmarks": 4,
     "tests": 5,
@@ -101,7 +102,12 @@ def test_tests_hold_no_packages_that_would_replace_the_real_ones():
 
 
 def test_shards_holds_only_code_in_git():
-    assert (ROOT / ".gitignore").read_text(encoding="utf-8").split("\n\n")[0].endswith("/shards/*\n!/shards/*.py")
+    assert (
+        (ROOT / ".gitignore")
+        .read_text(encoding="utf-8")
+        .split("\n\n")[0]
+        .endswith("/shards/*\n!/shards/*.py\n!/shards/py.typed")
+    )
 
 
 def test_wings_import_only_those_before_them():
