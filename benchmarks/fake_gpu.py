@@ -26,7 +26,7 @@ from models.flow.sampler import SamplerSettings, sample
 from models.loading.checkpoint import without_notes
 from models.loading.int8 import to_int8
 from train.config import TrainingConfig
-from train.data.clips import Batch, ClipMaker, Clips
+from train.data.clips import Batch, ClipBatch, ClipMaker
 from train.loop.memory import estimated_bytes
 from train.loop.module import AccompanimentModule, conditioning_of, encode
 from train.loop.optim import make_optimizer
@@ -108,13 +108,13 @@ def make_batch(config: TrainingConfig, *, features: bool = False) -> Batch:
     return maker.fixed(make_clips(config.crop_frames, config.batch_size, features=features).to(CUDA))
 
 
-def make_clips(frames: int, batch: int, *, features: bool) -> Clips:
+def make_clips(frames: int, batch: int, *, features: bool) -> ClipBatch:
     def half(*shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float16)
 
     seconds = frames / FRAMES_PER_SECOND
     heard = ((half(round(75 * seconds), 1024),) * batch, (half(round(50 * seconds), 768),) * batch)
-    return Clips(
+    return ClipBatch(
         keys=("clip",) * batch,
         target=half(batch, 8, 16, frames),
         vocal=half(batch, 8, 16, frames),

@@ -30,7 +30,7 @@ ANCHORS = ("true", TEXT2MUSIC, "shuffled")
 
 
 @dataclass(frozen=True)
-class Judged:
+class DemoResults:
     """What was made of the voices."""
 
     page: Path
@@ -41,7 +41,7 @@ class Judged:
     """For a terminal."""
 
 
-def judge(out: Path, mixes: Sequence[Path], adapters: Mapping[str, Path], *, infer_steps: int) -> Judged:
+def judge(out: Path, mixes: Sequence[Path], adapters: Mapping[str, Path], *, infer_steps: int) -> DemoResults:
     """Play every adapter, and the base from the prompt alone, to every voice; then measure the bands."""
     comparison = Comparison(
         test_set=_write(out / "test_set.json", [_item(mix, out) for mix in mixes]),
@@ -60,7 +60,7 @@ def judge(out: Path, mixes: Sequence[Path], adapters: Mapping[str, Path], *, inf
         )
         found[mode], reports[mode] = evaluate_into(out / "evaluation" / mode, request)
     validations = {mode: read_card(adapter).validation for mode, adapter in adapters.items()}
-    return Judged(page, reports, table(validations, found))
+    return DemoResults(page, reports, table(validations, found))
 
 
 def table(validations: Mapping[str, Mapping[str, float]], found: Mapping[str, Evaluation]) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from common.config import Config, load_config
 from common.progress import say
-from demo.judging import Judged, judge
+from demo.judging import DemoResults, judge
 from models.loading.family import PUBLISHED_ID
 from prep.building.build import build_shards
 from prep.config import PrepConfig
@@ -47,7 +47,7 @@ class Road:
     out: Path
     adapters: Mapping[str, Path]
     """By mode."""
-    judged: Judged
+    judged: DemoResults
 
 
 def walk(out: Path, config: RoadConfig) -> Road:

@@ -48,7 +48,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Clips:
+class ClipBatch:
     """Clips of one length as the shards hold them, with everything chosen but no noise yet."""
 
     keys: tuple[str, ...]
@@ -103,11 +103,11 @@ class ClipMaker:
         """The batch that `samples`, all of one clip length, make in this epoch."""
         return self.drawn(self.cut(samples, epoch=epoch))
 
-    def cut(self, samples: Sequence[Sample], *, epoch: int, weight: float = 1.0) -> Clips:
+    def cut(self, samples: Sequence[Sample], *, epoch: int, weight: float = 1.0) -> ClipBatch:
         """The clips that `samples`, all of one clip length, give in this epoch."""
         return self.chosen(samples, [self._choose(sample, epoch) for sample in samples], weight=weight)
 
-    def drawn(self, clips: Clips) -> Batch:
+    def drawn(self, clips: ClipBatch) -> Batch:
         """The batch that `clips` become, on their device."""
         batch = self.fixed(clips)
         heard = torch.empty_like(batch.source.vocal)
@@ -118,7 +118,7 @@ class ClipMaker:
             heard[row] = hear(vocal, latent_noise=latent_noise, generator=generator)
         return replace(batch, source=replace(batch.source, heard=heard))
 
-    def fixed(self, clips: Clips) -> Batch:
+    def fixed(self, clips: ClipBatch) -> Batch:
         """The same without noise: eps is 0, and the vocal is heard as it is."""
         source = self.conditioning.hear(clips.vocal.float(), clips.activity.float(), clips.strength, self.statistics)
         return Batch(
@@ -135,14 +135,14 @@ class ClipMaker:
             features=clips.features,
         )
 
-    def chosen(self, samples: Sequence[Sample], choices: Sequence[Choice], *, weight: float = 1.0) -> Clips:
+    def chosen(self, samples: Sequence[Sample], choices: Sequence[Choice], *, weight: float = 1.0) -> ClipBatch:
         """The clips that `choices` say, all of one length; texts and lyrics are padded at their ends."""
         pairs = list(zip(samples, choices, strict=True))
         cuts = [(slice(one.cut.start, one.cut.start + one.cut.frames), sample) for sample, one in pairs]
         texts = [sample.text[one.cut.tag_order][sample.text_mask[one.cut.tag_order]] for sample, one in pairs]
         text_mask = _ends([len(text) for text in texts])
         lyric_mask = _ends([len(sample.lyrics) for sample in samples])
-        return Clips(
+        return ClipBatch(
             keys=tuple(sample.meta.key for sample in samples),
             target=_stacked([self._target(sample)[:, :, frames] for frames, sample in cuts]),
             vocal=_stacked([sample.vocal[:, :, frames] for frames, sample in cuts]),

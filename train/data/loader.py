@@ -16,8 +16,8 @@ from shards.place import Place
 from shards.reader import read_shard
 from shards.schema import OPTIONAL, Manifest, Sample, SslName, Target
 from train.config import TrainingConfig
-from train.data.clips import ClipMaker, Clips
-from train.data.plan import WINDOW_SHARDS, Segment, Window, batches_per_epoch, plan_epoch, validation_songs
+from train.data.clips import ClipBatch, ClipMaker
+from train.data.plan import WINDOW_SHARDS, Segment, ShardWindow, batches_per_epoch, plan_epoch, validation_songs
 from train.data.prefetch import in_order
 
 MEMORY_SHARE = 0.5
@@ -105,7 +105,7 @@ class ShardSamples:
 
 
 @dataclass(frozen=True)
-class Scheduled:
+class ScheduledBatch:
     """A batch in one rank's order of an epoch."""
 
     window: int
@@ -114,12 +114,12 @@ class Scheduled:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class RankWindow:
     """A window of an epoch as one rank goes through it: what it reads, then its batches."""
 
     epoch: int
     reads: Mapping[int, frozenset[str]]  # shard -> samples of it that this rank will need
-    batches: tuple[Scheduled, ...]
+    batches: tuple[ScheduledBatch, ...]
 
 
 class BatchLoader:
@@ -154,21 +154,19 @@ class BatchLoader:
     def __len__(self) -> int:
         return self._length
 
-    def __iter__(self) -> Iterator[Clips]:
-        read_ahead, stretches = tee(self._stretches())
+    def __iter__(self) -> Iterator[ClipBatch]:
+        read_ahead, windows = tee(self._rank_windows())
         tasks = (
-            partial(self._samples.load, (shard,), keys)
-            for stretch in read_ahead
-            for shard, keys in stretch.reads.items()
+            partial(self._samples.load, (shard,), keys) for window in read_ahead for shard, keys in window.reads.items()
         )
         ready: dict[str, Sample] = {}
         with closing(in_order(tasks, workers=self._maker.config.num_workers, ahead=WINDOW_SHARDS)) as loaded:
-            for stretch in stretches:
-                for _ in stretch.reads:
+            for window in windows:
+                for _ in window.reads:
                     ready |= next(loaded)
-                for batch in stretch.batches:
+                for batch in window.batches:
                     samples = [ready.pop(key) for key in batch.keys]
-                    clips = self._maker.cut(samples, epoch=stretch.epoch, weight=batch.weight)
+                    clips = self._maker.cut(samples, epoch=window.epoch, weight=batch.weight)
                     self.handed += 1
                     self._epoch, self._done = divmod(self._epoch * self.per_epoch + self._done + 1, self.per_epoch)
                     yield clips
@@ -193,18 +191,18 @@ class BatchLoader:
             )
         self.handed, self._epoch, self._done = (int(state[name]) for name in ("handed", "epoch", "done"))
 
-    def _stretches(self) -> Iterator[Stretch]:
+    def _rank_windows(self) -> Iterator[RankWindow]:
         """This rank's way through the data from where it stands to the end of the run."""
         done, left = self._done, self._length - self.handed
         for epoch in count(self._epoch):
-            for stretch in self._epoch_from(epoch, done):
+            for window in self._epoch_from(epoch, done):
                 if left <= 0:
                     return
-                yield replace(stretch, batches=stretch.batches[:left])
-                left -= len(stretch.batches)
+                yield replace(window, batches=window.batches[:left])
+                left -= len(window.batches)
             done = 0
 
-    def _epoch_from(self, epoch: int, done: int) -> Iterator[Stretch]:
+    def _epoch_from(self, epoch: int, done: int) -> Iterator[RankWindow]:
         """This rank's part of an epoch after its first `done` batches."""
         config = self._maker.config
         windows = plan_epoch(
@@ -221,7 +219,7 @@ class BatchLoader:
             wanted.setdefault(shard_of[key], set()).add(key)
         for number, window in enumerate(windows):
             reads = {shard: frozenset(wanted[shard]) for shard in window.shards if shard in wanted}
-            yield Stretch(epoch, reads, tuple(batch for batch in schedule if batch.window == number))
+            yield RankWindow(epoch, reads, tuple(batch for batch in schedule if batch.window == number))
 
     def _order(self) -> str:
         """A hash of all that decides which batch comes when."""
@@ -230,9 +228,9 @@ class BatchLoader:
         return hashlib.sha256(repr((listed, config.seed, config.batch_size, config.crop_frames)).encode()).hexdigest()
 
 
-def striped(windows: Sequence[Window], rank: int, ranks: int) -> list[Scheduled]:
+def striped(windows: Sequence[ShardWindow], rank: int, ranks: int) -> list[ScheduledBatch]:
     """Every `ranks`-th batch; the last round is filled with the last batch at weight 0."""
-    batches = [Scheduled(number, keys, 1.0) for number, window in enumerate(windows) for keys in window.batches]
+    batches = [ScheduledBatch(number, keys, 1.0) for number, window in enumerate(windows) for keys in window.batches]
     filler = replace(batches[-1], weight=0.0)
     batches += [filler] * (-len(batches) % ranks)
     return batches[rank::ranks]

@@ -21,7 +21,7 @@ LENGTHS_PER_OCTAVE = 8
 FEWEST_VALIDATION_SONGS = 2
 """Exchanging vocals between songs takes two."""
 
-Item = TypeVar("Item")
+Element = TypeVar("Element")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Window:
+class ShardWindow:
     """Shards to read, then batches (of keys) that those and earlier windows supply."""
 
     shards: tuple[int, ...]
@@ -76,7 +76,7 @@ def validation_songs(songs: Sequence[str], fraction: float) -> frozenset[str]:
 
 def plan_epoch(
     segments: Sequence[Segment], *, seed: int, epoch: int, batch_size: int, crop_frames: int
-) -> tuple[Window, ...]:
+) -> tuple[ShardWindow, ...]:
     """Batches of one epoch, window by window, in the order they are trained on."""
     generator = seeded(seed, "plan", epoch)
     by_shard: dict[int, list[Segment]] = defaultdict(list)
@@ -90,7 +90,7 @@ def plan_epoch(
         for segment in _shuffled([segment for shard in inside for segment in by_shard[shard]], generator):
             waiting[clip_frames(segment.frames, crop_frames)].append(segment.key)
         fewest = 1 if start + WINDOW_SHARDS >= len(shards) else batch_size  # the last window leaves nobody waiting
-        windows.append(Window(tuple(inside), tuple(_shuffled(_take(waiting, batch_size, fewest), generator))))
+        windows.append(ShardWindow(tuple(inside), tuple(_shuffled(_take(waiting, batch_size, fewest), generator))))
     return tuple(windows)
 
 
@@ -113,7 +113,7 @@ def _take(waiting: dict[int, list[str]], batch_size: int, fewest: int) -> list[t
     return batches
 
 
-def _shuffled(items: Sequence[Item], generator: torch.Generator) -> list[Item]:
+def _shuffled(items: Sequence[Element], generator: torch.Generator) -> list[Element]:
     return [items[index] for index in torch.randperm(len(items), generator=generator).tolist()]
 
 

@@ -20,7 +20,7 @@ POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Loss:
+class LostProcess:
     """A process that ended before its time."""
 
     line: str
@@ -30,7 +30,7 @@ class Loss:
 class Watch(threading.Thread):
     """Looks for a loss until `end` is called; then kills what this process started, says so and ends at once."""
 
-    def __init__(self, look: Callable[[], Loss | None], started: Sequence[subprocess.Popen] = ()) -> None:
+    def __init__(self, look: Callable[[], LostProcess | None], started: Sequence[subprocess.Popen] = ()) -> None:
         super().__init__(name="watch", daemon=True)
         self._look, self._started_here = look, started
         self._over = threading.Event()
@@ -48,24 +48,24 @@ class Watch(threading.Thread):
         self._over.set()
 
 
-def lost_rank(processes: Sequence[subprocess.Popen], first: int) -> Loss | None:
+def lost_rank(processes: Sequence[subprocess.Popen], first: int) -> LostProcess | None:
     """The first of the processes of ranks `first`, `first` + 1, ... that failed, if one did."""
     for rank, process in enumerate(processes, first):
         code = process.poll()
         if code:
             how = f"ended with code {code}" if code > 0 else f"was ended by {_named(-code)}"
             line = f"rank {rank} {how}, and the others cannot go on without it. What was saved before stays: --resume."
-            return Loss(line, code if code > 0 else 128 - code)
+            return LostProcess(line, code if code > 0 else 128 - code)
     return None
 
 
-def lost_leader(leader: psutil.Process, rank: int) -> Loss | None:
+def lost_leader(leader: psutil.Process, rank: int) -> LostProcess | None:
     """Whether the process that started this one, which is `rank`, is gone."""
     try:
         there = leader.is_running() and leader.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         there = False
-    return None if there else Loss(f"rank {rank}: the process that started it is gone. It ends too.", 1)
+    return None if there else LostProcess(f"rank {rank}: the process that started it is gone. It ends too.", 1)
 
 
 def kill_all(processes: Sequence[subprocess.Popen]) -> None:

@@ -24,7 +24,7 @@ HEADLINES = ("val/loss", "val/x0_gain", "val/conditioning_gain")
 announce = rank_zero_only(say)
 
 
-class Interruption(Callback):
+class SignalStop(Callback):
     """The first SIGINT or SIGTERM lets the run finish its step and keep `promise`; a second one ends it at once.
 
     It may reach any rank: all of them hear of it when they next agree.
@@ -105,7 +105,7 @@ class StepCallback(Callback, ABC):
 class Milestones(StepCallback):
     """After the optimiser steps where they are due: validation, then adapter folder, best.json and last.ckpt."""
 
-    def __init__(self, folder: Path, save: Save, validation: Validation | None, interruption: Interruption) -> None:
+    def __init__(self, folder: Path, save: Save, validation: Validation | None, interruption: SignalStop) -> None:
         self.folder, self.adapter = folder, folder
         self.figures: dict[str, float] = {}
         self.best: Best | None = None
@@ -123,14 +123,14 @@ class Milestones(StepCallback):
         if due or is_best:
             self._write_adapter(trainer, module)
         if is_best:
-            self._crown(trainer)
+            self._record_best(trainer)
         if due:
             save_last(trainer, self.folder)
         trainer.should_stop = stop
 
     def _validate(self, trainer: Trainer, module: AccompanimentModule, validation: Validation) -> bool:
         """Ask the model; whether it is the best so far of those that listen to the vocal beyond doubt."""
-        with module.as_used():
+        with module.inference_state():
             own = validation(module).named()
         self.figures = trainer.strategy.broadcast(own)  # GPUs may round differently, and all must decide alike
         for logger in trainer.loggers:
@@ -149,10 +149,10 @@ class Milestones(StepCallback):
     def _write_adapter(self, trainer: Trainer, module: AccompanimentModule) -> None:
         self.adapter = self.folder / f"epoch={module.data_epoch}-step={self._step}_lora"
         if trainer.is_global_zero:
-            with module.as_used():
+            with module.inference_state():
                 self._save(module, self.adapter, self.figures)
 
-    def _crown(self, trainer: Trainer) -> None:
+    def _record_best(self, trainer: Trainer) -> None:
         self.best = Best(adapter=self.adapter.name, step=self._step, figures=self.figures)
         if trainer.is_global_zero:
             save_best(self.folder, self.best)
@@ -172,7 +172,7 @@ class Milestones(StepCallback):
         self._highest, self._without_gain = state_dict["highest"], state_dict["without_gain"]
 
 
-class ShownProgress(StepCallback):
+class ProgressDisplay(StepCallback):
     """Steps done, with the loss beside them."""
 
     def __init__(self) -> None:

@@ -21,21 +21,21 @@ from common.files import check_writable, whole_file
 from models.adapters.adapter import save_adapter
 from shards.schema import Manifest
 from train.config import TrainingConfig
-from train.data.clips import Batch, Clips
+from train.data.clips import Batch, ClipBatch
 from train.data.loader import BatchLoader, room_in_memory
 from train.devices.strategy import Hardware, StrategyName, hardware, make_strategy
-from train.loop.callbacks import Interruption, Milestones, Save, ShownProgress, announce
+from train.loop.callbacks import Milestones, ProgressDisplay, Save, SignalStop, announce
 from train.loop.card import card_of
 from train.loop.checkpoint import CHECKPOINTS, LAST, Best, check_resumable
 from train.loop.memory import told_when_training_is_full
 from train.loop.module import AccompanimentModule
-from train.loop.observe import EVERY_N_STEPS, Observation
+from train.loop.observe import EVERY_N_STEPS, TrainingCurves
 from train.loop.preparation import Data, described, find_base, make_data, make_module, open_shards
 from train.loop.render import make_rendering
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """How a run ended."""
 
     folder: Path  # logger_dir/exp_name/version_N
@@ -48,7 +48,7 @@ class Outcome:
     rank: int  # of this process among `devices`; 0 speaks for all
 
 
-class Remembering(Callback):
+class SampleCaching(Callback):
     """Keeps the samples in memory, once the base has its room, or leaves them where they are: on all ranks alike."""
 
     def __init__(self, data: Data) -> None:
@@ -62,7 +62,7 @@ class Remembering(Callback):
         announce(described(divided, in_memory=self._data.samples.remember(keys, room=int(least))))
 
 
-class Batches(LightningDataModule):
+class ShardDataModule(LightningDataModule):
     """Gives each rank its loader once Lightning has said which rank it is."""
 
     def __init__(self, data: Data) -> None:
@@ -81,7 +81,7 @@ class Batches(LightningDataModule):
             ranks=self.trainer.world_size,
         )
 
-    def on_after_batch_transfer(self, batch: Clips, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: ClipBatch, dataloader_idx: int) -> Batch:
         """Noise is drawn on the device that needs it."""
         return self._data.maker.drawn(batch)
 
@@ -96,7 +96,7 @@ def fit(
     strategy: StrategyName = "auto",
     resume_from: Path | None = None,
     callbacks: Sequence[Callback] = (),
-) -> Outcome:
+) -> TrainingResult:
     """Train as `config` says on the shards in config.dataset_path. `resume_from` is a last.ckpt to go on from.
 
     `checkpoint_dir` is by default the checkpoint that made the shards; `callbacks` take part after our own.
@@ -116,9 +116,9 @@ def fit(
     folder = Path(logger.log_dir)
     write_config(config, folder)
 
-    interruption = Interruption()
+    interruption = SignalStop()
     milestones = Milestones(folder / CHECKPOINTS, _saver(data.manifest, base.spec), data.validation, interruption)
-    taking_part: list[Callback] = [interruption, Remembering(data), Observation(), milestones, ShownProgress()]
+    taking_part: list[Callback] = [interruption, SampleCaching(data), TrainingCurves(), milestones, ProgressDisplay()]
     if config.render_every_n_steps:
         clips = data.validation.clips if data.validation else []
         rendering = make_rendering(config, clips, base.name, data.manifest)
@@ -134,7 +134,7 @@ def fit(
         strategy=plan,
         resume_from=resume_from,
     )
-    return Outcome(
+    return TrainingResult(
         folder=folder,
         adapter=milestones.adapter,
         best=milestones.best,
@@ -184,7 +184,7 @@ def take_steps(
         torch.manual_seed(config.seed)  # LoRA's dropout is the one thing that draws from the global generator
         try:
             with told_when_training_is_full(config, Path(logger.log_dir) / CHECKPOINTS / LAST):
-                trainer.fit(module, datamodule=Batches(data), ckpt_path=resume_from, weights_only=True)
+                trainer.fit(module, datamodule=ShardDataModule(data), ckpt_path=resume_from, weights_only=True)
         except SystemExit as ended:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from ended
     return trainer

@@ -33,7 +33,7 @@ from train.loop.optim import make_optimizer, rate_at
 
 
 @dataclass(frozen=True)
-class Estimate:
+class NetworkEstimate:
     """What the network makes of a batch."""
 
     clean: Tensor  # [B, C, H, T], its idea of x0
@@ -83,7 +83,7 @@ def estimate(
     *,
     objective: Objective,
     conditioner: Conditioner | None,
-) -> Estimate:
+) -> NetworkEstimate:
     """Noise the targets to the batch's timesteps and let the network find them again (formulation section 3)."""
     sigma = batch.timestep / TIMESTEPS
     x1 = objective.make_x1(batch.noise, batch.source)
@@ -95,10 +95,10 @@ def estimate(
         injections=conditioner.injections(batch.source, batch.timestep) if conditioner else None,
         ssl_features=batch.features or None,
     )
-    return Estimate(objective.clean_estimate(x_s, velocity.sample.float(), sigma), velocity.projection_losses)
+    return NetworkEstimate(objective.clean_estimate(x_s, velocity.sample.float(), sigma), velocity.projection_losses)
 
 
-def losses_of(made: Estimate, batch: Batch, config: TrainingConfig) -> Losses:
+def losses_of(made: NetworkEstimate, batch: Batch, config: TrainingConfig) -> Losses:
     """The loss of a batch and what it is made of (reference sections 4 and 12)."""
     mask = torch.ones_like(batch.source.activity)  # clips of one length: every frame is real
     of_clips = denoising_loss(made.clean, batch.target, mask)
@@ -166,7 +166,7 @@ class AccompanimentModule(LightningModule):
         return {"loss": losses.total, "shown": shown, "of_clips": losses.of_clips.detach()}
 
     @contextmanager
-    def as_used(self) -> Generator[None]:
+    def inference_state(self) -> Generator[None]:
         """Within the block the model is what an adapter would hold: averaged weights if there are any, no dropout."""
         set_lora_dropout(self.transformer, active=False)
         try:

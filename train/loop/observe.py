@@ -27,7 +27,7 @@ MEASURED_AT_STEP = 3
 """Memory is measured after as many steps: optimiser state exists by then."""
 
 
-class Observation(StepCallback):
+class TrainingCurves(StepCallback):
     """Writes the curves, and says once how much memory the run takes."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Observation(StepCallback):
             announce(f"memory after {self._step - self._first} steps, {where}: {in_gib(measured_bytes())}")
         if self._step % EVERY_N_STEPS == 0:
             curves = {f"train/{name}": value for name, value in self._means(trainer).items()}
-            curves |= {f"vocal_path/{name}": value for name, value in loudness(module.conditioner).items()}
+            curves |= {f"vocal_path/{name}": value for name, value in vocal_path_norms(module.conditioner).items()}
             if module.grad_norm is not None:
                 curves["train/grad_norm"] = module.grad_norm.item()
             for logger in trainer.loggers:
@@ -87,7 +87,7 @@ class Observation(StepCallback):
         return means
 
 
-def loudness(conditioner: SourceProjection | ControlEncoder | None) -> dict[str, float]:
+def vocal_path_norms(conditioner: SourceProjection | ControlEncoder | None) -> dict[str, float]:
     """How far the vocal's own path has come from its start at zero: norms of its last layers, and gates."""
     if isinstance(conditioner, SourceProjection):
         return {"projection_norm": conditioner.projection.weight.norm().item()}

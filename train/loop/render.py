@@ -35,7 +35,7 @@ SONGS = 2
 
 def make_rendering(
     config: TrainingConfig, clips: Sequence[Batch], checkpoint_dir: str, manifest: Manifest
-) -> "Rendering | None":
+) -> "RenderCallback | None":
     """What renders the first of `clips`, or None where there are none or no decoder; then it is said why.
 
     Raises UserError for a codec that did not make the shards.
@@ -50,10 +50,10 @@ def make_rendering(
     if not clips:
         announce("render_every_n_steps: nothing will be rendered, there are no songs to validate on.")
         return None
-    return Rendering(config.render_every_n_steps, clips[:SONGS], base)
+    return RenderCallback(config.render_every_n_steps, clips[:SONGS], base)
 
 
-class Rendering(StepCallback):
+class RenderCallback(StepCallback):
     """Draws accompaniments as inference would and decodes them, and leaves the generators of training alone."""
 
     def __init__(self, every: int, clips: Sequence[Batch], base: Path) -> None:
@@ -62,14 +62,14 @@ class Rendering(StepCallback):
 
     def after_step(self, trainer: Trainer, module: AccompanimentModule, outputs: Mapping[str, Any]) -> None:
         if self._step % self._every == 0:
-            with module.as_used():
+            with module.inference_state():
                 made = [draw(module, clip) for clip in self._clips]
             if trainer.is_global_zero:
                 assert isinstance(trainer.logger, TensorBoardLogger)
                 self._show(trainer.logger, made, module.device)
 
     def _show(self, logger: TensorBoardLogger, made: Sequence[Tensor], device: torch.device) -> None:
-        decoder = Decoder.open(self._base, device)
+        decoder = PartDecoder.open(self._base, device)
         for clip, latents in zip(self._clips, made, strict=True):
             (key,) = clip.keys
             decoder.show(logger, f"{key}/made", latents, self._step)
@@ -79,7 +79,7 @@ class Rendering(StepCallback):
 
 
 @dataclass(frozen=True)
-class Decoder:
+class PartDecoder:
     """The way from latents to sound, for as long as one rendering takes."""
 
     codec: "Codec"
@@ -87,7 +87,7 @@ class Decoder:
     device: torch.device
 
     @classmethod
-    def open(cls, base: Path, device: torch.device) -> "Decoder":
+    def open(cls, base: Path, device: torch.device) -> "PartDecoder":
         codec = open_codec(base, encoder=False, decoder=True)
         return cls(codec.to(device), open_vocoder(base).to(device), device)
 

@@ -26,7 +26,7 @@ RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Gain:
+class GainInterval:
     """1 - loss / other loss, with its 95 % interval over songs."""
 
     value: float
@@ -39,8 +39,8 @@ class Figures:
     """One validation."""
 
     loss: float
-    x0_gain: Gain
-    conditioning_gain: Gain
+    x0_gain: GainInterval
+    conditioning_gain: GainInterval
     x0_gain_at: tuple[float, ...]  # by level
     conditioning_gain_at: tuple[float, ...]
 
@@ -48,7 +48,7 @@ class Figures:
         """Figures under the names that TensorBoard and adapter.json show."""
         named = {"val/loss": self.loss}
         for name in ("x0_gain", "conditioning_gain"):
-            gain: Gain = getattr(self, name)
+            gain: GainInterval = getattr(self, name)
             named |= {f"val/{name}": gain.value, f"val/{name}_low": gain.low, f"val/{name}_high": gain.high}
             by_level = zip(LEVELS, getattr(self, f"{name}_at"), strict=True)
             named |= {f"val/{name}_at_{level:g}": value for level, value in by_level}
@@ -160,13 +160,13 @@ def at_levels(clip: Batch, sigmas: Tensor) -> Batch:
     return replace(clip, **tensors | {"source": heard, "timestep": sigmas * TIMESTEPS})
 
 
-def gain(losses: Tensor, others: Tensor, seed: int) -> Gain:
+def gain(losses: Tensor, others: Tensor, seed: int) -> GainInterval:
     """1 - mean loss / mean other loss of [N, U] losses, resampled over songs."""
     mine, theirs = losses.mean(dim=1), others.mean(dim=1)
     draws = torch.randint(len(mine), (RESAMPLES, len(mine)), generator=seeded(seed, "bootstrap"))
     resampled = 1 - mine[draws].mean(dim=1) / theirs[draws].mean(dim=1)
     low, high = torch.quantile(resampled, torch.tensor([0.025, 0.975], dtype=resampled.dtype)).tolist()
-    return Gain((1 - mine.mean() / theirs.mean()).item(), low, high)
+    return GainInterval((1 - mine.mean() / theirs.mean()).item(), low, high)
 
 
 def _clip(sample: Sample, maker: ClipMaker, strength: float) -> Batch:

@@ -21,7 +21,7 @@ from common.progress import say
 from train.config import TrainingConfig, leaves
 from train.data.plan import FEWEST_VALIDATION_SONGS
 from train.devices.strategy import hardware
-from train.loop.callbacks import Interruption
+from train.loop.callbacks import SignalStop
 from train.loop.checkpoint import MAY_CHANGE
 from train.loop.preparation import Shards, find_base, open_shards
 from train.search.config import OptunaConfig
@@ -85,7 +85,7 @@ def search(
             pruner=make_pruner(wanted),
             heartbeat_seconds=wanted.heartbeat_seconds,
         )
-        interruption = Interruption("stopping after this step; the trial goes back into the queue")
+        interruption = SignalStop("stopping after this step; the trial goes back into the queue")
 
         def opened() -> Trying:
             bench = open_bench(config, shards, base.folder, base.fingerprint, features=features, where=where)
@@ -141,7 +141,7 @@ def _setup(
 
 
 def _run_trials(
-    queue: Queue, opened: Callable[[], Trying], seed: int, timeout: float | None, interruption: Interruption
+    queue: Queue, opened: Callable[[], Trying], seed: int, timeout: float | None, interruption: SignalStop
 ) -> None:
     """Run queued trials until every slot is done, waiting for those that other processes run."""
     started = time.monotonic()
@@ -164,7 +164,7 @@ def _run_trials(
         time.sleep(POLL_SECONDS)
 
 
-def _conclude(queue: Queue, wanted: OptunaConfig, out: Path, interruption: Interruption) -> SearchOutcome:
+def _conclude(queue: Queue, wanted: OptunaConfig, out: Path, interruption: SignalStop) -> SearchOutcome:
     """Write the best config, if there is one, and the report."""
     study = queue.study
     trials, left = tuple(study.get_trials()), queue.left()

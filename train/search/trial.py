@@ -22,10 +22,10 @@ from train.config import TrainingConfig
 from train.data.loader import room_in_memory
 from train.data.plan import seed_of
 from train.devices.strategy import Hardware
-from train.loop.callbacks import HEADLINES, Interruption, ShownProgress, StepCallback, announce
+from train.loop.callbacks import HEADLINES, ProgressDisplay, SignalStop, StepCallback, announce
 from train.loop.fit import take_steps, write_config
 from train.loop.module import AccompanimentModule
-from train.loop.observe import Observation
+from train.loop.observe import TrainingCurves
 from train.loop.preparation import Data, Shards, adapters_on, check_features, described, make_data, open_base
 from train.loop.validation import Validation
 from train.search.config import OptunaConfig
@@ -73,7 +73,7 @@ def open_bench(
 class Examination(StepCallback):
     """Validates, tells Optuna, and ends a trial that it gives up or that a signal interrupts."""
 
-    def __init__(self, trial: Trial, validation: Validation, metric: str, interruption: Interruption) -> None:
+    def __init__(self, trial: Trial, validation: Validation, metric: str, interruption: SignalStop) -> None:
         self.figures: dict[str, float] = {}
         self.pruned = self.finished = False
         self.training_seconds = self.validation_seconds = 0.0
@@ -97,7 +97,7 @@ class Examination(StepCallback):
 
     def _validate(self, trainer: Trainer, module: AccompanimentModule) -> None:
         started = time.monotonic()
-        with module.as_used():
+        with module.inference_state():
             self.figures = self._validation(module).named()
         self.validation_seconds += time.monotonic() - started
         broken = [name for name, figure in self.figures.items() if not math.isfinite(figure)]
@@ -117,7 +117,7 @@ class Trying:
     config: TrainingConfig
     wanted: OptunaConfig
     space: Space
-    interruption: Interruption
+    interruption: SignalStop
 
     def __call__(self, trial: Trial) -> float:
         """The metric of a trial after its last step.
@@ -146,7 +146,7 @@ class Trying:
         _free()
         examination = Examination(trial, data.validation, self.wanted.metric, self.interruption)
         with adapters_on(self.bench.transformer, config, self.bench.fingerprint, data) as module:
-            taking_part = [examination, Observation(), ShownProgress()]
+            taking_part = [examination, TrainingCurves(), ProgressDisplay()]
             take_steps(module, data, logger=logger, callbacks=taking_part, where=self.bench.where)
         return examination
 

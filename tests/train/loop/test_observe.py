@@ -9,7 +9,7 @@ from models.loading.checkpoint import TINY
 from train.loop.fit import fit
 from train.loop.memory import estimated_bytes
 from train.loop.module import AccompanimentModule
-from train.loop.observe import loudness
+from train.loop.observe import vocal_path_norms
 from train.loop.preparation import make_module, open_data
 
 
@@ -51,11 +51,11 @@ def test_the_vocals_path_is_silent_when_fresh(injection: ControlInjection, gates
     control = ControlEncoder(
         depth=1, dim=128, out_dim=32, blocks=4, injection_layers=(0, 2), control_injection=injection
     )
-    shown = loudness(control)
+    shown = vocal_path_norms(control)
     assert len(shown) == 2 + gates
     assert [shown[f"norm_at_block_{block}"] == 0 for block in (0, 2)] == [not gates] * 2
     assert all(shown[name] == 0 for name in shown if name.startswith("gate_"))
-    assert loudness(None) == {}
+    assert vocal_path_norms(None) == {}
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -16,7 +16,7 @@ import train.data.loader
 from common.errors import UserError
 from train.config import TrainingConfig
 from train.loop.checkpoint import check_resumable, find_last, locate
-from train.loop.fit import Outcome, fit
+from train.loop.fit import TrainingResult, fit
 
 ROOT = Path(__file__).resolve().parents[3]
 CHILD = """
@@ -119,7 +119,7 @@ def check_resumption(configs, kills, memory_share, tmp_path, monkeypatch):
         ]
     ) == [-signal.SIGKILL] * len(configs)
     monkeypatch.setattr(train.data.loader, "MEMORY_SHARE", memory_share)
-    whole: dict[str, Outcome] = {}
+    whole: dict[str, TrainingResult] = {}
     for config in configs:
         resumed = fit(config.model_copy(update={"num_workers": 1}), resume_from=find_last(config))
         mode = config.accompaniment.mode
