@@ -20,9 +20,9 @@ import torch
 
 from common.latents import SAMPLE_RATE_HZ
 from models.loading.checkpoint import TINY
-from prep.building.identity import know
-from prep.building.jobs import Job, Workshop, do
-from prep.building.spill import Spill
+from prep.building.identity import hash_song
+from prep.building.jobs import EncodeSetup, SongJob, encode_song
+from prep.building.segment_cache import SegmentCache
 from prep.config import PrepConfig, load_prep_config
 from prep.encoding.encode import SongEncoder
 from prep.encoding.separate import find_separator
@@ -66,7 +66,7 @@ def song_cost(seconds: float, config: PrepConfig, *, form: str, scratch: Path | 
 def _encode(folder: Path, config: PrepConfig) -> Cost:
     torch.set_num_threads(1)
     separator = find_separator(config.separator.name, TINY)
-    encoder = Workshop(config, TINY, separator, ("cpu",)).open("cpu")
+    encoder = EncodeSetup(config, TINY, separator, ("cpu",)).open("cpu")
     with TemporaryDirectory() as warm:  # a first short song loads what is loaded late
         write_song(Path(warm), 1.5, form="stems" if separator is None else "song")
         build(Path(warm), encoder)
@@ -79,8 +79,8 @@ def _encode(folder: Path, config: PrepConfig) -> Cost:
 def build(folder: Path, encoder: SongEncoder) -> None:
     """Encode the song in a folder and keep its segments there."""
     (song,) = scan(folder).songs
-    for outcome in do(Job(know(song, folder), Spill(folder, "")), encoder):
-        assert outcome.rejection is None, outcome.rejection
+    for result in encode_song(SongJob(hash_song(song, folder), SegmentCache(folder, "")), encoder):
+        assert result.rejection is None, result.rejection
 
 
 def reset_peak() -> int:

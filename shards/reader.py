@@ -8,12 +8,12 @@ from pathlib import Path
 
 from common.config import check_config, parse_json, read_json
 from common.errors import UserError
-from shards.place import Place, address, fetch
+from shards.location import ShardLocation, address, fetch
 from shards.schema import MANIFEST_FILE, REJECTED_FILE, Manifest, Rejection, Sample, ShardEntry
 from shards.tar import read_samples, samples_in
 
 
-def read_manifest(place: Place) -> Manifest:
+def read_manifest(place: ShardLocation) -> Manifest:
     """The manifest of shards. Raises UserError where there is none, or another program's."""
     if isinstance(place, Path) and not (place / MANIFEST_FILE).is_file():
         raise UserError(f"{place}: no {MANIFEST_FILE} here. Make shards with: prep build-shards raw/ {place}")
@@ -33,7 +33,7 @@ def read_rejections(folder: Path) -> list[Rejection]:
     return [check_config(Rejection, parse_json(row, str(path)), str(path)) for row in rows if row]
 
 
-def read_shard(place: Place, entry: ShardEntry, *, without: AbstractSet[str] = frozenset()) -> Iterator[Sample]:
+def read_shard(place: ShardLocation, entry: ShardEntry, *, without: AbstractSet[str] = frozenset()) -> Iterator[Sample]:
     """The samples of one shard, in order, one at a time, `without` some of the arrays that a sample need not have.
 
     A shard of another size than the manifest says is an error; one from an address must have its hash too. (In a

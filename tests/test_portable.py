@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import common.audio.tape
+import common.audio.disk_wave
 import prep.cli
 from common.command import run
 
@@ -169,7 +169,7 @@ def windows_files(monkeypatch):
 
     for name in ("unlink", "remove", "rename", "replace"):
         guard(name)
-    monkeypatch.setattr(common.audio.tape, "TemporaryFile", tempfile.NamedTemporaryFile)
+    monkeypatch.setattr(common.audio.disk_wave, "TemporaryFile", tempfile.NamedTemporaryFile)
 
 
 def do(*arguments: object) -> None:

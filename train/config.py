@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from common.config import Config
 from common.latents import FRAMES_PER_SECOND
-from shards.place import is_command
+from shards.location import is_command
 
 TARGET_MODULES = (
     "to_q",

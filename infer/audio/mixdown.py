@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from common.audio.tape import BLOCK_SAMPLES, Tape
+from common.audio.disk_wave import BLOCK_SAMPLES, DiskWave
 from common.audio.wave import PEAK_CEILING_DBFS, peak_dbfs, resample_blocks
 from common.config import Config
 from common.latents import SAMPLE_RATE_HZ
@@ -41,7 +41,7 @@ def at_output_rate(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.nd
     assert not left, f"{samples - left} samples for {samples}"
 
 
-def mixdown(vocal: Tape, band: Tape, settings: MixdownSettings) -> Iterator[np.ndarray]:
+def mixdown(vocal: DiskWave, band: DiskWave, settings: MixdownSettings) -> Iterator[np.ndarray]:
     """Vocal and band together at the levels that they had in training, but for what the settings say."""
     assert vocal.samples == band.samples
     gain = _factor(settings.vocal_db)
@@ -53,7 +53,7 @@ def mixdown(vocal: Tape, band: Tape, settings: MixdownSettings) -> Iterator[np.n
     return _lowered(together(), _factor_below(together(), settings.peak_dbfs))
 
 
-def below_ceiling(mix: Tape, settings: MixdownSettings) -> Iterator[np.ndarray]:
+def below_ceiling(mix: DiskWave, settings: MixdownSettings) -> Iterator[np.ndarray]:
     """A mix that was made as one, lowered as a whole where its peak would pass the settings' highest."""
     return _lowered(mix.blocks(), _factor_below(mix.blocks(), settings.peak_dbfs))
 

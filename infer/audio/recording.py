@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from common.audio.decode import AudioStream, audio_stream
-from common.audio.tape import Tape
+from common.audio.disk_wave import DiskWave
 from common.audio.wave import codec_rate_blocks
 from common.latents import frames_of
 from models.loading.checkpoint import open_codec
@@ -23,7 +23,7 @@ from models.loading.checkpoint import open_codec
 class Recording:
     """A decoded file."""
 
-    wave: Tape  # [2, N]
+    wave: DiskWave  # [2, N]
     samples: int  # in the file
     rate_hz: int  # of the file
 
@@ -35,7 +35,7 @@ class Recording:
 @contextmanager
 def open_recording(path: Path) -> Generator[Recording]:
     """Decode a file; its wave can be read within the block. Raises UserError where it cannot be decoded."""
-    with Tape() as wave:
+    with DiskWave() as wave:
         with audio_stream(path) as stream:
             counted = _Counted(stream)
             wave.extend(codec_rate_blocks(replace(stream, blocks=iter(counted))))
@@ -55,7 +55,7 @@ class _Counted:
 
 
 @torch.no_grad()
-def encode(wave: Tape, *, base: Path, device: torch.device, frames: int | None = None) -> Tensor:
+def encode(wave: DiskWave, *, base: Path, device: torch.device, frames: int | None = None) -> Tensor:
     """Scaled latents [C, H, T] of a wave, or of its first `frames`; the codec's encoder is open only for this call."""
     codec = open_codec(base, encoder=True, decoder=False).to(device)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.audio.tape import Tape
+from common.audio.disk_wave import DiskWave
 from common.audio.wave import write_audio_blocks
 from common.canonical import sha256_of_file, unicode_text
 from common.errors import UserError
@@ -264,13 +264,13 @@ def _sung(vocal: Vocal, decoder: Decoder) -> Iterator[np.ndarray]:
     return decoder.blocks(vocal.latents, vocal.samples) if vocal.wave is None else vocal.wave.blocks()
 
 
-def _on_tape(blocks: Iterator[np.ndarray], vocal: Vocal) -> Tape:
+def _on_tape(blocks: Iterator[np.ndarray], vocal: Vocal) -> DiskWave:
     """A wave at 44.1 kHz as it is written: at 48 kHz, as long as the vocal."""
-    return Tape().extend(at_output_rate(blocks, vocal.output_samples))
+    return DiskWave().extend(at_output_rate(blocks, vocal.output_samples))
 
 
 def _write(
-    order: Order, heard: Heard, sung: Tape, drawn: Sequence[Tensor], decoder: Decoder, name: str
+    order: Order, heard: Heard, sung: DiskWave, drawn: Sequence[Tensor], decoder: Decoder, name: str
 ) -> Iterator[SampleRecord]:
     """Decode and write each seed's files."""
     vocal, settings, folder = heard.vocal, order.settings, order.request.output_dir

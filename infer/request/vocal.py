@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.audio.tape import Tape
+from common.audio.disk_wave import DiskWave
 from common.audio.wave import vocal_activity, vocal_gain_in_blocks
 from common.canonical import sha256_of_file, unicode_text
 from common.errors import UserError
@@ -32,7 +32,7 @@ class Vocal:
     key: str  # begins the names of the results
     latents: Tensor  # [C, H, T] float32, scaled as the codec makes them
     activity: Tensor  # [T] float32 in [0, 1]
-    wave: Tape | None  # [2, N] at the level of training; None where only latents are known
+    wave: DiskWave | None  # [2, N] at the level of training; None where only latents are known
     samples: int  # N
     output_samples: int  # exact length of the results, at 48 kHz
     record: VocalRecord
@@ -44,7 +44,7 @@ def vocal_from_file(path: Path, *, base: Path, lufs: float, device: torch.device
 
     Raises UserError for a file that cannot be read, is silent or shorter than a loudness block.
     """
-    with Tape() as wave:
+    with DiskWave() as wave:
         with open_recording(path) as recording:
             _level(path, recording, lufs, wave)
         yield Vocal(
@@ -60,7 +60,7 @@ def vocal_from_file(path: Path, *, base: Path, lufs: float, device: torch.device
         )
 
 
-def _level(path: Path, recording: Recording, lufs: float, onto: Tape) -> None:
+def _level(path: Path, recording: Recording, lufs: float, onto: DiskWave) -> None:
     """The gain is that of level_vocal, with which prep levels a vocal that comes alone."""
     heard = recording.wave
     try:

@@ -1,6 +1,6 @@
-"""A folder of songs into shards: what is new is encoded into spills, then all of it is packed, the manifest last.
+"""A folder of songs into shards: what is new is encoded into a segment cache, then all is packed, the manifest last.
 
-A build that was stopped anywhere goes on from its spills, and ends with the bytes of one that was not.
+A build that was stopped anywhere goes on from that cache, and ends with the bytes of one that was not.
 """
 
 import time
@@ -20,13 +20,13 @@ from common.progress import progress, say
 from models.acestep1.text.lyric_tokens import VOCABULARY_FILE, open_lyric_vocabulary
 from models.loading.checkpoint import open_text_encoder, resolve_checkpoint
 from models.loading.family import CODEC, TEXT, check_one_family, choose_checkpoint, describe_base, known_base
-from prep.building.cache import CACHE_FILE, Cache, remember_manifest
-from prep.building.identity import KnownSong, build_fingerprint, sound_identity
-from prep.building.jobs import EncodedPart, Job, Workshop
+from prep.building.cache import CACHE_FILE, BuildCache, remember_manifest
+from prep.building.identity import HashedSong, build_fingerprint, sound_identity
+from prep.building.jobs import EncodedPart, EncodeSetup, SongJob
 from prep.building.plan import Plan, plan_build
 from prep.building.reword import Changes, rewrite
 from prep.building.sample import make_samples
-from prep.building.spill import Spill
+from prep.building.segment_cache import SegmentCache
 from prep.building.workers import Engine, run_jobs, torch_threads
 from prep.config import PrepConfig
 from prep.encoding.encode import open_encoder, silence_latent
@@ -51,7 +51,7 @@ NOTED_SONGS = 8
 
 
 @dataclass(frozen=True)
-class Report:
+class BuildReport:
     """How a build went."""
 
     kept: int
@@ -80,7 +80,7 @@ def build_shards(
     prune: bool = False,
     ssl_folder: Path | None = None,
     engine: Engine = "local",
-) -> Report:
+) -> BuildReport:
     """Bring `out` up to date with the songs in `raw`.
 
     Raises UserError where that would need `rebuild`, and where no song can be kept.
@@ -88,16 +88,16 @@ def build_shards(
     check_writable(out)
     found = scan(raw)
     say_remarks(found)
-    workshop = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
-    fingerprint = fingerprint_of(workshop)
+    setup = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
+    fingerprint = fingerprint_of(setup)
     with build_folder(out) as room, torch_threads(config.threads_per_worker):
         older = read_manifest(out) if (out / MANIFEST_FILE).exists() and not rebuild else None
-        cache = Cache(room)
+        cache = BuildCache(room)
         plan = plan_build(found, raw, fingerprint, older, cache)
         plan.check()
         cache.save()
         with _interruptible(), told_when_full("encoding songs", *WAYS_OUT, kept=KEPT.capitalize):
-            report = _Build(out, room, plan, workshop, workers, engine, cache, prune).run()
+            report = _Build(out, room, plan, setup, workers, engine, cache, prune).run()
         remember_manifest(room, out)
         sweep(room, keep=[CACHE_FILE, MANIFEST_FILE])
     return replace(report, unused=found.unused)
@@ -123,22 +123,20 @@ def checkpoint_for(given: str | None, out: Path) -> str:
 
 def equip(
     found: Scan, config: PrepConfig, *, checkpoint: str, devices: Sequence[str], ssl_folder: Path | None
-) -> Workshop:
+) -> EncodeSetup:
     """What these songs need; the networks are found, not opened. Raises UserError for one that is not there."""
     folder = resolve_checkpoint(checkpoint, [CODEC, TEXT])
     check_one_family(checkpoint, folder, [CODEC, TEXT])
     separated = any(song.is_full for song in found.songs)
     separator = find_separator(config.separator.name, folder) if separated else None
     ssl = tuple((name, (ssl_folder or folder) / name) for name in config.ssl)
-    return Workshop(config, folder, separator, tuple(devices), ssl, describe_base(checkpoint, folder, CODEC))
+    return EncodeSetup(config, folder, separator, tuple(devices), ssl, describe_base(checkpoint, folder, CODEC))
 
 
-def fingerprint_of(workshop: Workshop) -> Fingerprint:
-    """Everything that decides what comes out of a workshop, but the songs."""
-    device_type = torch.device(workshop.devices[0]).type
-    return build_fingerprint(
-        workshop.config, workshop.checkpoint, workshop.separator, device_type, ssl=dict(workshop.ssl)
-    )
+def fingerprint_of(setup: EncodeSetup) -> Fingerprint:
+    """Everything that decides what encoding with a setup gives, but the songs."""
+    device_type = torch.device(setup.devices[0]).type
+    return build_fingerprint(setup.config, setup.checkpoint, setup.separator, device_type, ssl=dict(setup.ssl))
 
 
 @dataclass(frozen=True)
@@ -148,23 +146,23 @@ class _Build:
     out: Path
     room: Path
     plan: Plan
-    workshop: Workshop
+    setup: EncodeSetup
     workers: int | None
     engine: Engine
-    cache: Cache
+    cache: BuildCache
     prune: bool
     encoded: list[EncodedPart] = field(default_factory=list)
 
-    def run(self) -> Report:
+    def run(self) -> BuildReport:
         rejections = [*self.plan.rejections, *self._encode()]
         rejected = {rejection.key for rejection in rejections}
-        songs = [known for known in self.plan.new if known.song.key not in rejected]
+        songs = [hashed for hashed in self.plan.new if hashed.song.key not in rejected]
         with ShardWriter(
             self.out,
             fingerprint=self.plan.fingerprint,
-            targets=self.workshop.config.targets,
-            base=self.workshop.base,
-            shard_samples=self.workshop.config.shard_samples,
+            targets=self.setup.config.targets,
+            base=self.setup.base,
+            shard_samples=self.setup.config.shard_samples,
             silence=self._silence() if songs or self.plan.older else None,
             append=self._older(),
         ) as writer:
@@ -189,39 +187,39 @@ class _Build:
     def _dropped(self) -> frozenset[str]:
         return frozenset(self.plan.gone if self.prune else ())
 
-    def _identity(self, known: KnownSong) -> str:
-        return sound_identity(known, self.plan.fingerprint)
+    def _identity(self, hashed: HashedSong) -> str:
+        return sound_identity(hashed, self.plan.fingerprint)
 
-    def _spill(self, known: KnownSong) -> Spill:
-        return Spill(self.room, self._identity(known))
+    def _segment_cache(self, hashed: HashedSong) -> SegmentCache:
+        return SegmentCache(self.room, self._identity(hashed))
 
     def _encode(self) -> list[Rejection]:
-        """Leave spills of every new song, and say which cannot be used."""
-        rejections, jobs, identities = [], list[Job](), dict[str, str]()
-        for known in self.plan.new:
-            flaw = self.cache.flaw(self._identity(known)) or self._repeats(
-                known, self.cache.sounds.get(known.audio_sha256)
+        """Cache the segments of every new song, and say which songs cannot be used."""
+        rejections, jobs, identities = [], list[SongJob](), dict[str, str]()
+        for hashed in self.plan.new:
+            rejected = self.cache.rejected(self._identity(hashed)) or self._repeats(
+                hashed, self.cache.sounds.get(hashed.audio_sha256)
             )
-            rejections += [rejection_of(known.song.key, flaw)] if flaw else []
-            identities[known.song.key] = self._identity(known)
-            spill = self._spill(known)
-            jobs += [] if flaw or spill.is_whole() else [Job(known, spill, spill.finished())]
+            rejections += [rejection_of(hashed.song.key, rejected)] if rejected else []
+            identities[hashed.song.key] = self._identity(hashed)
+            cached = self._segment_cache(hashed)
+            jobs += [] if rejected or cached.is_whole() else [SongJob(hashed, cached, cached.finished())]
         for rejection in self._run(jobs):
-            self.cache.remember_flaw(identities[rejection.key], rejection.reason, rejection.detail)
+            self.cache.remember_rejection(identities[rejection.key], rejection.reason, rejection.detail)
             rejections.append(rejection)
         return rejections
 
-    def _run(self, jobs: Sequence[Job]) -> list[Rejection]:
+    def _run(self, jobs: Sequence[SongJob]) -> list[Rejection]:
         if not jobs:
             return []
         rejections, hours, started = [], 0.0, time.monotonic()
         with progress(len(jobs), "encode", "songs") as done:
-            for outcome in run_jobs(jobs, self.workshop, workers=self.workers, engine=self.engine):
-                rejections += [outcome.rejection] if outcome.rejection else []
-                self.encoded.extend(outcome.encoded)
-                hours += outcome.seconds / 3600
+            for result in run_jobs(jobs, self.setup, workers=self.workers, engine=self.engine):
+                rejections += [result.rejection] if result.rejection else []
+                self.encoded.extend(result.encoded)
+                hours += result.seconds / 3600
                 rate = hours / max(time.monotonic() - started, 1e-9)
-                done.update(int(outcome.is_last), note=f"{rate:.2g} hours of audio a second; {outcome.key}")
+                done.update(int(result.is_last), note=f"{rate:.2g} hours of audio a second; {result.key}")
         return rejections
 
     @cached_property
@@ -234,33 +232,33 @@ class _Build:
             if song.sound_sha256 is not None and song.key not in self._dropped
         }
 
-    def _repeats(self, known: KnownSong, sound: str | None) -> SongError | None:
+    def _repeats(self, hashed: HashedSong, sound: str | None) -> SongError | None:
         """The error of a song whose decoded sound is that of one before it."""
         first = None if sound is None else self._names_by_sound.get(sound)
         if first is None:
             return None
-        file = known.song.files.get("mix") or next(iter(known.song.files.values()))
+        file = hashed.song.files.get("mix") or next(iter(hashed.song.files.values()))
         return SongError("duplicate", f"{file.name}: the same audio as {first}. Keep one of them.")
 
     def _silence(self) -> np.ndarray:
         """The latent of silence [C, H]: the older manifest's, which is of the same codec, or made now."""
         if self.plan.older is not None and self.plan.older.statistics is not None:
             return np.array(self.plan.older.statistics.silence)
-        workshop = self.workshop
-        return silence_latent(open_encoder(workshop.checkpoint, workshop.config.encode, workshop.devices[0]))
+        setup = self.setup
+        return silence_latent(open_encoder(setup.checkpoint, setup.config.encode, setup.devices[0]))
 
     @cached_property
     def _texts(self) -> TextMaker:
-        folder, device = self.workshop.checkpoint, self.workshop.devices[0]
+        folder, device = self.setup.checkpoint, self.setup.devices[0]
         encoder, vocabulary = open_text_encoder(folder).to(device), open_lyric_vocabulary(folder)
-        return TextMaker(self.workshop.config.text, encoder, vocabulary)
+        return TextMaker(self.setup.config.text, encoder, vocabulary)
 
     def _rewrite(self, writer: ShardWriter) -> None:
         """Bring the texts of older shards up to date, and leave out songs that are to be dropped."""
         plan = self.plan
         changes = Changes(
-            songs={known.song.key: known.song for known in (*plan.fresh, *plan.reworded)},
-            reworded=frozenset(known.song.key for known in plan.reworded),
+            songs={hashed.song.key: hashed.song for hashed in (*plan.fresh, *plan.reworded)},
+            reworded=frozenset(hashed.song.key for hashed in plan.reworded),
             all_texts=bool(plan.text_changes),
             dropped=self._dropped,
         )
@@ -272,31 +270,31 @@ class _Build:
                 rewrite(writer, self.out, shard, changes, self._texts)
                 done.update(note=shard.name)
 
-    def _pack(self, songs: Sequence[KnownSong], writer: ShardWriter) -> None:
+    def _pack(self, songs: Sequence[HashedSong], writer: ShardWriter) -> None:
         """Join sound and texts, song by song in the order of keys."""
         if not songs:
             return
         wordless = 0
         with progress(len(songs), "pack", "songs") as done:
-            for known in songs:
-                with writer.rejecting(known.song.key):
-                    wordless += self._pack_song(known, writer)
-                done.update(note=known.song.key)
+            for hashed in songs:
+                with writer.rejecting(hashed.song.key):
+                    wordless += self._pack_song(hashed, writer)
+                done.update(note=hashed.song.key)
         _say_what_is_missing(songs, wordless)
 
-    def _pack_song(self, known: KnownSong, writer: ShardWriter) -> bool:
+    def _pack_song(self, hashed: HashedSong, writer: ShardWriter) -> bool:
         """Add one song; whether words were left out of its lyrics. Raises SongError where it cannot be used."""
-        spill = self._spill(known)
-        sound = spill.sound_sha256
-        if error := self._repeats(known, sound):
-            self.cache.sounds[known.audio_sha256] = sound
+        cached = self._segment_cache(hashed)
+        sound = cached.sound_sha256
+        if error := self._repeats(hashed, sound):
+            self.cache.sounds[hashed.audio_sha256] = sound
             raise error
-        lyrics, prompt = self._texts.lyrics(known.song.lyrics), self._texts.prompt(known.song.prompt)
-        writer.add(make_samples(known, spill.read(), prompt, lyrics, sound_sha256=sound))
-        self._names_by_sound[sound] = known.song.name
+        lyrics, prompt = self._texts.lyrics(hashed.song.lyrics), self._texts.prompt(hashed.song.prompt)
+        writer.add(make_samples(hashed, cached.read(), prompt, lyrics, sound_sha256=sound))
+        self._names_by_sound[sound] = hashed.song.name
         return lyrics.dropped_words
 
-    def _report(self, writer: ShardWriter) -> Report:
+    def _report(self, writer: ShardWriter) -> BuildReport:
         plan, rejections = self.plan, writer.rejections
         songs = len(plan.fresh) + len(plan.reworded) + len(plan.new) + len(plan.rejections)
         kept = songs - len(rejections)
@@ -306,13 +304,13 @@ class _Build:
                 f"{rejections[0].key}: {rejections[0].detail}"
             )
         embedded = tuple(self._texts.embedded) if "_texts" in vars(self) else ()
-        return Report(kept, rejections, writer.manifest(), tuple(sorted(self.encoded)), embedded, plan.gone)
+        return BuildReport(kept, rejections, writer.manifest(), tuple(sorted(self.encoded)), embedded, plan.gone)
 
 
-def _say_notes(manifest: Manifest, new: Sequence[KnownSong]) -> None:
+def _say_notes(manifest: Manifest, new: Sequence[HashedSong]) -> None:
     """What was found of new songs' files, and mended."""
     entries = manifest.songs()
-    keys = [known.song.key for known in new if known.song.key in entries]
+    keys = [hashed.song.key for hashed in new if hashed.song.key in entries]
     noted = {key: " ".join(entries[key].notes) for key in keys if entries[key].notes}
     for key in list(noted)[:NOTED_SONGS]:
         say(f"{key}: {noted[key]}")
@@ -320,10 +318,10 @@ def _say_notes(manifest: Manifest, new: Sequence[KnownSong]) -> None:
         say(f"{len(noted) - NOTED_SONGS} more songs were mended or have a silent channel: prep status names them.")
 
 
-def _say_what_is_missing(songs: Sequence[KnownSong], wordless: int) -> None:
+def _say_what_is_missing(songs: Sequence[HashedSong], wordless: int) -> None:
     for kind, default, missing in (
-        ("prompt", NO_PROMPT, [known.song.name for known in songs if not known.song.has_prompt]),
-        ("lyrics", NO_LYRICS, [known.song.name for known in songs if not known.song.has_lyrics]),
+        ("prompt", NO_PROMPT, [hashed.song.name for hashed in songs if not hashed.song.has_prompt]),
+        ("lyrics", NO_LYRICS, [hashed.song.name for hashed in songs if not hashed.song.has_lyrics]),
     ):
         if missing:
             without = f"{len(missing)} of {len(songs)} new songs have no KEY_{kind}.txt ({named(missing)})"

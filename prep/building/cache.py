@@ -39,75 +39,77 @@ def stamp_of(path: Path) -> Stamp:
     return Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
-class KnownFile(Config):
+class HashedFile(Config):
     """A file that was hashed."""
 
     stamp: Stamp
     sha256: str
 
 
-class KnownFlaw(Config):
+class PastRejection(Config):
     """Why a song was rejected."""
 
     reason: Reason
     detail: str
 
 
-class Known(Config):
-    """The file."""
+class CacheContent(Config):
+    """What CACHE_FILE holds."""
 
-    files: dict[str, KnownFile] = Field(default_factory=dict)
+    files: dict[str, HashedFile] = Field(default_factory=dict)
     """By path."""
     sounds: dict[str, str] = Field(default_factory=dict)
     """sound_sha256 of rejected duplicates, by the hash over their audio files."""
-    flaws: dict[str, KnownFlaw] = Field(default_factory=dict)
+    rejections: dict[str, PastRejection] = Field(default_factory=dict, alias="flaws")
     """By the identity of the sound (prep/building/identity.py)."""
 
 
-class Cache:
-    """What is known, and what this run adds to it."""
+class BuildCache:
+    """Hashes and rejections of earlier runs, and what this run adds to them."""
 
     def __init__(self, folder: Path) -> None:
-        self._path, self._used = folder / CACHE_FILE, dict[str, KnownFile]()
-        known = _read(self._path)
-        self._files, self.sounds, self._flaws = known.files, dict(known.sounds), dict(known.flaws)
+        self._path, self._used = folder / CACHE_FILE, dict[str, HashedFile]()
+        older = _read(self._path)
+        self._files, self.sounds, self._rejections = older.files, dict(older.sounds), dict(older.rejections)
 
     def sha256(self, path: Path) -> str:
-        """SHA-256 of a file, which is read only if it is not known. Raises OSError where it cannot be read."""
+        """SHA-256 of a file, which is read only if its stamp is new. Raises OSError where it cannot be read."""
         name, stamp = str(path.absolute()), stamp_of(path)
-        known = self._files.get(name)
-        if known is None or known.stamp != stamp:
+        file = self._files.get(name)
+        if file is None or file.stamp != stamp:
             now = time.time_ns()
-            known = KnownFile(stamp=stamp, sha256=sha256_of_file(path))
+            file = HashedFile(stamp=stamp, sha256=sha256_of_file(path))
             if now - max(stamp.changed_ns, stamp.touched_ns) < SETTLED_NS:
-                return known.sha256
-        self._used[name] = known
-        return known.sha256
+                return file.sha256
+        self._used[name] = file
+        return file.sha256
 
-    def flaw(self, sound_identity: str) -> SongError | None:
+    def rejected(self, sound_identity: str) -> SongError | None:
         """Why a sound was rejected before, if it was and would be again."""
-        flaw = self._flaws.get(sound_identity)
-        return None if flaw is None else SongError(flaw.reason, flaw.detail)
+        found = self._rejections.get(sound_identity)
+        return None if found is None else SongError(found.reason, found.detail)
 
-    def remember_flaw(self, sound_identity: str, reason: Reason, detail: str) -> None:
+    def remember_rejection(self, sound_identity: str, reason: Reason, detail: str) -> None:
         """Note why a sound was rejected, where that will last."""
         if reason in LASTING:
-            self._flaws[sound_identity] = KnownFlaw(reason=reason, detail=detail)
+            self._rejections[sound_identity] = PastRejection(reason=reason, detail=detail)
 
     def save(self) -> None:
-        """Write what is known now; of files only those that this run asked for."""
-        known = Known(files=self._used, sounds=self.sounds, flaws=self._flaws)
+        """Write all of it; of files only those that this run asked for."""
+        content = CacheContent(files=self._used, sounds=self.sounds, flaws=self._rejections)
         with whole_file(self._path) as partial:
-            partial.write_text(json.dumps(known.model_dump(mode="json")), encoding="ascii", newline="\n")
+            partial.write_text(
+                json.dumps(content.model_dump(mode="json", by_alias=True)), encoding="ascii", newline="\n"
+            )
 
 
-def _read(path: Path) -> Known:
+def _read(path: Path) -> CacheContent:
     """What a file holds; nothing where it is missing or of another version, for all of it can be found again."""
     try:
         values = read_json(path) if path.is_file() else {}
-        return check_config(Known, values, str(path))
+        return check_config(CacheContent, values, str(path))
     except UserError:
-        return Known()
+        return CacheContent()
 
 
 def remember_manifest(room: Path, out: Path) -> None:

@@ -1,6 +1,6 @@
 """Songs through the networks of a Ray cluster: what local processes do, wherever Ray has a free core or GPU.
 
-Every node must see songs, checkpoint and this code under the same paths; spills come back as bytes and are written by
+Every node must see songs, checkpoint and this code under the same paths; segments come back as bytes and are written by
 the machine that builds, so the folder of shards need not be shared.
 """
 
@@ -15,7 +15,7 @@ import torch
 
 from common.errors import UserError
 from common.files import whole_file
-from prep.building.jobs import Job, Outcome, Workshop, do
+from prep.building.jobs import EncodeSetup, SegmentResult, SongJob, encode_song
 
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # else, under `uv run`, each worker builds its environment anew
 
@@ -24,26 +24,26 @@ os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # else, under `uv run`, each 
 class Delivery:
     """A segment that was encoded, with its file; without one where the song cannot be used."""
 
-    outcome: Outcome
+    result: SegmentResult
     content: bytes | None
 
 
 class Encoder:
     """One worker of the cluster, with networks that stay open."""
 
-    def __init__(self, workshop: Workshop, device: str) -> None:
-        torch.set_num_threads(workshop.config.threads_per_worker)
-        self._encoder = workshop.open(device)
+    def __init__(self, setup: EncodeSetup, device: str) -> None:
+        torch.set_num_threads(setup.config.threads_per_worker)
+        self._encoder = setup.open(device)
 
-    def work(self, job: Job) -> Iterator[Delivery]:
+    def work(self, job: SongJob) -> Iterator[Delivery]:
         """Encode one song on this node's own disk."""
         with TemporaryDirectory() as folder:
-            here = replace(job, spill=replace(job.spill, folder=Path(folder)))
-            for outcome in do(here, self._encoder):
-                yield Delivery(outcome, None if outcome.rejection else here.spill.path(outcome.segment).read_bytes())
+            here = replace(job, cached=replace(job.cached, folder=Path(folder)))
+            for result in encode_song(here, self._encoder):
+                yield Delivery(result, None if result.rejection else here.cached.path(result.segment).read_bytes())
 
 
-def run_in_cluster(jobs: Sequence[Job], workshop: Workshop, *, workers: int | None) -> Iterator[Outcome]:
+def run_in_cluster(jobs: Sequence[SongJob], setup: EncodeSetup, *, workers: int | None) -> Iterator[SegmentResult]:
     """Do all jobs, in any order, on the cluster that RAY_ADDRESS names, else on one that is started here.
 
     Raises UserError where Ray is not installed.
@@ -56,24 +56,24 @@ def run_in_cluster(jobs: Sequence[Job], workshop: Workshop, *, workers: int | No
         ) from None
     if not ray.is_initialized():
         ray.init(include_dashboard=False, configure_logging=False, log_to_driver=False, num_cpus=None)
-    yield from _run(ray, jobs, workshop, workers)
+    yield from _run(ray, jobs, setup, workers)
 
 
-def _run(ray: Any, jobs: Sequence[Job], workshop: Workshop, workers: int | None) -> Iterator[Outcome]:
-    gpu = torch.device(workshop.devices[0]).type == "cuda"
-    most = room_for_workers(ray.nodes(), gpu=gpu, threads=workshop.config.threads_per_worker)
+def _run(ray: Any, jobs: Sequence[SongJob], setup: EncodeSetup, workers: int | None) -> Iterator[SegmentResult]:
+    gpu = torch.device(setup.devices[0]).type == "cuda"
+    most = room_for_workers(ray.nodes(), gpu=gpu, threads=setup.config.threads_per_worker)
     count = min(workers or most, most, len(jobs))
-    kind = ray.remote(num_cpus=0 if gpu else workshop.config.threads_per_worker, num_gpus=int(gpu))(Encoder)
-    crew = [kind.remote(workshop, "cuda" if gpu else workshop.devices[0]) for _ in range(count)]
+    kind = ray.remote(num_cpus=0 if gpu else setup.config.threads_per_worker, num_gpus=int(gpu))(Encoder)
+    crew = [kind.remote(setup, "cuda" if gpu else setup.devices[0]) for _ in range(count)]
     waiting = list(reversed(jobs))
     running = {_start(worker, job): (worker, job) for worker in crew if waiting and (job := waiting.pop())}
     try:
         while running:
             (ready, *_), _ = ray.wait(list(running))
             worker, job = running[ready]
-            outcome = _deliver(ray, next(ready), job)
-            yield outcome
-            if outcome.is_last:
+            result = _deliver(ray, next(ready), job)
+            yield result
+            if result.is_last:
                 del running[ready]
                 if waiting:
                     job = waiting.pop()
@@ -104,12 +104,12 @@ def room_for_workers(nodes: Sequence[Mapping[str, Any]], *, gpu: bool, threads: 
     return gpus if gpu else sum(count // threads for count in cores)
 
 
-def _start(worker: Any, job: Job) -> Any:
+def _start(worker: Any, job: SongJob) -> Any:
     """A generator of references to deliveries, each ready as soon as its segment is."""
     return worker.work.options(num_returns="streaming").remote(job)
 
 
-def _deliver(ray: Any, ready: Any, job: Job) -> Outcome:
+def _deliver(ray: Any, ready: Any, job: SongJob) -> SegmentResult:
     try:
         delivery = ray.get(ready)
     except ray.exceptions.RayTaskError as error:
@@ -119,6 +119,6 @@ def _deliver(ray: Any, ready: Any, job: Job) -> Outcome:
             f"a Ray worker was lost ({type(error).__name__}). Run the same command again: it goes on."
         ) from None
     if delivery.content is not None:
-        with whole_file(job.spill.path(delivery.outcome.segment)) as partial:
+        with whole_file(job.cached.path(delivery.result.segment)) as partial:
             partial.write_bytes(delivery.content)
-    return delivery.outcome
+    return delivery.result

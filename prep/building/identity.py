@@ -1,4 +1,4 @@
-"""What decided a build's bytes, as its fingerprint, and what decided one song's sound, as the name of its spill."""
+"""What decided a build's bytes, as its fingerprint, and what decided one song's sound, as the name of its segments."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from models.loading.checkpoint import part_hash
 from prep.building.cache import Stamp, stamp_of
 from prep.config import PrepConfig
 from prep.encoding.separate import SeparatorFiles
-from prep.sources.scan import Song
+from prep.sources.scan import SongFiles
 from shards.fingerprint import Fingerprint
 from shards.schema import Part, SongEntry, SongError, Source, SslName, audio_identity, text_identity
 
@@ -26,10 +26,10 @@ WORDS = frozenset({"text", TEXT, VOCABULARY_FILE})
 
 
 @dataclass(frozen=True)
-class KnownSong:
+class HashedSong:
     """A song with the content of its files."""
 
-    song: Song
+    song: SongFiles
     sources: tuple[Source, ...]
     stamps: Mapping[Part, Stamp] = field(default_factory=dict)
     """What the system said of its files before they were read."""
@@ -55,11 +55,11 @@ class KnownSong:
                 raise SongError("unreadable", f"{path.name}: changed while it was being read. Run prep again.")
 
 
-def know(song: Song, raw: Path, *, sha256: Callable[[Path], str] = sha256_of_file) -> KnownSong:
+def hash_song(song: SongFiles, raw: Path, *, sha256: Callable[[Path], str] = sha256_of_file) -> HashedSong:
     """Hash a song's files. Raises SongError where one has gone, or is no file."""
     stamps = {part: stamp_of(path) for part, path in song.files.items() if path.is_file()}
     sources = [_source(part, path, raw, sha256) for part, path in sorted(song.files.items())]
-    return KnownSong(song, tuple(sources), stamps)
+    return HashedSong(song, tuple(sources), stamps)
 
 
 def build_fingerprint(
@@ -84,11 +84,11 @@ def build_fingerprint(
     return Fingerprint(settings=settings, networks=networks, steps=STEPS)
 
 
-def sound_identity(known: KnownSong, fingerprint: Fingerprint) -> str:
+def sound_identity(hashed: HashedSong, fingerprint: Fingerprint) -> str:
     """Hash over all that decides a song's latents: its sound, and the settings, networks and steps it goes through."""
-    unused = WORDS | {"shard_samples"} | (set() if known.song.is_full else {SEPARATOR})
+    unused = WORDS | {"shard_samples"} | (set() if hashed.song.is_full else {SEPARATOR})
     through = fingerprint.part(lambda name: name not in unused)
-    return sha256_of([known.audio_sha256, through.settings, through.networks, through.steps])
+    return sha256_of([hashed.audio_sha256, through.settings, through.networks, through.steps])
 
 
 def sound_changes(older: Fingerprint, newer: Fingerprint) -> list[str]:

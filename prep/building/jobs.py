@@ -9,8 +9,8 @@ import torch
 
 from common.base import BaseSpec
 from common.system import give_memory_back
-from prep.building.identity import KnownSong
-from prep.building.spill import Spill, segment_arrays
+from prep.building.identity import HashedSong
+from prep.building.segment_cache import SegmentCache, segment_arrays
 from prep.config import PrepConfig
 from prep.encoding.encode import EncodedSegment, SongEncoder, open_encoder
 from prep.encoding.separate import Separator, SeparatorFiles, open_separator
@@ -25,11 +25,11 @@ LATENTS = "CHT"
 
 
 @dataclass(frozen=True)
-class Job:
+class SongJob:
     """A song to encode, and where its segments go."""
 
-    known: KnownSong
-    spill: Spill
+    hashed: HashedSong
+    cached: SegmentCache
     finished: frozenset[int] = frozenset()
     """Segments that are there already."""
 
@@ -44,8 +44,8 @@ class EncodedPart:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A segment that was encoded and kept, or a song that cannot be used."""
+class SegmentResult:
+    """A segment that was encoded and cached, or a song that cannot be used."""
 
     key: str
     """Of the song."""
@@ -60,8 +60,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """What every worker opens."""
+class EncodeSetup:
+    """What every worker opens: settings, and the folders of the networks."""
 
     config: PrepConfig
     checkpoint: Path
@@ -71,7 +71,7 @@ class Workshop:
     ssl: tuple[tuple[SslName, Path], ...] = ()
     """Networks for SSL features, and their folders."""
     base: BaseSpec | None = None
-    """What the checkpoint is recorded as."""
+    """As which base model the manifest names the checkpoint."""
 
     def open(self, device: str) -> SongEncoder:
         """The networks on one device; the separator only once a full song needs it."""
@@ -89,26 +89,26 @@ class Workshop:
         return None if self.separator is None else open_separator(self.separator, self.config.separator, device)
 
 
-def do(job: Job, encoder: SongEncoder) -> Iterator[Outcome]:
-    """Encode what is missing of one song and keep each segment as soon as it is made.
+def encode_song(job: SongJob, encoder: SongEncoder) -> Iterator[SegmentResult]:
+    """Encode what is missing of one song and cache each segment as soon as it is made.
 
-    A disk that refuses one is a UserError, and no rejection.
+    Raises UserError where the disk refuses one; a song that cannot be used is a rejection.
     """
-    song = job.known.song
+    song = job.hashed.song
     try:
-        with encoder.prepare(song, job.spill.folder) as prepared:
-            job.known.check_unchanged()
+        with encoder.prepare(song, job.cached.folder) as prepared:
+            job.hashed.check_unchanged()
             numbers = range(len(prepared.segments))
             missing = [number for number in numbers if number not in job.finished]
             for number in missing:
                 segment = encoder.encode(prepared, number)
-                job.spill.write(number, segment, segments=len(numbers), sound_sha256=prepared.sound_sha256)
-                yield _outcome(song.key, number, segment, is_last=number == missing[-1])
+                job.cached.write(number, segment, segments=len(numbers), sound_sha256=prepared.sound_sha256)
+                yield _result(song.key, number, segment, is_last=number == missing[-1])
     except SongError as error:
-        yield Outcome(song.key, rejection_of(song.key, error))
+        yield SegmentResult(song.key, rejection_of(song.key, error))
 
 
-def _outcome(key: str, number: int, segment: EncodedSegment, *, is_last: bool) -> Outcome:
+def _result(key: str, number: int, segment: EncodedSegment, *, is_last: bool) -> SegmentResult:
     latents = [name for name in segment_arrays(segment) if ARRAYS[name][1] == LATENTS]
     encoded = tuple(EncodedPart(key, name, number) for name in latents)
-    return Outcome(key, None, number, encoded, segment.audio.seconds, is_last)
+    return SegmentResult(key, None, number, encoded, segment.audio.seconds, is_last)

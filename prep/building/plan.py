@@ -5,8 +5,8 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.progress import progress
-from prep.building.cache import Cache
-from prep.building.identity import KnownSong, know, sound_changes, text_changes
+from prep.building.cache import BuildCache
+from prep.building.identity import HashedSong, hash_song, sound_changes, text_changes
 from prep.sources.scan import Scan
 from shards.fingerprint import Fingerprint
 from shards.schema import Manifest, Rejection, SongError
@@ -20,13 +20,13 @@ class Plan:
     fingerprint: Fingerprint
     older: Manifest | None
     """The build that this one adds to."""
-    fresh: tuple[KnownSong, ...]
+    fresh: tuple[HashedSong, ...]
     """Songs that it holds as they are."""
-    reworded: tuple[KnownSong, ...]
+    reworded: tuple[HashedSong, ...]
     """Songs that it holds with other texts."""
-    changed: tuple[KnownSong, ...]
+    changed: tuple[HashedSong, ...]
     """Songs that it holds with other sound."""
-    new: tuple[KnownSong, ...]
+    new: tuple[HashedSong, ...]
     gone: tuple[str, ...]
     """Keys of songs that it holds and the folder does not."""
     rejections: tuple[Rejection, ...]
@@ -45,27 +45,27 @@ class Plan:
             raise UserError(f"{self.changed[0].song.name} {have} changed since these shards were built. Use --rebuild.")
 
 
-def plan_build(found: Scan, raw: Path, fingerprint: Fingerprint, older: Manifest | None, cache: Cache) -> Plan:
+def plan_build(found: Scan, raw: Path, fingerprint: Fingerprint, older: Manifest | None, cache: BuildCache) -> Plan:
     """Sort songs by what has to be done with them."""
-    songs, rejections = list[KnownSong](), list(found.rejections)
+    songs, rejections = list[HashedSong](), list(found.rejections)
     with progress(len(found.songs), "read", "songs") as done:
         for song in found.songs:
             try:
-                songs.append(know(song, raw, sha256=cache.sha256))
+                songs.append(hash_song(song, raw, sha256=cache.sha256))
             except SongError as error:
                 rejections.append(rejection_of(song.key, error))
             done.update(note=song.key)
     entries = {} if older is None else older.songs()
-    held = [known for known in songs if known.song.key in entries]
-    same = [known for known in held if known.sounds_like(entries[known.song.key])]
-    seen = {known.song.key for known in songs} | {rejection.key for rejection in rejections}
+    held = [hashed for hashed in songs if hashed.song.key in entries]
+    same = [hashed for hashed in held if hashed.sounds_like(entries[hashed.song.key])]
+    seen = {hashed.song.key for hashed in songs} | {rejection.key for rejection in rejections}
     return Plan(
         fingerprint,
         older,
-        fresh=tuple(known for known in same if known.reads_like(entries[known.song.key])),
-        reworded=tuple(known for known in same if not known.reads_like(entries[known.song.key])),
-        changed=tuple(known for known in held if not known.sounds_like(entries[known.song.key])),
-        new=tuple(known for known in songs if known.song.key not in entries),
+        fresh=tuple(hashed for hashed in same if hashed.reads_like(entries[hashed.song.key])),
+        reworded=tuple(hashed for hashed in same if not hashed.reads_like(entries[hashed.song.key])),
+        changed=tuple(hashed for hashed in held if not hashed.sounds_like(entries[hashed.song.key])),
+        new=tuple(hashed for hashed in songs if hashed.song.key not in entries),
         gone=tuple(sorted(entries.keys() - seen)),
         rejections=tuple(rejections),
         sound_changes=() if older is None else tuple(sound_changes(older.fingerprint, fingerprint)),

@@ -14,10 +14,10 @@ from models.acestep1.text.lyric_tokens import open_lyric_vocabulary
 from models.loading.checkpoint import open_text_encoder
 from prep.building.build import equip, fingerprint_of
 from prep.building.cache import CACHE_FILE, remember_manifest, restore_manifest
-from prep.building.identity import KnownSong, know, sound_changes, sound_identity, text_changes
-from prep.building.jobs import Job, Workshop
+from prep.building.identity import HashedSong, hash_song, sound_changes, sound_identity, text_changes
+from prep.building.jobs import EncodeSetup, SongJob
 from prep.building.sample import make_samples
-from prep.building.spill import Spill
+from prep.building.segment_cache import SegmentCache
 from prep.building.workers import run_jobs, torch_threads
 from prep.config import PrepConfig
 from prep.encoding.text import TextMaker
@@ -79,15 +79,17 @@ def rebuild_damaged(
             _tidy(room, out)
             return Repair((), manifest=restored)
         found = scan(raw)
-        workshop = _workshop_of(out, manifest, found, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
+        setup = _setup_of(out, manifest, found, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
         songs = _songs_of(damaged, found, raw, out)
-        with torch_threads(workshop.config.threads_per_worker), _writer(out, manifest) as writer:
-            spills = {key: Spill(room, sound_identity(known, manifest.fingerprint)) for key, known in songs.items()}
-            missing = [key for key, spill in spills.items() if not spill.is_whole()]
-            _encode([Job(songs[key], spills[key], spills[key].finished()) for key in missing], workshop, workers)
-            texts = _texts(workshop)
+        with torch_threads(setup.config.threads_per_worker), _writer(out, manifest) as writer:
+            caches = {
+                key: SegmentCache(room, sound_identity(hashed, manifest.fingerprint)) for key, hashed in songs.items()
+            }
+            missing = [key for key, cached in caches.items() if not cached.is_whole()]
+            _encode([SongJob(songs[key], caches[key], caches[key].finished()) for key in missing], setup, workers)
+            texts = _texts(setup)
             for entry in damaged:
-                writer.rewrite(entry.name, _samples(entry, songs, spills, texts))
+                writer.rewrite(entry.name, _samples(entry, songs, caches, texts))
             _check_same(manifest, writer.manifest(), damaged)
         _tidy(room, out)
     return Repair(tuple(entry.name for entry in damaged), manifest=restored)
@@ -131,26 +133,26 @@ def _writer(out: Path, manifest: Manifest) -> ShardWriter:
     return writer
 
 
-def _workshop_of(
+def _setup_of(
     out: Path, manifest: Manifest, found: Scan, *, checkpoint: str, devices: Sequence[str], ssl_folder: Path | None
-) -> Workshop:
-    """The workshop that made these shards. Raises UserError where anything in it is not as it was."""
+) -> EncodeSetup:
+    """The setup that made these shards. Raises UserError where anything in it is not as it was."""
     settings = {name: value for name, value in manifest.fingerprint.settings.items() if name != "device"}
     config = check_config(PrepConfig, settings, str(out / MANIFEST_FILE))
-    workshop = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
-    now = fingerprint_of(workshop)
+    setup = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
+    now = fingerprint_of(setup)
     if changes := [*sound_changes(manifest.fingerprint, now), *text_changes(manifest.fingerprint, now)]:
         raise UserError(f"{out}: cannot be made again as it was: {changes[0]}. Use what made it, or --rebuild.")
-    return workshop
+    return setup
 
 
-def _songs_of(damaged: Sequence[ShardEntry], found: Scan, raw: Path, out: Path) -> dict[str, KnownSong]:
+def _songs_of(damaged: Sequence[ShardEntry], found: Scan, raw: Path, out: Path) -> dict[str, HashedSong]:
     """The songs of damaged shards, by key. Raises UserError where one is not as it was."""
-    present, songs = {song.key: song for song in found.songs}, dict[str, KnownSong]()
+    present, songs = {song.key: song for song in found.songs}, dict[str, HashedSong]()
     for entry in (song for shard in damaged for song in shard.songs):
         if entry.key not in present:
             raise UserError(_strange(entry.name, "is not in", raw, out))
-        songs[entry.key] = know(present[entry.key], raw)
+        songs[entry.key] = hash_song(present[entry.key], raw)
         if not (songs[entry.key].sounds_like(entry) and songs[entry.key].reads_like(entry)):
             raise UserError(_strange(entry.name, "is another song now in", raw, out))
     return songs
@@ -163,29 +165,29 @@ def _strange(name: str, what: str, raw: Path, out: Path) -> str:
     )
 
 
-def _encode(jobs: Sequence[Job], workshop: Workshop, workers: int | None) -> None:
+def _encode(jobs: Sequence[SongJob], setup: EncodeSetup, workers: int | None) -> None:
     if not jobs:
         return
     with progress(len(jobs), "encode", "songs") as done:
-        for outcome in run_jobs(jobs, workshop, workers=workers):
-            if outcome.rejection:
-                raise UserError(f"{outcome.key}: {outcome.rejection.detail}")
-            if outcome.is_last:
-                done.update(note=outcome.key)
+        for result in run_jobs(jobs, setup, workers=workers):
+            if result.rejection:
+                raise UserError(f"{result.key}: {result.rejection.detail}")
+            if result.is_last:
+                done.update(note=result.key)
 
 
-def _texts(workshop: Workshop) -> TextMaker:
-    encoder = open_text_encoder(workshop.checkpoint).to(workshop.devices[0])
-    return TextMaker(workshop.config.text, encoder, open_lyric_vocabulary(workshop.checkpoint))
+def _texts(setup: EncodeSetup) -> TextMaker:
+    encoder = open_text_encoder(setup.checkpoint).to(setup.devices[0])
+    return TextMaker(setup.config.text, encoder, open_lyric_vocabulary(setup.checkpoint))
 
 
 def _samples(
-    entry: ShardEntry, songs: dict[str, KnownSong], spills: dict[str, Spill], texts: TextMaker
+    entry: ShardEntry, songs: dict[str, HashedSong], caches: dict[str, SegmentCache], texts: TextMaker
 ) -> Iterator[Sample]:
     for key in (song.key for song in entry.songs):
-        spill, known = spills[key], songs[key]
-        prompt, lyrics = texts.prompt(known.song.prompt), texts.lyrics(known.song.lyrics)
-        yield from make_samples(known, spill.read(), prompt, lyrics, sound_sha256=spill.sound_sha256)
+        cached, hashed = caches[key], songs[key]
+        prompt, lyrics = texts.prompt(hashed.song.prompt), texts.lyrics(hashed.song.lyrics)
+        yield from make_samples(hashed, cached.read(), prompt, lyrics, sound_sha256=cached.sound_sha256)
 
 
 def _check_same(manifest: Manifest, made: Manifest, damaged: Sequence[ShardEntry]) -> None:

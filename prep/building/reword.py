@@ -8,7 +8,7 @@ from pathlib import Path
 from common.canonical import sha256_of_file
 from common.errors import UserError
 from prep.encoding.text import TextMaker
-from prep.sources.scan import Song
+from prep.sources.scan import SongFiles
 from shards.schema import Sample, ShardEntry, SongEntry
 from shards.tar import read_samples
 from shards.writer import ShardWriter
@@ -18,7 +18,7 @@ from shards.writer import ShardWriter
 class Changes:
     """What is to change in older shards."""
 
-    songs: dict[str, Song]
+    songs: dict[str, SongFiles]
     """Songs of the folder that they hold, by key."""
     reworded: frozenset[str]
     """Keys of songs with other texts."""
@@ -54,7 +54,7 @@ def _samples(samples: Iterable[Sample], writer: ShardWriter, changes: Changes, t
         yield from song
 
 
-def reword(sample: Sample, song: Song | None, texts: TextMaker, *, anew: bool) -> Sample:
+def reword(sample: Sample, song: SongFiles | None, texts: TextMaker, *, anew: bool) -> Sample:
     """A sample with a song's texts (its own where the song has gone); the prompt is embedded if it must be."""
     words = sample.meta if song is None else song
     ids = texts.lyrics(words.lyrics).ids

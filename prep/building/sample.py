@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable
 
-from prep.building.identity import KnownSong
-from prep.building.spill import segment_arrays
+from prep.building.identity import HashedSong
+from prep.building.segment_cache import segment_arrays
 from prep.encoding.encode import EncodedSegment
 from prep.encoding.text import LyricIds, PromptStates
 from shards.schema import Sample, SegmentMeta, sample_key
 
 
 def make_samples(
-    known: KnownSong,
+    hashed: HashedSong,
     segments: Iterable[EncodedSegment],
     prompt: PromptStates,
     lyrics: LyricIds,
@@ -18,18 +18,18 @@ def make_samples(
     sound_sha256: str | None = None,
 ) -> list[Sample]:
     """One sample per segment, in order; all of them have the song's whole prompt and lyrics."""
-    return [_sample(known, number, segment, prompt, lyrics, sound_sha256) for number, segment in enumerate(segments)]
+    return [_sample(hashed, number, segment, prompt, lyrics, sound_sha256) for number, segment in enumerate(segments)]
 
 
 def _sample(
-    known: KnownSong,
+    hashed: HashedSong,
     number: int,
     segment: EncodedSegment,
     prompt: PromptStates,
     lyrics: LyricIds,
     sound_sha256: str | None,
 ) -> Sample:
-    song = known.song
+    song = hashed.song
     meta = SegmentMeta(
         **dict(segment.audio),
         key=sample_key(song.key, number),
@@ -39,7 +39,7 @@ def _sample(
         prompt=song.prompt,
         tag_orders=prompt.orders,
         lyrics=song.lyrics,
-        sources=known.sources,
+        sources=hashed.sources,
         sound_sha256=sound_sha256,
     )
     return Sample(meta, **segment_arrays(segment), text=prompt.text, text_mask=prompt.mask, lyrics=lyrics.ids)

@@ -1,6 +1,6 @@
 """A vocal alone into shards for inference: the whole of it, levelled, cut only where it is too long.
 
-The vocal lies on tape; of its segments, one is in memory at a time.
+The vocal lies on the disk; of its segments, one is in memory at a time.
 """
 
 from contextlib import ExitStack
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.audio.tape import Tape
+from common.audio.disk_wave import DiskWave
 from common.audio.wave import Gain, loudness_lufs, vocal_activity, vocal_gain_in_blocks
 from common.errors import UserError
 from common.files import check_writable
@@ -23,15 +23,15 @@ from models.acestep1.text.lyric_tokens import open_lyric_vocabulary
 from models.adapters.adapter import check_adapter, read_card
 from models.loading.checkpoint import open_text_encoder, resolve_checkpoint
 from models.loading.family import CODEC, TEXT, check_one_family, describe_base
-from prep.building.identity import build_fingerprint, know
+from prep.building.identity import build_fingerprint, hash_song
 from prep.building.sample import make_samples
 from prep.building.workers import torch_threads
 from prep.config import EncodeConfig, PrepConfig
 from prep.encoding.encode import EncodedSegment, decoded, encode_wave, open_encoder
 from prep.encoding.text import TextMaker, say_what_was_shortened
-from prep.sources.channels import TakenFile, take_file
-from prep.sources.scan import NO_LYRICS, NO_PROMPT, Song, read_text, safe_key
-from prep.sources.segment import Span, cut, finite, mix_levels
+from prep.sources.channels import DecodedFile, decoded_file
+from prep.sources.scan import NO_LYRICS, NO_PROMPT, SongFiles, read_text, safe_key
+from prep.sources.segment import SampleSpan, cut, finite, mix_levels
 from shards.lock import build_folder, sweep
 from shards.reader import read_manifest
 from shards.schema import MANIFEST_FILE, Manifest, PartLevels, SegmentAudio
@@ -65,35 +65,37 @@ def encode_vocal(
     fingerprint = build_fingerprint(config, folder, None, torch.device(device).type)
     fingerprint = fingerprint.model_copy(update={"settings": {**fingerprint.settings, "vocal_lufs": vocal_lufs}})
     with build_folder(out) as room, torch_threads(config.threads_per_worker):
-        known = know(song, vocal.parent)
-        _check_is_ours(out, known.audio_sha256)
-        with ExitStack() as tapes:
-            taken = take_file("vocal", decoded(vocal), config.silent_channel, lambda: tapes.enter_context(Tape(room)))
-            tape = taken.tape
-            gain = vocal_gain_in_blocks(tape.blocks, SAMPLE_RATE_HZ, vocal_lufs, samples=tape.samples)
-            cuts = _spans(vocal, tape, config)
+        hashed = hash_song(song, vocal.parent)
+        _check_is_ours(out, hashed.audio_sha256)
+        with ExitStack() as waves:
+            file = decoded_file(
+                "vocal", decoded(vocal), config.silent_channel, lambda: waves.enter_context(DiskWave(room))
+            )
+            wave = file.wave
+            gain = vocal_gain_in_blocks(wave.blocks, SAMPLE_RATE_HZ, vocal_lufs, samples=wave.samples)
+            cuts = _spans(vocal, wave, config)
             codec = open_encoder(folder, config.encode, device)
-            segments = [_encode(codec, taken, span, gain, config.encode) for span in cuts]
+            segments = [_encode(codec, file, span, gain, config.encode) for span in cuts]
         texts = TextMaker(config.text, open_text_encoder(folder).to(device), open_lyric_vocabulary(folder))
         with ShardWriter(
             out, fingerprint=fingerprint, targets=(), base=describe_base(checkpoint, folder, CODEC)
         ) as writer:
-            for note in taken.notes:
-                say(f"{known.song.key}: {note.sentence}")
-            writer.add(make_samples(known, segments, texts.prompt(song.prompt), texts.lyrics(song.lyrics)))
+            for note in file.notes:
+                say(f"{hashed.song.key}: {note.sentence}")
+            writer.add(make_samples(hashed, segments, texts.prompt(song.prompt), texts.lyrics(song.lyrics)))
         say_what_was_shortened(texts)
         sweep(room)
     return writer.manifest()
 
 
-def _song(vocal: Path, prompt: str | None, lyrics: Path | None) -> Song:
+def _song(vocal: Path, prompt: str | None, lyrics: Path | None) -> SongFiles:
     name = split_name(vocal.stem).song
     if lyrics is not None and not lyrics.is_file():
         raise UserError(f"{lyrics}: no such file.")
     tags = prompt or _written_in(text_beside(vocal, name, "prompt"))
     words = _written_in(lyrics or text_beside(vocal, name, "lyrics")) or NO_LYRICS
     tags = one_line(tags) if tags_of(tags) else NO_PROMPT
-    return Song(safe_key(name), name, {"vocal": vocal}, tags, words, has_prompt=True)
+    return SongFiles(safe_key(name), name, {"vocal": vocal}, tags, words, has_prompt=True)
 
 
 def _written_in(path: Path | None) -> str:
@@ -115,17 +117,17 @@ def _check_is_ours(out: Path, audio_sha256: str) -> None:
         raise UserError(f"{out}: holds another vocal, {others[0]}, which would be replaced. Give another folder.")
 
 
-def _spans(vocal: Path, tape: Tape, config: PrepConfig) -> list[Span]:
-    seconds = tape.samples / SAMPLE_RATE_HZ
+def _spans(vocal: Path, wave: DiskWave, config: PrepConfig) -> list[SampleSpan]:
+    seconds = wave.samples / SAMPLE_RATE_HZ
     if seconds < config.segment.min_seconds:
         least = f"segment.min_seconds ({config.segment.min_seconds:g} s)"
         raise UserError(f"{vocal.name}: {seconds:.2f} s is shorter than {least}. Give a longer vocal.")
-    levels = np.concatenate([mix_levels(block) for block in tape.blocks()])
-    return cut(levels, Span(0, tape.samples), config.segment)
+    levels = np.concatenate([mix_levels(block) for block in wave.blocks()])
+    return cut(levels, SampleSpan(0, wave.samples), config.segment)
 
 
-def _encode(codec: Codec, taken: TakenFile, span: Span, gain: Gain, config: EncodeConfig) -> EncodedSegment:
-    wave = taken.tape.read(span.start, span.end)
+def _encode(codec: Codec, file: DecodedFile, span: SampleSpan, gain: Gain, config: EncodeConfig) -> EncodedSegment:
+    wave = file.wave.read(span.start, span.end)
     audio = SegmentAudio(
         start_seconds=span.start / SAMPLE_RATE_HZ,
         samples=wave.shape[1],
@@ -138,7 +140,7 @@ def _encode(codec: Codec, taken: TakenFile, span: Span, gain: Gain, config: Enco
         derived=None,
         residual_db=None,
         bleed_db=None,
-        stems=taken.notes,
+        stems=file.notes,
     )
     wave *= gain.factor
     latents = encode_wave(codec, wave, longest=config.piece_frames)

@@ -1,4 +1,4 @@
-"""Songs through the networks, in this process or in several: a job leaves all segments, or says why it cannot."""
+"""Songs through the networks, in this process or in several: a job caches all segments, or says why it cannot."""
 
 import math
 import multiprocessing
@@ -19,7 +19,7 @@ import torch
 from common.errors import UserError
 from common.system import FORKS_SAFELY, MOST_PROCESSES
 from models.device import default_device, usable_device
-from prep.building.jobs import Job, Outcome, Workshop, do
+from prep.building.jobs import EncodeSetup, SegmentResult, SongJob, encode_song
 from prep.encoding.encode import SongEncoder
 
 if TYPE_CHECKING:  # it imports transformers, which few builds need
@@ -48,8 +48,8 @@ def choose_devices(names: str) -> tuple[str, ...]:
 
 
 def run_jobs(
-    jobs: Sequence[Job], workshop: Workshop, *, workers: int | None, engine: Engine = "local"
-) -> Iterator[Outcome]:
+    jobs: Sequence[SongJob], setup: EncodeSetup, *, workers: int | None, engine: Engine = "local"
+) -> Iterator[SegmentResult]:
     """Do all jobs, in any order, in processes of this machine or of a Ray cluster, and tell of each segment.
 
     Every job comes out the same whatever the number of workers, by default `default_workers`.
@@ -57,16 +57,16 @@ def run_jobs(
     if engine == "ray":
         from prep.building.cluster import run_in_cluster
 
-        yield from run_in_cluster(jobs, workshop, workers=workers)
+        yield from run_in_cluster(jobs, setup, workers=workers)
         return
-    workers = workers or default_workers(workshop.devices, len(jobs))
+    workers = workers or default_workers(setup.devices, len(jobs))
     if min(workers, len(jobs)) <= 1:
-        encoder = workshop.open(workshop.devices[0]) if jobs else None
+        encoder = setup.open(setup.devices[0]) if jobs else None
         for job in jobs:
             assert encoder is not None
-            yield from do(job, encoder)
+            yield from encode_song(job, encoder)
         return
-    yield from _in_processes(jobs, workshop, min(workers, len(jobs)))
+    yield from _in_processes(jobs, setup, min(workers, len(jobs)))
 
 
 def default_workers(devices: Sequence[str], songs: int) -> int:
@@ -87,16 +87,16 @@ def torch_threads(count: int) -> Generator[None]:
         torch.set_num_threads(before)
 
 
-def _in_processes(jobs: Sequence[Job], workshop: Workshop, workers: int) -> Iterator[Outcome]:
-    context, devices = worker_context(workshop.devices), workshop.devices[:workers]
+def _in_processes(jobs: Sequence[SongJob], setup: EncodeSetup, workers: int) -> Iterator[SegmentResult]:
+    context, devices = worker_context(setup.devices), setup.devices[:workers]
     lifeline, held = context.Pipe(duplex=False)
-    futures: list[Future[list[Outcome]]] = []
+    futures: list[Future[list[SegmentResult]]] = []
     with ExitStack() as stack:
         for turn, device in enumerate(devices):
             crew = min(len(range(turn, workers, len(devices))), MOST_PROCESSES)
-            setup: tuple[Any, ...] = (workshop.config.threads_per_worker, lifeline)
-            pool = stack.enter_context(ProcessPoolExecutor(crew, context, _start, setup))
-            futures += [pool.submit(_work, job, workshop, device) for job in jobs[turn :: len(devices)]]
+            started_with: tuple[Any, ...] = (setup.config.threads_per_worker, lifeline)
+            pool = stack.enter_context(ProcessPoolExecutor(crew, context, _start, started_with))
+            futures += [pool.submit(_work, job, setup, device) for job in jobs[turn :: len(devices)]]
         try:
             for future in as_completed(futures):
                 yield from future.result()
@@ -135,9 +135,9 @@ def _end_with(lifeline: Connection) -> None:
 
 
 @cache
-def _encoder(workshop: Workshop, device: str) -> SongEncoder:
-    return workshop.open(device)
+def _encoder(setup: EncodeSetup, device: str) -> SongEncoder:
+    return setup.open(device)
 
 
-def _work(job: Job, workshop: Workshop, device: str) -> list[Outcome]:
-    return list(do(job, _encoder(workshop, device)))
+def _work(job: SongJob, setup: EncodeSetup, device: str) -> list[SegmentResult]:
+    return list(encode_song(job, _encoder(setup, device)))

@@ -1,6 +1,6 @@
 """One song's sound into latents: decode, align or separate, cut, level, encode. No text here.
 
-What is as long as a song lies on tape; of segments, one is in memory at a time.
+What is as long as a song lies on the disk; of segments, one is in memory at a time.
 N samples at 44.1 kHz, stereo [2, N]; C latent channels (8), H latent rows (16), T latent frames.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from common.audio.decode import audio_stream
-from common.audio.tape import Tape
+from common.audio.disk_wave import DiskWave
 from common.audio.wave import codec_rate_blocks, vocal_activity
 from common.errors import UserError
 from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ, frames_of
@@ -25,11 +25,11 @@ from prep.config import EncodeConfig, PrepConfig
 from prep.encoding.gate import bleed_db, gate_levels, gate_opening, gated
 from prep.encoding.separate import Separator
 from prep.sources.align import align
-from prep.sources.channels import TakenFile, take_file
-from prep.sources.scan import Song
-from prep.sources.segment import PARTS, Level, Span, level, measure, mix_levels, spans
+from prep.sources.channels import DecodedFile, decoded_file
+from prep.sources.scan import SongFiles
+from prep.sources.segment import PARTS, Level, SampleSpan, level, measure, mix_levels, spans
 from prep.sources.sound import SoundHash
-from prep.sources.tracks import Tracks
+from prep.sources.tracks import SongTracks
 from shards.schema import Part, SegmentAudio, SongError
 
 if TYPE_CHECKING:  # it imports transformers, which few builds need
@@ -56,9 +56,9 @@ class EncodedSegment:
 
 @dataclass(frozen=True)
 class PlannedSegment:
-    """A segment that is known but not encoded."""
+    """A segment that is cut and measured but not encoded."""
 
-    span: Span
+    span: SampleSpan
     level: Level
     activity: np.ndarray
 
@@ -67,7 +67,7 @@ class PlannedSegment:
 class PreparedSong:
     """A song of which only the latents are missing."""
 
-    tracks: Tracks
+    tracks: SongTracks
     segments: tuple[PlannedSegment, ...]
     sound_sha256: str
     """Hash over the samples of its files."""
@@ -91,14 +91,14 @@ class SongEncoder:
         return self._open_separator()
 
     @contextmanager
-    def prepare(self, song: Song, scratch: Path | None = None) -> Generator[PreparedSong]:
+    def prepare(self, song: SongFiles, scratch: Path | None = None) -> Generator[PreparedSong]:
         """A song up to its encoding; its waves lie in `scratch` while the block runs, and its files are read no more.
 
         Raises SongError where it cannot be used.
         """
-        with ExitStack() as tapes:
+        with ExitStack() as waves:
             sound = SoundHash(song)
-            tracks = self.tracks(song, lambda: tapes.enter_context(Tape(scratch)), sound)
+            tracks = self.tracks(song, lambda: waves.enter_context(DiskWave(scratch)), sound)
             planned = tuple(plan_segments(tracks, self._config))
             _check_sung(planned, self._config.min_vocal_activity)
             yield PreparedSong(tracks, planned, sound.hexdigest())
@@ -112,34 +112,34 @@ class SongEncoder:
         activity = planned.activity.astype(np.float16)
         return EncodedSegment(audio=_segment_audio(tracks, planned), activity=activity, **arrays)
 
-    def tracks(self, song: Song, new_tape: Callable[[], Tape], sound: SoundHash) -> Tracks:
+    def tracks(self, song: SongFiles, new_wave: Callable[[], DiskWave], sound: SoundHash) -> SongTracks:
         """A song's parts, given or separated, at full length. Raises SongError where they cannot be had."""
         if not song.is_full:
-            taken = {part: self._taken(part, path, new_tape, sound) for part, path in song.files.items()}
-            tracks = align({part: each.tape for part, each in taken.items()}, self._config.stems, new_tape)
-            return replace(tracks, notes=(*(note for each in taken.values() for note in each.notes), *tracks.notes))
+            files = {part: self._decoded(part, path, new_wave, sound) for part, path in song.files.items()}
+            tracks = align({part: each.wave for part, each in files.items()}, self._config.stems, new_wave)
+            return replace(tracks, notes=(*(note for each in files.values() for note in each.notes), *tracks.notes))
         if self._separator is None:
             only = song.files["mix"].name
             raise SongError("no_separator", f"{only}: a full song, but separator.name is none. Add its stems.")
-        taken = self._taken("mix", song.files["mix"], new_tape, sound)
-        mix = taken.tape
+        file = self._decoded("mix", song.files["mix"], new_wave, sound)
+        mix = file.wave
         spans(_levels(mix.blocks()), mix.samples, self._config.trim, self._config.segment)  # else not worth separating
-        vocal = new_tape().extend(self._separator.vocal(mix))
-        tracks = Tracks({"vocal": vocal, "mix": mix}, mix.samples, "inst", separator=self._separator.name)
-        return self._gated(replace(tracks, notes=taken.notes), new_tape)
+        vocal = new_wave().extend(self._separator.vocal(mix))
+        tracks = SongTracks({"vocal": vocal, "mix": mix}, mix.samples, "inst", separator=self._separator.name)
+        return self._gated(replace(tracks, notes=file.notes), new_wave)
 
-    def _taken(self, part: Part, path: Path, new_tape: Callable[[], Tape], sound: SoundHash) -> TakenFile:
-        return take_file(part, decoded(path, sound), self._config.silent_channel, new_tape)
+    def _decoded(self, part: Part, path: Path, new_wave: Callable[[], DiskWave], sound: SoundHash) -> DecodedFile:
+        return decoded_file(part, decoded(path, sound), self._config.silent_channel, new_wave)
 
-    def _gated(self, tracks: Tracks, new_tape: Callable[[], Tape]) -> Tracks:
+    def _gated(self, tracks: SongTracks, new_wave: Callable[[], DiskWave]) -> SongTracks:
         gate_db = self._config.separator.gate_db
         if gate_db is None:
             return tracks
-        with tracks.tapes["vocal"] as vocal:  # it is read no more afterwards
-            levels, mix_levels = (gate_levels(tracks.tapes[part]) for part in ("vocal", "mix"))
+        with tracks.waves["vocal"] as vocal:  # it is read no more afterwards
+            levels, mix_levels = (gate_levels(tracks.waves[part]) for part in ("vocal", "mix"))
             opening = gate_opening(levels, gate_db)
-            tapes = {**tracks.tapes, "vocal": new_tape().extend(gated(vocal, opening))}
-        return replace(tracks, tapes=tapes, bleed_db=bleed_db(levels, mix_levels, opening))
+            waves = {**tracks.waves, "vocal": new_wave().extend(gated(vocal, opening))}
+        return replace(tracks, waves=waves, bleed_db=bleed_db(levels, mix_levels, opening))
 
     def _encode(self, part: Part, wave: np.ndarray) -> dict[str, np.ndarray]:
         """What a sample holds of one part, by field."""
@@ -156,7 +156,7 @@ def decoded(path: Path, sound: SoundHash | None = None) -> Iterator[np.ndarray]:
         raise SongError("unreadable", str(error)) from None
 
 
-def plan_segments(tracks: Tracks, config: PrepConfig) -> Iterator[PlannedSegment]:
+def plan_segments(tracks: SongTracks, config: PrepConfig) -> Iterator[PlannedSegment]:
     """The segments that can be heard, with their gains. Raises SongError where there are none."""
     levels = _levels(tracks.part("mix", block) for block in tracks.blocks())
     heard = 0
@@ -169,7 +169,7 @@ def plan_segments(tracks: Tracks, config: PrepConfig) -> Iterator[PlannedSegment
         raise SongError("silent", "every block of its mix lies under the gate of BS.1770 (-70 LUFS).")
 
 
-def _levelled(tracks: Tracks, part: Part, span: Span, found: Level) -> np.ndarray:
+def _levelled(tracks: SongTracks, part: Part, span: SampleSpan, found: Level) -> np.ndarray:
     wave = tracks.part(part, span)
     return np.multiply(wave, found.gain.factor, out=wave)
 
@@ -212,7 +212,7 @@ def silence_latent(codec: Codec) -> np.ndarray:
     return np.median(encode_wave(codec, wave).astype(np.float32), axis=-1)
 
 
-def _segment_audio(tracks: Tracks, planned: PlannedSegment) -> SegmentAudio:
+def _segment_audio(tracks: SongTracks, planned: PlannedSegment) -> SegmentAudio:
     samples = planned.span.end - planned.span.start
     return SegmentAudio(
         start_seconds=planned.span.start / SAMPLE_RATE_HZ,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.ndimage import maximum_filter1d
 
-from common.audio.tape import Tape
+from common.audio.disk_wave import DiskWave
 from common.audio.wave import frame_levels
 
 GATE_SAMPLES = 2048
@@ -17,7 +17,7 @@ GATE_SLOPE_DB = 10.0
 LOUD_PERCENTILE = 95
 
 
-def gate_levels(wave: Tape) -> np.ndarray:
+def gate_levels(wave: DiskWave) -> np.ndarray:
     """RMS of each step in dBFS, [G]."""
     return np.concatenate([frame_levels(block, frame_samples=GATE_SAMPLES) for block in wave.blocks()])
 
@@ -38,7 +38,7 @@ def gate_gains(opening: np.ndarray, start: int, end: int) -> np.ndarray:
     return np.interp(np.arange(start, end), middles, opening).astype(np.float32)
 
 
-def gated(wave: Tape, opening: np.ndarray) -> Iterator[np.ndarray]:
+def gated(wave: DiskWave, opening: np.ndarray) -> Iterator[np.ndarray]:
     """A wave behind the gate, in blocks [2, n]."""
     start = 0
     for block in wave.blocks():

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional
 
-from common.audio.tape import Tape
+from common.audio.disk_wave import DiskWave
 from common.canonical import sha256_of, sha256_of_file
 from common.config import Config, check_config
 from common.errors import UserError
@@ -62,7 +62,7 @@ class SeparatorFiles:
 
 
 @dataclass(frozen=True)
-class Scale:
+class MixScale:
     """Mean and deviation of a song: Demucs hears it with mean 0 and deviation 1, as its own command line feeds it."""
 
     mean: float
@@ -81,12 +81,12 @@ class Separator:
         self._window = int(SAMPLE_RATE_HZ * seconds)
         self._stride = int((1 - config.overlap) * self._window)
 
-    def vocal(self, mix: Tape) -> Iterator[np.ndarray]:
+    def vocal(self, mix: DiskWave) -> Iterator[np.ndarray]:
         """The vocal of a song in blocks [2, n]: what apply_model makes of all of it, in the memory of a few windows.
 
         Windows overlap under triangular weights, each sample over the sum of its weights.
         """
-        scale = song_scale(mix)
+        scale = mix_scale(mix)
         weight = _triangle(self._window)
         total, weights = torch.zeros(2, self._window), torch.zeros(self._window)
         for start in range(0, mix.samples, self._stride):
@@ -99,7 +99,7 @@ class Separator:
             total, weights = (functional.pad(kept[..., self._stride :], (0, self._stride)) for kept in (total, weights))
 
     @whole_float32()
-    def _hear(self, mix: Tape, start: int, scale: Scale) -> Tensor:
+    def _hear(self, mix: DiskWave, start: int, scale: MixScale) -> Tensor:
         """One window's vocal as the networks give it, [2, n]; where they want more than a window, the song goes on."""
         length = min(self._window, mix.samples - start)
         beside = max(_heard_samples(network, length) - length for network in self._networks)
@@ -117,7 +117,7 @@ def _heard_samples(network: Network, samples: int) -> int:
     return samples if isinstance(network, HDemucs) else network.valid_length(samples)
 
 
-def song_scale(mix: Tape) -> Scale:
+def mix_scale(mix: DiskWave) -> MixScale:
     """Mean and deviation of the mean of both channels."""
     total = squares = 0.0
     for block in mix.blocks():
@@ -126,7 +126,7 @@ def song_scale(mix: Tape) -> Scale:
         squares += float(np.square(mono).sum())
     mean = total / mix.samples
     variance = (squares - mix.samples * mean**2) / max(mix.samples - 1, 1)
-    return Scale(mean, math.sqrt(max(variance, 0.0)) + 1e-8)
+    return MixScale(mean, math.sqrt(max(variance, 0.0)) + 1e-8)
 
 
 def _triangle(length: int) -> Tensor:

@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.files import whole_file
 from common.latents import SAMPLE_RATE_HZ
 from common.progress import progress
-from prep.made_up.render import Song, render_song
+from prep.made_up.render import MadeUpSong, render_song
 
 HELD_OUT_SEED = 900_000
 SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 600.0
@@ -37,7 +37,7 @@ def make_songs(out: Path, *, songs: int, seconds: float, seed: int, form: Form =
     return mixes
 
 
-def write_song(out: Path, song: Song, *, form: Form) -> Path:
+def write_song(out: Path, song: MadeUpSong, *, form: Form) -> Path:
     """Write one song and what is known of it into `out`; the mix comes back."""
     for kind, text in {
         "prompt.txt": song.truth.prompt + "\n",

@@ -29,7 +29,7 @@ FADE_IN_SECONDS, FADE_OUT_SECONDS = 0.01, 0.25
 
 
 @dataclass(frozen=True)
-class Song:
+class MadeUpSong:
     """A made-up song, float32 [2, N] at 44.1 kHz on a 16-bit grid."""
 
     truth: SongTruth
@@ -50,7 +50,7 @@ def song_key(seed: int) -> str:
     return f"song-{seed:06d}"
 
 
-def render_song(seed: int, seconds: float) -> Song:
+def render_song(seed: int, seconds: float) -> MadeUpSong:
     """Song `seed`, round(seconds * 44100) samples long; the same arguments give the same samples."""
     samples = round(seconds * SAMPLE_RATE_HZ)
     world = draw_world(seed, seconds)
@@ -62,7 +62,7 @@ def render_song(seed: int, seconds: float) -> Song:
     inst = _in_room(play_band(world, samples), room, ROOM_SHARE["band"]) * _fades(samples)
     vocal *= _vocal_gain(vocal, inst, rng.uniform(*VOCAL_OVER_BAND_DB))
     gain = np.float32(PEAK) / max(np.abs(part).max() for part in (vocal, inst, vocal + inst))
-    return Song(tell_truth(world, phrases), _on_grid(vocal * gain), _on_grid(inst * gain))
+    return MadeUpSong(tell_truth(world, phrases), _on_grid(vocal * gain), _on_grid(inst * gain))
 
 
 def _room(rng: np.random.Generator) -> np.ndarray:

@@ -14,7 +14,7 @@ HELD = np.inf
 
 
 @dataclass(frozen=True)
-class Band:
+class HarmonicBand:
     """Harmonics `first` to `last`, which fade together."""
 
     first: int
@@ -29,7 +29,7 @@ class Timbre:
 
     tilt: float
     brightness_hz: float
-    bands: tuple[Band, ...]
+    bands: tuple[HarmonicBand, ...]
     attack_seconds: float
     release_seconds: float
     detune_cents: tuple[float, ...] = (0.0,)
@@ -46,12 +46,12 @@ class Timbre:
     """The only harmonics there are, if given."""
 
 
-ALL = Band(1, 200, HELD)
+ALL = HarmonicBand(1, 200, HELD)
 TIMBRES = {
     "piano": Timbre(
         tilt=1.0,
         brightness_hz=3500.0,
-        bands=(Band(1, 2, 0.9), Band(3, 6, 0.45), Band(7, 200, 0.18)),
+        bands=(HarmonicBand(1, 2, 0.9), HarmonicBand(3, 6, 0.45), HarmonicBand(7, 200, 0.18)),
         attack_seconds=0.003,
         release_seconds=0.12,
         detune_cents=(-1.3, 1.3),
@@ -84,7 +84,7 @@ TIMBRES = {
     "pluck": Timbre(
         tilt=0.6,
         brightness_hz=5000.0,
-        bands=(Band(1, 2, 0.4), Band(3, 7, 0.22), Band(8, 200, 0.07)),
+        bands=(HarmonicBand(1, 2, 0.4), HarmonicBand(3, 7, 0.22), HarmonicBand(8, 200, 0.07)),
         attack_seconds=0.001,
         release_seconds=0.06,
         plucked_at=0.28,
@@ -92,7 +92,7 @@ TIMBRES = {
     "synth": Timbre(
         tilt=0.85,
         brightness_hz=7000.0,
-        bands=(Band(1, 4, HELD), Band(5, 12, 0.5), Band(13, 200, 0.15)),
+        bands=(HarmonicBand(1, 4, HELD), HarmonicBand(5, 12, 0.5), HarmonicBand(13, 200, 0.15)),
         attack_seconds=0.006,
         release_seconds=0.08,
         detune_cents=(-9.0, 9.0),
@@ -102,7 +102,7 @@ TIMBRES = {
     "bass": Timbre(
         tilt=1.1,
         brightness_hz=1200.0,
-        bands=(Band(1, 3, 0.7), Band(4, 200, 0.2)),
+        bands=(HarmonicBand(1, 3, 0.7), HarmonicBand(4, 200, 0.2)),
         attack_seconds=0.006,
         release_seconds=0.06,
     ),

@@ -27,7 +27,7 @@ TOP_HARMONIC_HZ = 12_000.0
 
 
 @dataclass(frozen=True)
-class Tracks:
+class TractControls:
     """What throat and mouth do, one value per frame. Gains are amplitudes, a sung vowel being about 1."""
 
     midi: np.ndarray  # [F], pitch
@@ -44,7 +44,7 @@ def hertz_of(midi: np.ndarray) -> np.ndarray:
     return 440.0 * 2.0 ** ((midi - 69.0) / 12.0)
 
 
-def utter(tracks: Tracks, rng: np.random.Generator) -> np.ndarray:
+def utter(tracks: TractControls, rng: np.random.Generator) -> np.ndarray:
     """The sound that `tracks` make, [N]."""
     source = np.pad(_source(tracks, rng), (WINDOW // 2, WINDOW // 2))
     windows = np.lib.stride_tricks.sliding_window_view(source, WINDOW)[::HOP][: len(tracks.midi)]
@@ -56,7 +56,7 @@ def utter(tracks: Tracks, rng: np.random.Generator) -> np.ndarray:
     return summed.ravel()[WINDOW // 2 :][: len(tracks.midi) * HOP]
 
 
-def _source(tracks: Tracks, rng: np.random.Generator) -> np.ndarray:
+def _source(tracks: TractControls, rng: np.random.Generator) -> np.ndarray:
     """Glottal wave and breath before the tract, float32 [N]; the wave is read from the two nearest tables."""
     samples = len(tracks.midi) * HOP
     hertz = _per_sample(hertz_of(tracks.midi))
@@ -85,7 +85,7 @@ def _glottal_table(number: int) -> np.ndarray:
     return harmonic_table(k**-SOURCE_TILT * fade, phases=0.15 * k**0.5 - 0.5 * np.pi)
 
 
-def _response(tracks: Tracks) -> np.ndarray:
+def _response(tracks: TractControls) -> np.ndarray:
     """Resonators in cascade, complex64 [F, FFT_SIZE / 2 + 1], levelled so that every frame is sung with RMS about 1."""
     hertz = np.fft.rfftfreq(FFT_SIZE, 1 / SAMPLE_RATE_HZ).astype(np.float32)
     below = np.ones((len(tracks.midi), len(hertz)), dtype=np.complex64)

@@ -12,23 +12,23 @@ TOLD_BY_THE_VOCAL = ("bpm", "key")
 """Endings of tags that a voice can tell as well as a prompt."""
 
 
-class Span(Config):
+class TimeSpan(Config):
     """A stretch of the song, in seconds from its first sample."""
 
     start: float
     end: float
 
 
-class ChordSpan(Span):
+class ChordSpan(TimeSpan):
     label: str
     """Root and quality, as in "F#:min"."""
 
 
-class SectionSpan(Span):
+class SectionSpan(TimeSpan):
     name: SectionName
 
 
-class NoteSpan(Span):
+class NoteSpan(TimeSpan):
     """A sung vowel; its consonant comes before `start`."""
 
     midi: int

@@ -11,7 +11,7 @@ from common.latents import SAMPLE_RATE_HZ
 from prep.made_up.melody import Phrase, SungNote
 from prep.made_up.phonemes import BREATH, CONSONANTS, VOWELS
 from prep.made_up.signal import add_at, band_noise, smooth
-from prep.made_up.tract import HOP, Tracks, frames_in, hertz_of, utter
+from prep.made_up.tract import HOP, TractControls, frames_in, hertz_of, utter
 from prep.made_up.world import Singer, stream
 
 TRACT_SCALE: dict[Singer, float] = {"female": 1.16, "male": 1.0}
@@ -72,7 +72,7 @@ def _draw_throat(singer: Singer, rng: np.random.Generator) -> Throat:
     )
 
 
-def _tracks(phrase: Phrase, start_seconds: float, throat: Throat, rng: np.random.Generator) -> Tracks:
+def _tracks(phrase: Phrase, start_seconds: float, throat: Throat, rng: np.random.Generator) -> TractControls:
     """Targets of a breath and then each note, step by step, smoothed as fast as each organ can move."""
     frames = frames_in(phrase[-1].end_seconds + TAIL_SECONDS - start_seconds)
     midi, voicing, aspiration, vibrato = np.full(frames, float(phrase[0].midi)), *np.zeros((3, frames))
@@ -91,7 +91,7 @@ def _tracks(phrase: Phrase, start_seconds: float, throat: Throat, rng: np.random
         vibrato[vowel:end] = _vibrato_depth(end - vowel)
     scoop = _scoop(frames, frames_in(phrase[0].start_seconds - start_seconds)) * throat.scoop_cents / 100
     pitch = smooth(midi + scoop, frames_in(GLIDE_SECONDS)) + _wander(vibrato, throat, rng)
-    return Tracks(
+    return TractControls(
         midi=pitch,
         voicing=smooth(voicing, frames_in(GAIN_SECONDS)),
         aspiration=smooth(aspiration, frames_in(GAIN_SECONDS)),

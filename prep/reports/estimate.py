@@ -13,14 +13,14 @@ from common.audio.decode import audio_seconds
 from common.audio.wave import write_audio
 from common.errors import UserError
 from common.latents import FRAME_SAMPLES, LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ
-from prep.building.jobs import Workshop
+from prep.building.jobs import EncodeSetup
 from prep.building.plan import Plan
 from prep.building.workers import default_workers, torch_threads
 from prep.config import PrepConfig
 from prep.encoding.encode import SongEncoder
 from prep.reports.status import survey
 from prep.sources.remarks import listed
-from prep.sources.scan import NO_LYRICS, NO_PROMPT, Song
+from prep.sources.scan import NO_LYRICS, NO_PROMPT, SongFiles
 from shards.schema import Part
 
 MEASURED_SECONDS = 8.0
@@ -31,7 +31,7 @@ SSL_BYTES = {"mert": 75 * 1024 * 2, "mhubert": 50 * 768 * 2}
 
 
 @dataclass(frozen=True)
-class Estimate:
+class BuildEstimate:
     """What a build would take."""
 
     songs: int
@@ -54,33 +54,33 @@ def estimate_build(
     devices: Sequence[str],
     ssl_folder: Path | None,
     workers: int | None,
-) -> Estimate:
+) -> BuildEstimate:
     """What bringing `out` up to date with the songs in `raw` would take; writes nothing."""
     found = survey(raw, out, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
     songs = _songs_to_encode(found.plan)
-    made = estimate(songs, found.workshop, workers or default_workers(devices, len(songs)))
+    made = estimate(songs, found.setup, workers or default_workers(devices, len(songs)))
     return replace(made, unused=found.unused)
 
 
-def _songs_to_encode(plan: Plan) -> list[Song]:
+def _songs_to_encode(plan: Plan) -> list[SongFiles]:
     stale = (*plan.fresh, *plan.reworded) if plan.sound_changes else ()
-    return [known.song for known in (*plan.new, *plan.changed, *stale)]
+    return [hashed.song for hashed in (*plan.new, *plan.changed, *stale)]
 
 
-def estimate(songs: Sequence[Song], workshop: Workshop, workers: int) -> Estimate:
+def estimate(songs: Sequence[SongFiles], setup: EncodeSetup, workers: int) -> BuildEstimate:
     """What encoding these songs would take."""
     seconds = {song.key: length for song in songs if (length := song_seconds(song)) is not None}
-    costs = {full: _measure(workshop, full=full) for full in sorted({song.is_full for song in songs})}
+    costs = {full: _measure(setup, full=full) for full in sorted({song.is_full for song in songs})}
     work = sum(seconds.get(song.key, 0.0) * costs[song.is_full] for song in songs)
-    segments = sum(ceil(length / workshop.config.segment.max_seconds) for length in seconds.values())
+    segments = sum(ceil(length / setup.config.segment.max_seconds) for length in seconds.values())
     total = sum(seconds.values())
-    return Estimate(
+    return BuildEstimate(
         songs=len(songs),
         unreadable=len(songs) - len(seconds),
         hours=total / 3600,
-        shards=ceil(segments / workshop.config.shard_samples),
-        gigabytes=(total * bytes_per_second(workshop.config) + segments * TEXT_BYTES) / 1e9,
-        hours_of_work=work / _lanes(workshop.devices, workers) / 3600,
+        shards=ceil(segments / setup.config.shard_samples),
+        gigabytes=(total * bytes_per_second(setup.config) + segments * TEXT_BYTES) / 1e9,
+        hours_of_work=work / _lanes(setup.devices, workers) / 3600,
         workers=workers,
     )
 
@@ -90,7 +90,7 @@ def _lanes(devices: Sequence[str], workers: int) -> int:
     return workers if tuple(devices) == ("cpu",) else min(workers, len(devices))
 
 
-def describe(found: Estimate) -> str:
+def describe(found: BuildEstimate) -> str:
     """An estimate for people."""
     unreadable = f" ({found.unreadable} cannot be read)" if found.unreadable else ""
     workers = f"{found.workers} worker{'s' if found.workers > 1 else ''}"
@@ -113,7 +113,7 @@ def bytes_per_second(config: PrepConfig) -> float:
     return latents * SAMPLE_RATE_HZ / FRAME_SAMPLES + features
 
 
-def song_seconds(song: Song) -> float | None:
+def song_seconds(song: SongFiles) -> float | None:
     """Length of a song's shortest file, undecoded where its bytes tell; None where one cannot be read."""
     try:
         return min(audio_seconds(path) for path in song.files.values())
@@ -121,26 +121,26 @@ def song_seconds(song: Song) -> float | None:
         return None
 
 
-def _measure(workshop: Workshop, *, full: bool) -> float:
+def _measure(setup: EncodeSetup, *, full: bool) -> float:
     """Seconds of work for a second of music; of two runs the second counts, for the first also opens and warms up."""
-    if full and workshop.separator is None:
+    if full and setup.separator is None:
         return 0.0  # such songs are rejected at once
-    heard = workshop.config.model_copy(update={"min_vocal_activity": 0.0})
-    encoder = replace(workshop, config=heard).open(workshop.devices[0])
+    config = setup.config.model_copy(update={"min_vocal_activity": 0.0})
+    encoder = replace(setup, config=config).open(setup.devices[0])
     noise = np.random.default_rng(0).normal(0, 0.1, (2, round(MEASURED_SECONDS * SAMPLE_RATE_HZ))).astype(np.float32)
-    with TemporaryDirectory() as folder, torch_threads(workshop.config.threads_per_worker):
+    with TemporaryDirectory() as folder, torch_threads(setup.config.threads_per_worker):
         mix, vocal = Path(folder) / "mix.wav", Path(folder) / "vocal.wav"
         for path in (mix, vocal):
             write_audio(path, noise, SAMPLE_RATE_HZ)
         files: dict[Part, Path] = {"mix": mix} if full else {"mix": mix, "vocal": vocal}
-        song = Song("measured", "measured", files, NO_PROMPT, NO_LYRICS, has_prompt=True)
+        song = SongFiles("measured", "measured", files, NO_PROMPT, NO_LYRICS, has_prompt=True)
         _encode(encoder, song)
         started = time.perf_counter()
         _encode(encoder, song)
         return (time.perf_counter() - started) / MEASURED_SECONDS
 
 
-def _encode(encoder: SongEncoder, song: Song) -> None:
+def _encode(encoder: SongEncoder, song: SongFiles) -> None:
     with encoder.prepare(song) as prepared:
         for number in range(len(prepared.segments)):
             encoder.encode(prepared, number)

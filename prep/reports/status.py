@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from prep.building.build import equip, fingerprint_of
-from prep.building.cache import Cache
-from prep.building.jobs import Workshop
+from prep.building.cache import BuildCache
+from prep.building.jobs import EncodeSetup
 from prep.building.plan import Plan, plan_build
 from prep.config import PrepConfig
 from prep.sources.remarks import listed, say_remarks
@@ -33,7 +33,7 @@ class Survey:
     """What a build would do, and with what."""
 
     plan: Plan
-    workshop: Workshop
+    setup: EncodeSetup
     unused: tuple[str, ...]
     """Files of the folder that nobody would use."""
 
@@ -44,28 +44,28 @@ def survey(
     """What a build with these settings would do; writes nothing."""
     found = scan(raw)
     say_remarks(found)
-    workshop = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
+    setup = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
     older = read_manifest(out) if (out / MANIFEST_FILE).is_file() else None
     return Survey(
-        plan_build(found, raw, fingerprint_of(workshop), older, Cache(out / BUILD_FOLDER)), workshop, found.unused
+        plan_build(found, raw, fingerprint_of(setup), older, BuildCache(out / BUILD_FOLDER)), setup, found.unused
     )
 
 
 def status(out: Path, plan: Plan, unused: Sequence[str] = ()) -> dict[str, Any]:
     """Every song by what it is, each with the reason why, and files that nobody used, as plain JSON values."""
     rejected = {row.key: f"{row.reason}: {row.detail}" for row in read_rejections(out)}
-    new = {known.song.key for known in plan.new}
+    new = {hashed.song.key for hashed in plan.new}
     rejected = {key: why for key, why in rejected.items() if key in new}
     rejected |= {row.key: f"{row.reason}: {row.detail}" for row in plan.rejections}
-    stale = {known.song.key: f"its prompt or lyrics changed; {REWORD}" for known in plan.reworded}
+    stale = {hashed.song.key: f"its prompt or lyrics changed; {REWORD}" for hashed in plan.reworded}
     if plan.text_changes or plan.sound_changes:
         changes = "; ".join((*plan.sound_changes, *plan.text_changes))
         why = f"{changes}; {REBUILD if plan.sound_changes else REWORD}"
-        stale |= {known.song.key: why for known in (*plan.fresh, *plan.reworded)}
-    stale |= {known.song.key: f"its audio changed; {REBUILD}" for known in plan.changed}
+        stale |= {hashed.song.key: why for hashed in (*plan.fresh, *plan.reworded)}
+    stale |= {hashed.song.key: f"its audio changed; {REBUILD}" for hashed in plan.changed}
     entries = {} if plan.older is None else plan.older.songs()
     return {
-        "fresh": [known.song.key for known in plan.fresh if known.song.key not in stale],
+        "fresh": [hashed.song.key for hashed in plan.fresh if hashed.song.key not in stale],
         "stale": dict(sorted(stale.items())),
         "missing": sorted(new - rejected.keys()),
         "gone": list(plan.gone),

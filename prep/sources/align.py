@@ -10,15 +10,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from common.audio.disk_wave import DiskWave
 from common.audio.leakage import projection_db
-from common.audio.tape import Tape
 from common.latents import SAMPLE_RATE_HZ
 from prep.config import StemsConfig
 from prep.sources.channels import Channel, channel_energies, silent_channel
-from prep.sources.fit import EXCERPT_SAMPLES, Fit, exact, fit_stem, loudest, mended
+from prep.sources.fit import EXCERPT_SAMPLES, StemFit, exact, fit_stem, loudest, mended
 from prep.sources.roles import look_swapped
-from prep.sources.segment import Span
-from prep.sources.tracks import Tracks
+from prep.sources.segment import SampleSpan
+from prep.sources.tracks import SongTracks
 from shards.schema import Part, SongError, StemNote
 
 MAX_LENGTH_DIFFERENCE_SECONDS = 0.5
@@ -38,12 +38,14 @@ FILL = "take the other with --set silent_channel=fill"
 class _Held:
     """Stems held against their mix."""
 
-    tracks: Tracks
+    tracks: SongTracks
     missing: frozenset[Part] = field(default_factory=frozenset)
     """Stems that are not in the mix."""
 
 
-def align(given: Mapping[Part, Tape], config: StemsConfig | None = None, new_tape: Callable[[], Tape] = Tape) -> Tracks:
+def align(
+    given: Mapping[Part, DiskWave], config: StemsConfig | None = None, new_wave: Callable[[], DiskWave] = DiskWave
+) -> SongTracks:
     """The song that two or three parts make, cut to the shortest.
 
     A stem that one gain, sign and delay brings to where it lies in the mix is brought there, and noted.
@@ -51,16 +53,16 @@ def align(given: Mapping[Part, Tape], config: StemsConfig | None = None, new_tap
     other or do not sum up, by more than `config` allows.
     """
     config = config or StemsConfig()
-    lengths = [tape.samples for tape in given.values()]
+    lengths = [wave.samples for wave in given.values()]
     apart = (max(lengths) - min(lengths)) / SAMPLE_RATE_HZ
     if apart > MAX_LENGTH_DIFFERENCE_SECONDS:
         limit = f"at most {MAX_LENGTH_DIFFERENCE_SECONDS:g} s is allowed"
         raise SongError("misaligned", f"its files differ in length by {apart:.2f} s ({limit}).")
     derived: set[Part] = {"vocal", "inst", "mix"} - set(given)
-    held = _Held(_measured(Tracks(given, min(lengths), derived=derived.pop() if derived else None)))
+    held = _Held(_measured(SongTracks(given, min(lengths), derived=derived.pop() if derived else None)))
     if "mix" in given and not _is_clean(held.tracks):
         for part in sorted(set(given) - {"mix"}):
-            held = _hold(held, part, new_tape)
+            held = _hold(held, part, new_wave)
     _check_sum(held, config)
     _check_leak(held, config)
     if config.swapped == "reject" and (why := look_swapped(held.tracks)):
@@ -68,14 +70,14 @@ def align(given: Mapping[Part, Tape], config: StemsConfig | None = None, new_tap
     return held.tracks
 
 
-def _is_clean(tracks: Tracks) -> bool:
+def _is_clean(tracks: SongTracks) -> bool:
     return tracks.derived is None and (tracks.residual_db is None or tracks.residual_db <= CLEAN_RESIDUAL_DB)
 
 
-def _hold(held: _Held, part: Part, new_tape: Callable[[], Tape]) -> _Held:
+def _hold(held: _Held, part: Part, new_wave: Callable[[], DiskWave]) -> _Held:
     """The tracks with one stem as it lies in its mix; as they were where it lies there, or cannot be found."""
     tracks = held.tracks
-    fit = fit_stem(tracks.tapes[part], tracks.tapes["mix"])
+    fit = fit_stem(tracks.waves[part], tracks.waves["mix"])
     if not fit.is_found:
         return replace(held, missing=held.missing | {part})
     seconds = abs(fit.delay_samples) / SAMPLE_RATE_HZ
@@ -86,30 +88,30 @@ def _hold(held: _Held, part: Part, new_tape: Callable[[], Tape]) -> _Held:
     if not fit.is_off:
         return held
     fit = exact(fit)
-    tape = mended(tracks.tapes[part], fit, new_tape())
-    brought = replace(tracks, tapes={**tracks.tapes, part: tape}, notes=(*tracks.notes, _note(part, fit)))
+    wave = mended(tracks.waves[part], fit, new_wave())
+    brought = replace(tracks, waves={**tracks.waves, part: wave}, notes=(*tracks.notes, _note(part, fit)))
     brought = _measured(brought)
     return replace(held, tracks=brought) if _trouble(brought) < _trouble(tracks) else held
 
 
-def _note(part: Part, fit: Fit) -> StemNote:
+def _note(part: Part, fit: StemFit) -> StemNote:
     delay_ms = fit.delay_samples / SAMPLE_RATE_HZ * 1000
     return StemNote(part=part, gain_db=fit.gain_db, inverted=fit.gain < 0, delay_ms=delay_ms)
 
 
-def _measured(tracks: Tracks) -> Tracks:
+def _measured(tracks: SongTracks) -> SongTracks:
     """The tracks with what they leave over, and with how much of one part is in the other."""
     whole = replace(tracks, residual_db=residual_db(tracks)) if tracks.derived is None else tracks
     return replace(whole, leak_db=leak_db(whole))
 
 
-def _trouble(tracks: Tracks) -> float:
+def _trouble(tracks: SongTracks) -> float:
     """What mending must lower."""
     found = tracks.leak_db if tracks.derived else tracks.residual_db
     return -math.inf if found is None else found
 
 
-def leak_db(tracks: Tracks) -> float | None:
+def leak_db(tracks: SongTracks) -> float | None:
     """Share of the derived part, in dB, that a short filter makes of the other stem; -60 for none.
 
     Of the inst from the vocal where both were given. Measured where the stem is loudest, of the channel with more; None
@@ -119,8 +121,8 @@ def leak_db(tracks: Tracks) -> float | None:
         return None
     stem: Part = "inst" if tracks.derived == "vocal" else "vocal"
     band: Part = "vocal" if stem == "inst" else "inst"
-    starts = loudest(tracks.tapes[stem], tracks.samples)
-    excerpts = [Span(start, min(start + EXCERPT_SAMPLES, tracks.samples)) for start in starts]
+    starts = loudest(tracks.waves[stem], tracks.samples)
+    excerpts = [SampleSpan(start, min(start + EXCERPT_SAMPLES, tracks.samples)) for start in starts]
     held, holder = (np.concatenate([tracks.part(part, at) for at in excerpts], axis=1) for part in (stem, band))
     faint = FAINT_SHARE * (energy(held) + energy(holder))
     channels = [channel for channel in holder if energy(channel) > faint] or [np.zeros(1)]
@@ -157,11 +159,11 @@ def _check_leak(held: _Held, config: StemsConfig) -> None:
     raise SongError("leak", f"{left}. Export it as the mix has it, effects and all.")
 
 
-def _silent_channel(tracks: Tracks, part: Part) -> Channel | None:
-    return silent_channel(channel_energies(tracks.tapes[part].blocks()))
+def _silent_channel(tracks: SongTracks, part: Part) -> Channel | None:
+    return silent_channel(channel_energies(tracks.waves[part].blocks()))
 
 
-def residual_db(tracks: Tracks) -> float | None:
+def residual_db(tracks: SongTracks) -> float | None:
     """Level of mix - vocal - inst against the mix; None where they sum to it exactly."""
     left_over, whole = 0.0, 0.0
     for parts in map(tracks.piece, tracks.blocks()):

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from common.audio.tape import Tape
+from common.audio.disk_wave import DiskWave
 from shards.schema import Part, StemNote
 
 Channel = Literal["left", "right"]
@@ -15,27 +15,30 @@ SILENT_SHARE = 1e-6
 
 
 @dataclass(frozen=True)
-class TakenFile:
-    """A file on tape, and what is to be said of it."""
+class DecodedFile:
+    """A file's samples on the disk, and what is to be said of them."""
 
-    tape: Tape
+    wave: DiskWave
     notes: tuple[StemNote, ...] = ()
 
 
-def take_file(
-    part: Part, blocks: Iterable[np.ndarray], silent: Literal["keep", "fill"], new_tape: Callable[[], Tape]
-) -> TakenFile:
-    """A file that is being decoded, in blocks [2, n], kept on a tape as it is or with a silent channel filled."""
+def decoded_file(
+    part: Part, blocks: Iterable[np.ndarray], silent: Literal["keep", "fill"], new_wave: Callable[[], DiskWave]
+) -> DecodedFile:
+    """A file that is being decoded, in blocks [2, n], written to the disk as it is or with a silent channel filled.
+
+    Raises UserError where the disk refuses it, and what the blocks raise.
+    """
     energy = np.zeros(2)
-    tape = new_tape().extend(_measured(blocks, energy))
+    wave = new_wave().extend(_measured(blocks, energy))
     channel = silent_channel(energy)
     if channel is None:
-        return TakenFile(tape)
+        return DecodedFile(wave)
     if silent == "keep":
-        return TakenFile(tape, (StemNote(part=part, silent_channel=channel),))
+        return DecodedFile(wave, (StemNote(part=part, silent_channel=channel),))
     other = 1 if channel == "left" else 0
-    filled = new_tape().extend(np.repeat(block[other : other + 1], 2, axis=0) for block in tape.blocks())
-    return TakenFile(filled, (StemNote(part=part, silent_channel=channel, filled=True),))
+    filled = new_wave().extend(np.repeat(block[other : other + 1], 2, axis=0) for block in wave.blocks())
+    return DecodedFile(filled, (StemNote(part=part, silent_channel=channel, filled=True),))
 
 
 def silent_channel(energy: np.ndarray) -> Channel | None:

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.fft
 import scipy.signal
 
-from common.audio.tape import BLOCK_SAMPLES, Tape
+from common.audio.disk_wave import BLOCK_SAMPLES, DiskWave
 from common.audio.wave import decibels, frame_levels
 from common.latents import SAMPLE_RATE_HZ
 
@@ -44,7 +44,7 @@ HALF_FILTER = 64
 
 
 @dataclass(frozen=True)
-class Fit:
+class StemFit:
     """The mix holds `gain` (negative: inverted) times the stem, `delay_samples` later."""
 
     gain: float
@@ -115,27 +115,27 @@ class _Bins:
         return self.stem * np.exp(np.complex64(-1j * delay) * self.turn)
 
 
-def fit_stem(stem: Tape, mix: Tape) -> Fit:
+def fit_stem(stem: DiskWave, mix: DiskWave) -> StemFit:
     """Gain, sign and delay of a stem in its mix; `is_found` is False where it is silent or not there."""
     samples = min(stem.samples, mix.samples)
     starts = loudest(stem, samples)
     bins = _bins(stem, mix, starts, lag=0)
     if bins.stem.size == 0:
-        return Fit(1.0, 0.0)
+        return StemFit(1.0, 0.0)
     as_given = _judged(bins, *bins.solve(1.0, 0.0), lag=0)
     if as_given.is_found and as_given.is_exact:
         return as_given
     return max((as_given, *_fits(stem, mix, starts)), key=lambda fit: fit.found_db)
 
 
-def _fits(stem: Tape, mix: Tape, starts: Sequence[int]) -> Iterator[Fit]:
+def _fits(stem: DiskWave, mix: DiskWave, starts: Sequence[int]) -> Iterator[StemFit]:
     for lag in likely_lags(stem, mix):
         bins = _bins(stem, mix, starts, lag=lag)
         if bins.stem.size:
             yield _judged(bins, *bins.solve(bins.plain_gain(), 0.0), lag=lag)
 
 
-def likely_lags(stem: Tape, mix: Tape) -> list[int]:
+def likely_lags(stem: DiskWave, mix: DiskWave) -> list[int]:
     """How much later the mix may have what the stem has, in whole samples, by the highest peaks of their correlation:
     that within NEAR_SECONDS, and that beyond.
 
@@ -146,7 +146,7 @@ def likely_lags(stem: Tape, mix: Tape) -> list[int]:
     (start,) = loudest(stem, samples, count=1, length=SEARCHED_IN_SAMPLES)
     end = min(start + SEARCHED_IN_SAMPLES, samples)
     size = scipy.fft.next_fast_len(2 * (end - start), real=True)
-    x, y = (scipy.fft.rfft(tape.read(start, end), size) for tape in (stem, mix))
+    x, y = (scipy.fft.rfft(wave.read(start, end), size) for wave in (stem, mix))
     cross = np.sum(np.conj(x) * y, axis=0)
     correlation = np.abs(scipy.fft.irfft(cross / np.sqrt(np.abs(cross) + 1e-12), size))
     reach, near = (min(int(s * SAMPLE_RATE_HZ), end - start - 1) for s in (SEARCHED_SECONDS, NEAR_SECONDS))
@@ -156,19 +156,19 @@ def likely_lags(stem: Tape, mix: Tape) -> list[int]:
     return [int(lags[kind][np.argmax(heights[kind])]) for kind in kinds]
 
 
-def loudest(wave: Tape, samples: int, *, count: int = EXCERPTS, length: int = EXCERPT_SAMPLES) -> Sequence[int]:
+def loudest(wave: DiskWave, samples: int, *, count: int = EXCERPTS, length: int = EXCERPT_SAMPLES) -> Sequence[int]:
     """Where the loudest of consecutive excerpts begin, in order."""
     starts = range(0, samples, length)
     levels = [frame_levels(wave.read(start, start + length), frame_samples=length).item() for start in starts]
     return sorted(starts[at] for at in np.argsort(levels)[::-1][:count])
 
 
-def mended(stem: Tape, fit: Fit, tape: Tape) -> Tape:
-    """The stem as it lies in its mix, on another tape."""
-    return tape.extend(_mended_blocks(stem, fit))
+def mended(stem: DiskWave, fit: StemFit, wave: DiskWave) -> DiskWave:
+    """The stem as it lies in its mix, written to `wave`. Raises UserError where the disk refuses it."""
+    return wave.extend(_mended_blocks(stem, fit))
 
 
-def exact(fit: Fit) -> Fit:
+def exact(fit: StemFit) -> StemFit:
     """A fit without what is but the estimate's own error."""
     whole = round(fit.delay_samples)
     delay = float(whole) if abs(fit.delay_samples - whole) < EXACT_SAMPLES else fit.delay_samples
@@ -176,12 +176,12 @@ def exact(fit: Fit) -> Fit:
     return replace(fit, gain=gain, delay_samples=delay)
 
 
-def _judged(bins: _Bins, gain: float, delay: float, *, lag: int) -> Fit:
+def _judged(bins: _Bins, gain: float, delay: float, *, lag: int) -> StemFit:
     left, nothing, as_given = (bins.level_db(*each) for each in ((gain, delay), (0.0, 0.0), (1.0, float(-lag))))
-    return Fit(gain, lag + delay, found_db=nothing - left, better_db=as_given - left)
+    return StemFit(gain, lag + delay, found_db=nothing - left, better_db=as_given - left)
 
 
-def _bins(stem: Tape, mix: Tape, starts: Sequence[int], *, lag: int) -> _Bins:
+def _bins(stem: DiskWave, mix: DiskWave, starts: Sequence[int], *, lag: int) -> _Bins:
     """Spectra of the stem and of what the mix has `lag` samples later."""
     low, high = (round(hz * FRAME_SAMPLES / SAMPLE_RATE_HZ) for hz in (LOWEST_HZ, HIGHEST_HZ))
     x = np.concatenate([_spectra(padded(stem, at - lag, at - lag + EXCERPT_SAMPLES)) for at in starts])[:, low:high]
@@ -199,7 +199,7 @@ def _spectra(wave: np.ndarray) -> np.ndarray:
     return scipy.fft.rfft(frames * np.hanning(FRAME_SAMPLES + 1)[:-1].astype(np.float32))
 
 
-def padded(wave: Tape, start: int, end: int) -> np.ndarray:
+def padded(wave: DiskWave, start: int, end: int) -> np.ndarray:
     """Samples from `start` to before `end`, [2, end - start], with silence before and after the wave."""
     first, last = max(start, 0), min(end, wave.samples)
     if first >= last:
@@ -207,7 +207,7 @@ def padded(wave: Tape, start: int, end: int) -> np.ndarray:
     return np.pad(wave.read(first, last), ((0, 0), (first - start, end - last)))
 
 
-def _mended_blocks(stem: Tape, fit: Fit) -> Iterator[np.ndarray]:
+def _mended_blocks(stem: DiskWave, fit: StemFit) -> Iterator[np.ndarray]:
     whole = math.floor(fit.delay_samples)
     part, gain = fit.delay_samples - whole, np.float32(fit.gain)
     for start in range(0, stem.samples, BLOCK_SAMPLES):

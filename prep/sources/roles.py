@@ -11,7 +11,7 @@ import scipy.fft
 
 from common.audio.wave import frame_levels
 from common.latents import SAMPLE_RATE_HZ
-from prep.sources.tracks import Tracks
+from prep.sources.tracks import SongTracks
 from shards.schema import Part
 
 BLOCKS = 12
@@ -32,7 +32,7 @@ class _Look:
     """Share of its time."""
 
 
-def look_swapped(tracks: Tracks) -> str | None:
+def look_swapped(tracks: SongTracks) -> str | None:
     """Why vocal and inst look exchanged, as a sentence; None where they do not."""
     vocal, inst = (_look(tracks, part) for part in ("vocal", "inst"))
     if vocal is None or inst is None:
@@ -47,7 +47,7 @@ def look_swapped(tracks: Tracks) -> str | None:
     return f"its vocal looks like a band and its inst like a voice ({figures})."
 
 
-def _look(tracks: Tracks, part: Part) -> _Look | None:
+def _look(tracks: SongTracks, part: Part) -> _Look | None:
     """None for a silent part."""
     blocks = list(tracks.blocks())
     power, levels = np.zeros(FRAME_SAMPLES // 2 + 1), list[np.ndarray]()

@@ -40,7 +40,7 @@ Texts = dict[tuple[str, str], list[Path]]
 
 
 @dataclass(frozen=True)
-class Song:
+class SongFiles:
     """A song as it lies on the disk."""
 
     key: str
@@ -66,7 +66,7 @@ class Song:
 class Scan:
     """What a folder holds, by key."""
 
-    songs: tuple[Song, ...]
+    songs: tuple[SongFiles, ...]
     rejections: tuple[Rejection, ...]
     unused: tuple[str, ...] = ()
     """Files that are neither audio nor a song's texts, by their paths below the folder."""
@@ -207,7 +207,7 @@ def _named_below(path: Path, raw: Path) -> str:
     return _name(path.with_name(path.stem), raw)
 
 
-def _song(key: str, name: str, found: Mapping[Part, list[Path]], written: Mapping[str, Path]) -> Song:
+def _song(key: str, name: str, found: Mapping[Part, list[Path]], written: Mapping[str, Path]) -> SongFiles:
     for part, paths in found.items():
         if len(paths) > 1:
             names = " and ".join(path.name for path in paths)
@@ -222,7 +222,7 @@ def _song(key: str, name: str, found: Mapping[Part, list[Path]], written: Mappin
     recoded = {
         unicode_text(written[kind].name): text.encoding for kind, text in texts.items() if text.encoding != UTF_8
     }
-    return Song(
+    return SongFiles(
         key,
         unicode_text(name),
         files,

@@ -31,7 +31,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Span:
+class SampleSpan:
     """Samples from start to before end."""
 
     start: int
@@ -39,7 +39,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Measured:
+class PartLoudness:
     """How loud one part of a piece is."""
 
     lufs: float | None
@@ -60,7 +60,7 @@ def mix_levels(mix: np.ndarray) -> np.ndarray:
     return frame_levels(mix, frame_samples=LEVEL_SAMPLES)
 
 
-def spans(levels: np.ndarray, samples: int, trim: TrimConfig, segment: SegmentConfig) -> list[Span]:
+def spans(levels: np.ndarray, samples: int, trim: TrimConfig, segment: SegmentConfig) -> list[SampleSpan]:
     """The segments of a song: its outer silence left out, cut where it is quiet.
 
     Raises SongError for a song that is silent, or shorter than segment.min_seconds.
@@ -75,7 +75,7 @@ def spans(levels: np.ndarray, samples: int, trim: TrimConfig, segment: SegmentCo
     return cut(levels, window, segment)
 
 
-def sounding(levels: np.ndarray, samples: int, trim: TrimConfig) -> Span:
+def sounding(levels: np.ndarray, samples: int, trim: TrimConfig) -> SampleSpan:
     """The song without its outer silence. Raises SongError where nothing is louder than trim.silence_dbfs."""
     loud = np.flatnonzero(levels > trim.silence_dbfs)
     if loud.size == 0:
@@ -83,10 +83,10 @@ def sounding(levels: np.ndarray, samples: int, trim: TrimConfig) -> Span:
         raise SongError("silent", f"{peak}, no louder than trim.silence_dbfs ({trim.silence_dbfs:g} dBFS).")
     keep = math.ceil(trim.keep_seconds * SAMPLE_RATE_HZ / LEVEL_SAMPLES)
     start, end = max(int(loud[0]) - keep, 0), int(loud[-1]) + 1 + keep
-    return Span(start * LEVEL_SAMPLES, min(end * LEVEL_SAMPLES, samples))
+    return SampleSpan(start * LEVEL_SAMPLES, min(end * LEVEL_SAMPLES, samples))
 
 
-def cut(levels: np.ndarray, window: Span, segment: SegmentConfig) -> list[Span]:
+def cut(levels: np.ndarray, window: SampleSpan, segment: SegmentConfig) -> list[SampleSpan]:
     """Pieces of at most max_seconds, each but the last a whole number of latent frames, and none under min_seconds."""
     limit, search, least = (
         int(seconds * SAMPLE_RATE_HZ) for seconds in (segment.max_seconds, segment.search_seconds, segment.min_seconds)
@@ -97,9 +97,9 @@ def cut(levels: np.ndarray, window: Span, segment: SegmentConfig) -> list[Span]:
         earliest = max(latest - search // FRAME_SAMPLES, 1)
         candidates = start + FRAME_SAMPLES * np.arange(earliest, latest + 1)
         end = int(candidates[np.argmin(_levels_around(levels, candidates))])
-        pieces.append(Span(start, end))
+        pieces.append(SampleSpan(start, end))
         start = end
-    return [*pieces, Span(start, window.end)]
+    return [*pieces, SampleSpan(start, window.end)]
 
 
 def _levels_around(levels: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -110,12 +110,12 @@ def _levels_around(levels: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return (power[high] - power[low]) / (high - low)
 
 
-def measure(wave: np.ndarray) -> Measured:
+def measure(wave: np.ndarray) -> PartLoudness:
     """Loudness and peak of [2, N]."""
-    return Measured(audible_lufs(wave), peak_dbfs(wave))
+    return PartLoudness(audible_lufs(wave), peak_dbfs(wave))
 
 
-def level(parts: Mapping[Part, Measured], config: LoudnessConfig) -> Level | None:
+def level(parts: Mapping[Part, PartLoudness], config: LoudnessConfig) -> Level | None:
     """The gain of a piece, from loudness and peaks of its parts; None where it is silent."""
     lufs = PartLevels(**{part: found.lufs for part, found in parts.items()})
     measured = parts[config.measure].lufs

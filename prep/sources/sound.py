@@ -9,13 +9,13 @@ import numpy as np
 
 from common.audio.decode import AudioStream
 from common.canonical import sha256_of
-from prep.sources.scan import Song
+from prep.sources.scan import SongFiles
 
 
 class SoundHash:
     """Listens to the file of a song's mix, to those of its stems where it has none."""
 
-    def __init__(self, song: Song) -> None:
+    def __init__(self, song: SongFiles) -> None:
         parts = ("mix",) if "mix" in song.files else ("inst", "vocal")
         self._digests: dict[Path, str | None] = {song.files[part]: None for part in parts}
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.audio.tape import Tape
+from common.audio.disk_wave import DiskWave
 from common.audio.wave import write_audio
 from common.canonical import sha256_of_file
 from common.latents import SAMPLE_RATE_HZ
-from prep.building.build import Report, build_shards
+from prep.building.build import BuildReport, build_shards
 from prep.config import PrepConfig
 from prep.encoding.encode import SongEncoder
 from prep.sources.segment import Parts
@@ -55,9 +55,9 @@ def music() -> Callable[..., Parts]:
 
 
 @pytest.fixture
-def tape() -> Callable[[np.ndarray], Tape]:
-    """tape(wave) holds that wave [2, N]."""
-    return lambda wave: Tape().extend([wave])
+def disk_wave() -> Callable[[np.ndarray], DiskWave]:
+    """disk_wave(wave) holds that wave [2, N]."""
+    return lambda wave: DiskWave().extend([wave])
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def config() -> PrepConfig:
 
 
 @pytest.fixture
-def build(tmp_path: Path, config: PrepConfig) -> Callable[..., Report]:
+def build(tmp_path: Path, config: PrepConfig) -> Callable[..., BuildReport]:
     """build("shards", ...) builds tmp_path/raw into tmp_path/shards in this process."""
 
     def run(
@@ -83,7 +83,7 @@ def build(tmp_path: Path, config: PrepConfig) -> Callable[..., Report]:
         rebuild: bool = False,
         checkpoint: str = "tiny",
         **options: Any,
-    ) -> Report:
+    ) -> BuildReport:
         return build_shards(
             tmp_path / raw,
             tmp_path / out,

@@ -12,7 +12,7 @@ from typing import get_args
 import psutil
 
 from common.errors import UserError
-from shards.place import Place
+from shards.location import ShardLocation
 from shards.reader import read_shard
 from shards.schema import OPTIONAL, Manifest, Sample, SslName, Target
 from train.config import TrainingConfig
@@ -75,7 +75,7 @@ def room_in_memory(processes: int = 1) -> int:
 class ShardSamples:
     """Samples of chosen segments, read when asked for; from memory once `remember` found room for all of them."""
 
-    def __init__(self, place: Place, manifest: Manifest, target: Target, *, features: bool = False) -> None:
+    def __init__(self, place: ShardLocation, manifest: Manifest, target: Target, *, features: bool = False) -> None:
         self._place, self._manifest = place, manifest
         wanted = {target, *(f"{target}_{network}" for network in get_args(SslName) if features)}
         self._without = OPTIONAL - wanted

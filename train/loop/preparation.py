@@ -14,7 +14,7 @@ from models.adapters.lora import attach_lora
 from models.loading.checkpoint import Part, open_transformer, part_hash, resolve_checkpoint
 from models.loading.family import TRANSFORMER, check_belongs, choose_checkpoint, describe_base, known_base
 from models.loading.int8 import to_int8
-from shards.place import place_of
+from shards.location import location_of
 from shards.reader import read_manifest, read_shard
 from shards.schema import Manifest, Sample
 from train.config import TrainingConfig
@@ -97,7 +97,7 @@ def open_shards(config: TrainingConfig, *, features: bool) -> Shards:
 
     Raises UserError if the shards are missing or cannot train it.
     """
-    place = place_of(config.dataset_path)
+    place = location_of(config.dataset_path)
     manifest = read_manifest(place)
     check_manifest(manifest, config)
     samples = ShardSamples(place, manifest, target_of(config), features=features)
@@ -121,7 +121,7 @@ def make_module(config: TrainingConfig, base: Path, fingerprint: str, data: Data
     """The base with fresh adapters, ready to train; says what is trained and how much memory that should take."""
     transformer = open_base(config, base)
     if config.ssl_coeff:
-        check_features(config, transformer, next(read_shard(place_of(config.dataset_path), data.manifest.shards[0])))
+        check_features(config, transformer, next(read_shard(location_of(config.dataset_path), data.manifest.shards[0])))
     return _with_adapters(config, transformer, fingerprint, data)
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.audio.tape import Tape
+from common.audio.disk_wave import DiskWave
 from common.audio.wave import peak_dbfs, resample
 from infer.audio.mixdown import MixdownSettings, at_output_rate, below_ceiling, mixdown, output_samples
 
@@ -20,7 +20,7 @@ def joined(blocks):
 
 
 def mixed(vocal, band, mixdown_settings=PLAIN):
-    with Tape() as sung, Tape() as played:
+    with DiskWave() as sung, DiskWave() as played:
         sung.append(vocal)
         played.append(band)
         return joined(mixdown(sung, played, mixdown_settings))
@@ -60,7 +60,7 @@ def test_the_highest_peak_may_be_chosen(highest):
     loud = noise(500, 2.0)
     chosen = MixdownSettings(peak_dbfs=highest)
     assert peak_dbfs(mixed(loud, loud, chosen)) == pytest.approx(highest, abs=1e-4)
-    with Tape() as tape:
+    with DiskWave() as tape:
         tape.append(loud)
         assert peak_dbfs(joined(below_ceiling(tape, chosen))) == pytest.approx(highest, abs=1e-4)
 

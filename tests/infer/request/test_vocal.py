@@ -5,7 +5,7 @@ import pytest
 import soundfile
 import torch
 
-from common.audio.tape import Tape
+from common.audio.disk_wave import DiskWave
 from common.audio.wave import (
     at_codec_rate,
     level_vocal,
@@ -86,7 +86,7 @@ def test_a_wave_on_tape_is_encoded_as_in_memory():
     """Longer than what the codec takes at once, whole or only its first frames."""
     wave = 0.1 * np.random.default_rng(0).standard_normal((2, 240 * FRAME_SAMPLES - 100)).astype(np.float32)
     codec = open_codec(TINY, encoder=True, decoder=False)
-    with Tape() as tape, torch.no_grad():
+    with DiskWave() as tape, torch.no_grad():
         tape.append(wave)
         assert torch.equal(encode(tape, base=TINY, device=CPU), codec.encode(torch.from_numpy(wave)))
         first = codec.encode(torch.from_numpy(wave[:, : 40 * FRAME_SAMPLES]))

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from common.audio.tape import Tape
+from common.audio.disk_wave import DiskWave
 from common.audio.wave import loudness_lufs, read_audio
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ
@@ -21,7 +21,7 @@ from prep.encoding.encode import SongEncoder, encode_wave
 from prep.encoding.separate import find_separator, open_separator
 from prep.reports.estimate import song_seconds
 from prep.sources.scan import scan
-from prep.sources.segment import Span
+from prep.sources.segment import SampleSpan
 from prep.sources.sound import SoundHash
 from shards.reader import read_manifest, read_shard, read_song
 from shards.verify import verify
@@ -80,8 +80,8 @@ def test_a_full_song_is_separated_into_parts_that_sum_to_it(tmp_path, song, conf
     assert files is not None
     separator = open_separator(files, config.separator, torch.device("cpu"))
     encoder = SongEncoder(config, open_codec(TINY, encoder=True, decoder=False), lambda: separator)
-    tracks = encoder.tracks(full, Tape, SoundHash(full))
-    parts = tracks.piece(Span(0, tracks.samples))
+    tracks = encoder.tracks(full, DiskWave, SoundHash(full))
+    parts = tracks.piece(SampleSpan(0, tracks.samples))
     np.testing.assert_array_equal(parts.mix, read_audio(tmp_path / "full.wav").samples)
     np.testing.assert_array_equal(parts.inst, parts.mix - parts.vocal)
     assert (tracks.separator, tracks.derived) == ("tiny", "inst")

@@ -11,7 +11,7 @@ import pytest
 from common.audio.wave import read_audio, write_audio
 from common.errors import UserError
 from models.loading.checkpoint import TINY
-from prep.building.cache import Cache
+from prep.building.cache import BuildCache
 from prep.encoding.encode import SongEncoder
 from shards.reader import read_manifest, read_song
 from shards.verify import verify
@@ -178,7 +178,7 @@ def test_files_are_read_again_only_if_they_changed(tmp_path, monkeypatch):
     for name in "ab":
         (tmp_path / name).write_bytes(b"old")
     for _ in range(2):
-        cache = Cache(tmp_path)
+        cache = BuildCache(tmp_path)
         for name in "ab":
             cache.sha256(tmp_path / name)
         cache.save()
@@ -187,13 +187,13 @@ def test_files_are_read_again_only_if_they_changed(tmp_path, monkeypatch):
     time.sleep(0.01)
     (tmp_path / "a").write_bytes(b"new")
     os.utime(tmp_path / "a", ns=(times.st_atime_ns, times.st_mtime_ns))
-    Cache(tmp_path).sha256(tmp_path / "a")
+    BuildCache(tmp_path).sha256(tmp_path / "a")
     assert read == ["a", "b", "a"]
 
 
 def test_a_file_that_just_changed_is_read_next_time_too(tmp_path):
     (tmp_path / "a").write_bytes(b"old")
-    cache = Cache(tmp_path)
+    cache = BuildCache(tmp_path)
     cache.sha256(tmp_path / "a")
     cache.save()
     assert json.loads((tmp_path / "known.json").read_text())["files"] == {}

@@ -35,12 +35,12 @@ def rewrite(folder, **metadata):
 
 
 @pytest.fixture
-def separate(tape):
+def separate(disk_wave):
     """separate(mix) gives the vocal of a wave [2, N] by the tiny network, ungated."""
     files = find_separator("auto", TINY)
     assert files is not None
     separator = open_separator(files, SeparatorConfig(), CPU)
-    return lambda mix: np.concatenate(list(separator.vocal(tape(mix))), axis=1)
+    return lambda mix: np.concatenate(list(separator.vocal(disk_wave(mix))), axis=1)
 
 
 def test_the_mix_is_heard_at_one_level_whatever_its_own(music, separate):
@@ -74,7 +74,7 @@ def test_silence_separates_into_finite_numbers(separate, samples):
     assert np.isfinite(separate(np.zeros((2, samples), np.float32))).all()
 
 
-def test_a_bag_gives_the_weighted_mean_of_its_networks(folder, music, separate, tape):
+def test_a_bag_gives_the_weighted_mean_of_its_networks(folder, music, separate, disk_wave):
     (path,), (bag,) = folder.glob("*.safetensors"), folder.glob("*.yaml")
     silent = {name: torch.zeros_like(weight) for name, weight in load_file(path).items()}
     with safe_open(path, framework="pt") as file:
@@ -83,7 +83,7 @@ def test_a_bag_gives_the_weighted_mean_of_its_networks(folder, music, separate, 
     files = find_separator(str(folder), TINY)
     assert files is not None
     mix = music(1.0).mix - music(1.0).mix.mean()
-    found = np.concatenate(list(open_separator(files, SeparatorConfig(), CPU).vocal(tape(mix))), axis=1)
+    found = np.concatenate(list(open_separator(files, SeparatorConfig(), CPU).vocal(disk_wave(mix))), axis=1)
     np.testing.assert_allclose(found, separate(mix) * 0.75, atol=1e-5)
 
 

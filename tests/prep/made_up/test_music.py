@@ -8,7 +8,7 @@ import pytest
 from prep.made_up.drums import play_drums
 from prep.made_up.folder import HELD_OUT_SEED
 from prep.made_up.melody import compose
-from prep.made_up.render import Song, render_song
+from prep.made_up.render import MadeUpSong, render_song
 from prep.made_up.truth import SongTruth, tell_truth
 from prep.made_up.world import INSTRUMENTS, PULSING, SCALES, TONICS, draw_world
 
@@ -19,7 +19,7 @@ MANY = range(300)
 
 
 @cache
-def heard(seed: int) -> Song:
+def heard(seed: int) -> MadeUpSong:
     return render_song(seed, SECONDS)
 
 

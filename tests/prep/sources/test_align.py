@@ -3,11 +3,11 @@ from typing import cast
 import numpy as np
 import pytest
 
-from common.audio.tape import Tape
+from common.audio.disk_wave import DiskWave
 from prep.encoding.encode import decoded
 from prep.sources.align import align
 from prep.sources.fit import fit_stem, likely_lags
-from prep.sources.segment import Span
+from prep.sources.segment import SampleSpan
 from shards.schema import Part, SongError
 
 
@@ -16,13 +16,13 @@ def later(wave, samples):
 
 
 @pytest.fixture
-def aligned(tape):
+def aligned(disk_wave):
     """aligned(vocal=wave, mix=wave) gives the tracks of these stems."""
-    return lambda **given: align({cast(Part, part): tape(wave) for part, wave in given.items()})
+    return lambda **given: align({cast(Part, part): disk_wave(wave) for part, wave in given.items()})
 
 
 def whole_of(tracks):
-    return tracks.piece(Span(0, tracks.samples))
+    return tracks.piece(SampleSpan(0, tracks.samples))
 
 
 def test_a_missing_part_makes_the_three_sum(music, aligned):
@@ -77,10 +77,10 @@ def test_stems_a_little_early_or_late_are_moved_to_where_the_mix_has_them(music,
 
 
 @pytest.mark.parametrize("samples", [2300, 20_000])
-def test_larger_offsets_are_misaligned(music, tape, aligned, samples):
+def test_larger_offsets_are_misaligned(music, disk_wave, aligned, samples):
     whole = music(3.0)
     for part in ("vocal", "inst"):
-        assert samples in likely_lags(tape(vars(whole)[part]), tape(later(whole.mix, samples)))
+        assert samples in likely_lags(disk_wave(vars(whole)[part]), disk_wave(later(whole.mix, samples)))
     with pytest.raises(SongError) as raised:
         aligned(inst=whole.inst, mix=later(whole.mix, samples))
     assert raised.value.reason == "misaligned"
@@ -99,21 +99,22 @@ def test_lengths_may_differ_by_half_a_second(music, aligned):
 
 
 @pytest.mark.parametrize("samples", [1, 300, 44_100])
-def test_a_silent_stem_is_nowhere_and_nothing_is_made_of_it(music, tape, aligned, samples):
+def test_a_silent_stem_is_nowhere_and_nothing_is_made_of_it(music, disk_wave, aligned, samples):
     whole = music(1.0)
     silent = np.zeros_like(whole.vocal[:, :samples])
-    assert not fit_stem(tape(silent), tape(whole.mix[:, :samples])).is_found
+    assert not fit_stem(disk_wave(silent), disk_wave(whole.mix[:, :samples])).is_found
     tracks = aligned(vocal=silent, mix=whole.mix[:, :samples])
     np.testing.assert_array_equal(whole_of(tracks).inst, whole.mix[:, :samples])
 
 
-def test_real_stems_are_aligned_and_shifted_ones_are_not(shared_audio, tape):
+def test_real_stems_are_aligned_and_shifted_ones_are_not(shared_audio, disk_wave):
     for key in ("sodium", "caesium", "vocadito10", "fishin_est", "amazing_grace_synth"):
         vocal, inst, mix = (
-            Tape().extend(decoded(shared_audio / "stems" / f"{key}_{part}.flac")) for part in ("vocal", "inst", "mix")
+            DiskWave().extend(decoded(shared_audio / "stems" / f"{key}_{part}.flac"))
+            for part in ("vocal", "inst", "mix")
         )
         for given in ({"vocal": vocal, "mix": mix}, {"inst": inst, "mix": mix}, {"vocal": vocal, "inst": inst}):
-            assert align(cast(dict[Part, Tape], given)).notes == ()
+            assert align(cast(dict[Part, DiskWave], given)).notes == ()
         assert align({"vocal": vocal, "inst": inst, "mix": mix}).residual_db in (None, pytest.approx(-140, abs=5))
-        shifted = tape(later(mix.read(0, mix.samples), 1105))
+        shifted = disk_wave(later(mix.read(0, mix.samples), 1105))
         assert fit_stem(vocal, shifted).delay_samples == pytest.approx(1105, abs=0.02)

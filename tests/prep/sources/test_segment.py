@@ -7,7 +7,7 @@ from common.audio.wave import loudness_lufs, peak_dbfs
 from common.errors import UserError
 from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from prep.config import LoudnessConfig, PrepConfig, SegmentConfig, TrimConfig, load_prep_config
-from prep.sources.segment import LEVEL_SAMPLES, Parts, Span, cut, level, measure, mix_levels, sounding, spans
+from prep.sources.segment import LEVEL_SAMPLES, Parts, SampleSpan, cut, level, measure, mix_levels, sounding, spans
 from shards.schema import SongError
 
 SHORT = SegmentConfig(max_seconds=4.0, min_seconds=0.5, search_seconds=1.0)
@@ -42,7 +42,7 @@ def test_outer_silence_goes_and_inner_stays():
 
 def test_a_song_that_sounds_throughout_keeps_every_sample():
     wave = loud(1.2345)
-    assert sounding(mix_levels(wave), wave.shape[1], TrimConfig()) == Span(0, wave.shape[1])
+    assert sounding(mix_levels(wave), wave.shape[1], TrimConfig()) == SampleSpan(0, wave.shape[1])
 
 
 def test_a_silent_song_is_rejected():
@@ -63,14 +63,14 @@ def test_a_short_song_is_rejected():
 
 def test_a_cut_falls_into_the_pause_before_the_limit():
     wave = join(loud(3.3), quiet(0.3), loud(3.0))
-    first, second = cut(mix_levels(wave), Span(0, wave.shape[1]), SHORT)
+    first, second = cut(mix_levels(wave), SampleSpan(0, wave.shape[1]), SHORT)
     assert 3.3 < first.end / SAMPLE_RATE_HZ < 3.6
-    assert second == Span(first.end, wave.shape[1])
+    assert second == SampleSpan(first.end, wave.shape[1])
 
 
 @given(seconds=st.floats(0.5, 30.0), start=st.integers(0, 200), seed=st.integers(0, 9))
 def test_pieces_cover_the_song_within_the_limits(seconds, start, seed):
-    window = Span(start * LEVEL_SAMPLES, start * LEVEL_SAMPLES + round(seconds * SAMPLE_RATE_HZ))
+    window = SampleSpan(start * LEVEL_SAMPLES, start * LEVEL_SAMPLES + round(seconds * SAMPLE_RATE_HZ))
     levels = np.random.default_rng(seed).uniform(-60, -10, size=window.end // LEVEL_SAMPLES + 1)
     pieces = cut(levels, window, SHORT)
     assert [pieces[0].start, *(piece.end for piece in pieces)] == [*(piece.start for piece in pieces), window.end]

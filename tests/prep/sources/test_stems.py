@@ -13,7 +13,7 @@ from prep.config import PrepConfig, StemsConfig
 from prep.made_up.render import render_song
 from prep.reports.status import lines, status, survey
 from prep.sources.align import align
-from prep.sources.segment import Span
+from prep.sources.segment import SampleSpan
 from shards.reader import read_song
 from shards.schema import Part, SongError
 
@@ -78,11 +78,11 @@ def waves(songs):
 
 
 @pytest.fixture
-def aligned(tape):
+def aligned(disk_wave):
     """aligned(waves, ...) gives the tracks of these stems."""
 
     def run(given, **config):
-        return align({cast(Part, part): tape(wave) for part, wave in given.items()}, StemsConfig(**config))
+        return align({cast(Part, part): disk_wave(wave) for part, wave in given.items()}, StemsConfig(**config))
 
     return run
 
@@ -90,7 +90,7 @@ def aligned(tape):
 def left_db(tracks, part, true):
     """What a part of the tracks holds beyond the true one, against that; without the ends, where a moved stem stops."""
     inner = slice(4096, tracks.samples - 4096)
-    found = tracks.part(part, Span(0, tracks.samples))[:, inner]
+    found = tracks.part(part, SampleSpan(0, tracks.samples))[:, inner]
     return 20 * np.log10(np.linalg.norm(found - true[:, inner]) / np.linalg.norm(true[:, inner]) + 1e-9)
 
 
@@ -109,7 +109,7 @@ def test_right_stems_are_kept_bit_by_bit(aligned, waves, seed):
         assert tracks.notes == ()
         assert tracks.leak_db < -14
         for part, wave in given.items():
-            np.testing.assert_array_equal(tracks.part(part, Span(0, tracks.samples)), wave)
+            np.testing.assert_array_equal(tracks.part(part, SampleSpan(0, tracks.samples)), wave)
 
 
 @pytest.mark.parametrize("fault", OFF)

@@ -21,7 +21,7 @@ AUDIO, SEGMENTS, SOUND = "audio", "segments", "sound_sha256"
 
 
 @dataclass(frozen=True)
-class Spill:
+class SegmentCache:
     """A song's segments on the disk, as many as were finished."""
 
     folder: Path

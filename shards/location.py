@@ -9,7 +9,7 @@ from urllib.request import urlopen
 
 from common.errors import UserError
 
-Place = Path | str
+ShardLocation = Path | str
 """A folder, or an address: http://, https:// or pipe: with {} where the name of a file goes."""
 TIMEOUT_SECONDS = 30.0
 """A server that sends nothing for so long is gone."""
@@ -23,14 +23,14 @@ def is_command(text: str) -> bool:
     return text.startswith("pipe:")
 
 
-def place_of(text: str) -> Place:
+def location_of(text: str) -> ShardLocation:
     """The place that a user means by `text`. Raises UserError for a pipe: that does not say where the name goes."""
     if is_command(text) and "{}" not in text:
         raise UserError(f"{text}: write {{}} where the name of a file goes, as in pipe:ssh host cat shards/{{}}")
     return text if is_command(text) or text.startswith(("http://", "https://")) else Path(text)
 
 
-def address(place: Place, name: str) -> str:
+def address(place: ShardLocation, name: str) -> str:
     """How messages call the file `name` in a place, and how it is fetched from there."""
     if isinstance(place, Path):
         return str(place / name)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import shards.place
+import shards.location
 from common.errors import UserError
-from shards.place import CHUNK_BYTES, address, place_of
+from shards.location import CHUNK_BYTES, address, location_of
 from shards.reader import read_manifest, read_shard
 
 Answer = tuple[int, bytes]
@@ -30,7 +30,7 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards.place, "WAITS_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(shards.location, "WAITS_SECONDS", (0.0, 0.0))
     monkeypatch.setenv("no_proxy", "*")
 
     class Handler(BaseHTTPRequestHandler):
@@ -73,7 +73,7 @@ def complaint(place):
 def test_a_server_gives_what_the_folder_holds(tmp_path, songs, write, server, assert_same):
     write(tmp_path, songs, shard_samples=4)
     (tmp_path / "shard-000099.tar").write_text("nobody asks for what the manifest does not name")
-    for ours, written in zip(read(place_of(server.url)), chain(*songs), strict=True):
+    for ours, written in zip(read(location_of(server.url)), chain(*songs), strict=True):
         assert_same(ours, written)
     assert server.asked == ["/songs/manifest.json", "/songs/shard-000000.tar", "/songs/shard-000001.tar"]
 
@@ -144,9 +144,9 @@ def test_a_manifest_that_is_none_is_one_line(tmp_path, server):
 
 def test_a_pipe_is_a_command_of_the_user_and_no_one_elses(tmp_path, songs, write):
     write(tmp_path, songs, shard_samples=4)
-    assert len(read(place_of(f"pipe:cat '{tmp_path}'/{{}}"))) == 8
+    assert len(read(location_of(f"pipe:cat '{tmp_path}'/{{}}"))) == 8
     with pytest.raises(UserError) as caught:
-        place_of("pipe:cat songs")
+        location_of("pipe:cat songs")
     assert str(caught.value) == (
         "pipe:cat songs: write {} where the name of a file goes, as in pipe:ssh host cat shards/{}"
     )

@@ -19,7 +19,7 @@ SAMPLE_BYTES = 4
 """float32."""
 
 
-class Tape:
+class DiskWave:
     """A wave [2, N] that grows at its end. Its files, one a channel, go when it is closed or the process ends."""
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -68,7 +68,7 @@ class Tape:
                 wanted = channel.view(np.uint8).data
                 while wanted:
                     found = file.readinto(wanted)
-                    assert found, "a tape holds what was appended"
+                    assert found, "a wave holds what was appended"
                     wanted = wanted[found:]
         return wave
 
