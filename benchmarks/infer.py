@@ -28,9 +28,9 @@ from safetensors.torch import save_file
 
 from benchmarks.prep import MIB, music, peak, reset_peak
 from common.latents import SAMPLE_RATE_HZ, LatentStatistics
-from infer.band.band import Band, Decoder
-from infer.band.generate import generate, hear, take_order, write_results
-from infer.request.request import Request
+from infer.band.generate import generate, plan_generation, read_inputs, write_results
+from infer.band.networks import AccompanimentSampler, LatentDecoder
+from infer.request.request import GenerationRequest
 from models.acestep1.sizes import TINY as TINY_SIZES
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.adapter import AdapterCard, Conditioning, LoraCard, save_adapter
@@ -98,11 +98,11 @@ def print_time(seconds: float, steps: int, *, tiny: bool) -> None:
         base = TINY if tiny else write_base(Path(folder) / "base")
         generate(make_request(Path(folder) / "warm", 2.0, steps=2, base=base))  # loads what is loaded late
         request = make_request(Path(folder), seconds, steps, base=base)
-        order, inside = take_order(request), Stopwatch()
-        with hear(order) as heard:
+        plan, inside = plan_generation(request), Stopwatch()
+        with read_inputs(plan) as inputs:
             band, decoder = (
-                Band.open(order.place, order.chosen.folders, order.chosen.weights),
-                Decoder.open(order.place),
+                AccompanimentSampler.open(plan.runtime, plan.selection.folders, plan.selection.weights),
+                LatentDecoder.open(plan.runtime),
             )
             for network, name in (
                 (band.transformer, "encode"),
@@ -114,7 +114,7 @@ def print_time(seconds: float, steps: int, *, tiny: bool) -> None:
             ):
                 setattr(network, name, inside.watch(getattr(network, name)))
             start = time.process_time()
-            write_results(order, heard, band.draw(heard.vocal, heard.words, order.settings, order.seeds), decoder)
+            write_results(plan, inputs, band.draw(inputs.vocal, inputs.text, plan.settings, plan.seeds), decoder)
             total = time.process_time() - start
     share = 1 - inside.seconds / total
     print(f"{steps} steps for {seconds:g} s: {total:.1f} s, {total / seconds:.3f} of real time")
@@ -141,14 +141,14 @@ def memory_of(seconds: float) -> int:
         return peak() - held
 
 
-def make_request(folder: Path, seconds: float, steps: int, *, base: Path = TINY) -> Request:
+def make_request(folder: Path, seconds: float, steps: int, *, base: Path = TINY) -> GenerationRequest:
     """A vocal and a fresh adapter, both in `folder`."""
     folder.mkdir(exist_ok=True)
     vocal = folder / "song_vocal.wav"
     with soundfile.SoundFile(vocal, "w", SAMPLE_RATE_HZ, 2, "PCM_16") as file:
         for _, sung in music(seconds):
             file.write(sung)
-    return Request(
+    return GenerationRequest(
         adapters=(make_adapter(folder / "adapter", base),),
         vocal=vocal,
         prompt="piano, drums",

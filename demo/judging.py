@@ -9,7 +9,7 @@ from common.files import whole_file
 from common.table import in_columns
 from infer.compare.compare import Comparison, compare
 from infer.compare.ratings import Interval
-from infer.evaluate.evaluate import Evaluation, Request
+from infer.evaluate.evaluate import Evaluation, EvaluationRequest
 from infer.evaluate.report import evaluate_into, shown_interval
 from models.adapters.adapter import read_card
 from prep.made_up.truth import untold
@@ -55,7 +55,7 @@ def judge(out: Path, mixes: Sequence[Path], adapters: Mapping[str, Path], *, inf
     found: dict[str, Evaluation] = {}
     reports: dict[str, Path] = {}
     for mode in adapters:
-        request = Request(
+        request = EvaluationRequest(
             items=bands / mode, truth=mixes[0].parent, text2music=bands / TEXT2MUSIC, checkpoint_dir="tiny"
         )
         found[mode], reports[mode] = evaluate_into(out / "evaluation" / mode, request)

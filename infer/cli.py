@@ -144,11 +144,11 @@ def generate(
     adapter that was trained on whole mixes makes KEY_mix.wav alone.
     """
     from infer.band.generate import generate as make
-    from infer.request.request import Request
+    from infer.request.request import GenerationRequest
 
     with memory_told(precision):
         made = make(
-            Request(
+            GenerationRequest(
                 adapters=tuple(adapter),
                 vocal=vocal,
                 shards=shards,
@@ -296,11 +296,11 @@ def evaluate(
     evaluation.json and a plot of each vocal, in the place of an earlier report.
     """
     from common.progress import say
-    from infer.evaluate.evaluate import Request
+    from infer.evaluate.evaluate import EvaluationRequest
     from infer.evaluate.report import as_json as json_of
     from infer.evaluate.report import as_text, evaluate_into
 
-    request = Request(items=items, truth=truth, text2music=text2music, checkpoint_dir=checkpoint_dir)
+    request = EvaluationRequest(items=items, truth=truth, text2music=text2music, checkpoint_dir=checkpoint_dir)
     found, page = evaluate_into(output_dir, request)
     say(f"wrote {page}")
     typer.echo(json_of(found) if as_json else as_text(found), nl=not as_json)

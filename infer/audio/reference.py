@@ -15,7 +15,7 @@ from common.canonical import sha256_of_file, unicode_text
 from common.config import Config
 from common.errors import UserError
 from common.latents import LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ, frames_of
-from infer.audio.recording import encode, open_recording
+from infer.audio.decoded import decode_file, encode
 
 LOW_ROWS, HIGH_ROWS = slice(0, 4), slice(12, None)
 """Rows under which the codec's mel bands lie up to about 900 Hz, and from about 6 kHz on."""
@@ -40,27 +40,27 @@ class ReferenceRecord(Config):
 
 
 @dataclass(frozen=True)
-class Reference:
+class EncodedReference:
     """A reference as long as the vocal."""
 
     latents: Tensor  # [C, H, T]
     record: ReferenceRecord
 
 
-def read_reference(path: Path, *, samples: int, base: Path, device: torch.device) -> Reference:
+def read_reference(path: Path, *, samples: int, base: Path, device: torch.device) -> EncodedReference:
     """Read a reference at its own level and encode as much of it as `samples` at 44.1 kHz, the vocal's, take.
 
     Raises UserError for a file that cannot be read, or ends a latent frame or more before the vocal does.
     """
     frames = frames_of(samples)
-    with open_recording(path) as recording:
-        if frames_of(recording.wave.samples) < frames:
+    with decode_file(path) as decoded:
+        if frames_of(decoded.wave.samples) < frames:
             needed = samples / SAMPLE_RATE_HZ
             raise UserError(
-                f"{path.name}: {recording.seconds:.2f} s is shorter than the vocal ({needed:.2f} s). Give a longer one."
+                f"{path.name}: {decoded.seconds:.2f} s is shorter than the vocal ({needed:.2f} s). Give a longer one."
             )
-        latents = encode(recording.wave, base=base, device=device, frames=frames)
-    return Reference(latents, ReferenceRecord(file=unicode_text(path.as_posix()), sha256=sha256_of_file(path)))
+        latents = encode(decoded.wave, base=base, device=device, frames=frames)
+    return EncodedReference(latents, ReferenceRecord(file=unicode_text(path.as_posix()), sha256=sha256_of_file(path)))
 
 
 def blend_latents(generated: Tensor, reference: Tensor, settings: BlendSettings) -> Tensor:

@@ -15,13 +15,20 @@ from common.canonical import sha256_of, sha256_of_file
 from common.errors import UserError
 from common.files import check_writable
 from common.progress import Progress, progress, say
-from infer.band.band import Band, Decoder
-from infer.band.generate import Generated, Order, hear, write_results
+from infer.band.generate import GeneratedFiles, GenerationPlan, read_inputs, write_results
+from infer.band.networks import AccompanimentSampler, LatentDecoder
 from infer.compare.lineup import Item, Model, read_models, read_test_set
 from infer.compare.page import Lane, Row, write_page
 from infer.compare.take import Take, describe, read_take, write_take
 from infer.request.record import GenerationSettings
-from infer.request.request import Chosen, Precision, Request, choose, find_place, settle
+from infer.request.request import (
+    AdapterSelection,
+    GenerationRequest,
+    Precision,
+    find_runtime,
+    resolve_settings,
+    select_adapters,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +51,7 @@ class Job:
     """One take to be made."""
 
     item: Item
-    request: Request
+    request: GenerationRequest
     order: str  # hash of all that the take depends on
 
 
@@ -97,32 +104,35 @@ def _vocal(item: Item, folder: Path) -> Take:
 def _perform(model: Model, items: Sequence[Item], comparison: Comparison, done: Progress) -> Iterator[tuple[Job, Take]]:
     """All takes of one model. Its transformer and the decoder are opened once, or not at all where all are made."""
     request = _request(model, comparison)
-    chosen = choose(request)
-    settings = settle(request, chosen)
-    jobs = [_job(model, item, chosen, settings, comparison) for item in items]
+    selection = select_adapters(request)
+    settings = resolve_settings(request, selection)
+    jobs = [_job(model, item, selection, settings, comparison) for item in items]
     known = {job: take for job in jobs if (take := read_take(job.request.output_dir, job.order))}
     done.update(len(known))
     missing = [job for job in jobs if job not in known]
-    made = dict(_make(model, chosen, settings, missing, done)) if missing else {}
+    made = dict(_make(model, selection, settings, missing, done)) if missing else {}
     return ((job, known.get(job) or made[job]) for job in jobs)
 
 
 def _make(
-    model: Model, chosen: Chosen, settings: GenerationSettings, jobs: Sequence[Job], done: Progress
+    model: Model, selection: AdapterSelection, settings: GenerationSettings, jobs: Sequence[Job], done: Progress
 ) -> Iterator[tuple[Job, Take]]:
-    place = find_place(jobs[0].request, settings, chosen)
-    band, decoder = Band.open(place, chosen.folders, chosen.weights), Decoder.open(place)
+    runtime = find_runtime(jobs[0].request, settings, selection)
+    band, decoder = (
+        AccompanimentSampler.open(runtime, selection.folders, selection.weights),
+        LatentDecoder.open(runtime),
+    )
     for job in jobs:
-        order = Order(job.request, chosen, settings, place)
-        with hear(order) as heard:
-            named = replace(heard, vocal=replace(heard.vocal, key=job.item.key))
-            drawn = band.draw(named.vocal, named.words, settings, order.seeds)
-            take = _keep(job, write_results(order, named, drawn, decoder, name=job.item.key))
+        plan = GenerationPlan(job.request, selection, settings, runtime)
+        with read_inputs(plan) as inputs:
+            named = replace(inputs, vocal=replace(inputs.vocal, key=job.item.key))
+            drawn = band.draw(named.vocal, named.text, settings, plan.seeds)
+            take = _keep(job, write_results(plan, named, drawn, decoder, name=job.item.key))
         yield job, take
         done.update(note=f"{model.name}, {job.item.key}")
 
 
-def _keep(job: Job, made: Generated) -> Take:
+def _keep(job: Job, made: GeneratedFiles) -> Take:
     """Pictures and loudness of what was made; the card last."""
     band = describe(made.accompaniments[0]) if made.accompaniments else None
     take = Take(order=job.order, record=made.record.name, band=band, mix=describe(made.mixes[0]))
@@ -130,11 +140,13 @@ def _keep(job: Job, made: Generated) -> Take:
     return take
 
 
-def _job(model: Model, item: Item, chosen: Chosen, settings: GenerationSettings, comparison: Comparison) -> Job:
+def _job(
+    model: Model, item: Item, selection: AdapterSelection, settings: GenerationSettings, comparison: Comparison
+) -> Job:
     order = {
         "adapter": model.sha256,
         "settings": settings.model_dump(mode="json"),
-        "checkpoint_dir": chosen.checkpoint,
+        "checkpoint_dir": selection.checkpoint,
         "vocal": sha256_of_file(item.vocal_path),
         "prompt": item.prompt,
         "lyrics": item.lyrics_path and sha256_of_file(item.lyrics_path),
@@ -151,9 +163,9 @@ def _job(model: Model, item: Item, chosen: Chosen, settings: GenerationSettings,
     return Job(item, request, sha256_of(order))
 
 
-def _request(model: Model, comparison: Comparison) -> Request:
+def _request(model: Model, comparison: Comparison) -> GenerationRequest:
     """`infer generate` with one model, whatever the sample."""
-    return Request(
+    return GenerationRequest(
         adapters=(model.config.lora_path,),
         ref_strength=model.config.ref_strength,
         lora_weights=() if model.config.lora_weight is None else (model.config.lora_weight,),

@@ -21,7 +21,7 @@ from common.canonical import canonical_json, sha256_of
 from common.config import check_config, read_json
 from common.files import whole_file
 from infer.compare.take import Sound, Take
-from infer.request.record import Record
+from infer.request.record import GenerationRecord
 
 ASSETS = Path(__file__).with_name("assets")
 PAGE_FILE, NAMES_FILE, SOUND_FOLDER = "comparison.html", "names.js", "sounds"
@@ -178,13 +178,13 @@ def _secret(row: Row, lane: Lane) -> str:
     return sha256_of([row.key, lane.name, lane.take.order])
 
 
-def _record(lane: Lane) -> Record:
+def _record(lane: Lane) -> GenerationRecord:
     assert lane.take.record is not None
     path = lane.folder / lane.take.record
-    return check_config(Record, read_json(path), str(path))
+    return check_config(GenerationRecord, read_json(path), str(path))
 
 
-def _settings(record: Record) -> dict[str, str | float]:
+def _settings(record: GenerationRecord) -> dict[str, str | float]:
     sampler = record.settings.sampler
     return {
         "mode": record.adapters[0].conditioning.mode,

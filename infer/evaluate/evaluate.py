@@ -13,7 +13,7 @@ import torch
 from common.audio.wave import at_codec_rate, read_audio
 from common.errors import UserError
 from common.progress import progress
-from infer.band.band import Decoder
+from infer.band.networks import LatentDecoder
 from infer.compare.ratings import Interval, bootstrap_mean
 from infer.evaluate.items import Item, read_items, records_of
 from infer.evaluate.measures.clip import Clip
@@ -23,7 +23,7 @@ from infer.evaluate.measures.leakage import measure_leakage
 from infer.evaluate.measures.rhythm import measure_rhythm
 from infer.evaluate.measures.sanity import faults, measure_sanity
 from infer.evaluate.measures.sets import Scale, adherence, frechet_distance, kernel_distance, set_features
-from infer.request.request import Place
+from infer.request.request import Runtime
 from models.acestep1.codec.codec import Codec
 from models.loading.checkpoint import Part, open_codec, resolve_checkpoint
 from models.loading.family import CODEC, check_belongs
@@ -35,7 +35,7 @@ Values = dict[str, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class EvaluationRequest:
     """The flags of `infer evaluate`."""
 
     items: Path
@@ -103,7 +103,7 @@ class SetFeatures:
     mixed: dict[str, np.ndarray]
 
 
-def evaluate(request: Request, *, on_scene: Callable[[Scene, ClipReport], None]) -> Evaluation:
+def evaluate(request: EvaluationRequest, *, on_scene: Callable[[Scene, ClipReport], None]) -> Evaluation:
     """Measure every item; `on_scene` is called with each scene and its report, to draw it while its sound is at hand.
 
     Raises UserError for items that are missing, cannot be read, or have a silent vocal.
@@ -132,7 +132,7 @@ class RoundTrip:
     """Through the codec and back: the best that a model can do which writes its latents."""
 
     codec: Codec
-    decoder: Decoder
+    decoder: LatentDecoder
 
     @classmethod
     def open(cls, name: str, items: Sequence[Item]) -> "RoundTrip":
@@ -142,7 +142,9 @@ class RoundTrip:
         for path, record in records_of(items):
             if record.base is not None:
                 check_belongs(path, record.base, record.networks, name, base, parts=parts)
-        return cls(open_codec(base, encoder=True, decoder=False), Decoder.open(Place(base, torch.device("cpu"))))
+        return cls(
+            open_codec(base, encoder=True, decoder=False), LatentDecoder.open(Runtime(base, torch.device("cpu")))
+        )
 
     @torch.no_grad()
     def __call__(self, clip: Clip) -> Clip:
@@ -281,7 +283,7 @@ def _scaled(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {system: scale(values) for system, values in features.items()}
 
 
-def _notes(items: Sequence[Item], request: Request) -> Iterator[str]:
+def _notes(items: Sequence[Item], request: EvaluationRequest) -> Iterator[str]:
     known = sum(item.true is not None for item in items)
     if known < len(items):
         yield (

@@ -12,7 +12,7 @@ from common.audio.decode import AUDIO_SUFFIXES
 from common.config import Config, check_config, read_json
 from common.errors import UserError
 from common.texts.naming import one_form, split_name
-from infer.request.record import Record
+from infer.request.record import GenerationRecord
 
 BAND_MARK = "_accompaniment"
 SAFE = r'^[^./\\:*?"<>|\x00-\x1f][^/\\:*?"<>|\x00-\x1f]*$'
@@ -75,10 +75,10 @@ def _song_of(key: str, record: Path, stems: Mapping[str, Path]) -> str:
     """The vocal's own key, where another run's results had taken its name and its bands are called KEY_2."""
     if f"{one_form(key)}_vocal" in stems or not record.is_file():
         return key
-    return check_config(Record, read_json(record), str(record)).key
+    return check_config(GenerationRecord, read_json(record), str(record)).key
 
 
-def records_of(items: Sequence[Item]) -> Iterator[tuple[Path, Record]]:
+def records_of(items: Sequence[Item]) -> Iterator[tuple[Path, GenerationRecord]]:
     """What `infer generate` wrote beside the bands of each item, where it lies there."""
     for item in items:
         path = item.bands[0].with_name(f"{item.key}.json")
@@ -86,8 +86,8 @@ def records_of(items: Sequence[Item]) -> Iterator[tuple[Path, Record]]:
             yield path, _record(path)
 
 
-def _record(path: Path) -> Record:
-    return check_config(Record, read_json(path), str(path))
+def _record(path: Path) -> GenerationRecord:
+    return check_config(GenerationRecord, read_json(path), str(path))
 
 
 def _read_list(path: Path) -> tuple[Item, ...]:

@@ -17,7 +17,7 @@ from common.table import in_columns
 from infer.audio.pictures import mel_picture
 from infer.compare.page import asset, fill
 from infer.compare.ratings import Interval
-from infer.evaluate.evaluate import SYSTEMS, ClipReport, Evaluation, Request, Scene, evaluate
+from infer.evaluate.evaluate import SYSTEMS, ClipReport, Evaluation, EvaluationRequest, Scene, evaluate
 from infer.evaluate.measures.harmony import TONICS
 
 PAGE_FILE, JSON_FILE, PLOT_FOLDER = "evaluation.html", "evaluation.json", "plots"
@@ -78,7 +78,7 @@ RESULT_COLOUR, TRUE_COLOUR, BEAT_COLOUR, INK, PAPER = "#1d6b73", "#c27a1a", "#ff
 Row = tuple[str, ...]
 
 
-def evaluate_into(folder: Path, request: Request) -> tuple[Evaluation, Path]:
+def evaluate_into(folder: Path, request: EvaluationRequest) -> tuple[Evaluation, Path]:
     """Evaluate and write the report into `folder`; what was found, and the page."""
     check_writable(folder)
     plots: list[bytes] = []

@@ -7,10 +7,10 @@ from pathlib import Path
 from common.config import read_json
 from common.errors import UserError
 from common.progress import say
-from infer.request.record import Record
+from infer.request.record import GenerationRecord
 
 
-def free_name(folder: Path, record: Record, endings: Sequence[str]) -> str:
+def free_name(folder: Path, record: GenerationRecord, endings: Sequence[str]) -> str:
     """The record's key, or KEY_2, KEY_3, ...: the first name under which nothing lies but results of the same run.
 
     `endings` follow the name in what will be written. Says so where the key itself is not free.
@@ -22,14 +22,14 @@ def free_name(folder: Path, record: Record, endings: Sequence[str]) -> str:
     return name
 
 
-def _is_free(folder: Path, name: str, record: Record, endings: Sequence[str]) -> bool:
+def _is_free(folder: Path, name: str, record: GenerationRecord, endings: Sequence[str]) -> bool:
     card = folder / f"{name}.json"
     if card.is_file():
         return _same_run(card, record)
     return not any((folder / f"{name}{ending}").exists() for ending in endings)
 
 
-def _same_run(card: Path, record: Record) -> bool:
+def _same_run(card: Path, record: GenerationRecord) -> bool:
     """Whether a record says what `record` does, but for the results: one vocal, one adapter, one of every setting."""
     try:
         found = read_json(card)

@@ -69,7 +69,7 @@ class AdapterRecord(Config):
     shards_fingerprint: str
 
 
-class SampleRecord(Config):
+class ResultRecord(Config):
     """One result."""
 
     seed: int
@@ -78,7 +78,7 @@ class SampleRecord(Config):
     mix: str
 
 
-class Record(Config):
+class GenerationRecord(Config):
     """KEY.json."""
 
     key: str
@@ -105,6 +105,6 @@ class Record(Config):
     rate_hz: int
     samples: int
     """Length of every result at rate_hz."""
-    results: tuple[SampleRecord, ...]
+    results: tuple[ResultRecord, ...]
     versions: dict[str, str]
     """Of Backline and torch."""

@@ -23,7 +23,7 @@ Precision = Literal["32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class GenerationRequest:
     """The flags of `infer generate`; None is left to adapter.json, then to the plan."""
 
     adapters: tuple[Path, ...]
@@ -62,7 +62,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class AdapterSelection:
     """The adapters of a request, and the style beside them."""
 
     folders: tuple[Path, ...]
@@ -74,7 +74,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Place:
+class Runtime:
     """Where the networks come from and where they run."""
 
     base: Path
@@ -88,7 +88,7 @@ class Place:
         return torch.float32 if wanted == "32" else torch.bfloat16
 
 
-def check_sources(request: Request) -> None:
+def check_sources(request: GenerationRequest) -> None:
     """Raises UserError unless the vocal comes from exactly one place; also for an unknown language of lyrics."""
     if (request.vocal is None) == (request.shards is None):
         raise UserError("the vocal comes from --vocal FILE or from --shards DIR --key KEY. Give one of the two.")
@@ -100,7 +100,7 @@ def check_sources(request: Request) -> None:
         check_language(request.lyrics_language)
 
 
-def choose(request: Request) -> Chosen:
+def select_adapters(request: GenerationRequest) -> AdapterSelection:
     """The adapters and their weights: as given, else those that their cards recommend, shared out among them.
 
     Raises UserError for a folder that is no adapter, weights that do not match, and adapters that do not go together.
@@ -113,10 +113,10 @@ def choose(request: Request) -> Chosen:
     weights = weights or tuple(card.lora_weight / len(cards) for card in cards)
     blended = blend_cards(folders, cards, weights)
     checkpoint = choose_checkpoint(request.checkpoint_dir, base_of(cards[0]), folders[0])
-    return Chosen(folders, cards, weights, blended, checkpoint, _style(request))
+    return AdapterSelection(folders, cards, weights, blended, checkpoint, _style(request))
 
 
-def _style(request: Request) -> Style | None:
+def _style(request: GenerationRequest) -> Style | None:
     weight = request.style_weight
     if request.style_lora is not None:
         values = _given(style_weight=weight)
@@ -126,15 +126,15 @@ def _style(request: Request) -> Style | None:
     return None
 
 
-def settle(request: Request, chosen: Chosen) -> GenerationSettings:
+def resolve_settings(request: GenerationRequest, selection: AdapterSelection) -> GenerationSettings:
     """Each number from its flag, else from the adapter's card, else from the plan (the defaults of the card).
 
     Raises UserError for one out of range; says so where the strength is outside what an adapter was trained with.
     """
-    card = chosen.card
+    card = selection.card
     values = {
         "ref_strength": card.reference_strength if request.ref_strength is None else request.ref_strength,
-        "lora_weights": chosen.weights,
+        "lora_weights": selection.weights,
         "seed": request.seed,
         "num_samples": request.num_samples,
         "sampler": card.sampler.model_dump() | _sampler_flags(request),
@@ -148,11 +148,11 @@ def settle(request: Request, chosen: Chosen) -> GenerationSettings:
             "Leave it out."
         )
     _warn_of_strength(settings.ref_strength, card)
-    _warn_of_languages(request, chosen)
+    _warn_of_languages(request, selection)
     return settings
 
 
-def _sampler_flags(request: Request) -> dict[str, Any]:
+def _sampler_flags(request: GenerationRequest) -> dict[str, Any]:
     return _given(
         steps=request.infer_steps,
         scheduler=request.scheduler,
@@ -167,7 +167,7 @@ def _sampler_flags(request: Request) -> dict[str, Any]:
     )
 
 
-def _blend(request: Request) -> dict[str, Any] | None:
+def _blend(request: GenerationRequest) -> dict[str, Any] | None:
     values = _given(
         mix_ratio=request.mix_ratio,
         preserve_low=request.preserve_low or None,
@@ -190,8 +190,8 @@ def _warn_of_strength(strength: float, card: AdapterCard) -> None:
         )
 
 
-def _warn_of_languages(request: Request, chosen: Chosen) -> None:
-    languages = dict.fromkeys(card.lyrics_language for card in chosen.cards)
+def _warn_of_languages(request: GenerationRequest, selection: AdapterSelection) -> None:
+    languages = dict.fromkeys(card.lyrics_language for card in selection.cards)
     if len(languages) > 1 and request.lyrics_language is None:
         say(
             f"these adapters were trained with lyrics in {' and '.join(languages)}: taking {next(iter(languages))}, "
@@ -199,25 +199,25 @@ def _warn_of_languages(request: Request, chosen: Chosen) -> None:
         )
 
 
-def find_place(request: Request, settings: GenerationSettings, chosen: Chosen) -> Place:
+def find_runtime(request: GenerationRequest, settings: GenerationSettings, selection: AdapterSelection) -> Runtime:
     """The base and the device.
 
     Raises UserError for a base without the parts that are needed, of parts that do not go together or with what the
     adapters were trained on, and where there is no such device.
     """
     parts, device = _parts(request, settings), chosen_device(request.device)
-    base = resolve_checkpoint(chosen.checkpoint, parts)
-    check_one_family(chosen.checkpoint, base, parts)
-    for folder, card in zip(chosen.folders, chosen.cards, strict=True):
-        check_adapter(folder, card, chosen.checkpoint, base, parts=parts)
-    return Place(base, device, request.precision)
+    base = resolve_checkpoint(selection.checkpoint, parts)
+    check_one_family(selection.checkpoint, base, parts)
+    for folder, card in zip(selection.folders, selection.cards, strict=True):
+        check_adapter(folder, card, selection.checkpoint, base, parts=parts)
+    return Runtime(base, device, request.precision)
 
 
 def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _parts(request: Request, settings: GenerationSettings) -> list[Part]:
+def _parts(request: GenerationRequest, settings: GenerationSettings) -> list[Part]:
     """A song of shards with its own prompt needs no text encoder, but for ERG."""
     parts: list[Part] = ["ace_step_transformer", "music_dcae_f8c8", "music_vocoder"]
     return [*parts, "umt5-base"] if request.prompt or request.vocal or settings.sampler.erg else parts

@@ -19,15 +19,15 @@ from common.canonical import sha256_of_file, unicode_text
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ
 from common.texts.naming import song_of_vocal
+from infer.audio.decoded import DecodedAudio, decode_file, encode
 from infer.audio.mixdown import output_samples
-from infer.audio.recording import Recording, encode, open_recording
 from infer.request.record import VocalRecord
 from shards.schema import Sample
 
 
 @dataclass(frozen=True)
-class Vocal:
-    """A vocal as the network hears it, and what its band must fit."""
+class VocalInput:
+    """A vocal as the network receives it, and what its band must fit."""
 
     key: str  # begins the names of the results
     latents: Tensor  # [C, H, T] float32, scaled as the codec makes them
@@ -39,42 +39,42 @@ class Vocal:
 
 
 @contextmanager
-def vocal_from_file(path: Path, *, base: Path, lufs: float, device: torch.device) -> Generator[Vocal]:
+def vocal_from_file(path: Path, *, base: Path, lufs: float, device: torch.device) -> Generator[VocalInput]:
     """Read, level and encode a vocal, whose wave can be read within the block; `lufs` is the loudness of training.
 
     Raises UserError for a file that cannot be read, is silent or shorter than a loudness block.
     """
     with DiskWave() as wave:
-        with open_recording(path) as recording:
-            _level(path, recording, lufs, wave)
-        yield Vocal(
+        with decode_file(path) as decoded:
+            _level(path, decoded, lufs, wave)
+        yield VocalInput(
             key=unicode_text(song_of_vocal(path)),
             latents=encode(wave, base=base, device=device),
             activity=torch.from_numpy(np.concatenate([vocal_activity(block) for block in wave.blocks()])),
             wave=wave,
             samples=wave.samples,
-            output_samples=output_samples(recording.samples, recording.rate_hz),
+            output_samples=output_samples(decoded.samples, decoded.rate_hz),
             record=VocalRecord(
-                file=unicode_text(path.as_posix()), sha256=sha256_of_file(path), seconds=recording.seconds, lufs=lufs
+                file=unicode_text(path.as_posix()), sha256=sha256_of_file(path), seconds=decoded.seconds, lufs=lufs
             ),
         )
 
 
-def _level(path: Path, recording: Recording, lufs: float, onto: DiskWave) -> None:
+def _level(path: Path, decoded: DecodedAudio, lufs: float, onto: DiskWave) -> None:
     """The gain is that of level_vocal, with which prep levels a vocal that comes alone."""
-    heard = recording.wave
+    wave = decoded.wave
     try:
-        gain = vocal_gain_in_blocks(heard.blocks, SAMPLE_RATE_HZ, lufs, samples=heard.samples)
+        gain = vocal_gain_in_blocks(wave.blocks, SAMPLE_RATE_HZ, lufs, samples=wave.samples)
     except UserError as error:
         raise UserError(f"{path.name}: {error}") from None
-    onto.extend(block * gain.factor for block in heard.blocks())
+    onto.extend(block * gain.factor for block in wave.blocks())
 
 
-def vocal_from_shards(folder: Path, key: str, segments: Sequence[Sample]) -> Vocal:
+def vocal_from_shards(folder: Path, key: str, segments: Sequence[Sample]) -> VocalInput:
     """The segments of one song, joined: all but the last fill their frames, so that their latents lie end to end."""
     samples = sum(segment.meta.samples for segment in segments)
     latents = np.concatenate([segment.vocal for segment in segments], axis=-1)
-    return Vocal(
+    return VocalInput(
         key=key,
         latents=torch.from_numpy(latents).float(),
         activity=torch.from_numpy(np.concatenate([segment.activity for segment in segments])).float(),

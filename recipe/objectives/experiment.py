@@ -16,9 +16,9 @@ from common.canonical import sha256_of
 from common.config import Config, check_config, read_json
 from common.files import whole_file
 from common.progress import progress, say
-from infer.band.band import Decoder
+from infer.band.networks import LatentDecoder
 from infer.evaluate.measures.clip import Clip
-from infer.request.request import Place
+from infer.request.request import Runtime
 from models.adapters.adapter import open_adapter
 from models.flow.sampler import SamplerSettings
 from models.loading.checkpoint import Part, open_transformer, part_hash
@@ -124,8 +124,8 @@ class Experiment:
         return measure_pace(self.work, self.bundle, self.settings, shards=shards, base=base)
 
     @cached_property
-    def decoder(self) -> Decoder:
-        decoder = Decoder.open(Place(self.bundle, torch.device("cpu")))
+    def decoder(self) -> LatentDecoder:
+        decoder = LatentDecoder.open(Runtime(self.bundle, torch.device("cpu")))
         lay_channels_last(decoder.vocoder)
         return decoder
 

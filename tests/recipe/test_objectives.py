@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from common.config import load_config
 from common.errors import UserError
 from infer.audio.mixdown import MixdownSettings
-from infer.band.band import Band
+from infer.band.networks import AccompanimentSampler
 from infer.evaluate.measures.clip import Clip
 from infer.request.record import GenerationSettings
-from infer.request.request import Place
+from infer.request.request import Runtime
+from infer.request.text_inputs import TextInputs, cached_lyrics, cached_prompt
 from infer.request.vocal import vocal_from_shards
-from infer.request.words import Words, cached_lyrics, cached_prompt
 from models.loading.checkpoint import TINY
 from prep.made_up.folder import HELD_OUT_SEED
 from prep.made_up.melody import compose
@@ -215,7 +215,7 @@ def test_bands_are_those_that_infer_draws(which, whole):
     judged, unit = made.judged, made.unit("controlnet", 0)
     assert unit.sampler is not None
     (adapter,) = made.folder(unit).glob("training/version_*/checkpoints/*step=2_lora")
-    band = Band.open(Place(TINY, torch.device("cpu")), [adapter], [1.0])
+    band = AccompanimentSampler.open(Runtime(TINY, torch.device("cpu")), [adapter], [1.0])
     drawn = load_file(made.folder(unit) / f"{which}.safetensors")["bands"]
     for number, song in enumerate(judged.samples):
         sung = judged.samples[judged.others[number]] if which == "exchanged" else song
@@ -230,7 +230,7 @@ def test_bands_are_those_that_infer_draws(which, whole):
             seed=seed,
             num_samples=1,
         )
-        (again,) = band.draw(vocal, Words(cached_prompt(song), cached_lyrics(song, "en")), settings, [seed])
+        (again,) = band.draw(vocal, TextInputs(cached_prompt(song), cached_lyrics(song, "en")), settings, [seed])
         torch.testing.assert_close(drawn[number], again, rtol=1e-3, atol=1e-3)
 
 

@@ -16,11 +16,11 @@ from common.command import run
 from common.errors import UserError
 from infer.audio.mixdown import MixdownSettings
 from infer.audio.reference import BlendSettings, ReferenceRecord
-from infer.band.generate import Generated, generate
+from infer.band.generate import GeneratedFiles, generate
 from infer.cli import app
 from infer.evaluate.items import read_items
-from infer.request.record import Record, StyleRecord
-from infer.request.request import Request
+from infer.request.record import GenerationRecord, StyleRecord
+from infer.request.request import GenerationRequest
 from models.flow.sampler import SamplerSettings
 from models.loading.checkpoint import TINY, part_hash
 from shards.fingerprint import Fingerprint
@@ -36,13 +36,15 @@ def outcome(capsys, *arguments):
     return stopped.value.code, printed.out, printed.err
 
 
-def read_record(made: Generated) -> Record:
-    return Record(**json.loads(made.record.read_text()))
+def read_record(made: GeneratedFiles) -> GenerationRecord:
+    return GenerationRecord(**json.loads(made.record.read_text()))
 
 
 def test_a_vocal_file_becomes_a_band_a_mix_and_a_record(tmp_path, vocal_file, adapter):
     out = tmp_path / "out"
-    made = generate(Request(adapters=(adapter,), vocal=vocal_file, prompt="piano,drums", output_dir=out, device="cpu"))
+    made = generate(
+        GenerationRequest(adapters=(adapter,), vocal=vocal_file, prompt="piano,drums", output_dir=out, device="cpu")
+    )
     assert sorted(path.name for path in out.iterdir()) == [
         "ballad.json", "ballad_accompaniment.wav", "ballad_mix.wav"
     ]  # fmt: skip
@@ -62,7 +64,7 @@ def test_a_vocal_file_becomes_a_band_a_mix_and_a_record(tmp_path, vocal_file, ad
 
 
 def test_the_mix_holds_the_vocal_at_its_training_level(tmp_path, vocal_file, adapter):
-    made = generate(Request(adapters=(adapter,), vocal=vocal_file, output_dir=tmp_path / "out", device="cpu"))
+    made = generate(GenerationRequest(adapters=(adapter,), vocal=vocal_file, output_dir=tmp_path / "out", device="cpu"))
     band, mix = (read_audio(path).samples for path in (*made.accompaniments, *made.mixes))
     vocal = read_audio(vocal_file).samples
     parts = np.stack([band.mean(axis=0), vocal[0]])
@@ -76,7 +78,9 @@ def test_a_second_run_writes_the_same_bytes(tmp_path, shards, adapter):
     written = []
     for name in ("one", "two"):
         made = generate(
-            Request(adapters=(adapter,), shards=shards, key="ballad", output_dir=tmp_path / name, device="cpu")
+            GenerationRequest(
+                adapters=(adapter,), shards=shards, key="ballad", output_dir=tmp_path / name, device="cpu"
+            )
         )
         written.append([path.read_bytes() for path in (*made.accompaniments, *made.mixes, made.record)])
     assert written[0] == written[1]
@@ -88,7 +92,7 @@ def into(adapter, tmp_path):
 
     def make(vocal, **flags):
         request: dict[str, Any] = {"adapters": (adapter,), "infer_steps": 1, "device": "cpu", "prompt": "piano"} | flags
-        return generate(Request(vocal=vocal, output_dir=tmp_path / "out", **request))
+        return generate(GenerationRequest(vocal=vocal, output_dir=tmp_path / "out", **request))
 
     return make
 
@@ -177,13 +181,13 @@ def test_a_disk_without_room_for_the_results_is_known_before_the_transformer_ope
         "adapters": (adapter,), "checkpoint_dir": str(decoder_only), "output_dir": tmp_path / "out", "device": "cpu"
     }  # fmt: skip
     with pytest.raises(UserError, match=r"out: the results take 144 MB and 10 MB are free\. Make room, or"):
-        generate(Request(shards=shards, key="hymn", **request))
+        generate(GenerationRequest(shards=shards, key="hymn", **request))
 
 
 def test_several_samples_count_their_seeds_up(tmp_path, shards, adapter):
     request: dict[str, Any] = {"adapters": (adapter,), "shards": shards, "key": "ballad", "device": "cpu"}
-    many = generate(Request(**request, seed=7, num_samples=2, output_dir=tmp_path / "many"))
-    alone = generate(Request(**request, seed=8, output_dir=tmp_path / "alone"))
+    many = generate(GenerationRequest(**request, seed=7, num_samples=2, output_dir=tmp_path / "many"))
+    alone = generate(GenerationRequest(**request, seed=8, output_dir=tmp_path / "alone"))
     assert [path.name for path in (*many.accompaniments, *many.mixes)] == [
         "ballad_accompaniment_01.wav", "ballad_accompaniment_02.wav", "ballad_mix_01.wav", "ballad_mix_02.wav"
     ]  # fmt: skip
@@ -195,7 +199,9 @@ def test_several_samples_count_their_seeds_up(tmp_path, shards, adapter):
 
 def test_an_adapter_of_whole_mixes_makes_a_mix_alone(tmp_path, shards, make_adapter):
     folder = make_adapter(output_type="mix")
-    made = generate(Request(adapters=(folder,), shards=shards, key="ballad", output_dir=tmp_path / "out", device="cpu"))
+    made = generate(
+        GenerationRequest(adapters=(folder,), shards=shards, key="ballad", output_dir=tmp_path / "out", device="cpu")
+    )
     assert made.accompaniments == ()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ballad.json", "ballad_mix.wav"]
 
@@ -203,7 +209,7 @@ def test_an_adapter_of_whole_mixes_makes_a_mix_alone(tmp_path, shards, make_adap
 def test_a_record_holds_all_that_was_used(tmp_path, shards, adapter, make_adapter, make_voice):
     other, band = make_adapter(step=9), tmp_path / "band.wav"
     write_audio(band, make_voice(2.0, 44_100), 44_100)
-    request = Request(
+    request = GenerationRequest(
         adapters=(adapter, other), lora_weights=(0.5, 0.3), shards=shards, key="ballad", infer_steps=2,
         scheduler="pingpong", guidance="cfg", guidance_interval=1.0, vocal_guidance_scale=2.0,
         blend=band, mix_ratio=0.5, preserve_low=True, mixdown_vocal_db=-3.0, output_dir=tmp_path / "out", device="cpu",
@@ -229,7 +235,7 @@ def test_a_style_is_recorded_and_its_mistakes_are_one_line(tmp_path, shards, ada
     out = tmp_path / "out"
     code, _, err = outcome(capsys, *source, "--style-lora", style, "--style-weight", 0.7, "--output-dir", out)
     assert code == 0, err
-    record = Record(**json.loads((out / "ballad.json").read_text()))
+    record = GenerationRecord(**json.loads((out / "ballad.json").read_text()))
     assert record.style == StyleRecord(file=style.as_posix(), sha256=sha256_of_file(style), weight=0.7)
     assert f"{style}: says no alpha; its update is taken as it stands, as ACE-Step and ComfyUI do.\n" in err
     code, _, err = outcome(capsys, *source, "--style-weight", 0.7)
@@ -250,20 +256,20 @@ def test_a_reference_alone_comes_out_as_the_codec_gives_it_back(tmp_path, shards
     write_audio(band, make_voice(2.0, 44_100), 44_100)
     request: dict[str, Any] = {"adapters": (adapter,), "shards": shards, "key": "ballad", "device": "cpu"}
     made = [
-        generate(Request(**request, seed=seed, blend=band, mix_ratio=0.0, output_dir=tmp_path / str(seed)))
+        generate(GenerationRequest(**request, seed=seed, blend=band, mix_ratio=0.0, output_dir=tmp_path / str(seed)))
         for seed in (1, 2)
     ]
     one, other = (result.accompaniments[0].read_bytes() for result in made)
     assert one == other
-    plain = generate(Request(**request, seed=1, output_dir=tmp_path / "plain"))
-    unchanged = generate(Request(**request, seed=1, blend=band, mix_ratio=1.0, output_dir=tmp_path / "all"))
+    plain = generate(GenerationRequest(**request, seed=1, output_dir=tmp_path / "plain"))
+    unchanged = generate(GenerationRequest(**request, seed=1, blend=band, mix_ratio=1.0, output_dir=tmp_path / "all"))
     assert unchanged.accompaniments[0].read_bytes() == plain.accompaniments[0].read_bytes() != one
 
 
 def test_mixdown_settings_change_the_mix_alone(tmp_path, shards, adapter):
     request: dict[str, Any] = {"adapters": (adapter,), "shards": shards, "key": "ballad", "device": "cpu"}
-    plain = generate(Request(**request, output_dir=tmp_path / "plain"))
-    quiet = generate(Request(**request, mixdown_peak_dbfs=-30.0, output_dir=tmp_path / "quiet"))
+    plain = generate(GenerationRequest(**request, output_dir=tmp_path / "plain"))
+    quiet = generate(GenerationRequest(**request, mixdown_peak_dbfs=-30.0, output_dir=tmp_path / "quiet"))
     assert quiet.accompaniments[0].read_bytes() == plain.accompaniments[0].read_bytes()
     assert peak_dbfs(read_audio(quiet.mixes[0]).samples) == pytest.approx(-30.0, abs=0.01)
 
@@ -283,7 +289,7 @@ def test_cached_latents_need_no_encoder(tmp_path, shards, adapter, decoder_only,
     """From a bundle that cannot encode; of the bundle that can, nothing is touched."""
     monkeypatch.setattr(sys.modules[__name__], "OPENED", [])
     made = generate(
-        Request(
+        GenerationRequest(
             adapters=(adapter,),
             shards=shards,
             key="ballad",
@@ -309,7 +315,7 @@ def test_the_command_takes_the_plans_spelling_and_prints_what_it_wrote(tmp_path,
         ["ballad_accompaniment.wav", "ballad_mix.wav", "ballad.json"],
     )
     assert "sampling: 2/2 steps" in err
-    settings = Record(**json.loads((tmp_path / "out" / "ballad.json").read_text())).settings
+    settings = GenerationRecord(**json.loads((tmp_path / "out" / "ballad.json").read_text())).settings
     assert (settings.ref_strength, settings.lora_weights) == (0.5, (0.8,))
     assert (settings.sampler.guidance_scale, settings.sampler.steps) == (2, 2)
 
@@ -326,9 +332,9 @@ def test_words_may_lie_beside_the_vocal(vocal_file, adapter, tmp_path):
     vocal_file.with_name("ballad_prompt.txt").write_text("organ, 90bpm\n")
     vocal_file.with_name("ballad_lyrics.txt").write_text("[verse]\n\n[chorus]\n")
     request: dict[str, Any] = {"adapters": (adapter,), "vocal": vocal_file, "infer_steps": 1, "device": "cpu"}
-    record = read_record(generate(Request(**request, output_dir=tmp_path / "out")))
+    record = read_record(generate(GenerationRequest(**request, output_dir=tmp_path / "out")))
     assert (record.prompt, record.lyrics) == ("organ, 90bpm", "[verse]\n\n[chorus]")
-    record = read_record(generate(Request(**request, prompt="piano", output_dir=tmp_path / "out")))
+    record = read_record(generate(GenerationRequest(**request, prompt="piano", output_dir=tmp_path / "out")))
     assert (record.prompt, record.lyrics) == ("piano", "[verse]\n\n[chorus]")
 
 
@@ -402,9 +408,9 @@ def test_erg_opens_the_text_encoder_and_no_other(tmp_path, shards, deep_base, ma
     request: dict[str, Any] = {
         "adapters": (folder,), "shards": shards, "key": "ballad", "checkpoint_dir": str(deep_base), "device": "cpu"
     }  # fmt: skip
-    plain = generate(Request(**request, output_dir=tmp_path / "plain"))
+    plain = generate(GenerationRequest(**request, output_dir=tmp_path / "plain"))
     monkeypatch.setattr(sys.modules[__name__], "OPENED", [])
-    erg = generate(Request(**request, erg=True, output_dir=tmp_path / "erg"))
+    erg = generate(GenerationRequest(**request, erg=True, output_dir=tmp_path / "erg"))
     assert OPENED is not None
     assert any("umt5-base" in path for path in OPENED)
     assert not [path for path in OPENED if "demucs" in path or str(TINY) in path]

@@ -12,7 +12,7 @@ from infer.cli import app
 from infer.compare.compare import Comparison, compare
 from infer.compare.page import AXES as PAGE_AXES
 from infer.compare.ratings import AXES, read_sheets
-from infer.request.request import Request
+from infer.request.request import GenerationRequest
 
 
 def outcome(capsys, *arguments):
@@ -65,7 +65,7 @@ def test_every_adapter_plays_every_sample_once(test_set, adapter, half, tmp_path
     assert changed({}, state(out)) == folders | {".", "vocals/song1", "vocals/song2"}
 
     alone = generate(
-        Request(
+        GenerationRequest(
             adapters=(adapter,), vocal=tmp_path / "v2.wav", prompt="piano, 2bpm", lora_weights=(0.4,), ref_strength=0.3,
             infer_steps=1, device="cpu", output_dir=tmp_path / "alone",
         )

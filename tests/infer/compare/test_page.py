@@ -19,7 +19,7 @@ from infer.audio.mixdown import MixdownSettings
 from infer.compare.page import Lane, Row, fill, inline_json, matched_volumes, page_data, write_page
 from infer.compare.ratings import AXES, read_sheets, summarise
 from infer.compare.take import CARD, Sound, Take, describe, write_take
-from infer.request.record import AdapterRecord, GenerationSettings, Record, SampleRecord, VocalRecord
+from infer.request.record import AdapterRecord, GenerationRecord, GenerationSettings, ResultRecord, VocalRecord
 from models.adapters.adapter import Conditioning
 from models.flow.sampler import SamplerSettings
 
@@ -41,8 +41,8 @@ def sound(path: Path, hz: float, level: float) -> Sound:
     return describe(path)
 
 
-def record(key: str) -> Record:
-    return Record(
+def record(key: str) -> GenerationRecord:
+    return GenerationRecord(
         key=key,
         vocal=VocalRecord(seconds=SECONDS),
         prompt=PROMPT,
@@ -68,7 +68,7 @@ def record(key: str) -> Record:
         dtype="float32",
         rate_hz=RATE_HZ,
         samples=round(SECONDS * RATE_HZ),
-        results=(SampleRecord(seed=3, accompaniment="band.wav", mix="mix.wav"),),
+        results=(ResultRecord(seed=3, accompaniment="band.wav", mix="mix.wav"),),
         versions={},
     )
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from infer.band.generate import hear, take_order
-from infer.request.request import Request
-from infer.request.words import Lyrics
+from infer.band.generate import plan_generation, read_inputs
+from infer.request.request import GenerationRequest
+from infer.request.text_inputs import TokenizedLyrics
 from models.acestep1.text.lyric_tokens import LANGUAGE_IDS
 from models.loading.checkpoint import TINY
 
@@ -31,11 +31,13 @@ def base(tmp_path, save_vocabulary) -> Path:
 def lyrics_of(base, make_adapter):
     """lyrics_of("de", ...) are those that an adapter trained on German lyrics hears."""
 
-    def read(trained: str, **flags: Any) -> Lyrics:
+    def read(trained: str, **flags: Any) -> TokenizedLyrics:
         adapter = make_adapter(lyrics_language=trained)
-        request = Request(adapters=(adapter,), prompt="piano", checkpoint_dir=str(base), device="cpu", **flags)
-        with hear(take_order(request)) as heard:
-            return heard.words.lyrics
+        request = GenerationRequest(
+            adapters=(adapter,), prompt="piano", checkpoint_dir=str(base), device="cpu", **flags
+        )
+        with read_inputs(plan_generation(request)) as inputs:
+            return inputs.text.lyrics
 
     return read
 
@@ -80,15 +82,15 @@ def test_adapters_of_several_languages_say_which_is_taken(shards, tmp_path, make
         "key": "ballad",
         "checkpoint_dir": str(base),
     }
-    assert take_order(Request(**request, device="cpu")).lyrics_language == "de"
+    assert plan_generation(GenerationRequest(**request, device="cpu")).lyrics_language == "de"
     assert capsys.readouterr().err == (
         "these adapters were trained with lyrics in de and en: taking de, the first's. --lyrics-language chooses.\n"
     )
-    assert take_order(Request(**request, lyrics_language="en", device="cpu")).lyrics_language == "en"
+    assert plan_generation(GenerationRequest(**request, lyrics_language="en", device="cpu")).lyrics_language == "en"
     assert capsys.readouterr().err == ""
 
 
 def test_an_unknown_language_is_said_before_anything_is_read(adapter):
-    request = Request(adapters=(adapter,), vocal=Path("nowhere.wav"), lyrics_language="xx")
+    request = GenerationRequest(adapters=(adapter,), vocal=Path("nowhere.wav"), lyrics_language="xx")
     with pytest.raises(UserError, match='lyrics language "xx" is not one of en, de'):
-        take_order(request)
+        plan_generation(request)

@@ -9,7 +9,15 @@ from common.errors import UserError
 from infer.audio.mixdown import MixdownSettings
 from infer.audio.reference import BlendSettings
 from infer.request.record import GenerationSettings
-from infer.request.request import Chosen, Place, Request, check_sources, choose, find_place, settle
+from infer.request.request import (
+    AdapterSelection,
+    GenerationRequest,
+    Runtime,
+    check_sources,
+    find_runtime,
+    resolve_settings,
+    select_adapters,
+)
 from models.adapters.adapter import AdapterCard, Conditioning, read_card
 from models.flow.sampler import SamplerSettings
 
@@ -21,8 +29,8 @@ def settled(adapter) -> Callable[..., GenerationSettings]:
     """settled(seed=5) is what becomes of these flags with the default adapter."""
 
     def settle_flags(**flags: Any) -> GenerationSettings:
-        request = Request(adapters=(adapter,), checkpoint_dir="tiny", **flags)
-        return settle(request, choose(request))
+        request = GenerationRequest(adapters=(adapter,), checkpoint_dir="tiny", **flags)
+        return resolve_settings(request, select_adapters(request))
 
     return settle_flags
 
@@ -52,15 +60,15 @@ def test_the_card_comes_before_the_plan(settled, adapter, make_adapter):
     assert settings.sampler == read_card(adapter).sampler
     assert (settings.seed, settings.num_samples) == (5, 2)
     recommended = SamplerSettings(steps=3, shift=2.0, **SAMPLER)
-    request = Request(adapters=(make_adapter(sampler=recommended),))
-    assert settle(request, choose(request)).sampler == recommended
+    request = GenerationRequest(adapters=(make_adapter(sampler=recommended),))
+    assert resolve_settings(request, select_adapters(request)).sampler == recommended
 
 
 def test_what_is_false_or_zero_is_no_missing_flag(settled, make_adapter):
     settings = settled(ref_strength=0.0, lora_weights=(0.0,), omega_scale=0.0)
     assert (settings.ref_strength, settings.lora_weights, settings.sampler.omega_scale) == (0.0, (0.0,), 0.0)
-    request = Request(adapters=(make_adapter(sampler=SamplerSettings(erg=True)),), erg=False)
-    assert settle(request, choose(request)).sampler.erg is False
+    request = GenerationRequest(adapters=(make_adapter(sampler=SamplerSettings(erg=True)),), erg=False)
+    assert resolve_settings(request, select_adapters(request)).sampler.erg is False
 
 
 def test_the_plan_has_the_last_word(adapter):
@@ -69,8 +77,8 @@ def test_the_plan_has_the_last_word(adapter):
     bare = AdapterCard(
         **{name: value for name, value in whole.items() if name not in ("reference_strength", "lora_weight", "sampler")}
     )
-    request = Request(adapters=ADAPTERS, blend=Path("band.wav"))
-    settings = settle(request, Chosen(ADAPTERS, (bare,), (bare.lora_weight,), bare, "tiny"))
+    request = GenerationRequest(adapters=ADAPTERS, blend=Path("band.wav"))
+    settings = resolve_settings(request, AdapterSelection(ADAPTERS, (bare,), (bare.lora_weight,), bare, "tiny"))
     assert (settings.sampler.guidance_scale, settings.sampler.steps) == (15, 60)
     assert (settings.ref_strength, settings.lora_weights) == (0.5, (0.8,))
     assert settings.blend == BlendSettings(mix_ratio=0.8, preserve_low=False, preserve_high=False)
@@ -119,12 +127,12 @@ def test_how_to_blend_needs_what_to_blend(settled):
     ],
 )
 def test_guidance_over_the_vocal_needs_a_path_that_can_be_left_out(make_adapter, conditioning, guidable):
-    request = Request(adapters=(make_adapter(conditioning),), vocal_guidance_scale=2.0)
+    request = GenerationRequest(adapters=(make_adapter(conditioning),), vocal_guidance_scale=2.0)
     if guidable:
-        assert settle(request, choose(request)).sampler.vocal_guidance_scale == 2.0
+        assert resolve_settings(request, select_adapters(request)).sampler.vocal_guidance_scale == 2.0
         return
     with pytest.raises(UserError) as raised:
-        settle(request, choose(request))
+        resolve_settings(request, select_adapters(request))
     assert str(raised.value) == (
         "--vocal-guidance-scale: this adapter hears the vocal in its noise alone, over which nothing can guide. "
         "Leave it out."
@@ -142,13 +150,16 @@ def test_a_strength_that_was_not_trained_is_said_in_one_line(settled, capsys, st
 
 
 def test_adapters_share_the_weights_that_they_recommend(adapter):
-    assert choose(Request(adapters=(adapter, adapter))).weights == (0.45, 0.45)
-    assert choose(Request(adapters=(adapter, adapter), lora_weights=(0.5, 0.3))).weights == (0.5, 0.3)
+    assert select_adapters(GenerationRequest(adapters=(adapter, adapter))).weights == (0.45, 0.45)
+    assert select_adapters(GenerationRequest(adapters=(adapter, adapter), lora_weights=(0.5, 0.3))).weights == (
+        0.5,
+        0.3,
+    )
 
 
 def test_there_is_a_weight_for_each_adapter_or_none(adapter):
     with pytest.raises(UserError) as raised:
-        choose(Request(adapters=(adapter,), lora_weights=(0.5, 0.3)))
+        select_adapters(GenerationRequest(adapters=(adapter,), lora_weights=(0.5, 0.3)))
     assert str(raised.value) == ("2 --lora-weight for 1 --adapter. Give one for each adapter, in their order, or none.")
 
 
@@ -169,20 +180,20 @@ def test_there_is_a_weight_for_each_adapter_or_none(adapter):
 )
 def test_the_vocal_comes_from_one_place(given, message):
     with pytest.raises(UserError) as raised:
-        check_sources(Request(adapters=ADAPTERS, **given))
+        check_sources(GenerationRequest(adapters=ADAPTERS, **given))
     assert str(raised.value) == message
 
 
-def place_of(settings: GenerationSettings, **flags: Any) -> Place:
-    request = Request(**flags)
-    return find_place(request, settings, choose(request))
+def place_of(settings: GenerationSettings, **flags: Any) -> Runtime:
+    request = GenerationRequest(**flags)
+    return find_runtime(request, settings, select_adapters(request))
 
 
 def test_a_cached_prompt_needs_no_text_encoder_but_for_erg(settled, adapter, decoder_only):
     request: dict[str, Any] = {"adapters": (adapter,), "shards": Path("s"), "key": "k", "device": "cpu"}
     request |= {"checkpoint_dir": str(decoder_only)}
-    place = place_of(settled(), **request)
-    assert (place.base, place.device, place.dtype) == (decoder_only, torch.device("cpu"), torch.float32)
+    runtime = place_of(settled(), **request)
+    assert (runtime.base, runtime.device, runtime.dtype) == (decoder_only, torch.device("cpu"), torch.float32)
     with pytest.raises(UserError, match="there is no umt5-base/ in it"):
         place_of(settled(), prompt="piano", **request)
     with pytest.raises(UserError, match="there is no umt5-base/ in it"):

@@ -17,7 +17,7 @@ from common.audio.wave import (
 )
 from common.errors import UserError
 from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ, frames_of
-from infer.audio.recording import encode
+from infer.audio.decoded import encode
 from infer.request.vocal import vocal_from_file, vocal_from_shards
 from models.flow.windows import plan_windows
 from models.loading.checkpoint import TINY, open_codec

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from common.progress import Progress, progress
 from infer.request.record import GenerationSettings
-from infer.request.request import Place
-from infer.request.vocal import Vocal
-from infer.request.words import Words, conditions, null_conditions
+from infer.request.request import Runtime
+from infer.request.text_inputs import TextInputs, encode_conditions, encode_null_conditions
+from infer.request.vocal import VocalInput
 from models.acestep1.codec.codec import WINDOW_FRAMES, Codec, decode_audio, decode_audio_in_pieces
 from models.acestep1.codec.vocoder import Vocoder
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
@@ -27,7 +27,7 @@ from models.loading.checkpoint import open_codec, open_transformer, open_vocoder
 
 
 @dataclass(frozen=True)
-class Band:
+class AccompanimentSampler:
     """A transformer in which adapters are active."""
 
     transformer: ACEStepTransformer2DModel
@@ -35,19 +35,19 @@ class Band:
 
     @classmethod
     def open(
-        cls, place: Place, adapters: Sequence[Path], weights: Sequence[float], *, style: Style | None = None
+        cls, runtime: Runtime, adapters: Sequence[Path], weights: Sequence[float], *, style: Style | None = None
     ) -> Self:
         """Raises UserError where an adapter does not belong to this base, or a style does not fit it."""
-        fingerprint = part_hash(place.base, "ace_step_transformer")
-        transformer = open_transformer(place.base, dtype=place.dtype).to(place.device)
+        fingerprint = part_hash(runtime.base, "ace_step_transformer")
+        transformer = open_transformer(runtime.base, dtype=runtime.dtype).to(runtime.device)
         return cls(
             transformer, open_blend(adapters, transformer, weights=weights, base_fingerprint=fingerprint, style=style)
         )
 
     def draw(
         self,
-        vocal: Vocal,
-        words: Words,
+        vocal: VocalInput,
+        text: TextInputs,
         settings: GenerationSettings,
         seeds: Sequence[int],
         done: Progress | None = None,
@@ -57,7 +57,10 @@ class Band:
         What the network makes of the words is made once. `done` counts the steps of all.
         """
         device = self.transformer.device
-        told, untold = conditions(self.transformer, words), null_conditions(self.transformer, words)
+        conditional, unconditional = (
+            encode_conditions(self.transformer, text),
+            encode_null_conditions(self.transformer, text),
+        )
         source = self.blend.card.conditioning.hear(
             vocal.latents[None].to(device),
             vocal.activity[None].to(device),
@@ -69,8 +72,8 @@ class Band:
             generators = [torch.Generator().manual_seed(seed)]
             latents = sample(
                 self.transformer,
-                told,
-                untold,
+                conditional,
+                unconditional,
                 draw_noise(generators, vocal.latents.shape[-1]).to(device),
                 settings.sampler,
                 objective=self.blend.objective,
@@ -85,26 +88,26 @@ class Band:
 
 
 def draw(
-    vocal: Vocal,
-    words: Words,
+    vocal: VocalInput,
+    text: TextInputs,
     settings: GenerationSettings,
     seeds: Sequence[int],
     *,
     adapters: Sequence[Path],
-    place: Place,
+    runtime: Runtime,
     style: Style | None = None,
 ) -> list[Tensor]:
     """Latents [C, H, T] for each seed. The transformer is open only for this call.
 
     Raises UserError where an adapter does not belong to this base, or a style does not fit it.
     """
-    band = Band.open(place, adapters, settings.lora_weights, style=style)
+    band = AccompanimentSampler.open(runtime, adapters, settings.lora_weights, style=style)
     with progress(len(seeds) * settings.sampler.steps, "sampling", "steps") as done:
-        return band.draw(vocal, words, settings, seeds, done)
+        return band.draw(vocal, text, settings, seeds, done)
 
 
 @dataclass(frozen=True)
-class Decoder:
+class LatentDecoder:
     """The way from latents to sound: the codec's decoder and the vocoder."""
 
     codec: Codec
@@ -112,10 +115,10 @@ class Decoder:
     device: torch.device
 
     @classmethod
-    def open(cls, place: Place) -> Self:
+    def open(cls, runtime: Runtime) -> Self:
         """Both from the base; the codec's encoder is not read."""
-        codec = open_codec(place.base, encoder=False, decoder=True)
-        return cls(codec.to(place.device), open_vocoder(place.base).to(place.device), place.device)
+        codec = open_codec(runtime.base, encoder=False, decoder=True)
+        return cls(codec.to(runtime.device), open_vocoder(runtime.base).to(runtime.device), runtime.device)
 
     @torch.no_grad()
     def blocks(self, latents: Tensor, samples: int) -> Iterator[np.ndarray]:

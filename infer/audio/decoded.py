@@ -20,7 +20,7 @@ from models.loading.checkpoint import open_codec
 
 
 @dataclass(frozen=True)
-class Recording:
+class DecodedAudio:
     """A decoded file."""
 
     wave: DiskWave  # [2, N]
@@ -33,13 +33,13 @@ class Recording:
 
 
 @contextmanager
-def open_recording(path: Path) -> Generator[Recording]:
+def decode_file(path: Path) -> Generator[DecodedAudio]:
     """Decode a file; its wave can be read within the block. Raises UserError where it cannot be decoded."""
     with DiskWave() as wave:
         with audio_stream(path) as stream:
             counted = _Counted(stream)
             wave.extend(codec_rate_blocks(replace(stream, blocks=iter(counted))))
-        yield Recording(wave, counted.samples, stream.rate_hz)
+        yield DecodedAudio(wave, counted.samples, stream.rate_hz)
 
 
 class _Counted:

@@ -24,16 +24,16 @@ NO_PROMPT = "instrumental"
 
 
 @dataclass(frozen=True)
-class Prompt:
+class EncodedPrompt:
     """Tags, and what the text encoder makes of them."""
 
-    tags: str  # those that it hears
+    tags: str  # those that fit its tokens
     states: Tensor  # [S, D] float32
     weakened: Tensor | None = None  # [S, D] float32, what guidance of rectified entropy sets against them
 
 
 @dataclass(frozen=True)
-class Lyrics:
+class TokenizedLyrics:
     """Lyrics as text and as token ids."""
 
     text: str
@@ -42,15 +42,15 @@ class Lyrics:
 
 
 @dataclass(frozen=True)
-class Words:
-    """What the network is told besides the vocal."""
+class TextInputs:
+    """What conditions the network besides the vocal."""
 
-    prompt: Prompt
-    lyrics: Lyrics
+    prompt: EncodedPrompt
+    lyrics: TokenizedLyrics
 
 
 @torch.no_grad()
-def embed_prompt(tags: str, *, base: Path, device: torch.device, erg: bool = False) -> Prompt:
+def embed_prompt(tags: str, *, base: Path, device: torch.device, erg: bool = False) -> EncodedPrompt:
     """A prompt, spelt as prep spells it; the text encoder is open only for this call. Tags that do not fit are named.
 
     Raises UserError where ERG is asked of a text encoder that has not the blocks for it.
@@ -64,64 +64,64 @@ def embed_prompt(tags: str, *, base: Path, device: torch.device, erg: bool = Fal
     found = heard_tags(encoder, tags_of(tags) or [NO_PROMPT])
     if found.lost:
         say(f"the prompt is longer than {MAX_TOKENS} tokens; these tags are left out: {spelt(found.lost)}")
-    heard = spelt(found.heard)
-    weakened = encoder.embed([heard], weakened=True).states[0].cpu() if erg else None
-    return Prompt(heard, encoder.embed([heard]).states[0].cpu(), weakened)
+    tags = spelt(found.heard)
+    weakened = encoder.embed([tags], weakened=True).states[0].cpu() if erg else None
+    return EncodedPrompt(tags, encoder.embed([tags]).states[0].cpu(), weakened)
 
 
-def cached_prompt(sample: Sample) -> Prompt:
+def cached_prompt(sample: Sample) -> EncodedPrompt:
     """The prompt that a shard holds, its tags in the order in which they were written; never weakened."""
-    return Prompt(sample.meta.tag_orders[0], torch.from_numpy(sample.text[0][sample.text_mask[0]]).float())
+    return EncodedPrompt(sample.meta.tag_orders[0], torch.from_numpy(sample.text[0][sample.text_mask[0]]).float())
 
 
-def read_lyrics(path: Path | None, *, base: Path, language: str) -> Lyrics:
+def read_lyrics(path: Path | None, *, base: Path, language: str) -> TokenizedLyrics:
     """The lyrics in a file, [instrumental] without one. Raises UserError for a file that is not there, or no text."""
-    return tokenised((written_in(path) if path else "") or INSTRUMENTAL, str(path), base=base, language=language)
+    return tokenize((read_text_file(path) if path else "") or INSTRUMENTAL, str(path), base=base, language=language)
 
 
-def tokenised(text: str, source: str, *, base: Path, language: str) -> Lyrics:
+def tokenize(text: str, source: str, *, base: Path, language: str) -> TokenizedLyrics:
     """Lyrics that came from `source`, with their ids. Raises UserError for words that the language cannot read."""
     tokens = encode_lyrics(text, open_lyric_vocabulary(base), language)
     if tokens.dropped_words:
         say(f"{source}: only its [tags] are used; words need {VOCABULARY_FILE} in the checkpoint folder.")
-    return Lyrics(text, torch.from_numpy(tokens.ids).long(), language)
+    return TokenizedLyrics(text, torch.from_numpy(tokens.ids).long(), language)
 
 
-def cached_lyrics(sample: Sample, language: str) -> Lyrics:
+def cached_lyrics(sample: Sample, language: str) -> TokenizedLyrics:
     """The lyrics that a shard holds, in the language that its manifest names."""
-    return Lyrics(sample.meta.lyrics, torch.tensor(sample.lyrics, dtype=torch.int64), language)
+    return TokenizedLyrics(sample.meta.lyrics, torch.tensor(sample.lyrics, dtype=torch.int64), language)
 
 
 @torch.no_grad()
-def conditions(transformer: ACEStepTransformer2DModel, words: Words) -> Conditions:
+def encode_conditions(transformer: ACEStepTransformer2DModel, text: TextInputs) -> Conditions:
     """What the transformer, and each of its blocks, makes of the words: states [1, E, I]."""
-    return _encode(transformer, words.prompt.states, words.lyrics.ids, lyrics_heard=True)
+    return _encode(transformer, text.prompt.states, text.lyrics.ids, with_lyrics=True)
 
 
 @torch.no_grad()
-def null_conditions(transformer: ACEStepTransformer2DModel, words: Words) -> Conditions:
+def encode_null_conditions(transformer: ACEStepTransformer2DModel, text: TextInputs) -> Conditions:
     """What guidance leads away from (reference section 7).
 
     The words left out, as training leaves them out: a text of zeros as long as theirs, no lyrics. With ERG it is the
-    words themselves, heard with flattened attention.
+    words themselves, encoded with flattened attention.
     """
-    if words.prompt.weakened is not None:
+    if text.prompt.weakened is not None:
         with weakened(lyric_queries(transformer)):
-            return _encode(transformer, words.prompt.weakened, words.lyrics.ids, lyrics_heard=True)
-    text, ids = torch.zeros_like(words.prompt.states), torch.zeros_like(words.lyrics.ids)
-    return _encode(transformer, text, ids, lyrics_heard=False)
+            return _encode(transformer, text.prompt.weakened, text.lyrics.ids, with_lyrics=True)
+    states, ids = torch.zeros_like(text.prompt.states), torch.zeros_like(text.lyrics.ids)
+    return _encode(transformer, states, ids, with_lyrics=False)
 
 
-def _encode(transformer: ACEStepTransformer2DModel, text: Tensor, ids: Tensor, *, lyrics_heard: bool) -> Conditions:
+def _encode(transformer: ACEStepTransformer2DModel, text: Tensor, ids: Tensor, *, with_lyrics: bool) -> Conditions:
     device = transformer.device
     text, ids = text[None].to(device), ids[None].to(device)
     text_mask = torch.ones(text.shape[:2], dtype=torch.bool, device=device)
     speaker = text.new_zeros(1, transformer.speaker_embedder.in_features)
-    lyric_mask = torch.full(ids.shape, lyrics_heard, device=device)
+    lyric_mask = torch.full(ids.shape, with_lyrics, device=device)
     return transformer.prepare(pack_conditions(transformer.encode(text, text_mask, speaker, ids, lyric_mask)))
 
 
-def written_in(path: Path) -> str:
+def read_text_file(path: Path) -> str:
     """What a file of tags or lyrics says. Raises UserError where there is none, or no text."""
     text = read_text(path)
     if text is None:

@@ -6,17 +6,17 @@ import torch
 
 from common.errors import UserError
 from common.latents import LatentStatistics
-from infer.request.words import (
-    Lyrics,
-    Prompt,
-    Words,
+from infer.request.text_inputs import (
+    EncodedPrompt,
+    TextInputs,
+    TokenizedLyrics,
     cached_lyrics,
     cached_prompt,
-    conditions,
     embed_prompt,
-    null_conditions,
+    encode_conditions,
+    encode_null_conditions,
     read_lyrics,
-    written_in,
+    read_text_file,
 )
 from models.acestep1.text.lyric_tokens import INSTRUMENTAL
 from models.flow.sampler import SamplerSettings, sample
@@ -30,9 +30,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def words(shards) -> Words:
+def words(shards) -> TextInputs:
     sample = read_song(shards, "ballad")[0]
-    return Words(cached_prompt(sample), cached_lyrics(sample, "en"))
+    return TextInputs(cached_prompt(sample), cached_lyrics(sample, "en"))
 
 
 def test_a_prompt_is_spelt_as_shards_spell_it():
@@ -46,17 +46,17 @@ def test_a_prompt_is_spelt_as_shards_spell_it():
 def test_a_prompt_that_is_too_long_names_what_is_not_heard(capsys):
     tags = [f"instrument number {number}" for number in range(90)]
     prompt = embed_prompt("; ".join(tags), base=TINY, device=CPU)
-    heard = prompt.tags.split(", ")
-    assert heard == tags[: len(heard)]
+    kept = prompt.tags.split(", ")
+    assert kept == tags[: len(kept)]
     assert capsys.readouterr().err == (
-        f"the prompt is longer than 256 tokens; these tags are left out: {', '.join(tags[len(heard) :])}\n"
+        f"the prompt is longer than 256 tokens; these tags are left out: {', '.join(tags[len(kept) :])}\n"
     )
 
 
 def test_a_text_in_shift_jis_is_read_with_a_word(tmp_path, capsys):
     path = tmp_path / "lyrics.txt"
     path.write_bytes("[chorus]\nあの日の空\n".encode("cp932"))
-    assert written_in(path) == "[chorus]\nあの日の空"
+    assert read_text_file(path) == "[chorus]\nあの日の空"
     assert capsys.readouterr().err == f"{path}: read as Shift-JIS.\n"
 
 
@@ -87,14 +87,14 @@ def test_lyrics_that_cannot_be_read_are_one_line(tmp_path):
 
 @pytest.mark.parametrize("dropped", [False, True])
 def test_words_and_their_absence_are_those_of_training(shards, words, dropped):
-    """With and without words, the transformer is told what train tells it of the same sample."""
+    """With and without words, the transformer is conditioned as train conditions it on the same sample."""
     transformer = open_transformer(TINY)
     sample = read_song(shards, "ballad")[0]
     sample = replace(sample, inst=sample.vocal, text=sample.text[:1], text_mask=sample.text_mask[:1])
     config = TrainingConfig(text_dropout=float(dropped), lyric_dropout=float(dropped))
     statistics = LatentStatistics(silence=((0.0,) * 16,) * 8, mean=(0.0,) * 8, std=(1.0,) * 8)
     clip = ClipMaker(config, conditioning_of(config), statistics).batch([sample], epoch=0)
-    ours = (null_conditions if dropped else conditions)(transformer, words)
+    ours = (encode_null_conditions if dropped else encode_conditions)(transformer, words)
     with torch.no_grad():
         theirs = encode(transformer, clip)
     torch.testing.assert_close(ours.states, theirs.states, rtol=0, atol=0)
@@ -105,9 +105,12 @@ def test_words_and_their_absence_are_those_of_training(shards, words, dropped):
 def test_erg_sets_the_words_against_themselves_as_upstream_does(golden, golden_transformer):
     transformer, numbers = golden_transformer("pipeline_erg"), golden("pipeline_erg")
     given, notes = numbers.inputs, numbers.notes["settings"]
-    text, ids = Prompt("", given["text"][0], given["text_null"][0]), Lyrics("", given["lyric_ids"][0], "en")
-    words = Words(text, ids)
+    text, ids = (
+        EncodedPrompt("", given["text"][0], given["text_null"][0]),
+        TokenizedLyrics("", given["lyric_ids"][0], "en"),
+    )
+    words = TextInputs(text, ids)
     settings = SamplerSettings(steps=notes["infer_steps"], guidance_scale=notes["guidance_scale"], erg=True)
-    told, untold = conditions(transformer, words), null_conditions(transformer, words)
-    latents = sample(transformer, told, untold, given["noise"], settings)
+    conditional, unconditional = encode_conditions(transformer, words), encode_null_conditions(transformer, words)
+    latents = sample(transformer, conditional, unconditional, given["noise"], settings)
     torch.testing.assert_close(latents, numbers.expected["erg_all"], rtol=0, atol=1e-4)
