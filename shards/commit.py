@@ -1,6 +1,6 @@
 """Finished files from .build to their places, all of them or none, the manifest last.
 
-Shards and lists wait below .build until the record of the commit, the new manifest, is written there too. A commit
+Shards and lists wait below .build until the new manifest is written there too, as COMMIT_FILE. A commit
 that is stopped after that is finished by whoever writes next; before it, nothing has happened yet.
 """
 
@@ -15,7 +15,8 @@ from shards.schema import MANIFEST_FILE, REJECTED_FILE, Manifest
 
 BUILD_FOLDER = ".build"
 """Below the folder of shards while something is written there; nobody else reads it."""
-RECORD_FILE = "commit.json"
+COMMIT_FILE = "commit.json"
+"""The new manifest, from when all is staged until all is in its place."""
 
 
 def commit(out: Path, manifest: Manifest | None, rejected: str) -> None:
@@ -28,25 +29,28 @@ def commit(out: Path, manifest: Manifest | None, rejected: str) -> None:
     if manifest is None:
         move_file(room / REJECTED_FILE, out / REJECTED_FILE)
     else:
-        _write(room / RECORD_FILE, canonical_json(manifest.model_dump(mode="json"), indent=1))
+        _write(room / COMMIT_FILE, canonical_json(manifest.model_dump(mode="json"), indent=1))
         settle(out)
 
 
 def settle(out: Path) -> None:
-    """Finish a commit that is on record in `out`, or drop what was staged for one that is not."""
+    """Finish a commit whose new manifest is written, or drop what was staged for one whose is not.
+
+    Raises UserError where that manifest is damaged; nothing has moved then.
+    """
     room = out / BUILD_FOLDER
-    record = room / RECORD_FILE
-    if not record.is_file():
+    pending = room / COMMIT_FILE
+    if not pending.is_file():
         for staged in [*room.glob("shard-*"), room / REJECTED_FILE]:
             staged.unlink(missing_ok=True)
         return
-    named = {shard.name for shard in check_config(Manifest, read_json(record), str(record)).shards}
+    named = {shard.name for shard in check_config(Manifest, read_json(pending), str(pending)).shards}
     for name in (*sorted(named), REJECTED_FILE):
         if (room / name).exists():
             move_file(room / name, out / name)
     for name in _shards_named_in(out) - named:
         (out / name).unlink(missing_ok=True)
-    move_file(record, out / MANIFEST_FILE)
+    move_file(pending, out / MANIFEST_FILE)
 
 
 def _shards_named_in(out: Path) -> set[str]:

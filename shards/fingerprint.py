@@ -30,7 +30,7 @@ class Fingerprint(Config):
         return self.digest[:8]
 
     def differences(self, newer: "Fingerprint") -> list[str]:
-        """Each thing that both know and that changed, as "loudness.target_lufs was -14.0, is -16.0".
+        """Each thing that both have and that changed, as "loudness.target_lufs was -14.0, is -16.0".
 
         A network that only one of the two used is no difference: adding full songs to a folder of stems brings in a
         separator that the older songs never met.

@@ -24,28 +24,28 @@ def is_command(text: str) -> bool:
 
 
 def location_of(text: str) -> ShardLocation:
-    """The place that a user means by `text`. Raises UserError for a pipe: that does not say where the name goes."""
+    """The location that a user means by `text`. Raises UserError for a pipe: that does not say where the name goes."""
     if is_command(text) and "{}" not in text:
         raise UserError(f"{text}: write {{}} where the name of a file goes, as in pipe:ssh host cat shards/{{}}")
     return text if is_command(text) or text.startswith(("http://", "https://")) else Path(text)
 
 
-def address(place: ShardLocation, name: str) -> str:
-    """How messages call the file `name` in a place, and how it is fetched from there."""
-    if isinstance(place, Path):
-        return str(place / name)
-    if is_command(place):
-        return place.replace("{}", name)
-    parts = urlsplit(place)
+def address(location: ShardLocation, name: str) -> str:
+    """How messages call the file `name` in a location, and how it is fetched from there."""
+    if isinstance(location, Path):
+        return str(location / name)
+    if is_command(location):
+        return location.replace("{}", name)
+    parts = urlsplit(location)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
 
 
-def fetch(place: str, name: str, *, size: int | None = None) -> bytes:
+def fetch(location: str, name: str, *, size: int | None = None) -> bytes:
     """What an address holds under `name`, of `size` bytes if that is known.
 
     A server is asked again where asking again may help. Raises UserError if the file cannot be had.
     """
-    url = address(place, name)
+    url = address(location, name)
     return _piped(url) if is_command(url) else _downloaded(url, size)
 
 

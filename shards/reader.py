@@ -13,19 +13,22 @@ from shards.schema import MANIFEST_FILE, REJECTED_FILE, Manifest, Rejection, Sam
 from shards.tar import read_samples, samples_in
 
 
-def read_manifest(place: ShardLocation) -> Manifest:
+def read_manifest(location: ShardLocation) -> Manifest:
     """The manifest of shards. Raises UserError where there is none, or another program's."""
-    if isinstance(place, Path) and not (place / MANIFEST_FILE).is_file():
-        raise UserError(f"{place}: no {MANIFEST_FILE} here. Make shards with: prep build-shards raw/ {place}")
-    where = address(place, MANIFEST_FILE)
-    values = read_json(Path(where)) if isinstance(place, Path) else parse_json(fetch(place, MANIFEST_FILE), where)
+    if isinstance(location, Path) and not (location / MANIFEST_FILE).is_file():
+        raise UserError(f"{location}: no {MANIFEST_FILE} here. Make shards with: prep build-shards raw/ {location}")
+    where = address(location, MANIFEST_FILE)
+    values = read_json(Path(where)) if isinstance(location, Path) else parse_json(fetch(location, MANIFEST_FILE), where)
     if not isinstance(values, dict):
         raise UserError(f"{where}: holds a {type(values).__name__}; a manifest is a JSON object.")
     return check_config(Manifest, values, where)
 
 
 def read_rejections(folder: Path) -> list[Rejection]:
-    """The songs that the last build could not use, by key; none where no build has been."""
+    """The songs that the last build could not use, by key; none where no build has been.
+
+    Raises UserError for a list that is damaged.
+    """
     path = folder / REJECTED_FILE
     if not path.is_file():
         return []
@@ -33,19 +36,21 @@ def read_rejections(folder: Path) -> list[Rejection]:
     return [check_config(Rejection, parse_json(row, str(path)), str(path)) for row in rows if row]
 
 
-def read_shard(place: ShardLocation, entry: ShardEntry, *, without: AbstractSet[str] = frozenset()) -> Iterator[Sample]:
+def read_shard(
+    location: ShardLocation, entry: ShardEntry, *, without: AbstractSet[str] = frozenset()
+) -> Iterator[Sample]:
     """The samples of one shard, in order, one at a time, `without` some of the arrays that a sample need not have.
 
-    A shard of another size than the manifest says is an error; one from an address must have its hash too. (In a
-    folder only `prep verify` looks at hashes: it takes longer than all the rest.)
+    Raises UserError for one that is missing, damaged, or of another size than the manifest says; one from an address
+    must have its hash too. (In a folder only `prep verify` looks at hashes: it takes longer than all the rest.)
     """
-    where = address(place, entry.name)
-    if isinstance(place, Path):
-        if (place / entry.name).is_file():
-            _check(where, "bytes", (place / entry.name).stat().st_size, entry.bytes)
-        yield from read_samples(place / entry.name, without=without)
+    where = address(location, entry.name)
+    if isinstance(location, Path):
+        if (location / entry.name).is_file():
+            _check(where, "bytes", (location / entry.name).stat().st_size, entry.bytes)
+        yield from read_samples(location / entry.name, without=without)
         return
-    content = fetch(place, entry.name, size=entry.bytes)
+    content = fetch(location, entry.name, size=entry.bytes)
     _check(where, "bytes", len(content), entry.bytes)
     _check(where, "sha256", hashlib.sha256(content).hexdigest(), entry.sha256)
     yield from samples_in(io.BytesIO(content), where, without=without)

@@ -142,7 +142,10 @@ def _members(file: IO[bytes], where: str, fields: AbstractSet[str]) -> Iterator[
 
 
 def name_and_length(header: bytes) -> tuple[str, int]:
-    """What a tar's header says of the member after it (tarfile's own parser takes five times as long)."""
+    """What a tar's header says of the member after it (tarfile's own parser takes five times as long).
+
+    Raises tarfile.ReadError for a header that is cut short or broken.
+    """
     if len(header) < tarfile.BLOCKSIZE:
         raise tarfile.ReadError("unexpected end of data")
     try:

@@ -53,7 +53,7 @@ class DiskWave:
         self.samples += block.shape[1]
 
     def extend(self, blocks: Iterable[np.ndarray]) -> Self:
-        """Add all of them at the end."""
+        """Add all of them at the end. Raises UserError where the disk refuses it."""
         for block in blocks:
             self.append(block)
         return self

@@ -46,7 +46,7 @@ class Encoder:
 def run_in_cluster(jobs: Sequence[SongJob], setup: EncodeSetup, *, workers: int | None) -> Iterator[SegmentResult]:
     """Do all jobs, in any order, on the cluster that RAY_ADDRESS names, else on one that is started here.
 
-    Raises UserError where Ray is not installed.
+    Raises UserError where Ray is not installed, has no room, or loses a worker.
     """
     try:
         import ray

@@ -48,7 +48,7 @@ class HashedSong:
         return entry.text_sha256 == text_identity(self.song.prompt, self.song.lyrics)
 
     def check_unchanged(self) -> None:
-        """Raise SongError where a file is no longer the one that was hashed."""
+        """Raises SongError where a file is no longer the one that was hashed."""
         for part, stamp in self.stamps.items():
             path = self.song.files[part]
             if not path.is_file() or stamp_of(path) != stamp:

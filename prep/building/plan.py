@@ -36,7 +36,7 @@ class Plan:
     """The same for their texts alone."""
 
     def check(self) -> None:
-        """Raise UserError where older samples cannot stand beside new ones."""
+        """Raises UserError where older samples cannot stand beside new ones."""
         if changes := self.sound_changes:
             more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
             raise UserError(f"these shards were built otherwise: {changes[0]}{more}. Use --rebuild, or another folder.")

@@ -36,7 +36,10 @@ class Changes:
 
 
 def rewrite(writer: ShardWriter, out: Path, shard: ShardEntry, changes: Changes, texts: TextMaker) -> None:
-    """Write an older shard again. A song whose new texts cannot be used keeps the old ones and is rejected."""
+    """Write an older shard again. A song whose new texts cannot be used keeps the old ones and is rejected.
+
+    Raises UserError where the shard is missing or damaged.
+    """
     path = out / shard.name
     if not path.is_file() or sha256_of_file(path) != shard.sha256:
         raise UserError(f"{path}: missing or damaged, so its texts cannot be changed. Mend it with: prep repair {out}")

@@ -43,7 +43,7 @@ class SegmentCache:
         return bool(finished) and len(finished) == int(self._notes(min(finished))[SEGMENTS])
 
     def write(self, number: int, segment: EncodedSegment, *, segments: int, sound_sha256: str) -> None:
-        """Keep a segment of a song that has so many, at once and for good."""
+        """Keep a segment of a song that has so many. Raises UserError where the disk refuses it."""
         arrays = {name: np.ascontiguousarray(array) for name, array in segment_arrays(segment).items()}
         notes = {AUDIO: segment.audio.model_dump_json(), SEGMENTS: str(segments), SOUND: sound_sha256}
         with whole_file(self.path(number)) as partial:

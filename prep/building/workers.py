@@ -53,6 +53,7 @@ def run_jobs(
     """Do all jobs, in any order, in processes of this machine or of a Ray cluster, and tell of each segment.
 
     Every job comes out the same whatever the number of workers, by default `default_workers`.
+    Raises UserError where a worker is killed, or a disk refuses a segment.
     """
     if engine == "ray":
         from prep.building.cluster import run_in_cluster

@@ -148,10 +148,10 @@ class SongEncoder:
 
 
 def decoded(path: Path, sound: SoundHash | None = None) -> Iterator[np.ndarray]:
-    """A file in blocks [2, n] at 44.1 kHz, which `sound` hears. Raises SongError where it cannot be read."""
+    """A file in blocks [2, n] at 44.1 kHz, hashed by `sound` in passing. Raises SongError where it cannot be read."""
     try:
         with audio_stream(path) as stream:
-            yield from codec_rate_blocks(stream if sound is None else sound.heard(path, stream))
+            yield from codec_rate_blocks(stream if sound is None else sound.hashed(path, stream))
     except UserError as error:
         raise SongError("unreadable", str(error)) from None
 
@@ -159,13 +159,13 @@ def decoded(path: Path, sound: SoundHash | None = None) -> Iterator[np.ndarray]:
 def plan_segments(tracks: SongTracks, config: PrepConfig) -> Iterator[PlannedSegment]:
     """The segments that can be heard, with their gains. Raises SongError where there are none."""
     levels = _levels(tracks.part("mix", block) for block in tracks.blocks())
-    heard = 0
+    audible = 0
     for span in spans(levels, tracks.samples, config.trim, config.segment):
         found = level({part: measure(tracks.part(part, span)) for part in PARTS}, config.loudness)
         if found is not None:
-            heard += 1
+            audible += 1
             yield PlannedSegment(span, found, vocal_activity(_levelled(tracks, "vocal", span, found)))
-    if not heard:
+    if not audible:
         raise SongError("silent", "every block of its mix lies under the gate of BS.1770 (-70 LUFS).")
 
 

@@ -63,7 +63,7 @@ class SeparatorFiles:
 
 @dataclass(frozen=True)
 class MixScale:
-    """Mean and deviation of a song: Demucs hears it with mean 0 and deviation 1, as its own command line feeds it."""
+    """Mean and deviation of a song: Demucs is fed it with mean 0 and deviation 1, as by its own command line."""
 
     mean: float
     deviation: float
@@ -77,7 +77,7 @@ class Separator:
         self._networks = [cast(Network, network.to(device).eval()) for network in model.models]
         vocals = model.sources.index("vocals")
         self._vocals, self._shares = vocals, [row[vocals] for row in model.weights]
-        seconds = min(float(network.segment) for network in self._networks)  # a bag's networks hear the same windows
+        seconds = min(float(network.segment) for network in self._networks)  # a bag's networks see the same windows
         self._window = int(SAMPLE_RATE_HZ * seconds)
         self._stride = int((1 - config.overlap) * self._window)
 
@@ -90,19 +90,19 @@ class Separator:
         weight = _triangle(self._window)
         total, weights = torch.zeros(2, self._window), torch.zeros(self._window)
         for start in range(0, mix.samples, self._stride):
-            heard = self._hear(mix, start, scale)
-            length = heard.shape[1]
-            total[:, :length] += weight[:length] * heard
+            vocal = self._window_vocal(mix, start, scale)
+            length = vocal.shape[1]
+            total[:, :length] += weight[:length] * vocal
             weights[:length] += weight[:length]
             done = min(self._stride, mix.samples - start)
             yield (total[:, :done] / weights[:done] * scale.deviation + scale.mean).numpy()
             total, weights = (functional.pad(kept[..., self._stride :], (0, self._stride)) for kept in (total, weights))
 
     @whole_float32()
-    def _hear(self, mix: DiskWave, start: int, scale: MixScale) -> Tensor:
+    def _window_vocal(self, mix: DiskWave, start: int, scale: MixScale) -> Tensor:
         """One window's vocal as the networks give it, [2, n]; where they want more than a window, the song goes on."""
         length = min(self._window, mix.samples - start)
-        beside = max(_heard_samples(network, length) - length for network in self._networks)
+        beside = max(_input_samples(network, length) - length for network in self._networks)
         first = max(start - beside, 0)
         around = torch.from_numpy(mix.read(first, start + length + beside))
         around = ((around - scale.mean) / scale.deviation)[None]
@@ -112,8 +112,8 @@ class Separator:
         return torch.stack(vocals).sum(0) / sum(self._shares)
 
 
-def _heard_samples(network: Network, samples: int) -> int:
-    """How many samples a network wants to hear for so many of its own."""
+def _input_samples(network: Network, samples: int) -> int:
+    """How many samples a network wants as input for so many of output."""
     return samples if isinstance(network, HDemucs) else network.valid_length(samples)
 
 
@@ -152,7 +152,10 @@ def find_separator(name: str, checkpoint: Path) -> SeparatorFiles | None:
 
 
 def open_separator(files: SeparatorFiles, config: SeparatorConfig, device: torch.device) -> Separator:
-    """Open a model that `find_separator` found."""
+    """Open a model that `find_separator` found.
+
+    Raises UserError where its weights do not fit, or where it separates no stereo vocals at 44.1 kHz.
+    """
     models = []
     for path in files.weights:
         check_class(path)
@@ -172,7 +175,10 @@ def open_separator(files: SeparatorFiles, config: SeparatorConfig, device: torch
 
 
 def check_class(path: Path) -> None:
-    """Raise UserError unless a safetensors file asks for one of Demucs' own classes; only its header is read."""
+    """Check that a safetensors file asks for one of Demucs' own classes; only its header is read.
+
+    Raises UserError where it does not, or is no safetensors file.
+    """
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}

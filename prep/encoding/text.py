@@ -30,7 +30,7 @@ TRIES = 1000
 class PromptStates:
     """A prompt's states in each of its tag orders."""
 
-    orders: tuple[str, ...]  # of the tags that were heard
+    orders: tuple[str, ...]  # of the tags that fit
     text: np.ndarray  # float16 [K, L, D], 0 where there is no token
     mask: np.ndarray  # bool [K, L]
 
@@ -94,14 +94,14 @@ class TextMaker:
 
 
 def say_what_was_shortened(texts: TextMaker) -> None:
-    """Name prompts that were too long, the first few, with the tags that nobody hears."""
+    """Name prompts that were too long, the first few, with the tags that were left out."""
     found = list(texts.shortened.items())
     for prompt, lost in found[:SHOWN]:
         start = prompt if len(prompt) <= SHOWN_LETTERS else f"{prompt[:SHOWN_LETTERS]}..."
         say(f'prompt "{start}": longer than {MAX_TOKENS} tokens; these tags are left out: {spelt(lost)}')
     if len(found) > SHOWN:
         say(f"{len(found) - SHOWN} more prompts are longer than {MAX_TOKENS} tokens; tag_orders in their samples hold "
-            "what is heard of them.")  # fmt: skip
+            "the tags that fit.")  # fmt: skip
 
 
 def tag_orders(tags: Sequence[str], config: TextConfig) -> tuple[str, ...]:

@@ -132,5 +132,5 @@ def _notes(phrases: tuple[Phrase, ...]) -> Iterator[NoteSpan]:
 
 
 def untold(tags: Iterable[str]) -> str:
-    """A prompt of those tags that say nothing of tempo, key and mode, so that a band must hear these."""
+    """A prompt of those tags that say nothing of tempo, key and mode, so that only the vocal tells these."""
     return ", ".join(tag for tag in tags if not tag.endswith(TOLD_BY_THE_VOCAL))

@@ -55,7 +55,10 @@ def estimate_build(
     ssl_folder: Path | None,
     workers: int | None,
 ) -> BuildEstimate:
-    """What bringing `out` up to date with the songs in `raw` would take; writes nothing."""
+    """What bringing `out` up to date with the songs in `raw` would take; writes nothing.
+
+    Raises UserError where songs or networks are not there.
+    """
     found = survey(raw, out, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
     songs = _songs_to_encode(found.plan)
     made = estimate(songs, found.setup, workers or default_workers(devices, len(songs)))
@@ -68,7 +71,7 @@ def _songs_to_encode(plan: Plan) -> list[SongFiles]:
 
 
 def estimate(songs: Sequence[SongFiles], setup: EncodeSetup, workers: int) -> BuildEstimate:
-    """What encoding these songs would take."""
+    """What encoding these songs would take. Raises UserError for a network that cannot be opened."""
     seconds = {song.key: length for song in songs if (length := song_seconds(song)) is not None}
     costs = {full: _measure(setup, full=full) for full in sorted({song.is_full for song in songs})}
     work = sum(seconds.get(song.key, 0.0) * costs[song.is_full] for song in songs)

@@ -9,7 +9,7 @@ from shards.schema import Manifest, SegmentEntry
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """Totals, fingerprint and every song, as plain JSON values."""
+    """Totals, fingerprint and every song, as plain JSON values. Raises UserError where there is no manifest."""
     manifest = read_manifest(folder)
     return {
         "fingerprint": manifest.fingerprint.digest,
@@ -22,7 +22,7 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def table(folder: Path) -> str:
-    """The same as `summary`, in columns."""
+    """The same as `summary`, in columns. Raises UserError where there is no manifest."""
     found = summary(folder)
     songs = found["per_song"]
     width = max(len(song["key"]) for song in songs)

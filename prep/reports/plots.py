@@ -19,7 +19,7 @@ INK, BAR, PAPER = "#222222", "#3b6ea5", "#ffffff"
 
 
 def save_plots(shards: Path, folder: Path) -> list[Path]:
-    """Write the pictures into `folder`; their paths come back."""
+    """Write the pictures into `folder`; their paths come back. Raises UserError where there are no whole shards."""
     manifest = read_manifest(shards)
     segments = [segment for shard in manifest.shards for segment in shard.segments]
     levels = [segment.vocal_lufs for segment in segments if segment.vocal_lufs is not None]

@@ -41,7 +41,10 @@ class Survey:
 def survey(
     raw: Path, out: Path, config: PrepConfig, *, checkpoint: str, devices: Sequence[str], ssl_folder: Path | None
 ) -> Survey:
-    """What a build with these settings would do; writes nothing."""
+    """What a build with these settings would do; writes nothing.
+
+    Raises UserError where songs or networks are not there.
+    """
     found = scan(raw)
     say_remarks(found)
     setup = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)

@@ -1,4 +1,4 @@
-"""What someone who built a folder of songs should hear about it, in a few lines however large it is."""
+"""What someone who built a folder of songs should be told about it, in a few lines however large it is."""
 
 from collections.abc import Sequence
 

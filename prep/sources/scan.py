@@ -169,7 +169,7 @@ def safe_key(name: str) -> str:
 
 
 def read_text(path: Path) -> Text | None:
-    """A text beside a song, None where there is no such file; SongError for one that cannot be read."""
+    """A text beside a song, None where there is no such file. Raises SongError for one that cannot be read."""
     try:
         return text_in(path, name=path.name)
     except UserError as error:

@@ -13,23 +13,23 @@ from prep.sources.scan import SongFiles
 
 
 class SoundHash:
-    """Listens to the file of a song's mix, to those of its stems where it has none."""
+    """Of the file of a song's mix, of those of its stems where it has none."""
 
     def __init__(self, song: SongFiles) -> None:
         parts = ("mix",) if "mix" in song.files else ("inst", "vocal")
         self._digests: dict[Path, str | None] = {song.files[part]: None for part in parts}
 
-    def heard(self, path: Path, stream: AudioStream) -> AudioStream:
+    def hashed(self, path: Path, stream: AudioStream) -> AudioStream:
         """The stream of a file, which is hashed as its blocks go by."""
-        return replace(stream, blocks=self._listen(path, stream)) if path in self._digests else stream
+        return replace(stream, blocks=self._hashed(path, stream)) if path in self._digests else stream
 
     def hexdigest(self) -> str:
-        """SHA-256, in hex, once all has been heard to its end."""
+        """SHA-256, in hex, once all has been decoded to its end."""
         digests = list(self._digests.values())
-        assert None not in digests, "a file was not heard to its end"
+        assert None not in digests, "a file was not decoded to its end"
         return sha256_of(digests)
 
-    def _listen(self, path: Path, stream: AudioStream) -> Iterator[np.ndarray]:
+    def _hashed(self, path: Path, stream: AudioStream) -> Iterator[np.ndarray]:
         digest = hashlib.sha256(f"{stream.rate_hz} Hz, {stream.channels} channels".encode())
         for block in stream.blocks:
             digest.update(block.T.tobytes())  # sample by sample, so that it matters not where blocks end

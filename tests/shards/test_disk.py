@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import UserError
 from common.files import move_file
-from shards.commit import RECORD_FILE, settle
+from shards.commit import COMMIT_FILE, settle
 from shards.lock import build_folder, sweep
 from shards.reader import read_manifest, read_rejections
 from shards.salvage import salvage
@@ -80,7 +80,7 @@ def test_the_manifest_comes_after_all_that_it_names_and_before_it_nothing_goes(t
     assert verify(tmp_path) == []
 
 
-def test_what_waits_for_no_commit_on_record_is_dropped(tmp_path, songs, write):
+def test_what_waits_for_no_commit_is_dropped(tmp_path, songs, write):
     write(tmp_path, songs)
     before = contents(tmp_path)
     (tmp_path / ".build").mkdir()
@@ -99,11 +99,11 @@ def test_beside_a_manifest_that_nobody_can_read_no_shard_is_removed(tmp_path, so
     assert verify(tmp_path) == []
 
 
-def test_a_record_that_is_damaged_is_one_line_and_nothing_moves(tmp_path, songs, write):
+def test_a_commit_file_that_is_damaged_is_one_line_and_nothing_moves(tmp_path, songs, write):
     write(tmp_path, songs)
     before = contents(tmp_path)
     (tmp_path / ".build").mkdir()
-    (tmp_path / ".build" / RECORD_FILE).write_text('{"format"')
+    (tmp_path / ".build" / COMMIT_FILE).write_text('{"format"')
     with pytest.raises(UserError, match=r"^.*commit\.json: not valid JSON \("), build_folder(tmp_path):
         pass
     assert contents(tmp_path) == before
@@ -111,7 +111,7 @@ def test_a_record_that_is_damaged_is_one_line_and_nothing_moves(tmp_path, songs,
 
 def test_sweeping_takes_all_but_the_lock_and_what_is_kept(tmp_path):
     with build_folder(tmp_path) as room:
-        for name in ("spill", "cache"):
+        for name in ("segment", "cache"):
             (room / name).touch()
         sweep(room, keep=["cache"])
         assert sorted(path.name for path in room.iterdir()) == ["cache", "lock"]

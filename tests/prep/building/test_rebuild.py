@@ -180,7 +180,7 @@ def test_a_build_stopped_at_any_file_and_run_again_ends_as_one_that_was_not(
             assert hashes(tmp_path / out) == hashes(tmp_path / "whole")
         else:
             break
-    assert flushes >= 2 * (2 + 2 + 1 + 1)  # file and folder, of two spills, two shards, the rejected and the manifest
+    assert flushes >= 2 * (2 + 2 + 1 + 1)  # file and folder, of two segments, two shards, the rejected and the manifest
 
 
 def test_a_disk_that_refuses_stops_the_build_and_keeps_what_was_done(tmp_path, song, build, monkeypatch, hashes):

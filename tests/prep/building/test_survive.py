@@ -192,7 +192,7 @@ def test_until_the_commit_the_older_shards_are_whole(tmp_path, song, build, conf
 
 
 @pytest.mark.parametrize(
-    ("largest_file", "spills", "what"),
+    ("largest_file", "segments", "what"),
     [
         (20_000, 0, r"shards/\.build: a song's waves cannot be kept there \(File too large\)\. Make room\."),
         (1_200_000, 4, r"shards/\.build/shard-000000\.tar: cannot be written \(File too large\)\."),
@@ -200,7 +200,7 @@ def test_until_the_commit_the_older_shards_are_whole(tmp_path, song, build, conf
     ids=["waves", "shard"],
 )
 def test_a_full_disk_is_one_line_and_what_was_done_stays(
-    tmp_path, songs, build, config, hashes, largest_file, spills, what
+    tmp_path, songs, build, config, hashes, largest_file, segments, what
 ):
     for path in (tmp_path / "raw").glob("*_prompt.txt"):
         path.write_text(", ".join(f"instrument number {number}" for number in range(20)))
@@ -212,10 +212,10 @@ def test_a_full_disk_is_one_line_and_what_was_done_stays(
     assert process.returncode == 2
     assert re.fullmatch(f"error: {what}", said.splitlines()[-1]), said
     assert "Traceback" not in said
-    assert len(list((tmp_path / "shards" / ".build").glob("song-*"))) == spills
+    assert len(list((tmp_path / "shards" / ".build").glob("song-*"))) == segments
     assert {path.name for path in (tmp_path / "shards").iterdir()} == {".build"}
     many = config.model_copy(update={"text": config.text.model_copy(update={"tag_orders": 64})})
-    assert len({part.song for part in build(config=many).encoded}) == 4 - spills
+    assert len({part.song for part in build(config=many).encoded}) == 4 - segments
     build("whole", config=many)
     assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
 

@@ -123,7 +123,7 @@ def test_many_long_prompts_take_few_lines(encoder, capsys):
     maker.shortened = {f"prompt {number}": ("a",) for number in range(1000)}
     say_what_was_shortened(maker)
     assert capsys.readouterr().err.splitlines()[3:] == [
-        "997 more prompts are longer than 256 tokens; tag_orders in their samples hold what is heard of them."
+        "997 more prompts are longer than 256 tokens; tag_orders in their samples hold the tags that fit."
     ]
 
 
