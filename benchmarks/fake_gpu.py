@@ -105,7 +105,7 @@ def make_transformer(base_dtype: str, blocks: int) -> ACEStepTransformer2DModel:
 def make_batch(config: TrainingConfig, *, features: bool = False) -> Batch:
     """A batch as long as the config's crop, without noise: a generator of a device that is not there draws none."""
     maker = ClipMaker(config, conditioning_of(config), STATISTICS)
-    return maker.fixed(make_clips(config.crop_frames, config.batch_size, features=features).to(CUDA))
+    return maker.without_noise(make_clips(config.crop_frames, config.batch_size, features=features).to(CUDA))
 
 
 def make_clips(frames: int, batch: int, *, features: bool) -> ClipBatch:

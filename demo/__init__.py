@@ -1,1 +1,1 @@
-"""The newcomer's command, over everything."""
+"""The backline-demo command: prep, train and infer in turn. Imports all of them."""

@@ -1,4 +1,4 @@
-"""The backline-demo command: the whole road on made-up songs, in minutes, on any computer."""
+"""The backline-demo command: every stage on made-up songs, in minutes, on any computer."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,20 +7,20 @@ import typer
 
 from common.command import command_app, example, run
 
-app = command_app("Walk the whole road once.")
+app = command_app("Run every stage once on made-up songs.")
 
 
 @app.command(epilog=example("backline-demo my-demo/"))
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder for all that is made.", metavar="OUT")] = Path("backline-demo"),
 ) -> None:
-    """Make up songs, encode them, train two small adapters, and let them accompany a voice they never heard.
+    """Make up songs, encode them, train two small adapters, and let them accompany held-out vocals.
 
     Uses the tiny model inside Backline; needs no download and no GPU. Run again, it goes on where it stopped.
     """
-    from demo.road import RoadConfig, told, walk
+    from demo.pipeline import DemoConfig, run_demo, summary
 
-    typer.echo(told(walk(out, RoadConfig())))
+    typer.echo(summary(run_demo(out, DemoConfig())))
 
 
 def main() -> None:

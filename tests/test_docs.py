@@ -26,7 +26,7 @@ import train.cli
 from common.command import dashed, run
 from common.config import Config, load_config, parse_json
 from common.errors import UserError
-from demo.road import RoadConfig
+from demo.pipeline import DemoConfig
 from prep.config import PrepConfig
 from prep.made_up.folder import make_songs
 from train.config import TrainingConfig
@@ -309,7 +309,7 @@ def work(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Do what a command says, with less work, in the current folder; its exit code comes back."""
     program, *arguments = words
     monkeypatch.setattr(
-        "demo.road.RoadConfig", lambda: RoadConfig(songs=3, voices=2, seconds=3, train_steps=1, infer_steps=1)
+        "demo.pipeline.DemoConfig", lambda: DemoConfig(songs=3, held_out=2, seconds=3, train_steps=1, infer_steps=1)
     )
     if "--print-config" not in words:  # which does no work
         arguments = [_found(_tiny(argument)) for argument in arguments]

@@ -193,7 +193,7 @@ def export(
 ) -> None:
     """Write an adapter for other programs; what is written is read back and compared.
 
-    comfyui: the LoRA alone, one file, which does not hear the vocal. merged: a transformer folder in the published
+    comfyui: the LoRA alone, one file, without the vocal's conditioning. merged: a transformer folder in the published
     layout with the LoRA in its weights, its path for the vocal and adapter.json; with the base's other parts beside
     it, OUT is both --checkpoint-dir and --adapter of infer generate.
     """

@@ -211,7 +211,7 @@ class TrainingConfig(Config):
     early_stop_patience: NotNegative = 0
     """Stop after this many validations in a row without a better val/x0_gain; 0 is off."""
     render_every_n_steps: NotNegative = 0
-    """Optimiser steps between two renderings of validation songs, heard and seen in TensorBoard; 0 is off."""
+    """Optimiser steps between two renderings of validation songs as audio and mel images in TensorBoard; 0 is off."""
 
     checkpoint_every_n_steps: Positive = 2000
     """Optimiser steps between two checkpoints; one more follows the last step."""

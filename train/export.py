@@ -1,4 +1,4 @@
-"""Adapters for programs that know nothing of ours: a bare LoRA file, or a whole transformer. Each is read back."""
+"""Adapters for other programs: a LoRA file, or a whole transformer. Each is read back and compared."""
 
 import shutil
 from pathlib import Path
@@ -20,8 +20,8 @@ from models.loading.family import choose_checkpoint, family_of
 PART: Part = "ace_step_transformer"
 LIMIT = 1e-4
 """Largest difference of an export's outputs from the adapter's, against outputs of size 1."""
-DEAF = (
-    "this file carries no vocal conditioning: other programs will play in the trained style, but hear no vocal. "
+NO_CONDITIONING = (
+    "this file carries no vocal conditioning: other programs will play in the trained style, but ignore the vocal. "
     "Accompaniments for a vocal come from infer generate, with the adapter folder."
 )
 DORA = (
@@ -52,7 +52,7 @@ def export_comfyui(folder: Path, out: Path, checkpoint_dir: str | None = None) -
         partial.write_bytes(save(bare_weights(folder, transformer), metadata={"format": "pt"}))
         apply_plainly(transformer, load_file(partial))
         _compare(out, transformer, expected)
-    say(f"warning: {DEAF}")
+    say(f"warning: {NO_CONDITIONING}")
     if lora.use_dora:
         say(f"warning: {DORA}")
 

@@ -55,9 +55,11 @@ def set_scenes(
         songs = judged.samples[start : start + size]
         singers = [judged.samples[number] for number in vocals[start : start + size]]
         chosen = [whole] * len(songs)
-        sung = maker.chosen(singers, chosen)
+        sung = maker.assemble(singers, chosen)
         noise = draw_noise([seeded("objectives", seed, song.meta.key) for song in songs], frames)
-        batch = replace(maker.fixed(maker.chosen(songs, chosen)), source=maker.fixed(sung).source, noise=noise)
+        batch = replace(
+            maker.without_noise(maker.assemble(songs, chosen)), source=maker.without_noise(sung).source, noise=noise
+        )
         yield Scene(batch, sung.vocal.float())
 
 

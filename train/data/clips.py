@@ -101,25 +101,25 @@ class ClipMaker:
 
     def batch(self, samples: Sequence[Sample], *, epoch: int) -> Batch:
         """The batch that `samples`, all of one clip length, make in this epoch."""
-        return self.drawn(self.cut(samples, epoch=epoch))
+        return self.with_noise(self.cut(samples, epoch=epoch))
 
     def cut(self, samples: Sequence[Sample], *, epoch: int, weight: float = 1.0) -> ClipBatch:
         """The clips that `samples`, all of one clip length, give in this epoch."""
-        return self.chosen(samples, [self._choose(sample, epoch) for sample in samples], weight=weight)
+        return self.assemble(samples, [self._choose(sample, epoch) for sample in samples], weight=weight)
 
-    def drawn(self, clips: ClipBatch) -> Batch:
-        """The batch that `clips` become, on their device."""
-        batch = self.fixed(clips)
-        heard = torch.empty_like(batch.source.vocal)
+    def with_noise(self, clips: ClipBatch) -> Batch:
+        """The batch of `clips` with eps and the vocal's latent noise drawn, on their device."""
+        batch = self.without_noise(clips)
+        noisy_vocal = torch.empty_like(batch.source.vocal)
         for row, seed in enumerate(clips.noise_seeds):
             generator = torch.Generator(batch.noise.device).manual_seed(seed)
             torch.randn(batch.noise.shape[1:], generator=generator, out=batch.noise[row])
             vocal, latent_noise = batch.source.vocal[row], self.config.accompaniment.latent_noise
-            heard[row] = hear(vocal, latent_noise=latent_noise, generator=generator)
-        return replace(batch, source=replace(batch.source, heard=heard))
+            noisy_vocal[row] = hear(vocal, latent_noise=latent_noise, generator=generator)
+        return replace(batch, source=replace(batch.source, heard=noisy_vocal))
 
-    def fixed(self, clips: ClipBatch) -> Batch:
-        """The same without noise: eps is 0, and the vocal is heard as it is."""
+    def without_noise(self, clips: ClipBatch) -> Batch:
+        """The same without noise: eps is 0, and none is added to the vocal."""
         source = self.conditioning.hear(clips.vocal.float(), clips.activity.float(), clips.strength, self.statistics)
         return Batch(
             keys=clips.keys,
@@ -135,8 +135,8 @@ class ClipMaker:
             features=clips.features,
         )
 
-    def chosen(self, samples: Sequence[Sample], choices: Sequence[Choice], *, weight: float = 1.0) -> ClipBatch:
-        """The clips that `choices` say, all of one length; texts and lyrics are padded at their ends."""
+    def assemble(self, samples: Sequence[Sample], choices: Sequence[Choice], *, weight: float = 1.0) -> ClipBatch:
+        """Clips of `samples` as `choices` say, all of one length; texts and lyrics are padded at their ends."""
         pairs = list(zip(samples, choices, strict=True))
         cuts = [(slice(one.cut.start, one.cut.start + one.cut.frames), sample) for sample, one in pairs]
         texts = [sample.text[one.cut.tag_order][sample.text_mask[one.cut.tag_order]] for sample, one in pairs]
@@ -161,11 +161,11 @@ class ClipMaker:
     def _choose(self, sample: Sample, epoch: int) -> Choice:
         config = self.config
         generator = torch.Generator().manual_seed(seed_of(config.seed, epoch, sample.meta.key, "choices"))
-        at, order, keep_text, keep_lyrics, keep_vocal, at_strength = torch.rand(6, generator=generator).tolist()
+        at, at_tag_order, keep_text, keep_lyrics, keep_vocal, at_strength = torch.rand(6, generator=generator).tolist()
         low, high = config.accompaniment.strengths
         frames = clip_frames(sample.meta.frames, config.crop_frames)
         return Choice(
-            Cut(int(at * (sample.meta.frames - frames + 1)), frames, tag_order=int(order * len(sample.text))),
+            Cut(int(at * (sample.meta.frames - frames + 1)), frames, tag_order=int(at_tag_order * len(sample.text))),
             strength=low + (high - low) * at_strength if keep_vocal >= config.accompaniment.vocal_dropout else 0.0,
             keep_text=keep_text >= config.text_dropout,
             keep_lyrics=keep_lyrics >= config.lyric_dropout,

@@ -33,7 +33,7 @@ class Split:
 
 
 def split(manifest: Manifest, fraction: float) -> Split:
-    """Divide the songs of a manifest; each validation song is asked about its first segment."""
+    """Divide the songs of a manifest; each validation song is validated on its first segment."""
     segments = [
         Segment(entry.key, entry.song, entry.frames, shard)
         for shard, listed in enumerate(manifest.shards)
@@ -89,7 +89,10 @@ class ShardSamples:
         return fits
 
     def load(self, shards: Sequence[int], keys: AbstractSet[str]) -> dict[str, Sample]:
-        """Samples of `keys`, all of them in `shards`, by key; without what this run does not use."""
+        """Samples of `keys`, all of them in `shards`, by key; without what this run does not use.
+
+        Raises UserError for a key that is not in its shard.
+        """
         if self._kept is not None:
             return {key: self._kept[key] for key in keys}
         found = {}
@@ -173,12 +176,12 @@ class BatchLoader:
 
     def state_dict(self) -> dict[str, int | str]:
         """Where the run stands in its data."""
-        place = {"handed": self.handed, "epoch": self._epoch, "done": self._done, "ranks": self._ranks}
-        return place | {"order": self._order()}
+        state = {"handed": self.handed, "epoch": self._epoch, "done": self._done, "ranks": self._ranks}
+        return state | {"order": self._order_hash()}
 
     def load_state_dict(self, state: Mapping[str, int | str]) -> None:
         """Go on from a state. Raises UserError if these are other data or batches, or other ranks amid an epoch."""
-        if state["order"] != self._order():
+        if state["order"] != self._order_hash():
             raise UserError(
                 "the songs, batch_size or crop changed since the checkpoint, so its place in the data means nothing "
                 "here. Resume with what it was made with, or start anew without --resume."
@@ -221,7 +224,7 @@ class BatchLoader:
             reads = {shard: frozenset(wanted[shard]) for shard in window.shards if shard in wanted}
             yield RankWindow(epoch, reads, tuple(batch for batch in schedule if batch.window == number))
 
-    def _order(self) -> str:
+    def _order_hash(self) -> str:
         """A hash of all that decides which batch comes when."""
         config = self._maker.config
         listed = [(segment.key, segment.frames, segment.shard) for segment in self._segments]

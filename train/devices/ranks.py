@@ -1,4 +1,4 @@
-"""How the processes of a run on one machine are started, and how they hear of each other's end."""
+"""How the processes of a run on one machine are started, and how each ends when another fails."""
 
 import os
 import time

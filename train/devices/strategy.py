@@ -24,7 +24,7 @@ StrategyName = Literal["auto", "ddp", "fsdp"]
 
 @dataclass(frozen=True)
 class Hardware:
-    """What Lightning's Trainer is told to run on."""
+    """Accelerator and devices for Lightning's Trainer."""
 
     accelerator: str
     devices: int | list[int]  # how many, or which one
@@ -79,7 +79,10 @@ class DividedBase(WatchedModelParallel):
 
 
 def make_strategy(name: StrategyName, *, ranks: int, config: TrainingConfig) -> Strategy | str:
-    """What Lightning's Trainer is told; "auto" is DDP for several ranks."""
+    """The strategy for Lightning's Trainer; "auto" is DDP for several ranks.
+
+    Raises UserError for fsdp on one rank or with base_dtype int8.
+    """
     if name != "fsdp":
         return WatchedDDP() if ranks > 1 or name == "ddp" else "auto"
     if ranks == 1:
@@ -100,7 +103,7 @@ def divide(transformer: ACEStepTransformer2DModel, trained: Iterable[nn.Paramete
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     for block in (*transformer.transformer_blocks, transformer.lyric_encoder, transformer):
         fully_shard(block, mesh=mesh, ignored_params=whole)
-    transformer.prepare = lambda conditions: conditions  # each block hears them itself, while its weights are there
+    transformer.prepare = lambda conditions: conditions  # each block projects them itself, while its weights are there
     for method in ("encode", "decode"):  # the transformer is entered by these, not by forward
         register_fsdp_forward_method(transformer, method)
 

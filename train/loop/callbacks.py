@@ -27,7 +27,7 @@ announce = rank_zero_only(say)
 class SignalStop(Callback):
     """The first SIGINT or SIGTERM lets the run finish its step and keep `promise`; a second one ends it at once.
 
-    It may reach any rank: all of them hear of it when they next agree.
+    It may reach any rank: all learn of it at the next `agreed_to_stop`.
     """
 
     def __init__(self, promise: str = "saving after this step") -> None:
@@ -55,8 +55,8 @@ class SignalStop(Callback):
         """
         number = self.received or 0
         if trainer.world_size > 1:
-            heard = torch.tensor([number, wanted], device=trainer.strategy.root_device)
-            number, wanted = trainer.strategy.reduce(heard, reduce_op="max").tolist()
+            states = torch.tensor([number, wanted], device=trainer.strategy.root_device)
+            number, wanted = trainer.strategy.reduce(states, reduce_op="max").tolist()
         if number:
             self.received = signal.Signals(number)
         return bool(wanted or number)
@@ -81,7 +81,7 @@ class SignalStop(Callback):
 
 
 class StepCallback(Callback, ABC):
-    """Hears of optimiser steps, not of the batches whose gradients one accumulates."""
+    """A callback on optimiser steps, not on the batches whose gradients one accumulates."""
 
     _step = 0
     """Optimiser steps so far."""
@@ -129,7 +129,7 @@ class Milestones(StepCallback):
         trainer.should_stop = stop
 
     def _validate(self, trainer: Trainer, module: AccompanimentModule, validation: Validation) -> bool:
-        """Ask the model; whether it is the best so far of those that listen to the vocal beyond doubt."""
+        """Validate; whether this is the best x0_gain so far among those whose conditioning_gain is above 0 at 95 %."""
         with module.inference_state():
             own = validation(module).named()
         self.figures = trainer.strategy.broadcast(own)  # GPUs may round differently, and all must decide alike
@@ -143,8 +143,8 @@ class Milestones(StepCallback):
         if patience and self._without_gain >= patience:
             announce(f"step {self._step}: {patience} validations without a better val/x0_gain; stopping early")
             trainer.should_stop = True
-        listens = self.figures["val/conditioning_gain_low"] > 0
-        return listens and (self.best is None or gain > self.best.figures["val/x0_gain"])
+        conditioned = self.figures["val/conditioning_gain_low"] > 0
+        return conditioned and (self.best is None or gain > self.best.figures["val/x0_gain"])
 
     def _write_adapter(self, trainer: Trainer, module: AccompanimentModule) -> None:
         self.adapter = self.folder / f"epoch={module.data_epoch}-step={self._step}_lora"

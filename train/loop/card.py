@@ -1,4 +1,4 @@
-"""adapter.json of a run: all that inference must know about what was trained, and on what."""
+"""adapter.json of a run: all that inference needs of what was trained, and on what."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from models.loading.family import CODEC, TEXT
 from shards.schema import Manifest
 from train.loop.module import AccompanimentModule, conditioning_of
 
-HEARD = (CODEC, TEXT, VOCABULARY_FILE)
+SHARED_NETWORKS = (CODEC, TEXT, VOCABULARY_FILE)
 """Networks that inference must share with the data; what separated the songs it need not."""
 
 
@@ -40,7 +40,7 @@ def card_of(
         lyrics_language=manifest.lyrics_language,
         base=base,
         base_fingerprint=module.base_fingerprint,
-        networks={name: value for name, value in manifest.fingerprint.networks.items() if name in HEARD},
+        networks={name: value for name, value in manifest.fingerprint.networks.items() if name in SHARED_NETWORKS},
         shards_fingerprint=manifest.fingerprint.digest,
         epoch=module.data_epoch,
         step=module.global_step,

@@ -27,10 +27,10 @@ from train.devices.strategy import Hardware, StrategyName, hardware, make_strate
 from train.loop.callbacks import Milestones, ProgressDisplay, Save, SignalStop, announce
 from train.loop.card import card_of
 from train.loop.checkpoint import CHECKPOINTS, LAST, Best, check_resumable
-from train.loop.memory import told_when_training_is_full
+from train.loop.memory import training_memory_errors
 from train.loop.module import AccompanimentModule
 from train.loop.observe import EVERY_N_STEPS, TrainingCurves
-from train.loop.preparation import Data, described, find_base, make_data, make_module, open_shards
+from train.loop.preparation import Data, describe_split, find_base, make_data, make_module, open_shards
 from train.loop.render import make_rendering
 
 
@@ -40,7 +40,7 @@ class TrainingResult:
 
     folder: Path  # logger_dir/exp_name/version_N
     adapter: Path  # the newest adapter folder
-    best: Best | None  # the best validated one that listens to the vocal beyond doubt
+    best: Best | None  # highest x0_gain with a conditioning_gain above 0 at 95 %
     step: int
     seconds: float
     figures: Mapping[str, float]  # latest validation, empty without
@@ -59,7 +59,7 @@ class SampleCaching(Callback):
         least = trainer.strategy.reduce(room, reduce_op="min")  # nobody reads before all have looked
         divided = self._data.split
         keys = {segment.key for segment in divided.training}
-        announce(described(divided, in_memory=self._data.samples.remember(keys, room=int(least))))
+        announce(describe_split(divided, in_memory=self._data.samples.remember(keys, room=int(least))))
 
 
 class ShardDataModule(LightningDataModule):
@@ -83,7 +83,7 @@ class ShardDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: ClipBatch, dataloader_idx: int) -> Batch:
         """Noise is drawn on the device that needs it."""
-        return self._data.maker.drawn(batch)
+        return self._data.maker.with_noise(batch)
 
 
 def fit(
@@ -183,7 +183,7 @@ def take_steps(
             torch.set_float32_matmul_precision("high")  # TF32, as upstream
         torch.manual_seed(config.seed)  # LoRA's dropout is the one thing that draws from the global generator
         try:
-            with told_when_training_is_full(config, Path(logger.log_dir) / CHECKPOINTS / LAST):
+            with training_memory_errors(config, Path(logger.log_dir) / CHECKPOINTS / LAST):
                 trainer.fit(module, datamodule=ShardDataModule(data), ckpt_path=resume_from, weights_only=True)
         except SystemExit as ended:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from ended

@@ -38,7 +38,7 @@ def estimated_bytes(module: AccompanimentModule) -> int:
     return weights + beside * trained + max(_kept_bytes(module), _render_bytes(module))
 
 
-def told_when_training_is_full(config: TrainingConfig, last: Path) -> AbstractContextManager[None]:
+def training_memory_errors(config: TrainingConfig, last: Path) -> AbstractContextManager[None]:
     """Turns an error of memory into a UserError with the settings that need less, in the order of the README.
 
     `last` is the run's last.ckpt, whether it is there or not.

@@ -50,7 +50,7 @@ class Losses:
 
 
 def conditioning_of(config: TrainingConfig) -> Conditioning:
-    """How a run's model hears the vocal, in the terms of adapter.json."""
+    """How a run's model is conditioned on the vocal, in the terms of adapter.json."""
     wanted = config.accompaniment
     if wanted.mode == "controlnet":
         control = ControlShape(

@@ -61,7 +61,7 @@ class Base:
     fingerprint: str
     """Hash of its transformer."""
     spec: BaseSpec
-    """What adapters record of it."""
+    """Written into adapter.json."""
 
 
 def find_base(config: TrainingConfig, manifest: Manifest, given: str | None) -> Base:
@@ -104,16 +104,18 @@ def open_shards(config: TrainingConfig, *, features: bool) -> Shards:
     return Shards(manifest, split(manifest, config.val_fraction), samples)
 
 
-def make_data(config: TrainingConfig, shards: Shards, *, like: Validation | None = None) -> Data:
-    """Opened shards as a run sees them. `like` has asked the same songs before: the frozen base need not answer again.
+def make_data(config: TrainingConfig, shards: Shards, *, reuse_base_of: Validation | None = None) -> Data:
+    """Opened shards as a run sees them. `reuse_base_of`, of the same songs, lends its losses of the frozen base.
 
     Raises UserError if a sample is not where the manifest says.
     """
     assert shards.manifest.statistics is not None
     maker = ClipMaker(config, conditioning_of(config), shards.manifest.statistics)
-    asked_of = shards.split.validation
-    asked = shards.samples.load(sorted({segment.shard for segment in asked_of}), {segment.key for segment in asked_of})
-    validation = Validation(asked, maker, like=like) if len(asked) >= FEWEST_VALIDATION_SONGS else None
+    validated = shards.split.validation
+    held_out = shards.samples.load(sorted({one.shard for one in validated}), {one.key for one in validated})
+    validation = (
+        Validation(held_out, maker, reuse_base_of=reuse_base_of) if len(held_out) >= FEWEST_VALIDATION_SONGS else None
+    )
     return Data(shards.manifest, shards.split, maker, shards.samples, validation)
 
 
@@ -208,7 +210,8 @@ def check_features(config: TrainingConfig, transformer: ACEStepTransformer2DMode
         )
 
 
-def described(divided: Split, *, in_memory: bool) -> str:
+def describe_split(divided: Split, *, in_memory: bool) -> str:
+    """How many songs and segments are trained and validated on, in one line."""
     songs = len({segment.song for segment in divided.training})
     kept = f"{len(divided.validation)} songs to validate on" if divided.validation else "no songs to validate on"
     where = "in memory" if in_memory else "streamed"

@@ -1,4 +1,4 @@
-"""A few validation songs, now and then, to be heard and seen in TensorBoard. The one time training opens a decoder.
+"""A few validation songs, now and then, as audio and mel images in TensorBoard. The one time training opens a decoder.
 
 C latent channels (8), H latent rows (16), T latent frames.
 """
@@ -63,7 +63,7 @@ class RenderCallback(StepCallback):
     def after_step(self, trainer: Trainer, module: AccompanimentModule, outputs: Mapping[str, Any]) -> None:
         if self._step % self._every == 0:
             with module.inference_state():
-                made = [draw(module, clip) for clip in self._clips]
+                made = [sample_latents(module, clip) for clip in self._clips]
             if trainer.is_global_zero:
                 assert isinstance(trainer.logger, TensorBoardLogger)
                 self._show(trainer.logger, made, module.device)
@@ -116,7 +116,7 @@ class PartDecoder:
 
 
 @torch.no_grad()
-def draw(module: AccompanimentModule, clip: Batch) -> Tensor:
+def sample_latents(module: AccompanimentModule, clip: Batch) -> Tensor:
     """Latents [C, H, T] of the band that the model makes for one clip, from the clip's own noise."""
     clip = clip.to(module.device)
     without = {name: torch.zeros_like(getattr(clip, name)) for name in ("text", "lyric_ids", "lyric_mask")}

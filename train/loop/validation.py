@@ -1,4 +1,4 @@
-"""Does the model listen (conditioning_gain), and is it better than the base without a vocal (x0_gain)?
+"""Does the model follow the vocal (conditioning_gain), and is it better than the base without a vocal (x0_gain)?
 
 N validation songs, U noise levels. Everything is fixed: clips, noise, levels, which vocals are exchanged.
 """
@@ -56,21 +56,23 @@ class Figures:
 
 
 class Validation:
-    """The fixed questions put to a model again and again."""
+    """Validation of a model on fixed clips, noise, levels and exchanges of vocals."""
 
-    def __init__(self, samples: Mapping[str, Sample], maker: ClipMaker, *, like: "Validation | None" = None) -> None:
-        """`samples`: one per song, by song; at least two. `like` asked the same base about the same clips before."""
+    def __init__(
+        self, samples: Mapping[str, Sample], maker: ClipMaker, *, reuse_base_of: "Validation | None" = None
+    ) -> None:
+        """`samples`: one per song, by song; at least two. `reuse_base_of` was of the same base and clips."""
         seed = maker.config.seed
         strength = maker.config.accompaniment.reference_strength
         self.clips = [_clip(sample, maker, strength) for _, sample in sorted(samples.items())]
         self.partners = derangement(len(self.clips), seeded(seed, "derangement"))
         self.levels = noise_levels(maker.conditioning, strength)
         self.resampling_seed = seed
-        self._base: Tensor | None = like._base if like else None
+        self._base: Tensor | None = reuse_base_of._base if reuse_base_of else None
 
     @torch.no_grad()
     def __call__(self, module: AccompanimentModule) -> Figures:
-        """Ask a model; its training state and every global random state stay as they were."""
+        """Evaluate a model; its training state and every global random state stay as they were."""
         set_lora_dropout(module.transformer, active=False)
         try:
             if self._base is None:
@@ -91,15 +93,15 @@ class Validation:
         )
 
     def _losses(self, module: AccompanimentModule, sources: Sequence[VocalSource]) -> Tensor:
-        """Loss of each song at each level, [N, U] float64, hearing `sources`."""
+        """Loss of each song at each level, [N, U] float64, conditioned on `sources`."""
         losses = []
         for clip, source in zip(self.clips, sources, strict=True):
-            asked = at_levels(replace(clip, source=source), self.levels).to(module.device)
-            conditions = encode(module.transformer, asked)
+            noised = at_levels(replace(clip, source=source), self.levels).to(module.device)
+            conditions = encode(module.transformer, noised)
             made = estimate(
-                module.transformer, asked, conditions, objective=module.objective, conditioner=module.conditioner
+                module.transformer, noised, conditions, objective=module.objective, conditioner=module.conditioner
             )
-            losses.append(_loss(made.clean, asked))
+            losses.append(_loss(made.clean, noised))
         return torch.stack(losses)
 
     def _base_losses(self, module: AccompanimentModule) -> Tensor:
@@ -108,10 +110,10 @@ class Validation:
         try:
             losses = []
             for clip in self.clips:
-                asked = at_levels(clip, torch.tensor(LEVELS)).to(module.device)
-                conditions = encode(module.transformer, asked)
-                made = estimate(module.transformer, asked, conditions, objective=TEXT2MUSIC, conditioner=None)
-                losses.append(_loss(made.clean, asked))
+                noised = at_levels(clip, torch.tensor(LEVELS)).to(module.device)
+                conditions = encode(module.transformer, noised)
+                made = estimate(module.transformer, noised, conditions, objective=TEXT2MUSIC, conditioner=None)
+                losses.append(_loss(made.clean, noised))
             return torch.stack(losses)
         finally:
             module.transformer.enable_adapters()
@@ -156,8 +158,10 @@ def at_levels(clip: Batch, sigmas: Tensor) -> Batch:
         f.name: repeated(getattr(clip, f.name)) for f in fields(clip) if isinstance(getattr(clip, f.name), Tensor)
     }
     source = clip.source
-    heard = VocalSource(*(repeated(part) for part in (source.vocal, source.heard, source.activity, source.strength)))
-    return replace(clip, **tensors | {"source": heard, "timestep": sigmas * TIMESTEPS})
+    each_level = VocalSource(
+        *(repeated(part) for part in (source.vocal, source.heard, source.activity, source.strength))
+    )
+    return replace(clip, **tensors | {"source": each_level, "timestep": sigmas * TIMESTEPS})
 
 
 def gain(losses: Tensor, others: Tensor, seed: int) -> GainInterval:
@@ -170,10 +174,10 @@ def gain(losses: Tensor, others: Tensor, seed: int) -> GainInterval:
 
 
 def _clip(sample: Sample, maker: ClipMaker, strength: float) -> Batch:
-    """The middle of a song with all its conditions and noise of its own; validation asks for no features."""
+    """The middle of a song with all its conditions and noise of its own; validation needs no features."""
     frames = clip_frames(sample.meta.frames, maker.config.crop_frames)
     cut = Cut(start=(sample.meta.frames - frames) // 2, frames=frames, tag_order=0)
-    clip = maker.fixed(maker.chosen([sample], [Choice(cut, strength)]))
+    clip = maker.without_noise(maker.assemble([sample], [Choice(cut, strength)]))
     generator = seeded(maker.config.seed, "validation", sample.meta.key)
     return replace(clip, noise=torch.randn(clip.target.shape, generator=generator), features=())
 

@@ -26,7 +26,7 @@ from train.loop.callbacks import HEADLINES, ProgressDisplay, SignalStop, StepCal
 from train.loop.fit import take_steps, write_config
 from train.loop.module import AccompanimentModule
 from train.loop.observe import TrainingCurves
-from train.loop.preparation import Data, Shards, adapters_on, check_features, described, make_data, open_base
+from train.loop.preparation import Data, Shards, adapters_on, check_features, describe_split, make_data, open_base
 from train.loop.validation import Validation
 from train.search.config import OptunaConfig
 from train.search.queue import FAILURE, TrialError, slot_of
@@ -63,7 +63,7 @@ def open_bench(
     transformer = open_base(config, base)
     segments = (*shards.split.training, *shards.split.validation)
     in_memory = shards.samples.remember({segment.key for segment in segments}, room=room_in_memory())
-    announce(described(shards.split, in_memory=in_memory))
+    announce(describe_split(shards.split, in_memory=in_memory))
     if features:
         first = segments[0]
         check_features(config, transformer, shards.samples.load([first.shard], {first.key})[first.key])
@@ -132,7 +132,7 @@ class Trying:
         trial.set_user_attr(CONFIG, config.model_dump(mode="json"))
         trial.set_user_attr(SEEDS, {"training": config.seed, "sampler": sampler_seed(config.seed, slot_of(trial))})
         short = shortened(config, self.wanted)
-        data = make_data(short, self.bench.shards, like=self.bench.asked)
+        data = make_data(short, self.bench.shards, reuse_base_of=self.bench.asked)
         self.bench.asked = data.validation
         version = f"trial_{trial.number:04d}"
         logger = TensorBoardLogger(config.logger_dir, name=trial.study.study_name, version=version)

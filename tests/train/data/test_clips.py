@@ -127,11 +127,11 @@ def test_features_are_cut_with_the_clip(maker, make_sample):
     mhubert = np.arange(186, dtype=np.float16)[:, None] * np.ones((1, 768), np.float16)
     sample = replace(sample, inst_mert=mert, inst_mhubert=mhubert)
     choice = Choice(Cut(start=10, frames=20, tag_order=0), strength=0.5)
-    clip = maker().fixed(maker().chosen([sample], [choice]))
+    clip = maker().without_noise(maker().assemble([sample], [choice]))
     (first,), (second,) = clip.features
     assert (first[0, 0], first[-1, 0], len(first)) == (round(10 * 279 / 40), round(30 * 279 / 40) - 1, 139)
     assert (second[0, 0], len(second)) == (round(10 * 186 / 40), 94)
-    assert [len(network) for network in maker().chosen([sample] * 3, [choice] * 3).features] == [3, 3]
+    assert [len(network) for network in maker().assemble([sample] * 3, [choice] * 3).features] == [3, 3]
     assert maker(ssl_coeff=0.0).batch([sample], epoch=0).features == ()
 
 
@@ -147,6 +147,6 @@ def test_a_batch_moves_whole(maker, make_sample):
 def test_clips_are_small_until_they_are_used(maker, make_sample):
     clips = maker().cut([make_sample("a", 0, 22), make_sample("b", 0, 30)], epoch=0)
     assert {tensor.dtype for tensor in (clips.target, clips.vocal, clips.activity, clips.text)} == {torch.float16}
-    batch = maker().drawn(clips)
+    batch = maker().with_noise(clips)
     assert batch.noise.dtype == batch.target.dtype == torch.float32
-    assert torch.equal(maker().drawn(clips).source.heard, batch.source.heard)
+    assert torch.equal(maker().with_noise(clips).source.heard, batch.source.heard)

@@ -160,7 +160,7 @@ def test_samples_without_features_add_nothing_to_those_with(opened, shards, make
 def test_a_batch_that_only_fills_up_teaches_nothing(opened, shards, make_sample):
     module, data = opened(shards(*BOTH))
     clips = data.maker.cut([make_sample("a", 0, 24, features=BOTH)], epoch=0, weight=0.0)
-    module.losses(data.maker.drawn(clips)).total.backward()
+    module.losses(data.maker.with_noise(clips)).total.backward()
     assert not any(weight.grad.any() for weight in module.trained.values() if weight.grad is not None)
 
 

@@ -214,7 +214,7 @@ def one_step_by_formula(config, checkpoint_dir=TINY):
     data = open_data(config)
     module = make_module(config, checkpoint_dir, "b", data)
     loader = BatchLoader(data.samples, data.split.training, data.maker, length=1)
-    batch = data.maker.drawn(next(iter(loader)))
+    batch = data.maker.with_noise(next(iter(loader)))
     s, r = (value.reshape(-1, 1, 1, 1) for value in (batch.timestep / 1000, batch.source.strength))
     v, m, eps, x0 = batch.source.vocal, batch.source.activity[:, None, None, :], batch.noise, batch.target
     wanted, a = config.accompaniment, r * 0.3 * batch.source.activity[:, None, None, :]

@@ -1,4 +1,4 @@
-"""The second half of the road: bands for voices that were kept away, on a page to listen to and in a table."""
+"""Accompaniments for held-out vocals, compared on a page to listen to and measured in a table."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from prep.made_up.truth import untold
 
 TEXT2MUSIC = "text2music"
 GAINS = {
-    "val/conditioning_gain": "validation: what the right vocal spares of the loss",
+    "val/conditioning_gain": "validation: loss below that with another song's vocal",
     "val/x0_gain": "validation: loss below the base's without a vocal",
 }
 MEASURES = {
@@ -31,7 +31,7 @@ ANCHORS = ("true", TEXT2MUSIC, "shuffled")
 
 @dataclass(frozen=True)
 class DemoResults:
-    """What was made of the voices."""
+    """The comparison of the adapters and its measures."""
 
     page: Path
     """Where to listen."""
@@ -41,8 +41,13 @@ class DemoResults:
     """For a terminal."""
 
 
-def judge(out: Path, mixes: Sequence[Path], adapters: Mapping[str, Path], *, infer_steps: int) -> DemoResults:
-    """Play every adapter, and the base from the prompt alone, to every voice; then measure the bands."""
+def compare_and_evaluate(
+    out: Path, mixes: Sequence[Path], adapters: Mapping[str, Path], *, infer_steps: int
+) -> DemoResults:
+    """Generate with every adapter, and the base from the prompt alone, for every vocal of `mixes`; then evaluate.
+
+    Raises UserError where a stage cannot go on.
+    """
     comparison = Comparison(
         test_set=_write(out / "test_set.json", [_item(mix, out) for mix in mixes]),
         adapters=tuple(_models(out, adapters)),

@@ -1,4 +1,4 @@
-"""The road from songs to an accompaniment, each stage through the function that its command calls."""
+"""From songs to an accompaniment, each stage through the function that its command calls."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from common.config import Config, load_config
 from common.progress import say
-from demo.judging import DemoResults, judge
+from demo.results import DemoResults, compare_and_evaluate
 from models.loading.family import PUBLISHED_ID
 from prep.building.build import build_shards
 from prep.config import PrepConfig
@@ -20,18 +20,18 @@ from train.loop.checkpoint import CHECKPOINTS, LAST, find_last
 from train.loop.fit import fit
 
 Mode = Literal["image2image", "controlnet"]
-VALIDATED = 0.25
-"""Share of the songs that validation is over: its interval is over songs."""
+VALIDATION_FRACTION = 0.25
+"""Share of the songs kept for validation; its confidence intervals are over songs."""
 MODES: tuple[Mode, ...] = ("image2image", "controlnet")
 
 
-class RoadConfig(Config):
-    """How far to walk."""
+class DemoConfig(Config):
+    """How much to make."""
 
     songs: Annotated[int, Field(ge=3)] = 32
-    """Songs to learn from, of which VALIDATED are kept for validation."""
-    voices: Annotated[int, Field(ge=2)] = 4
-    """Songs kept away from training, whose voices get a band."""
+    """Songs to train on, of which VALIDATION_FRACTION are kept for validation."""
+    held_out: Annotated[int, Field(ge=2)] = 4
+    """Songs that are not trained on, whose vocals get an accompaniment."""
     seconds: Annotated[float, Field(ge=2)] = 10.0
     """Length of each song."""
     train_steps: Annotated[int, Field(ge=1)] = 400
@@ -41,29 +41,32 @@ class RoadConfig(Config):
 
 
 @dataclass(frozen=True)
-class Road:
-    """What lies along it."""
+class DemoArtifacts:
+    """What the demo made."""
 
     out: Path
     adapters: Mapping[str, Path]
     """By mode."""
-    judged: DemoResults
+    results: DemoResults
 
 
-def walk(out: Path, config: RoadConfig) -> Road:
-    """Make what is not there yet, and say where we are. A training that is interrupted saves first."""
-    say(f"1/4 songs: {config.songs} to learn from, {config.voices} that are kept away from training")
+def run_demo(out: Path, config: DemoConfig) -> DemoArtifacts:
+    """Make in folder `out` what is not there yet, reporting each stage.
+
+    Raises KeyboardInterrupt after an interrupted training has saved, UserError where a stage cannot go on.
+    """
+    say(f"1/4 songs: {config.songs} to train on, {config.held_out} held out")
     make_songs(out / "songs", songs=config.songs, seconds=config.seconds, seed=0)
-    held_out = make_songs(out / "held-out", songs=config.voices, seconds=config.seconds, seed=HELD_OUT_SEED)
+    held_out = make_songs(out / "held-out", songs=config.held_out, seconds=config.seconds, seed=HELD_OUT_SEED)
     say("2/4 shards: the songs as latents, all that training reads")
     shards = out / "shards"
     build_shards(out / "songs", shards, PrepConfig(), checkpoint="tiny", workers=1, devices=["cpu"], rebuild=False)
-    say("3/4 adapters: one hears the vocal through a projection, one through an encoder of its own")
+    say("3/4 adapters: one sees the vocal through a projection, one through an encoder of its own")
     adapters: dict[str, Path] = {
         mode: train(mode, shards, out / "training", steps=config.train_steps) for mode in MODES
     }
-    say("4/4 accompaniments: bands for the voices that were kept away, compared and measured")
-    return Road(out, adapters, judge(out, held_out, adapters, infer_steps=config.infer_steps))
+    say("4/4 accompaniments: bands for the held-out vocals, compared and measured")
+    return DemoArtifacts(out, adapters, compare_and_evaluate(out, held_out, adapters, infer_steps=config.infer_steps))
 
 
 def train(mode: Mode, shards: Path, runs: Path, *, steps: int) -> Path:
@@ -74,7 +77,7 @@ def train(mode: Mode, shards: Path, runs: Path, *, steps: int) -> Path:
         f"max_steps={steps}",
         f"val_every_n_steps={-(-steps // 3)}",
         f"checkpoint_every_n_steps={steps}",
-        f"val_fraction={VALIDATED}",
+        f"val_fraction={VALIDATION_FRACTION}",
     ]
     config = load_config(TrainingConfig, f"tiny_{mode}", settings)
     checkpoints = sorted((runs / config.exp_name).glob(f"version_*/{CHECKPOINTS}"))
@@ -89,24 +92,24 @@ def train(mode: Mode, shards: Path, runs: Path, *, steps: int) -> Path:
     return outcome.adapter
 
 
-def told(road: Road) -> str:
-    """What was made, where it lies, and what comes next, for a person who reads it once."""
-    reports = ", ".join(str(page.relative_to(road.out)) for page in road.judged.reports.values())
+def summary(made: DemoArtifacts) -> str:
+    """What was made, where it lies, and what comes next, for the terminal."""
+    reports = ", ".join(str(page.relative_to(made.out)) for page in made.results.reports.values())
     return f"""
-{road.judged.table}
+{made.results.table}
 
 Intervals are 95 % bootstraps over songs. true, text2music and shuffled are anchors: the band that the voice was sung
-to, the base from the prompt alone, another song's band. These networks are tiny: they show that the road is whole, not
-how ACE-Step sounds.
+to, the base from the prompt alone, another song's band. These networks are tiny: they show that every stage works,
+not how ACE-Step sounds.
 
-Made in {road.out}/
+Made in {made.out}/
   songs/ held-out/   made-up songs: voice, band, mix, tags, lyrics
   shards/            the songs as latents
-  training/          two adapters (tensorboard --logdir {road.out / "training"})
+  training/          two adapters (tensorboard --logdir {made.out / "training"})
   comparison/        the voices with their bands, as files
   {reports}
 
-Listen:  open {road.judged.page.resolve().as_uri()} in a browser
+Listen:  open {made.results.page.resolve().as_uri()} in a browser
 
 Next, with your own songs and the published model (8.3 GB, fetched the first time):
   $ prep build-shards my-songs/ shards/ --checkpoint-dir {PUBLISHED_ID}
