@@ -1,14 +1,15 @@
 """Typed, frozen, strict configuration: JSON files hold what differs from the defaults, `--set a.b=value` the rest."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.errors import UserError
+from common.progress import say
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 """Configs that ship with Backline; they are found by bare name."""
@@ -20,6 +21,9 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
     )
+
+    retired: ClassVar[Mapping[str, str]] = {}
+    """Settings of earlier versions that are ignored with a notice, and why."""
 
     @classmethod
     def check_file(cls, values: dict[str, Any]) -> None:
@@ -48,9 +52,15 @@ def load_config(kind: type[AnyConfig], source: str | Path | None, settings: Sequ
 
 
 def check_config(kind: type[AnyConfig], values: dict[str, Any], name: str) -> AnyConfig:
-    """Validate `values` as JSON values (no silent conversion from text to number). `name` is quoted in the error."""
+    """Validate `values` as JSON values (no silent conversion from text to number). `name` is quoted in the error.
+
+    Raises UserError, one line that names the key, for an unknown key or a bad value.
+    """
+    if ignored := kind.retired.keys() & values:
+        say(f"{name}: " + "; ".join(f"{key} is ignored ({kind.retired[key]})" for key in sorted(ignored)))
     try:
-        return kind.model_validate_json(json.dumps(values), strict=True)
+        kept = {key: value for key, value in values.items() if key not in ignored}
+        return kind.model_validate_json(json.dumps(kept), strict=True)
     except ValidationError as error:
         raise UserError(f"{name}: {_first_problem(kind, error)}") from None
 

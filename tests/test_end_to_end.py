@@ -97,7 +97,7 @@ def test_features_of_the_songs_reach_training(tmp_path, ssl_networks, capsys):
     )
     capsys.readouterr()
     adapters = [
-        train_adapter(shards, tmp_path / name, "image2image", "ssl_depths=[2, 2]", f"ssl_coeff={coeff}")
+        train_adapter(shards, tmp_path / name, "image2image", f"ssl_coeff={coeff}")
         for name, coeff in (("with", 1.0), ("without", 0.0))
     ]
     with_features, without = (load_file(adapter / LORA_FILE) for adapter in adapters)

@@ -1,7 +1,8 @@
 """What one training run is: the owner's plan (names, defaults, bounds), how the vocal enters, how we validate."""
 
 import shlex
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -147,6 +148,11 @@ class AccompanimentConfig(Config):
 class TrainingConfig(Config):
     """One run of `train run`."""
 
+    retired: ClassVar[Mapping[str, str]] = {
+        "speaker_dropout": "shards hold no speaker",
+        "ssl_depths": "the base says which blocks its feature losses look at",
+    }
+
     lora: LoRAConfig = LoRAConfig()
     accompaniment: AccompanimentConfig = AccompanimentConfig()
 
@@ -190,15 +196,11 @@ class TrainingConfig(Config):
     """Chance that a clip is trained without its prompt."""
     lyric_dropout: Probability = 0.15
     """Chance that a clip is trained without its lyrics."""
-    speaker_dropout: Probability = 0.5
-    """Chance that a clip is trained without its speaker (the checkpoint and our shards have none: zeros either way)."""
     shift: Annotated[float, Field(gt=0.0)] = 3.0
     """Shift of the noise levels drawn in training; inference uses the same."""
 
     ssl_coeff: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of the feature losses, where the shards carry features (`prep build-shards --ssl`)."""
-    ssl_depths: tuple[NotNegative, ...] = (8, 8)
-    """Blocks whose hidden states the two feature losses look at; used with features only."""
     structure_coeff: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of the plan's structure loss: how the target's energy follows the vocal's; 0 is off."""
 

@@ -11,11 +11,23 @@ PLAN = Path(__file__).parent / "plan_files"
 
 
 @pytest.mark.parametrize("name", ["image2image_base", "controlnet_base"])
-def test_the_plans_files_load_unchanged_and_ours_say_the_same(name):
+def test_the_plans_files_load_unchanged_and_ours_say_the_same(name, capsys):
     theirs = load_config(TrainingConfig, PLAN / f"{name}.json")
+    assert capsys.readouterr().err == (
+        f"{PLAN / name}.json: ssl_depths is ignored (the base says which blocks its feature losses look at)\n"
+    )
     assert load_config(TrainingConfig, name) == theirs
     assert theirs.accumulate_grad_batches == 4
     assert theirs.exp_name == f"accompaniment_{name.removesuffix('_base')}"
+
+
+def test_settings_that_went_are_ignored_with_one_notice(capsys):
+    settings = ["speaker_dropout=0.5", "ssl_depths=[2, 2]", "seed=3"]
+    assert load_config(TrainingConfig, None, settings) == TrainingConfig(seed=3)
+    assert capsys.readouterr().err == (
+        "defaults: speaker_dropout is ignored (shards hold no speaker); "
+        "ssl_depths is ignored (the base says which blocks its feature losses look at)\n"
+    )
 
 
 def test_the_plans_search_loads_unchanged():
@@ -41,7 +53,7 @@ def test_defaults_are_the_plans():
     assert wanted.injection_layers == (0, 4, 8, 12)
     assert (config.learning_rate, config.max_steps, config.warmup_steps) == (1e-4, 200_000, 100)
     assert (config.weight_decay, config.batch_size, config.accumulate_grad_batches) == (0.01, 1, 1)
-    assert (config.ssl_coeff, config.ssl_depths, config.checkpoint_every_n_steps) == (1.0, (8, 8), 2000)
+    assert (config.ssl_coeff, config.checkpoint_every_n_steps) == (1.0, 2000)
     assert (config.exp_name, config.logger_dir, config.shift) == ("accompaniment_lora", "./exps/logs/", 3.0)
     assert (config.dataset_path, config.max_duration) == ("./data/accompaniment_dataset", 240.0)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from common.base import BaseSpec
-from common.errors import UserError
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.lora import attach_lora
 from models.loading.checkpoint import Part, open_transformer, part_hash, resolve_checkpoint
@@ -123,7 +122,7 @@ def make_module(config: TrainingConfig, base: Path, fingerprint: str, data: Data
     """The base with fresh adapters, ready to train; says what is trained and how much memory that should take."""
     transformer = open_base(config, base)
     if config.ssl_coeff:
-        check_features(config, transformer, next(read_shard(location_of(config.dataset_path), data.manifest.shards[0])))
+        check_features(config, next(read_shard(location_of(config.dataset_path), data.manifest.shards[0])))
     return _with_adapters(config, transformer, fingerprint, data)
 
 
@@ -195,18 +194,11 @@ def open_base(config: TrainingConfig, base: Path) -> ACEStepTransformer2DModel:
     return transformer
 
 
-def check_features(config: TrainingConfig, transformer: ACEStepTransformer2DModel, sample: Sample) -> None:
-    """SSL losses need features in the shards and look at the blocks that the base's projectors were made for."""
+def check_features(config: TrainingConfig, sample: Sample) -> None:
+    """Say so where the shards hold no features for the SSL losses."""
     if all(array is None for array in features_of(sample, config)):
         announce(
             "these shards hold no SSL features: training without feature losses (prep build-shards --ssl makes them)"
-        )
-        return
-    depths = tuple(transformer.config["ssl_encoder_depths"])
-    if config.ssl_depths != depths:
-        raise UserError(
-            f"ssl_depths {list(config.ssl_depths)}: this base projects the states after blocks {list(depths)}. "
-            f"Set ssl_depths to {list(depths)}, or ssl_coeff to 0."
         )
 
 

@@ -26,7 +26,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
 from common.errors import UserError
 from common.progress import say
-from train.config import leaves
+from train.config import TrainingConfig, leaves
 
 SLOT, PROCESS, FAILURE = "slot", "process", "failure"
 """Attributes of a trial."""
@@ -266,7 +266,7 @@ def _check_setup(study: Study, setup: Mapping[str, Any], n_trials: int) -> None:
         study.set_user_attr(SETUP, dict(setup))
     else:
         was, now = leaves(before), leaves(dict(setup))
-        for key in sorted(was.keys() | now.keys()):
+        for key in sorted((was.keys() | now.keys()) - TrainingConfig.retired.keys()):
             if was.get(key) != now.get(key):
                 raise UserError(
                     f"study {name}: begun with {key} {was.get(key, 'unset')}, now it is {now.get(key, 'unset')}. Go on "

@@ -46,7 +46,6 @@ THE_SAME = {
     "base_dtype",
     "gradient_checkpointing",
     "compile",
-    "ssl_depths",
     "seed",
     "val_fraction",
     "val_every_n_steps",

@@ -66,7 +66,7 @@ def open_bench(
     announce(describe_split(shards.split, in_memory=in_memory))
     if features:
         first = segments[0]
-        check_features(config, transformer, shards.samples.load([first.shard], {first.key})[first.key])
+        check_features(config, shards.samples.load([first.shard], {first.key})[first.key])
     return Bench(shards, transformer, fingerprint, where)
 
 

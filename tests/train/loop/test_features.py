@@ -38,10 +38,10 @@ def shards(make_shards):
 
 @pytest.fixture
 def short(tiny_config):
-    """short(shards) trains for two steps of two batches, looking where the projectors of the tiny base look."""
+    """short(shards) trains for two steps of two batches."""
 
     def make(folder, **settings):
-        return tiny_config(folder, **{"ssl_depths": (2, 2), "max_steps": 2, "val_fraction": 0.0} | settings)
+        return tiny_config(folder, **{"max_steps": 2, "val_fraction": 0.0} | settings)
 
     return make
 

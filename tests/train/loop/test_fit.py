@@ -1,5 +1,4 @@
 import ast
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,6 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import train.loop.preparation
 from common.errors import UserError
 from common.files import whole_file
 from models.adapters.adapter import CARD_FILE, open_adapter, read_card
@@ -190,18 +188,6 @@ def test_gradient_checkpointing_changes_memory_not_numbers(song_shards, tiny_con
     one, other = (load_file(end.adapter / LORA_FILE) for end in ends)
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, other[name], atol=1e-6, rtol=1e-4)
-
-
-def test_features_need_the_depths_that_the_base_projects(song_shards, tiny_config, make_sample, monkeypatch):
-    features = {"inst_mert": np.zeros((70, 1024), np.float16), "inst_mhubert": np.zeros((90, 768), np.float16)}
-    sample = replace(make_sample("song0", 0, 24), **features)
-    monkeypatch.setattr(train.loop.preparation, "read_shard", lambda *_: iter([sample]))
-    with pytest.raises(UserError) as caught:
-        fit(tiny_config(song_shards))
-    assert str(caught.value) == (
-        "ssl_depths [8, 8]: this base projects the states after blocks [2, 2]. Set ssl_depths to [2, 2], or ssl_coeff "
-        "to 0."
-    )
 
 
 def test_naive_says_what_it_is(song_shards, tiny_config, capsys):
