@@ -45,6 +45,42 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+UNIT = (
+    "test_layout.py",
+    "test_configs.py",
+    "common/audio/test_loudness.py",
+    "common/texts",
+    "common/test_config.py",
+    "common/test_table.py",
+    "models/acestep1/text/test_lyric_tokens.py",
+    "models/flow/test_guidance.py",
+    "models/flow/test_schedule.py",
+    "models/flow/test_windows.py",
+    "models/flow/test_conditioning.py",
+    "prep/sources/test_align.py",
+    "prep/sources/test_segment.py",
+    "prep/encoding/test_gate.py",
+    "shards/test_fingerprint.py",
+    "train/data/test_plan.py",
+    "train/data/test_prefetch.py",
+    "train/loop/test_losses.py",
+    "train/test_config.py",
+    "infer/compare/test_ratings.py",
+    "infer/request/test_request.py",
+)
+"""Tests of the inner loop: arithmetic, formats and words, no training and no process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark `unit` what UNIT names, but for what is slow or needs a card."""
+    here = Path(__file__).resolve().parent
+    for item in items:
+        path = item.path.relative_to(here).as_posix()
+        named = any(path == name or path.startswith(f"{name}/") for name in UNIT)
+        if named and not item.get_closest_marker("slow") and not item.get_closest_marker("gpu"):
+            item.add_marker("unit")
+
+
 @dataclass(frozen=True)
 class Golden:
     """Numbers that upstream computed: its weights, what went in, what must come out; `notes` is the JSON beside it."""
