@@ -76,6 +76,7 @@ def first_run(train_run):
     return first
 
 
+@pytest.mark.slow
 def test_two_processes_see_every_sample_once_an_epoch_also_after_a_resume(train_run, song_shards, tmp_path):
     once = Counter(segment.key for shard in read_manifest(song_shards).shards for segment in shard.segments)
     first_run(train_run)

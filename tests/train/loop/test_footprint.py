@@ -69,6 +69,7 @@ def noted(make_shards, tmp_path):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_run_opens_no_part_but_the_transformer_and_needs_no_more_memory_as_it_goes(noted):
     parts = {part.name for part in TINY.iterdir() if part.is_dir()}
     assert {"ace_step_transformer", "music_dcae_f8c8", "music_vocoder", "umt5-base"} <= parts
