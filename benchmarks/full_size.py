@@ -121,7 +121,7 @@ def random_clip(transformer: ACEStepTransformer2DModel, frames: int, device: tor
         keys=("noise",),
         target=latents[0],
         source=VocalSource(
-            vocal=latents[1], heard=latents[1], activity=everything, strength=torch.ones(1, device=device)
+            vocal=latents[1], conditioner_input=latents[1], activity=everything, strength=torch.ones(1, device=device)
         ),
         text=text,
         text_mask=torch.ones(1, TEXT_TOKENS, dtype=torch.bool, device=device),

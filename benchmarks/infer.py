@@ -108,7 +108,7 @@ def print_time(seconds: float, steps: int, *, tiny: bool) -> None:
                 (band.transformer, "encode"),
                 (band.transformer, "prepare"),
                 (band.transformer, "decode"),
-                (band.blend.conditioner, "injections"),
+                (band.adapters.conditioner, "injections"),
                 (decoder.codec, "decode_mel"),
                 (decoder.vocoder, "forward"),
             ):

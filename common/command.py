@@ -9,7 +9,7 @@ import typer
 from typer.main import get_command
 
 from common.errors import UserError
-from common.memory import told_when_full
+from common.memory import explain_out_of_memory
 
 
 def command_app(summary: str) -> typer.Typer:
@@ -58,7 +58,7 @@ def _print_anything() -> None:
 
 def _outcome(command: Callable[[], object]) -> int:
     try:
-        with told_when_full("running this command", "close what else is using it", "--device cpu"):
+        with explain_out_of_memory("running this command", "close what else is using it", "--device cpu"):
             code = command()
     except UserError as error:
         return _complain(str(error), 2)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from common.command import command_app, example, run
-from common.memory import told_when_full
+from common.memory import explain_out_of_memory
 
 app = command_app("Make accompaniments for a vocal with a trained adapter.")
 
@@ -23,7 +23,7 @@ Precision = Annotated[
 
 def memory_told(precision: str | None) -> AbstractContextManager[None]:
     """Say what helps where memory does not suffice for a song."""
-    return told_when_full(
+    return explain_out_of_memory(
         "making accompaniments",
         "close what else is using the device",
         "--precision bf16" if precision == "32" else None,

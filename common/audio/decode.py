@@ -20,7 +20,7 @@ from common.audio.formats.ffmpeg import check_single, ffmpeg_stream
 from common.audio.formats.flac import flac_pieces
 from common.audio.formats.mp3 import mp3_pieces
 from common.audio.formats.ogg import ogg_pieces
-from common.audio.formats.pieces import AudioStream, FileBytes, Piece, PieceFile, RawFormat, after_tags
+from common.audio.formats.pieces import AudioPiece, AudioStream, FileBytes, PieceFile, RawFormat, after_tags
 from common.errors import UserError
 
 BLOCK_SAMPLES = 1 << 18
@@ -77,7 +77,7 @@ def audio_stream(path: Path, *, block_samples: int = BLOCK_SAMPLES) -> Generator
     """
     with _opened(path) as data:
         known = _pieces(data)
-        pieces = known or (Piece(0, data.size),)
+        pieces = known or (AudioPiece(0, data.size),)
         reason, form = _form(data, pieces[0])
         if form is None:
             check_single(data)
@@ -123,7 +123,7 @@ def _opened(path: Path) -> Generator[FileBytes]:
         yield FileBytes(file, path.name)
 
 
-def _pieces(data: FileBytes) -> tuple[Piece, ...]:
+def _pieces(data: FileBytes) -> tuple[AudioPiece, ...]:
     """What to read, one after the other; () where only a decoder can tell.
 
     Raises UserError for a file of which something is missing.
@@ -147,26 +147,26 @@ def _unreadable(data: FileBytes, error: OSError) -> UserError:
     return UserError(f"{data.name}: cannot be read ({error.strerror}).")
 
 
-def _chunk_pieces(data: FileBytes, start: int | None) -> Iterator[Piece]:
+def _chunk_pieces(data: FileBytes, start: int | None) -> Iterator[AudioPiece]:
     while start is not None:
         extent = extent_of(data, start)
         if extent is not None and extent.unsaid_at is not None:
             at = extent.unsaid_at
             prefix = data.at(start, at - start) + (data.size - at - 8).to_bytes(8, extent.endian)
-            yield Piece(at + 8, data.size, prefix=prefix)
+            yield AudioPiece(at + 8, data.size, prefix=prefix)
             return
         if extent is None or not extent.goes_on:
             joined = extent.joined if extent else None
-            yield Piece(start, joined or data.size)
+            yield AudioPiece(start, joined or data.size)
             start = joined
             continue
         yield _unmeasured(data, start, extent)
         return
 
 
-def _unmeasured(data: FileBytes, start: int, extent: Extent) -> Piece:
+def _unmeasured(data: FileBytes, start: int, extent: Extent) -> AudioPiece:
     """All from the first sample to the file's end, of a file whose header gives it no length, or too little."""
-    whole = Piece(start, data.size)
+    whole = AudioPiece(start, data.size)
     reason, form = _form(data, whole)
     if form is None:
         raise UserError(f"{data.name}: cannot be read to its end, which its header does not tell ({reason}).")
@@ -178,7 +178,7 @@ def _unmeasured(data: FileBytes, start: int, extent: Extent) -> Piece:
         after = f"{more} bytes follow that are no chunk"
         raise UserError(f"{data.name}: goes on after the end that its header tells ({after}). Export it again.")
     raw = RawFormat(form.rate_hz, form.channels, form.subtype, extent.endian)
-    return Piece(extent.start, data.size, samples=(data.size - extent.start) // sample_bytes, raw=raw)
+    return AudioPiece(extent.start, data.size, samples=(data.size - extent.start) // sample_bytes, raw=raw)
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class _Form:
     subtype: str
 
 
-def _form(data: FileBytes, piece: Piece) -> tuple[str, _Form | None]:
+def _form(data: FileBytes, piece: AudioPiece) -> tuple[str, _Form | None]:
     """Why soundfile cannot read a piece, or what it says of it."""
     file = PieceFile(data.file, piece)
     try:
@@ -204,7 +204,7 @@ def _form(data: FileBytes, piece: Piece) -> tuple[str, _Form | None]:
         return _reason(error), None
 
 
-def _open(file: PieceFile, piece: Piece) -> _Forward:
+def _open(file: PieceFile, piece: AudioPiece) -> _Forward:
     source, raw = cast(BinaryIO, file), piece.raw
     if raw is None:
         return _Forward(source)
@@ -245,7 +245,9 @@ def _checked(path: Path, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         raise UserError(f"{path.name}: holds no audio (0 samples).")
 
 
-def _piece_blocks(data: FileBytes, pieces: tuple[Piece, ...], form: _Form, block_samples: int) -> Iterator[np.ndarray]:
+def _piece_blocks(
+    data: FileBytes, pieces: tuple[AudioPiece, ...], form: _Form, block_samples: int
+) -> Iterator[np.ndarray]:
     done = 0
     for piece in pieces:
         own = _form(data, piece)[1]
@@ -263,7 +265,7 @@ def _channels(count: int) -> str:
     return f"{count} channel{'s' if count > 1 else ''}"
 
 
-def _blocks(data: FileBytes, piece: Piece, block_samples: int) -> Iterator[np.ndarray]:
+def _blocks(data: FileBytes, piece: AudioPiece, block_samples: int) -> Iterator[np.ndarray]:
     """One piece. What its bytes or its header say of its samples must be there, and what is there is read."""
     file = PieceFile(data.file, piece)
     with _open(file, piece) as opened:

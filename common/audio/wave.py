@@ -29,7 +29,7 @@ SILENT_DBFS, SUNG_DBFS = -50.0, -40.0
 MEASURED_SAMPLES = 1 << 15
 """Samples of a clip that are measured at once, few enough for a core's own cache in double precision."""
 RESAMPLING_REACH = 16
-"""A resampled sample hears so many on either side of its moment, counted at the lower of the two rates."""
+"""A resampled sample depends on so many on either side of its moment, counted at the lower of the two rates."""
 RESAMPLED_SAMPLES = 1 << 17
 """Samples that are resampled at once, but for what makes a whole period."""
 TABLED_PERIODS = 2000
@@ -241,7 +241,7 @@ def vocal_activity(vocal: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Gain:
+class LevelGain:
     """One gain for all parts of a segment."""
 
     db: float
@@ -253,13 +253,13 @@ class Gain:
         return np.float32(10 ** (self.db / 20))
 
 
-def gain_to(target_lufs: float, *, lufs: float, peak: float, ceiling_dbfs: float = PEAK_CEILING_DBFS) -> Gain:
+def gain_to(target_lufs: float, *, lufs: float, peak: float, ceiling_dbfs: float = PEAK_CEILING_DBFS) -> LevelGain:
     """The gain that brings `lufs` to `target_lufs`, lowered where a part's `peak` (dBFS) would pass the ceiling."""
     wanted, allowed = target_lufs - lufs, ceiling_dbfs - peak
-    return Gain(min(wanted, allowed), peak_limited=allowed < wanted)
+    return LevelGain(min(wanted, allowed), peak_limited=allowed < wanted)
 
 
-def vocal_gain(vocal: np.ndarray, rate_hz: int, target_lufs: float) -> Gain:
+def vocal_gain(vocal: np.ndarray, rate_hz: int, target_lufs: float) -> LevelGain:
     """The gain that brings a vocal alone [c, N] to the loudness that vocals had in training (vocal_lufs).
 
     Raises UserError for a vocal that is silent or shorter than one loudness block.
@@ -269,7 +269,7 @@ def vocal_gain(vocal: np.ndarray, rate_hz: int, target_lufs: float) -> Gain:
 
 def vocal_gain_in_blocks(
     blocks: Callable[[], Iterable[np.ndarray]], rate_hz: int, target_lufs: float, *, samples: int
-) -> Gain:
+) -> LevelGain:
     """`vocal_gain` of N = `samples` that `blocks()` gives in blocks [c, n], each time that it is asked."""
     check_loudness_length(samples, rate_hz)
     lufs, peak = integrated_lufs(blocks(), rate_hz, samples=samples), max(map(peak_dbfs, blocks()))
@@ -279,5 +279,5 @@ def vocal_gain_in_blocks(
 
 
 def level_vocal(vocal: np.ndarray, rate_hz: int, target_lufs: float) -> np.ndarray:
-    """A vocal [c, N] under its `vocal_gain`: what prep encodes, and infer hears, of a vocal that comes alone."""
+    """A vocal [c, N] under its `vocal_gain`: what prep and infer encode of a vocal that comes alone."""
     return vocal * vocal_gain(vocal, rate_hz, target_lufs).factor

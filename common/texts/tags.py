@@ -46,7 +46,7 @@ def _matches(lines: str) -> Iterable[re.Match[str]]:
 
 
 def spelt(tags: Iterable[str]) -> str:
-    """Tags as the text encoder hears them."""
+    """Tags as the text encoder takes them."""
     return ", ".join(tags)
 
 

@@ -20,7 +20,7 @@ from infer.request.vocal import VocalInput
 from models.acestep1.codec.codec import WINDOW_FRAMES, Codec, decode_audio, decode_audio_in_pieces
 from models.acestep1.codec.vocoder import Vocoder
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
-from models.adapters.blend import Blend, open_blend
+from models.adapters.combined import CombinedAdapters, open_adapters
 from models.adapters.style import Style
 from models.flow.sampler import draw_noise, sample
 from models.loading.checkpoint import open_codec, open_transformer, open_vocoder, part_hash
@@ -31,7 +31,7 @@ class AccompanimentSampler:
     """A transformer in which adapters are active."""
 
     transformer: ACEStepTransformer2DModel
-    blend: Blend
+    adapters: CombinedAdapters
 
     @classmethod
     def open(
@@ -41,7 +41,8 @@ class AccompanimentSampler:
         fingerprint = part_hash(runtime.base, "ace_step_transformer")
         transformer = open_transformer(runtime.base, dtype=runtime.dtype).to(runtime.device)
         return cls(
-            transformer, open_blend(adapters, transformer, weights=weights, base_fingerprint=fingerprint, style=style)
+            transformer,
+            open_adapters(adapters, transformer, weights=weights, base_fingerprint=fingerprint, style=style),
         )
 
     def draw(
@@ -61,11 +62,11 @@ class AccompanimentSampler:
             encode_conditions(self.transformer, text),
             encode_null_conditions(self.transformer, text),
         )
-        source = self.blend.card.conditioning.hear(
+        source = self.adapters.card.conditioning.vocal_source(
             vocal.latents[None].to(device),
             vocal.activity[None].to(device),
             torch.tensor([settings.ref_strength], device=device),
-            self.blend.card.statistics,
+            self.adapters.card.statistics,
         )
         drawn = []
         for seed in seeds:
@@ -76,9 +77,9 @@ class AccompanimentSampler:
                 unconditional,
                 draw_noise(generators, vocal.latents.shape[-1]).to(device),
                 settings.sampler,
-                objective=self.blend.objective,
+                objective=self.adapters.objective,
                 source=source,
-                conditioner=self.blend.conditioner,
+                conditioner=self.adapters.conditioner,
                 generators=generators,
                 on_step=lambda *_: done.update() if done else None,
                 on_window=lambda number, count: done.update(0, f"window {number} of {count}") if done else None,

@@ -12,7 +12,7 @@ from common.progress import say
 from infer.request.record import GenerationSettings, StyleSettings
 from models.acestep1.text.lyric_tokens import check_language
 from models.adapters.adapter import AdapterCard, base_of, check_adapter, read_card
-from models.adapters.blend import blend_cards
+from models.adapters.combined import combine_cards
 from models.adapters.style import Style, find_style
 from models.device import chosen_device
 from models.loading.checkpoint import Part, resolve_checkpoint
@@ -111,7 +111,7 @@ def select_adapters(request: GenerationRequest) -> AdapterSelection:
         counts = f"{len(weights)} --lora-weight for {len(folders)} --adapter"
         raise UserError(f"{counts}. Give one for each adapter, in their order, or none.")
     weights = weights or tuple(card.lora_weight / len(cards) for card in cards)
-    blended = blend_cards(folders, cards, weights)
+    blended = combine_cards(folders, cards, weights)
     checkpoint = choose_checkpoint(request.checkpoint_dir, base_of(cards[0]), folders[0])
     return AdapterSelection(folders, cards, weights, blended, checkpoint, _style(request))
 

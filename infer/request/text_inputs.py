@@ -57,14 +57,14 @@ def embed_prompt(tags: str, *, base: Path, device: torch.device, erg: bool = Fal
     """
     from models.acestep1.text.encoder import (  # heavy, and not needed where shards hold the prompt
         MAX_TOKENS,
-        heard_tags,
+        fitting_tags,
     )
 
     encoder = open_text_encoder(base).to(device)
-    found = heard_tags(encoder, tags_of(tags) or [NO_PROMPT])
-    if found.lost:
-        say(f"the prompt is longer than {MAX_TOKENS} tokens; these tags are left out: {spelt(found.lost)}")
-    tags = spelt(found.heard)
+    found = fitting_tags(encoder, tags_of(tags) or [NO_PROMPT])
+    if found.dropped:
+        say(f"the prompt is longer than {MAX_TOKENS} tokens; these tags are left out: {spelt(found.dropped)}")
+    tags = spelt(found.kept)
     weakened = encoder.embed([tags], weakened=True).states[0].cpu() if erg else None
     return EncodedPrompt(tags, encoder.embed([tags]).states[0].cpu(), weakened)
 

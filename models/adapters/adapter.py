@@ -66,7 +66,7 @@ class ControlShape(Config):
 
 
 class Conditioning(Config):
-    """How a model hears the vocal; training and inference build the same thing from it."""
+    """How the vocal conditions a model; training and inference build the same thing from it."""
 
     mode: Mode = "image2image"
     objective: ObjectiveName = "bridge_vp"
@@ -89,7 +89,7 @@ class Conditioning(Config):
 
     @property
     def can_be_guided(self) -> bool:
-        """Whether the network also hears the vocal apart from its noise, so that a pass can leave it out."""
+        """Whether the vocal also enters the network apart from its noise, so that a pass can leave it out."""
         if self.mode == "controlnet":
             return self.control is not None
         return self.source_projection or self.objective in ("offset", "naive")
@@ -111,11 +111,13 @@ class Conditioning(Config):
             )
         return SourceProjection(transformer.inner_width) if self.source_projection else None
 
-    def hear(self, latents: Tensor, activity: Tensor, strength: Tensor, statistics: LatentStatistics) -> VocalSource:
+    def vocal_source(
+        self, latents: Tensor, activity: Tensor, strength: Tensor, statistics: LatentStatistics
+    ) -> VocalSource:
         """The source that vocals make: scaled latents [B, C, H, T], activity [B, T] in [0, 1], strength [B]."""
         vocal = normalise_vocal(latents, statistics)
         gate = smooth_activity(activity) if self.activity_gate else activity.new_ones(activity.shape)
-        return VocalSource(vocal=vocal, heard=vocal, activity=gate, strength=strength)
+        return VocalSource(vocal=vocal, conditioner_input=vocal, activity=gate, strength=strength)
 
 
 class LoraCard(Config):
@@ -149,7 +151,7 @@ class AdapterCard(Config):
     statistics: LatentStatistics
     """How vocals are normalised."""
     vocal_lufs: float | None
-    """Loudness of the training vocals, to which a vocal is brought before it is encoded; null where none was heard."""
+    """Loudness of the training vocals, to which a vocal is brought before it is encoded; null where unknown."""
     lyrics_language: str = "en"
     """Language that the lyrics of the training songs were read in."""
     base: BaseSpec | None = None

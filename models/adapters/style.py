@@ -1,4 +1,4 @@
-"""A LoRA that other programs made for the same base: it changes how the network plays, and hears no vocal.
+"""A LoRA that other programs made for the same base: it changes how the network plays, whatever the vocal is.
 
 They hand LoRAs around in several layouts; each becomes MODULE.lora_A.weight and MODULE.lora_B.weight at scale 1.
 

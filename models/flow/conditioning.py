@@ -49,8 +49,8 @@ def smooth_activity(activity: Tensor) -> Tensor:
     return (before + 2 * activity + after) / 4
 
 
-def hear(vocal: Tensor, *, latent_noise: float, generator: torch.Generator) -> Tensor:
-    """What the network's own path hears in training: v with noise over the residue of the band. vocal [B, C, H, T].
+def add_latent_noise(vocal: Tensor, *, latent_noise: float, generator: torch.Generator) -> Tensor:
+    """What the conditioner is given in training: v with noise over the residue of the band. vocal [B, C, H, T].
 
     Draw the eps of the path before this from the same generator, so that eps is what plain text2music would draw.
     """
@@ -60,10 +60,10 @@ def hear(vocal: Tensor, *, latent_noise: float, generator: torch.Generator) -> T
 
 @dataclass(frozen=True)
 class VocalSource:
-    """The vocals of a batch, as everything that listens to them needs them."""
+    """The vocals of a batch, as the objective and the conditioner need them."""
 
     vocal: Tensor  # [B, C, H, T], normalised v
-    heard: Tensor  # [B, C, H, T], what the network's own path hears: hear(v) in training, v at inference
+    conditioner_input: Tensor  # [B, C, H, T], v with latent noise in training, v at inference
     activity: Tensor  # [B, T], gate m in [0, 1]; ones where gating is off
     strength: Tensor  # [B], r in [0, 1]; 0 is plain text2music
     mask: Tensor | None = None  # [B, T] bool, True on real frames; None: all are
@@ -73,7 +73,7 @@ class VocalSource:
         return replace(
             self,
             vocal=self.vocal[..., frames],
-            heard=self.heard[..., frames],
+            conditioner_input=self.conditioner_input[..., frames],
             activity=self.activity[:, frames],
             mask=None if self.mask is None else self.mask[:, frames],
         )
@@ -160,7 +160,7 @@ class SourceProjection(nn.Module):
         nn.init.zeros_(self.projection.weight)
 
     def injections(self, source: VocalSource, timestep: Tensor) -> Injections:
-        scaled = _per_item(source.strength) * source.heard
+        scaled = _per_item(source.strength) * source.conditioner_input
         residual = self.projection(frames_first(scaled).to(self.projection.weight.dtype))
         return {0: lambda hidden: hidden + residual.to(hidden.dtype)}
 

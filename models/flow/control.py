@@ -1,4 +1,4 @@
-"""The control encoder: a small transformer that listens to the vocal and speaks into chosen blocks of the frozen base.
+"""The control encoder: a small transformer that reads the vocal and adds to inputs of some blocks of the frozen base.
 
 B songs, C latent channels (8), H latent rows (16), T latent frames, I inner width of the base, W width of the encoder.
 Formulation section 5.
@@ -81,7 +81,7 @@ class ControlEncoder(nn.Module):
 
     def injections(self, source: VocalSource, timestep: Tensor) -> Injections:
         """Residuals for timestep [B] = 1000 * sigma, each times the item's strength and controlnet_scale."""
-        hidden = self(source.heard, timestep, source.mask)
+        hidden = self(source.conditioner_input, timestep, source.mask)
         strength = self.controlnet_scale * source.strength[:, None, None]
         gates = [None] * len(self.out) if self.gates is None else list(self.gates)
         return {

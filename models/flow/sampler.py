@@ -18,7 +18,7 @@ from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, C
 from models.flow.conditioning import A_MAX_LIMIT, TEXT2MUSIC, Conditioner, Objective, VocalSource
 from models.flow.guidance import Apg, apg_double, cfg, cfg_double, cfg_zero_star, decayed_scale, guidance_interval
 from models.flow.schedule import TIMESTEPS, OmegaMean, add_noise, euler_step, heun_step, inference_sigmas, pingpong_step
-from models.flow.windows import Window, cross_fade, plan_windows
+from models.flow.windows import LatentWindow, cross_fade, plan_windows
 
 Predict = Callable[[Tensor, Tensor, int], Tensor]
 """State [B, C, H, T], its sigma [] and the index of the step -> velocity [B, C, H, T]."""
@@ -77,7 +77,7 @@ def sample(
     source: VocalSource | None = None,
     conditioner: Conditioner | None = None,
     generators: Sequence[torch.Generator] | None = None,
-    windows: Sequence[Window] | None = None,
+    windows: Sequence[LatentWindow] | None = None,
     on_step: OnStep | None = None,
     on_window: OnWindow | None = None,
 ) -> Tensor:
@@ -90,12 +90,12 @@ def sample(
     cross-faded, so that they walk from one noise to one song together (by default those of plan_windows).
     """
     windows = windows or plan_windows(noise.shape[-1])
-    told, untold = transformer.prepare(conditions), transformer.prepare(null)
+    conditional, unconditional = transformer.prepare(conditions), transformer.prepare(null)
     predicts = [
         GuidedVelocity(
             transformer,
-            told,
-            untold,
+            conditional,
+            unconditional,
             settings,
             eps=noise[..., window.frames],
             objective=objective,
@@ -190,7 +190,9 @@ def integrate(
     return state
 
 
-def in_windows(predicts: Sequence[Predict], windows: Sequence[Window], on_window: OnWindow | None = None) -> Predict:
+def in_windows(
+    predicts: Sequence[Predict], windows: Sequence[LatentWindow], on_window: OnWindow | None = None
+) -> Predict:
     """One velocity for the whole song from one `predict` for each of its windows."""
 
     def predict(state: Tensor, sigma: Tensor, step: int) -> Tensor:

@@ -19,7 +19,7 @@ OVERLAP_FRAMES = LONGEST_FRAMES // 10
 
 
 @dataclass(frozen=True)
-class Window:
+class LatentWindow:
     """Frames from `start` to before `end`."""
 
     start: int
@@ -31,21 +31,23 @@ class Window:
         return slice(self.start, self.end)
 
 
-def plan_windows(frames: int, *, longest: int = LONGEST_FRAMES, overlap: int = OVERLAP_FRAMES) -> tuple[Window, ...]:
+def plan_windows(
+    frames: int, *, longest: int = LONGEST_FRAMES, overlap: int = OVERLAP_FRAMES
+) -> tuple[LatentWindow, ...]:
     """As few windows as cover all frames, of one length, each sharing `overlap` frames (or some more) with the next.
 
     No frame lies in three windows. `longest` must be three overlaps or more.
     """
     assert 3 * overlap <= longest, f"windows of {longest} frames cannot share {overlap}"
     if frames <= longest:
-        return (Window(0, frames),)
+        return (LatentWindow(0, frames),)
     count = math.ceil((frames - overlap) / (longest - overlap))
     length = math.ceil((frames + (count - 1) * overlap) / count)
     starts = [number * (frames - length) // (count - 1) for number in range(count)]
-    return tuple(Window(start, start + length) for start in starts)
+    return tuple(LatentWindow(start, start + length) for start in starts)
 
 
-def cross_fade(pieces: Sequence[Tensor], windows: Sequence[Window]) -> Tensor:
+def cross_fade(pieces: Sequence[Tensor], windows: Sequence[LatentWindow]) -> Tensor:
     """What the windows gave, [..., T of a window] each, as one [..., T].
 
     Where two overlap, one gives way to the other linearly; where they agree, the result is what both say, bit by bit.

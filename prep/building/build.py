@@ -15,7 +15,7 @@ import torch
 
 from common.errors import UserError
 from common.files import check_writable
-from common.memory import told_when_full
+from common.memory import explain_out_of_memory
 from common.progress import progress, say
 from models.acestep1.text.lyric_tokens import VOCABULARY_FILE, open_lyric_vocabulary
 from models.loading.checkpoint import open_text_encoder, resolve_checkpoint
@@ -96,7 +96,7 @@ def build_shards(
         plan = plan_build(found, raw, fingerprint, older, cache)
         plan.check()
         cache.save()
-        with _interruptible(), told_when_full("encoding songs", *WAYS_OUT, kept=KEPT.capitalize):
+        with _interruptible(), explain_out_of_memory("encoding songs", *WAYS_OUT, kept=KEPT.capitalize):
             report = _Build(out, room, plan, setup, workers, engine, cache, prune).run()
         remember_manifest(room, out)
         sweep(room, keep=[CACHE_FILE, MANIFEST_FILE])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from common.audio.disk_wave import DiskWave
-from common.audio.wave import Gain, loudness_lufs, vocal_activity, vocal_gain_in_blocks
+from common.audio.wave import LevelGain, loudness_lufs, vocal_activity, vocal_gain_in_blocks
 from common.errors import UserError
 from common.files import check_writable
 from common.latents import SAMPLE_RATE_HZ, frames_of
@@ -126,7 +126,7 @@ def _spans(vocal: Path, wave: DiskWave, config: PrepConfig) -> list[SampleSpan]:
     return cut(levels, SampleSpan(0, wave.samples), config.segment)
 
 
-def _encode(codec: Codec, file: DecodedFile, span: SampleSpan, gain: Gain, config: EncodeConfig) -> EncodedSegment:
+def _encode(codec: Codec, file: DecodedFile, span: SampleSpan, gain: LevelGain, config: EncodeConfig) -> EncodedSegment:
     wave = file.wave.read(span.start, span.end)
     audio = SegmentAudio(
         start_seconds=span.start / SAMPLE_RATE_HZ,

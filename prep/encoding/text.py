@@ -15,7 +15,7 @@ import torch
 from common.errors import UserError
 from common.progress import say
 from common.texts.tags import spelt, tags_of
-from models.acestep1.text.encoder import MAX_TOKENS, TextEncoder, heard_tags
+from models.acestep1.text.encoder import MAX_TOKENS, TextEncoder, fitting_tags
 from models.acestep1.text.lyric_tokens import LyricVocabulary, encode_lyrics
 from prep.config import TextConfig
 from shards.schema import SongError
@@ -76,10 +76,10 @@ class TextMaker:
         Of a prompt that is too long, all orders hold the same first tags.
         """
         self.embedded.append(prompt)
-        tags = heard_tags(self._encoder, tags_of(prompt), lambda tags: tag_orders(tags, self._config))
-        if tags.lost:
-            self.shortened[prompt] = tags.lost
-        orders = tag_orders(tags.heard, self._config)
+        tags = fitting_tags(self._encoder, tags_of(prompt), lambda tags: tag_orders(tags, self._config))
+        if tags.dropped:
+            self.shortened[prompt] = tags.dropped
+        orders = tag_orders(tags.kept, self._config)
         with torch.inference_mode():
             states = [self._encoder.embed([order]).states[0].to("cpu", torch.float16).numpy() for order in orders]
         return PromptStates(orders, _padded(states), _mask([len(state) for state in states]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.audio.wave import Gain, frame_levels, gain_to, loudness_lufs, peak_dbfs
+from common.audio.wave import LevelGain, frame_levels, gain_to, loudness_lufs, peak_dbfs
 from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from prep.config import LoudnessConfig, SegmentConfig, TrimConfig
 from shards.schema import Part, PartLevels, SongError
@@ -52,7 +52,7 @@ class Level:
     """How loud a piece was, and what it is multiplied by."""
 
     lufs: PartLevels
-    gain: Gain
+    gain: LevelGain
 
 
 def mix_levels(mix: np.ndarray) -> np.ndarray:

@@ -152,7 +152,7 @@ def vocal_guided_pingpong(blocks: int) -> Tensor:
         lyrics = torch.zeros(1, LYRIC_TOKENS, dtype=torch.int64, device=CUDA)
         told = network.encode(text, ones[0], speaker, lyrics, ones[1])
         vocal, activity = torch.empty(1, 8, 16, 108, device=CUDA), torch.empty(1, 108, device=CUDA)
-        source = conditioning.hear(vocal, activity, torch.tensor([0.5], device=CUDA), STATISTICS)
+        source = conditioning.vocal_source(vocal, activity, torch.tensor([0.5], device=CUDA), STATISTICS)
         seeds = [torch.Generator().manual_seed(0)]
         noise = draw_noise(seeds, 108).to(CUDA)
         return sample(

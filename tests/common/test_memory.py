@@ -6,7 +6,7 @@ import torch
 
 from common.command import command_app, run
 from common.errors import UserError
-from common.memory import ran_out, told_when_full
+from common.memory import explain_out_of_memory, ran_out
 
 GPU_FULL = (
     "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which 1.20 GiB is "
@@ -54,14 +54,14 @@ def test_what_this_machine_says_is_known():
 )
 def test_other_errors_stay_what_they_are(error):
     assert not ran_out(error)
-    with pytest.raises(type(error)) as caught, told_when_full("testing", "--device cpu"):
+    with pytest.raises(type(error)) as caught, explain_out_of_memory("testing", "--device cpu"):
         raise error
     assert caught.value is error
 
 
 def test_the_line_says_what_was_asked_what_helps_and_what_is_kept():
     ways = (None, "--precision bf16", "less")
-    with pytest.raises(UserError) as caught, told_when_full("training", *ways, kept=lambda: "Kept."):
+    with pytest.raises(UserError) as caught, explain_out_of_memory("training", *ways, kept=lambda: "Kept."):
         raise torch.OutOfMemoryError(GPU_FULL)
     assert str(caught.value) == (
         "out of memory while training (CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of "

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from common.latents import LatentStatistics
 from models.adapters.adapter import Conditioning
-from models.flow.conditioning import VocalSource, hear
+from models.flow.conditioning import VocalSource, add_latent_noise
 from models.flow.schedule import draw_timesteps
 from shards.schema import Sample
 from train.config import TrainingConfig
@@ -115,12 +115,14 @@ class ClipMaker:
             generator = torch.Generator(batch.noise.device).manual_seed(seed)
             torch.randn(batch.noise.shape[1:], generator=generator, out=batch.noise[row])
             vocal, latent_noise = batch.source.vocal[row], self.config.accompaniment.latent_noise
-            noisy_vocal[row] = hear(vocal, latent_noise=latent_noise, generator=generator)
-        return replace(batch, source=replace(batch.source, heard=noisy_vocal))
+            noisy_vocal[row] = add_latent_noise(vocal, latent_noise=latent_noise, generator=generator)
+        return replace(batch, source=replace(batch.source, conditioner_input=noisy_vocal))
 
     def without_noise(self, clips: ClipBatch) -> Batch:
         """The same without noise: eps is 0, and none is added to the vocal."""
-        source = self.conditioning.hear(clips.vocal.float(), clips.activity.float(), clips.strength, self.statistics)
+        source = self.conditioning.vocal_source(
+            clips.vocal.float(), clips.activity.float(), clips.strength, self.statistics
+        )
         return Batch(
             keys=clips.keys,
             target=clips.target.float(),

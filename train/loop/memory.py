@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from common.memory import told_when_full
+from common.memory import explain_out_of_memory
 from models.flow.control import ControlEncoder
 from train.config import TrainingConfig
 from train.loop.module import AccompanimentModule
@@ -55,7 +55,7 @@ def training_memory_errors(config: TrainingConfig, last: Path) -> AbstractContex
         "a device with more memory",
     )
     doing = f"training on clips of up to {seconds:g} s, {config.batch_size} at a time"
-    return told_when_full(doing, *ways, kept=lambda: f"{last} is kept." if last.is_file() else "")
+    return explain_out_of_memory(doing, *ways, kept=lambda: f"{last} is kept." if last.is_file() else "")
 
 
 def measured_bytes() -> int:

@@ -145,7 +145,12 @@ def fitted(source: VocalSource, clip: Batch) -> VocalSource:
     def tiled(value: Tensor) -> Tensor:
         return value.repeat(*[1] * (value.ndim - 1), tiles)[..., :frames]
 
-    return replace(source, vocal=tiled(source.vocal), heard=tiled(source.heard), activity=tiled(source.activity))
+    return replace(
+        source,
+        vocal=tiled(source.vocal),
+        conditioner_input=tiled(source.conditioner_input),
+        activity=tiled(source.activity),
+    )
 
 
 def at_levels(clip: Batch, sigmas: Tensor) -> Batch:
@@ -159,7 +164,7 @@ def at_levels(clip: Batch, sigmas: Tensor) -> Batch:
     }
     source = clip.source
     each_level = VocalSource(
-        *(repeated(part) for part in (source.vocal, source.heard, source.activity, source.strength))
+        *(repeated(part) for part in (source.vocal, source.conditioner_input, source.activity, source.strength))
     )
     return replace(clip, **tensors | {"source": each_level, "timestep": sigmas * TIMESTEPS})
 

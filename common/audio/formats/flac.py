@@ -1,6 +1,6 @@
 """FLAC files: the number of samples that their header gives is compared with those that are there, and is no limit."""
 
-from common.audio.formats.pieces import FileBytes, Piece
+from common.audio.formats.pieces import AudioPiece, FileBytes
 
 MAGIC = b"fLaC"
 BEGIN = b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22"
@@ -10,9 +10,9 @@ TOTAL_AT, TOTAL_BITS = 18, 36
 HEADER_BYTES = 42
 
 
-def flac_pieces(data: FileBytes, start: int) -> tuple[Piece, ...]:
+def flac_pieces(data: FileBytes, start: int) -> tuple[AudioPiece, ...]:
     """The files that were joined; `start` is where the first begins."""
-    pieces = list[Piece]()
+    pieces = list[AudioPiece]()
     while start < data.size:
         end = min(data.find(begin, start + 4) for begin in BEGIN)
         pieces.append(_piece(data, start, end))
@@ -20,11 +20,11 @@ def flac_pieces(data: FileBytes, start: int) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def _piece(data: FileBytes, start: int, end: int) -> Piece:
+def _piece(data: FileBytes, start: int, end: int) -> AudioPiece:
     header = data.at(start, HEADER_BYTES)
     if len(header) < HEADER_BYTES:
-        return Piece(start, end)
+        return AudioPiece(start, end)
     most = (1 << TOTAL_BITS) - 1
     packed = int.from_bytes(header[TOTAL_AT : TOTAL_AT + 8], "big")
     prefix = header[:TOTAL_AT] + (packed | most).to_bytes(8, "big") + header[TOTAL_AT + 8 :]
-    return Piece(start + HEADER_BYTES, end, prefix=prefix, samples=packed & most)
+    return AudioPiece(start + HEADER_BYTES, end, prefix=prefix, samples=packed & most)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from common.audio.formats.pieces import FileBytes, Piece, after_tags, tag_bytes
+from common.audio.formats.pieces import AudioPiece, FileBytes, after_tags, tag_bytes
 from common.errors import UserError
 
 _RATES_HZ = (44_100, 48_000, 32_000)
@@ -90,7 +90,7 @@ class _Part:
         return self.info is not None and self.info.frames == self.frames
 
 
-def mp3_pieces(data: FileBytes, *, search: bool) -> tuple[Piece, ...]:
+def mp3_pieces(data: FileBytes, *, search: bool) -> tuple[AudioPiece, ...]:
     """The joined files of an MP3 file, () where it is none; `search` looks for its first frame behind other bytes.
 
     Raises UserError where frames are missing.
@@ -224,12 +224,12 @@ def _ends_inside_frame(data: FileBytes, part: _Part) -> bool:
     return frame is not None and frame.kind == part.first.kind
 
 
-def _piece(data: FileBytes, part: _Part) -> Piece:
+def _piece(data: FileBytes, part: _Part) -> AudioPiece:
     info, behind = part.info, part.start + part.first.size
     if info is None or info.count_at is None:  # libsndfile can only guess how long it is
         start = part.start if info is None else behind
         samples = part.frames * part.first.samples
-        return Piece(start, part.end, samples=samples, open_ended=True, all_there=True)
+        return AudioPiece(start, part.end, samples=samples, open_ended=True, all_there=True)
     prefix = bytearray(data.at(part.start, part.first.size))
     prefix[info.count_at : info.count_at + 4] = part.frames.to_bytes(4, "big")
-    return Piece(behind, part.end, prefix=bytes(prefix), all_there=True)
+    return AudioPiece(behind, part.end, prefix=bytes(prefix), all_there=True)

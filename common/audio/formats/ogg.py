@@ -2,7 +2,7 @@
 
 import zlib
 
-from common.audio.formats.pieces import FileBytes, Piece
+from common.audio.formats.pieces import AudioPiece, FileBytes
 from common.errors import UserError
 
 MAGIC = b"OggS"
@@ -13,12 +13,12 @@ CHECKSUM_AT = 22
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def ogg_pieces(data: FileBytes, start: int) -> tuple[Piece, ...]:
+def ogg_pieces(data: FileBytes, start: int) -> tuple[AudioPiece, ...]:
     """The links of a chain, one after the other; `start` is where the first begins.
 
     Raises UserError where one has no last page, or bytes that are no page lie inside.
     """
-    pieces, position = list[Piece](), start
+    pieces, position = list[AudioPiece](), start
     unfinished, begun = set[bytes](), False
     while position < data.size:
         end = _page_end(data, position)
@@ -37,14 +37,14 @@ def ogg_pieces(data: FileBytes, start: int) -> tuple[Piece, ...]:
         flags, serial = header[5], header[14:18]
         if flags & FIRST and begun:
             _check_finished(data, unfinished)
-            pieces.append(Piece(start, position, all_there=True))
+            pieces.append(AudioPiece(start, position, all_there=True))
             start, begun = position, False
         begun = begun or not flags & FIRST
         unfinished |= {serial} if flags & FIRST else set()
         unfinished -= {serial} if flags & LAST else set()
         position = end
     _check_finished(data, unfinished)
-    return (*pieces, Piece(start, data.size, all_there=True))
+    return (*pieces, AudioPiece(start, data.size, all_there=True))
 
 
 def _page_end(data: FileBytes, position: int) -> int | None:

@@ -62,7 +62,7 @@ class RawFormat:
 
 
 @dataclass(frozen=True)
-class Piece:
+class AudioPiece:
     """Bytes `start` to `end` of a file, behind `prefix`, which stands for what was there."""
 
     start: int
@@ -80,7 +80,7 @@ class Piece:
 class PieceFile:
     """A piece as a file that libsndfile can read, and only read."""
 
-    def __init__(self, file: BinaryIO, piece: Piece) -> None:
+    def __init__(self, file: BinaryIO, piece: AudioPiece) -> None:
         self._file, self._piece, self._position = file, piece, 0
         self._held = len(piece.prefix) + piece.end - piece.start
         self._size = self._held + NO_LENGTH_BYTES * piece.open_ended

@@ -25,7 +25,7 @@ from models.acestep1.codec.mel import HOP_SAMPLES, PADDING
 
 
 @dataclass(frozen=True)
-class Piece:
+class EncoderPiece:
     """Frames from `start` to before `end`, which need those from `first` to before `last`."""
 
     start: int
@@ -43,11 +43,11 @@ class Piece:
         return made[..., self.start - self.first : self.end - self.first]
 
 
-def cut(frames: int, longest: int, context: int) -> list[Piece]:
+def cut(frames: int, longest: int, context: int) -> list[EncoderPiece]:
     """As few pieces as cover all frames, of nearly one length, with as much of the context as there is."""
     count = ceil(frames / longest)
     bounds = pairwise(frames * number // count for number in range(count + 1))
-    return [Piece(start, end, max(start - context, 0), min(end + context, frames)) for start, end in bounds]
+    return [EncoderPiece(start, end, max(start - context, 0), min(end + context, frames)) for start, end in bounds]
 
 
 def reach(network: nn.Module) -> int:
@@ -113,7 +113,7 @@ class Heads:
     value: Tensor  # [1, G, D, P]
 
 
-def _heads(attention: SanaMultiscaleLinearAttention, hidden: Tensor, piece: Piece) -> Heads:
+def _heads(attention: SanaMultiscaleLinearAttention, hidden: Tensor, piece: EncoderPiece) -> Heads:
     near = hidden[..., piece.read].movedim(1, -1)
     plain = torch.cat([attention.to_q(near), attention.to_k(near), attention.to_v(near)], dim=-1).movedim(-1, 1)
     scales = torch.cat([plain, *(scale(plain) for scale in attention.to_qkv_multiscale)], dim=1)
@@ -127,7 +127,7 @@ def _sums(heads: Heads) -> Tensor:
     return functional.pad(heads.value, (0, 0, 0, 1), value=1.0) @ heads.key.mT
 
 
-def _answer(attention: SanaMultiscaleLinearAttention, hidden: Tensor, piece: Piece, sums: Tensor) -> Tensor:
+def _answer(attention: SanaMultiscaleLinearAttention, hidden: Tensor, piece: EncoderPiece, sums: Tensor) -> Tensor:
     """What a piece makes of the sums over all pieces, added to it. [1, I, H, T] -> [1, I, H, piece]"""
     own = hidden[..., piece.start : piece.end]
     weighted = sums @ _heads(attention, hidden, piece).query

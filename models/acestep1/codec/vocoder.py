@@ -222,8 +222,8 @@ def spread(mel: Tensor) -> Tensor:
     filters = mel_tables(mel.device).filters
     area = filters.sum(0)
     shares = filters / area
-    heard = shares.sum(1).nonzero()[:, 0]
-    shares[: heard[0]], shares[heard[-1] + 1 :] = shares[heard[0]], shares[heard[-1]]
+    covered = shares.sum(1).nonzero()[:, 0]
+    shares[: covered[0]], shares[covered[-1] + 1 :] = shares[covered[0]], shares[covered[-1]]
     return shares / shares.sum(1, keepdim=True) @ (mel - area.log()[:, None])
 
 

@@ -32,7 +32,7 @@ TIED = "encoder.embed_tokens.weight"
 
 @dataclass(frozen=True)
 class TextStates:
-    """What the transformer hears of prompts; at padding the states are whatever the encoder makes there."""
+    """What cross-attention takes of prompts; at padding the states are whatever the encoder makes there."""
 
     states: Tensor  # [B, S, D]
     mask: Tensor  # [B, S] bool
@@ -61,7 +61,7 @@ class TextEncoder(nn.Module):
         return TextStates(self.states(ids, mask, weakened=weakened), mask.bool())
 
     def fits(self, prompt: str) -> bool:
-        """Whether all of a prompt is heard: at most MAX_TOKENS, its end token among them."""
+        """Whether all of a prompt fits: at most MAX_TOKENS, its end token among them."""
         return not self.tokenizer.encode(prompt).overflowing
 
     @whole_float32()
@@ -84,27 +84,27 @@ class TextEncoder(nn.Module):
 
 
 @dataclass(frozen=True)
-class HeardTags:
+class FittingTags:
     """Which tags of a prompt the text encoder has room for."""
 
-    heard: tuple[str, ...]
-    lost: tuple[str, ...]
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
 
 
-def heard_tags(
+def fitting_tags(
     encoder: TextEncoder,
     tags: Sequence[str],
     orders_of: Callable[[Sequence[str]], Sequence[str]] = lambda tags: [spelt(tags)],
-) -> HeardTags:
-    """The first tags, as many as fit in each of the orders that will be heard; where not even the first does, of it
+) -> FittingTags:
+    """The first tags, as many as fit in each of the orders that will be encoded; where not even the first does, of it
     as many letters."""
     fitting = bisect(range(1, len(tags) + 1), False, key=lambda count: not encoder.fits(spelt(tags[:count])))
     for count in range(fitting, 0, -1):
         if all(encoder.fits(order) for order in orders_of(tags[:count])):
-            return HeardTags(tuple(tags[:count]), tuple(tags[count:]))
+            return FittingTags(tuple(tags[:count]), tuple(tags[count:]))
     first = tags[0]
     letters = bisect(range(1, len(first)), False, key=lambda count: not encoder.fits(first[:count]))
-    return HeardTags((first[:letters].rstrip(),), (f"...{first[letters:].lstrip()}", *tags[1:]))
+    return FittingTags((first[:letters].rstrip(),), (f"...{first[letters:].lstrip()}", *tags[1:]))
 
 
 def build_network(config: Mapping[str, Any], path: Path) -> UMT5EncoderModel:

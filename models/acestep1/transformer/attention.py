@@ -97,7 +97,7 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Heard:
+class KeysValues:
     """Keys and values that a cross-attention makes of the condition tokens."""
 
     keys: Tensor  # [B, A, E, D], positions mixed in
@@ -145,15 +145,15 @@ class CrossAttention(nn.Module):
         self.add_v_proj = nn.Linear(width, width)
         self.to_add_out = nn.Linear(width, width)
 
-    def hear(self, conditions: Tensor, table: RotaryTable) -> Heard:
+    def keys_values(self, conditions: Tensor, table: RotaryTable) -> KeysValues:
         """What this layer makes of condition tokens [B, E, I] at the positions of `table`, whatever the latents are."""
         keys = rotate(split_heads(self.to_k(conditions), self.heads), table)
-        return Heard(keys.to(conditions.dtype), split_heads(self.to_v(conditions), self.heads))
+        return KeysValues(keys.to(conditions.dtype), split_heads(self.to_v(conditions), self.heads))
 
     def forward(
         self,
         states: Tensor,
-        heard: Heard,
+        keys_values: KeysValues,
         *,
         state_mask: Tensor | None,
         condition_mask: Tensor | None,
@@ -165,9 +165,9 @@ class CrossAttention(nn.Module):
         Masked frames are zeroed after the softmax, which equals masking their whole row before it, takes a mask of
         one row instead of T, and never divides 0 by 0.
         """
-        q = rotate(split_heads(self.to_q(states), self.heads), state_table).to(heard.keys.dtype)
+        q = rotate(split_heads(self.to_q(states), self.heads), state_table).to(keys_values.keys.dtype)
         visible = None if condition_mask is None else condition_mask[:, None, None, :]
-        mixed = functional.scaled_dot_product_attention(q, heard.keys, heard.values, attn_mask=visible)
+        mixed = functional.scaled_dot_product_attention(q, keys_values.keys, keys_values.values, attn_mask=visible)
         merged = merge_heads(mixed)
         if state_mask is not None:
             merged = merged * state_mask.unsqueeze(-1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.acestep1.transformer.attention import CrossAttention, Heard, LinearAttention, RotaryTable
+from models.acestep1.transformer.attention import CrossAttention, KeysValues, LinearAttention, RotaryTable
 
 NORM_EPS = 1e-6
 
@@ -87,8 +87,8 @@ class TransformerBlock(nn.Module):
         self.ff = GluFeedForward(width, int(width * mlp_ratio))
         self.scale_shift_table = nn.Parameter(torch.randn(6, width) / width**0.5)
 
-    def forward(self, states: Tensor, context: BlockContext, heard: Heard | None = None) -> Tensor:
-        """states [B, T, I]; heard: what `cross_attn.hear` made of the conditions before, else it is made here.
+    def forward(self, states: Tensor, context: BlockContext, keys_values: KeysValues | None = None) -> Tensor:
+        """states [B, T, I]; keys_values: what `cross_attn.keys_values` made of the conditions, else made here.
 
         Cross-attention has neither norm, modulation nor gate: the checkpoint's way.
         """
@@ -97,7 +97,7 @@ class TransformerBlock(nn.Module):
         states = torch.addcmul(states, gate1, attended)
         states = states + self.cross_attn(
             states,
-            heard or self.cross_attn.hear(context.conditions, context.condition_table),
+            keys_values or self.cross_attn.keys_values(context.conditions, context.condition_table),
             state_mask=context.latent_mask,
             condition_mask=context.condition_mask,
             state_table=context.latent_table,

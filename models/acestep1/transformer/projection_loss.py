@@ -1,4 +1,4 @@
-"""REPA losses: hidden states should say what self-supervised audio networks hear. Reference section 4.
+"""REPA losses: hidden states should say what self-supervised audio networks find in the sound. Reference section 4.
 
 B items, T latent frames, I inner width, F frames of a feature network, D its width.
 """
@@ -27,10 +27,10 @@ def projection_loss(projected: Tensor, features: Sequence[Tensor | None]) -> Ten
     or None: that item counts as 0.
     """
     losses = []
-    for item, heard in zip(projected.float(), features, strict=True):
-        if heard is None:
+    for item, target in zip(projected.float(), features, strict=True):
+        if target is None:
             losses.append(item.new_zeros(()))
             continue
-        stretched = functional.interpolate(item.T[None], size=len(heard), mode="linear", align_corners=False)[0].T
-        losses.append(1 - functional.cosine_similarity(stretched, heard.float(), dim=-1).mean())
+        stretched = functional.interpolate(item.T[None], size=len(target), mode="linear", align_corners=False)[0].T
+        losses.append(1 - functional.cosine_similarity(stretched, target.float(), dim=-1).mean())
     return torch.stack(losses).mean()

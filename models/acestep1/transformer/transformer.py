@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.errors import UserError
-from models.acestep1.transformer.attention import Heard, RotaryTable, rotary_table
+from models.acestep1.transformer.attention import KeysValues, RotaryTable, rotary_table
 from models.acestep1.transformer.block import BlockContext, TransformerBlock
 from models.acestep1.transformer.lyric_encoder import LyricEncoder
 from models.acestep1.transformer.patches import FinalLayer, PatchEmbedding
@@ -40,7 +40,7 @@ class Conditions:
 
     states: Tensor  # [B, E, I]
     mask: Tensor  # [B, E] bool, True where a token is real
-    heard: tuple[Heard, ...] | None = None  # each block's keys and values of them, from `prepare`
+    keys_values: tuple[KeysValues, ...] | None = None  # each block's keys and values of them, from `prepare`
 
 
 @dataclass(frozen=True)
@@ -148,12 +148,12 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     def prepare(self, conditions: Conditions) -> Conditions:
         """The conditions with what each block makes of them, for many steps under these weights and this LoRA."""
-        if conditions.heard is not None:
+        if conditions.keys_values is not None:
             return conditions
         states = conditions.states.to(self._weight_dtype())
         table = self._table(states.shape[1], states.device)
         blocks = cast("list[TransformerBlock]", self.transformer_blocks)
-        return replace(conditions, heard=tuple(block.cross_attn.hear(states, table) for block in blocks))
+        return replace(conditions, keys_values=tuple(block.cross_attn.keys_values(states, table) for block in blocks))
 
     def decode(
         self,
@@ -178,13 +178,13 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
         states = self.proj_in(latents.to(self._weight_dtype()))
         for index, block in enumerate(self.transformer_blocks):
-            heard = None if conditions.heard is None else conditions.heard[index]
+            keys_values = None if conditions.keys_values is None else conditions.keys_values[index]
             if index in injections:
                 states = injected(states, injections[index], index)
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                states = self._gradient_checkpointing_func(block, states, context, heard)
+                states = self._gradient_checkpointing_func(block, states, context, keys_values)
             else:
-                states = block(states, context, heard)
+                states = block(states, context, keys_values)
             if index in depths:
                 kept[index] = states
 

@@ -398,8 +398,8 @@ def test_an_adapter_for_another_base_or_with_nothing_in_common_is_one_line(shard
     code, out, err = outcome(capsys, *source, "--adapter", adapter, "--adapter", foreign)
     assert (code, out, err.splitlines()[-1]) == (
         2, "",
-        f"error: {foreign}: cannot be blended with {adapter}: its base is 00000000, not {this}. "
-        "Blend adapters that were trained alike.",
+        f"error: {foreign}: cannot be combined with {adapter}: its base is 00000000, not {this}. "
+        "Combine adapters that were trained alike.",
     )  # fmt: skip
 
 

@@ -74,7 +74,9 @@ def played(transformer, conditioner, golden):
     """Output under a vocal."""
     given = golden("transformer").inputs
     vocal = torch.linspace(-1, 1, 2 * 8 * 16 * 37).reshape(2, 8, 16, 37)
-    source = VocalSource(vocal=vocal, heard=vocal, activity=torch.ones(2, 37), strength=torch.tensor([0.5, 1.0]))
+    source = VocalSource(
+        vocal=vocal, conditioner_input=vocal, activity=torch.ones(2, 37), strength=torch.tensor([0.5, 1.0])
+    )
     with torch.no_grad():
         conditions = transformer.encode(
             given["text"], given["text_mask"], given["speaker"], given["lyric_ids"], given["lyric_mask"]
@@ -110,7 +112,7 @@ def test_the_control_encoder_adds_as_much_as_the_card_says(built):
     assert half is not None
     whole = half.model_copy(update={"controlnet_scale": 1.0})
     vocal, h = torch.linspace(-1, 1, 8 * 16 * 12).reshape(1, 8, 16, 12), torch.zeros(1, 12, 64)
-    source = VocalSource(vocal=vocal, heard=vocal, activity=torch.ones(1, 12), strength=torch.ones(1))
+    source = VocalSource(vocal=vocal, conditioner_input=vocal, activity=torch.ones(1, 12), strength=torch.ones(1))
     added = []
     for control in (half, whole):
         _, conditioner = built(CONTROLNET.model_copy(update={"control": control}))
@@ -129,12 +131,12 @@ def test_the_objective_follows_the_card():
 def test_a_vocal_is_heard_normalised_and_gated():
     statistics = card_of(IMAGE2IMAGE).statistics
     latents, activity = torch.full((1, 8, 16, 4), 2.5), torch.tensor([[0.0, 0.0, 1.0, 1.0]])
-    source = IMAGE2IMAGE.hear(latents, activity, torch.tensor([0.5]), statistics)
+    source = IMAGE2IMAGE.vocal_source(latents, activity, torch.tensor([0.5]), statistics)
     assert torch.equal(source.vocal, torch.ones(1, 8, 16, 4))
-    assert source.heard is source.vocal
+    assert source.conditioner_input is source.vocal
     assert source.activity.tolist() == [[0.0, 0.25, 0.75, 1.0]]
     ungated = IMAGE2IMAGE.model_copy(update={"activity_gate": False})
-    assert ungated.hear(latents, activity, torch.tensor([0.5]), statistics).activity.tolist() == [[1.0] * 4]
+    assert ungated.vocal_source(latents, activity, torch.tensor([0.5]), statistics).activity.tolist() == [[1.0] * 4]
 
 
 def test_a_failed_save_leaves_nothing_and_an_older_folder_as_it_was(tmp_path):

@@ -50,7 +50,7 @@ def narrow_world(rho: float = 0.6) -> World:
 
 def seen(shown: Tensor, source: VocalSource, hears: bool) -> Tensor:
     """[K, n]: what reaches the network, with the vocal on a path of its own if it hears."""
-    return torch.cat([shown, source.heard], dim=1).flatten(1) if hears else shown.flatten(1)
+    return torch.cat([shown, source.conditioner_input], dim=1).flatten(1) if hears else shown.flatten(1)
 
 
 def best_network(world: World, objective: Objective, source: VocalSource, sigma: Tensor, *, hears: bool) -> Tensor:

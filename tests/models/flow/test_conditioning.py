@@ -14,7 +14,7 @@ from models.flow.conditioning import (
     Objective,
     SourceProjection,
     VocalSource,
-    hear,
+    add_latent_noise,
     normalise_vocal,
     pack_conditions,
     smooth_activity,
@@ -41,11 +41,13 @@ def source() -> VocalSource:
     generator = torch.Generator().manual_seed(2)
     vocal = torch.randn(SHAPE, generator=generator, dtype=torch.float64)
     activity = torch.rand(2, 7, generator=generator, dtype=torch.float64)
-    return VocalSource(vocal, heard=vocal, activity=activity, strength=torch.tensor([1.0, 0.4], dtype=torch.float64))
+    return VocalSource(
+        vocal, conditioner_input=vocal, activity=activity, strength=torch.tensor([1.0, 0.4], dtype=torch.float64)
+    )
 
 
 def with_strength(source: VocalSource, *strength: float) -> VocalSource:
-    return VocalSource(source.vocal, source.heard, source.activity, torch.tensor(strength).to(source.vocal))
+    return VocalSource(source.vocal, source.conditioner_input, source.activity, torch.tensor(strength).to(source.vocal))
 
 
 # Where noise meets vocal
@@ -151,7 +153,7 @@ def training_input(objective: Objective, projection: SourceProjection | None, st
     source = None
     if strength is not None:
         vocal = torch.ones(SHAPE)
-        heard = hear(vocal, latent_noise=0.1, generator=generator)
+        heard = add_latent_noise(vocal, latent_noise=0.1, generator=generator)
         source = VocalSource(vocal, heard, torch.ones(2, 7), torch.full((2,), strength))
     state = add_noise(clean, objective.make_x1(eps, source), sigma)
     hidden = torch.arange(2 * 7 * 24.0).reshape(2, 7, 24)
@@ -173,9 +175,9 @@ def test_training_at_strength_zero_is_text2music(objective):
 
 def test_latent_noise_has_its_size_and_leaves_the_vocal_alone():
     vocal = torch.zeros(1, 8, 16, 200)
-    heard = hear(vocal, latent_noise=0.1, generator=torch.Generator().manual_seed(1))
+    heard = add_latent_noise(vocal, latent_noise=0.1, generator=torch.Generator().manual_seed(1))
     assert heard.std().item() == pytest.approx(0.1, rel=0.02)
-    assert torch.equal(hear(vocal, latent_noise=0.0, generator=torch.Generator()), vocal)
+    assert torch.equal(add_latent_noise(vocal, latent_noise=0.0, generator=torch.Generator()), vocal)
 
 
 # The vocal's numbers

@@ -14,7 +14,9 @@ FRAMES, WIDTH = 9, 64
 @pytest.fixture
 def source() -> VocalSource:
     vocal = torch.randn(2, 8, 16, FRAMES, generator=torch.Generator().manual_seed(2))
-    return VocalSource(vocal, heard=vocal, activity=torch.ones(2, FRAMES), strength=torch.tensor([1.0, 0.5]))
+    return VocalSource(
+        vocal, conditioner_input=vocal, activity=torch.ones(2, FRAMES), strength=torch.tensor([1.0, 0.5])
+    )
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def test_gradients_are_finite_and_reach_the_encoder_from_step_one_on(source, hid
 def test_the_residual_grows_with_strength_and_scale(source, hidden, injection):
     base = added(trained(encoder(injection)), source, hidden)
     assert base.abs().max() > 0.1
-    full = VocalSource(source.vocal, source.heard, source.activity, torch.ones(2))
+    full = VocalSource(source.vocal, source.conditioner_input, source.activity, torch.ones(2))
     at_full = added(trained(encoder(injection)), full, hidden)
     torch.testing.assert_close(base[0], at_full[0])
     torch.testing.assert_close(base[1], 0.5 * at_full[1], rtol=1e-4, atol=1e-5)
@@ -95,7 +97,7 @@ def test_the_residual_grows_with_strength_and_scale(source, hidden, injection):
 
 @BOTH
 def test_strength_zero_adds_nothing(source, hidden, injection):
-    mixed = VocalSource(source.vocal, source.heard, source.activity, torch.tensor([0.0, 1.0]))
+    mixed = VocalSource(source.vocal, source.conditioner_input, source.activity, torch.tensor([0.0, 1.0]))
     result = trained(encoder(injection)).injections(mixed, TIMESTEP)[0](hidden)
     assert torch.equal(result[0], hidden[0])
     assert not torch.allclose(result[1], hidden[1])
@@ -105,7 +107,7 @@ def test_strength_zero_adds_nothing(source, hidden, injection):
 def test_a_song_is_heard_in_a_batch_as_it_is_alone(source, hidden, injection):
     control = trained(encoder(injection))
     together = control.injections(source, TIMESTEP)[2](hidden)
-    alone = VocalSource(source.vocal[1:], source.heard[1:], source.activity[1:], source.strength[1:])
+    alone = VocalSource(source.vocal[1:], source.conditioner_input[1:], source.activity[1:], source.strength[1:])
     torch.testing.assert_close(together[1:], control.injections(alone, TIMESTEP[1:])[2](hidden[1:]))
 
 
@@ -113,10 +115,12 @@ def test_a_song_is_heard_in_a_batch_as_it_is_alone(source, hidden, injection):
 def test_padding_changes_nothing_on_real_frames(source, hidden, injection):
     control, real = trained(encoder(injection)), 6
     mask = torch.arange(FRAMES).expand(2, -1) < real
-    noisy = source.heard.clone()
+    noisy = source.conditioner_input.clone()
     noisy[..., real:] = 50.0
     padded = VocalSource(source.vocal, noisy, source.activity, source.strength, mask)
-    cut = VocalSource(source.vocal[..., :real], source.heard[..., :real], source.activity[:, :real], source.strength)
+    cut = VocalSource(
+        source.vocal[..., :real], source.conditioner_input[..., :real], source.activity[:, :real], source.strength
+    )
     over_padding = control.injections(padded, TIMESTEP)[2](hidden)[:, :real]
     torch.testing.assert_close(
         over_padding, control.injections(cut, TIMESTEP)[2](hidden[:, :real]), rtol=1e-4, atol=1e-4
@@ -126,7 +130,7 @@ def test_padding_changes_nothing_on_real_frames(source, hidden, injection):
 def test_the_encoder_looks_around_in_time_and_knows_the_timestep(source, hidden):
     control = trained(encoder())
     before = added(control, source, hidden)
-    changed = source.heard.clone()
+    changed = source.conditioner_input.clone()
     changed[..., 0] += 1.0
     moved = added(control, VocalSource(source.vocal, changed, source.activity, source.strength), hidden)
     assert (moved[:, -1] - before[:, -1]).abs().max() > 1e-4
@@ -190,10 +194,10 @@ def test_rotation_keeps_lengths_and_makes_attention_depend_on_distance():
 def test_only_distances_in_time_count(source):
     """Two hidden frames in front move every position by two and change nothing."""
     control = trained(encoder())
-    behind = torch.nn.functional.pad(source.heard, (2, 0))
+    behind = torch.nn.functional.pad(source.conditioner_input, (2, 0))
     mask = torch.arange(FRAMES + 2).expand(2, -1) >= 2
     moved = control(behind, TIMESTEP, mask)[:, 2:]
-    torch.testing.assert_close(moved, control(source.heard, TIMESTEP), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(moved, control(source.conditioner_input, TIMESTEP), rtol=1e-4, atol=1e-4)
 
 
 # Mistakes

@@ -216,11 +216,11 @@ def test_weakening_a_network_without_those_blocks_says_so(upstream):
 def source(upstream) -> VocalSource:
     vocal = torch.randn(upstream.noise.shape, generator=torch.Generator().manual_seed(3))
     activity = torch.rand(2, vocal.shape[-1], generator=torch.Generator().manual_seed(4))
-    return VocalSource(vocal=vocal, heard=vocal, activity=activity, strength=torch.ones(2))
+    return VocalSource(vocal=vocal, conditioner_input=vocal, activity=activity, strength=torch.ones(2))
 
 
 def with_strength(source: VocalSource, *strength: float) -> VocalSource:
-    return VocalSource(source.vocal, source.heard, source.activity, torch.tensor(strength))
+    return VocalSource(source.vocal, source.conditioner_input, source.activity, torch.tensor(strength))
 
 
 def projection(upstream: Upstream) -> SourceProjection:
@@ -319,7 +319,7 @@ def test_a_song_in_a_batch_comes_out_as_it_does_alone(upstream, source, objectiv
         upstream.noise[1:],
         settings,
         objective=objective,
-        source=VocalSource(source.vocal[1:], source.heard[1:], source.activity[1:], source.strength[1:]),
+        source=VocalSource(source.vocal[1:], source.conditioner_input[1:], source.activity[1:], source.strength[1:]),
         conditioner=conditioner,
         generators=generators(2),
     )

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.flow.windows import LONGEST_FRAMES, OVERLAP_FRAMES, Window, cross_fade, plan_windows
+from models.flow.windows import LONGEST_FRAMES, OVERLAP_FRAMES, LatentWindow, cross_fade, plan_windows
 
 PLANS = st.tuples(st.integers(1, 400), st.integers(3, 90), st.integers(1, 30)).filter(lambda p: 3 * p[2] <= p[1])
 
@@ -38,7 +38,7 @@ def test_what_windows_agree_on_passes_unchanged(plan):
 def test_one_window_gives_way_to_the_next_linearly():
     pieces = [torch.zeros(6), torch.ones(6)]
     expected = torch.tensor([0, 0, 0, 0.5 / 3, 1.5 / 3, 2.5 / 3, 1, 1, 1])
-    torch.testing.assert_close(cross_fade(pieces, [Window(0, 6), Window(3, 9)]), expected)
+    torch.testing.assert_close(cross_fade(pieces, [LatentWindow(0, 6), LatentWindow(3, 9)]), expected)
 
 
 @settings(deadline=None, max_examples=50)
@@ -57,7 +57,7 @@ def test_the_weights_of_a_frame_sum_to_one(plan):
 
 
 def test_four_minutes_are_one_window_and_six_are_two():
-    assert plan_windows(LONGEST_FRAMES) == (Window(0, LONGEST_FRAMES),)
+    assert plan_windows(LONGEST_FRAMES) == (LatentWindow(0, LONGEST_FRAMES),)
     one, other = plan_windows(LONGEST_FRAMES * 3 // 2)
     assert one.end - other.start in (OVERLAP_FRAMES, OVERLAP_FRAMES + 1)
     assert one.end < LONGEST_FRAMES

@@ -51,7 +51,7 @@ def test_all_parts_are_cut_from_the_same_frames(maker, make_sample):
         (start,) = [s for s in range(19) if torch.equal(clip.target[0], inst[:, :, s : s + 22])]
         vocal = (torch.tensor(sample.vocal, dtype=torch.float32) - 0.25) / 2
         assert torch.equal(clip.source.vocal[0], vocal[:, :, start : start + 22])
-        assert torch.equal(clip.source.heard, clip.source.vocal)
+        assert torch.equal(clip.source.conditioner_input, clip.source.vocal)
         starts.add(start)
     assert {0, 18} & starts
     assert len(starts) > 8
@@ -117,7 +117,7 @@ def test_the_noise_is_what_text2music_draws_and_comes_first(maker, make_sample):
     for latent_noise in (0.0, 0.3):
         clip = maker(accompaniment={"latent_noise": latent_noise}).batch([sample], epoch=3)
         assert torch.equal(clip.noise, plain)
-        spread = (clip.source.heard - clip.source.vocal).std()
+        spread = (clip.source.conditioner_input - clip.source.vocal).std()
         torch.testing.assert_close(spread, torch.tensor(latent_noise), atol=0.02, rtol=0)
 
 
@@ -149,4 +149,4 @@ def test_clips_are_small_until_they_are_used(maker, make_sample):
     assert {tensor.dtype for tensor in (clips.target, clips.vocal, clips.activity, clips.text)} == {torch.float16}
     batch = maker().with_noise(clips)
     assert batch.noise.dtype == batch.target.dtype == torch.float32
-    assert torch.equal(maker().with_noise(clips).source.heard, batch.source.heard)
+    assert torch.equal(maker().with_noise(clips).source.conditioner_input, batch.source.conditioner_input)

@@ -66,7 +66,7 @@ def golden_batch(golden):
     return Batch(
         keys=("a", "b"),
         target=step["latents"],
-        source=VocalSource(vocal=nobody, heard=nobody, activity=ones, strength=torch.zeros(2)),
+        source=VocalSource(vocal=nobody, conditioner_input=nobody, activity=ones, strength=torch.zeros(2)),
         text=given["text"],
         text_mask=given["text_mask"],
         lyric_ids=given["lyric_ids"],

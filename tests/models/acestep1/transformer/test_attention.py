@@ -49,6 +49,6 @@ def test_fully_masked_rows_give_the_bias_and_no_nan():
     assert torch.equal(attention(states, nothing, table), bias_of(attention))
     cross = CrossAttention(16, 2)
     for masks in ((nothing, None), (nothing, nothing), (None, nothing)):
-        heard = cross.hear(states, table)
-        found = cross(states, heard, state_mask=masks[0], condition_mask=masks[1], state_table=table)
+        keys_values = cross.keys_values(states, table)
+        found = cross(states, keys_values, state_mask=masks[0], condition_mask=masks[1], state_table=table)
         assert torch.equal(found, bias_of(cross))

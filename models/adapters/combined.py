@@ -2,7 +2,7 @@
 
 The LoRAs' updates add up in the transformer's weights. What conditioners add to the inputs of blocks grows with the
 vocal's strength (formulation sections 3 and 5), so each gets its share of the strength: its part of the summed weights.
-An adapter blended with itself is therefore itself, and at strength 0 nothing is added at all.
+An adapter combined with itself is therefore itself, and at strength 0 nothing is added at all.
 
 A adapters, B songs, C latent channels (8), H latent rows (16), T latent frames.
 """
@@ -10,6 +10,7 @@ A adapters, B songs, C latent channels (8), H latent rows (16), T latent frames.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ STYLE = "style"
 
 
 @dataclass(frozen=True)
-class Blend:
+class CombinedAdapters:
     """One or more opened adapters; their LoRAs are active in the transformer."""
 
     card: AdapterCard
@@ -35,7 +36,7 @@ class Blend:
     conditioner: Conditioner | None
 
 
-def blend_cards(folders: Sequence[Path], cards: Sequence[AdapterCard], weights: Sequence[float]) -> AdapterCard:
+def combine_cards(folders: Sequence[Path], cards: Sequence[AdapterCard], weights: Sequence[float]) -> AdapterCard:
     """The first adapter's card, with the normalisation, the vocal level and the strengths that suit all.
 
     Raises UserError where one was trained for another base, another start from noise, or another result than the first.
@@ -45,8 +46,8 @@ def blend_cards(folders: Sequence[Path], cards: Sequence[AdapterCard], weights: 
         for name, theirs, ours in zip(_ALIKE, _kind(card), _kind(first), strict=True):
             if theirs != ours:
                 raise UserError(
-                    f"{folder}: cannot be blended with {folders[0]}: its {name} is {theirs}, not {ours}. "
-                    "Blend adapters that were trained alike."
+                    f"{folder}: cannot be combined with {folders[0]}: its {name} is {theirs}, not {ours}. "
+                    "Combine adapters that were trained alike."
                 )
     if len(cards) == 1:
         return first
@@ -55,7 +56,7 @@ def blend_cards(folders: Sequence[Path], cards: Sequence[AdapterCard], weights: 
     known = [level for level in levels if level is not None]
     return first.model_copy(
         update={
-            "statistics": _blend_statistics([card.statistics for card in cards], shares),
+            "statistics": _combine_statistics([card.statistics for card in cards], shares),
             "vocal_lufs": float(np.dot(shares, known)) if len(known) == len(levels) else None,
             "strength_range": tuple(
                 pick(card.strength_range[end] for card in cards) for end, pick in ((0, max), (1, min))
@@ -64,14 +65,14 @@ def blend_cards(folders: Sequence[Path], cards: Sequence[AdapterCard], weights: 
     )
 
 
-def open_blend(
+def open_adapters(
     folders: Sequence[Path],
     transformer: ACEStepTransformer2DModel,
     *,
     weights: Sequence[float],
     base_fingerprint: str,
     style: Style | None = None,
-) -> Blend:
+) -> CombinedAdapters:
     """Load adapters into `transformer`, and a style beside them, each LoRA active with its weight.
 
     Raises UserError as open_adapter and load_style do.
@@ -81,7 +82,7 @@ def open_blend(
         open_adapter(folder, transformer, weight=weight, base_fingerprint=base_fingerprint, name=name)
         for folder, weight, name in zip(folders, weights, names, strict=True)
     ]
-    card = blend_cards(folders, [adapter.card for adapter in adapters], weights)
+    card = combine_cards(folders, [adapter.card for adapter in adapters], weights)
     active = {name: weight for name, weight, a in zip(names, weights, adapters, strict=True) if a.card.lora is not None}
     if style is not None and style.weight:
         load_style(transformer, style, name=STYLE)
@@ -90,13 +91,13 @@ def open_blend(
         transformer.set_adapters(list(active), list(active.values()))
     transformer.eval().requires_grad_(False)
     if len(adapters) == 1:
-        return Blend(card, adapters[0].objective, adapters[0].conditioner)
+        return CombinedAdapters(card, adapters[0].objective, adapters[0].conditioner)
     parts = [
-        Voice.of(adapter.conditioner, share, own=adapter.card.statistics, blended=card.statistics)
+        WeightedConditioner.of(adapter.conditioner, share, own=adapter.card.statistics, combined=card.statistics)
         for adapter, share in zip(adapters, shares_of(weights), strict=True)
         if adapter.conditioner is not None
     ]
-    return Blend(card, adapters[0].objective, BlendedConditioner(parts) if parts else None)
+    return CombinedAdapters(card, adapters[0].objective, SummedConditioner(parts) if parts else None)
 
 
 def shares_of(weights: Sequence[float]) -> list[float]:
@@ -106,8 +107,8 @@ def shares_of(weights: Sequence[float]) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Voice:
-    """A conditioner, its share, and the way from the blend's normalised vocal to its own."""
+class WeightedConditioner:
+    """A conditioner, its share, and the way from the combination's normalised vocal to its own."""
 
     conditioner: Conditioner
     share: float
@@ -115,29 +116,31 @@ class Voice:
     offset: Tensor  # [C, H, 1]
 
     @classmethod
-    def of(cls, conditioner: Conditioner, share: float, *, own: LatentStatistics, blended: LatentStatistics) -> "Voice":
+    def of(cls, conditioner: Conditioner, share: float, *, own: LatentStatistics, combined: LatentStatistics) -> Self:
         """The way of two sets of constants: v_own = (v * std + silence - silence_own) / std_own."""
         size = np.array(own.std)[:, None, None]
-        gain = np.array(blended.std)[:, None, None] / size
-        offset = (np.array(blended.silence) - np.array(own.silence))[..., None] / size
+        gain = np.array(combined.std)[:, None, None] / size
+        offset = (np.array(combined.silence) - np.array(own.silence))[..., None] / size
         return cls(conditioner, share, torch.from_numpy(gain), torch.from_numpy(offset))
 
     def injections(self, source: VocalSource, timestep: Tensor) -> Injections:
-        gain, offset = self.gain.to(source.heard), self.offset.to(source.heard)
-        own = replace(source, heard=source.heard * gain + offset, strength=self.share * source.strength)
+        gain, offset = self.gain.to(source.conditioner_input), self.offset.to(source.conditioner_input)
+        own = replace(
+            source, conditioner_input=source.conditioner_input * gain + offset, strength=self.share * source.strength
+        )
         return self.conditioner.injections(own, timestep)
 
 
-class BlendedConditioner:
+class SummedConditioner:
     """The sum of what several conditioners add, each to the same input of a block."""
 
-    def __init__(self, voices: Sequence[Voice]) -> None:
-        self._voices = tuple(voices)
+    def __init__(self, parts: Sequence[WeightedConditioner]) -> None:
+        self._parts = tuple(parts)
 
     def injections(self, source: VocalSource, timestep: Tensor) -> Injections:
-        spoken = [voice.injections(source, timestep) for voice in self._voices]
-        blocks = {index for injections in spoken for index in injections}
-        return {index: _summed([injections[index] for injections in spoken if index in injections]) for index in blocks}
+        added = [part.injections(source, timestep) for part in self._parts]
+        blocks = {index for injections in added for index in injections}
+        return {index: _summed([injections[index] for injections in added if index in injections]) for index in blocks}
 
 
 def _summed(injections: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
@@ -151,7 +154,7 @@ _ALIKE = ("base", "mode", "path from noise", "activity gate", "result")
 
 
 def _kind(card: AdapterCard) -> tuple[str, ...]:
-    """What adapters of one blend must have in common, in the words of an error."""
+    """What adapters of one combination must have in common, in the words of an error."""
     objective = card.conditioning.make_objective()
     settings = (
         f"a_max {objective.a_max:g}" if objective.name.startswith("bridge") else f"weight {objective.offset_weight}"
@@ -161,7 +164,7 @@ def _kind(card: AdapterCard) -> tuple[str, ...]:
     return (card.base_fingerprint[:8], card.conditioning.mode, path, gate, card.output_type)
 
 
-def _blend_statistics(statistics: Sequence[LatentStatistics], shares: Sequence[float]) -> LatentStatistics:
+def _combine_statistics(statistics: Sequence[LatentStatistics], shares: Sequence[float]) -> LatentStatistics:
     """Constants under which a vocal is the shared mean of what it is under each: sum of share * (z - silence) / std."""
     rates = np.array(shares)[:, None] / np.array([one.std for one in statistics])  # [A, C]
     std = 1 / rates.sum(0)

@@ -1,4 +1,4 @@
-"""Blended adapters: each by its weight, none by its place, and itself when blended with itself."""
+"""Several adapters: each by its weight, none by its place, and itself when combined with itself."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.latents import LatentStatistics
 from models.acestep1.transformer.transformer import Conditions
 from models.adapters.adapter import AdapterCard, Conditioning, ControlShape, LoraCard, save_adapter
-from models.adapters.blend import Blend, blend_cards, open_blend, shares_of
+from models.adapters.combined import CombinedAdapters, combine_cards, open_adapters, shares_of
 from models.adapters.lora import attach_lora, trained_parameters
 
 BASE = "a" * 64
@@ -72,19 +72,21 @@ def play(golden, golden_transformer):
 
     def play_blend(folders, weights, strength: float = 0.8) -> Tensor:
         transformer, given = golden_transformer("transformer"), golden("transformer").inputs
-        blend = open_blend(folders, transformer, weights=weights, base_fingerprint=BASE)
+        combined = open_adapters(folders, transformer, weights=weights, base_fingerprint=BASE)
         words = given["text"], given["text_mask"], given["speaker"], given["lyric_ids"], given["lyric_mask"]
-        return answer(blend, transformer, given, transformer.encode(*words), strength)
+        return answer(combined, transformer, given, transformer.encode(*words), strength)
 
     return play_blend
 
 
 @torch.no_grad()
-def answer(blend: Blend, transformer, given, conditions: Conditions, strength: float) -> Tensor:
+def answer(combined: CombinedAdapters, transformer, given, conditions: Conditions, strength: float) -> Tensor:
     vocal = torch.linspace(-1, 1, 2 * 8 * 16 * 37).reshape(2, 8, 16, 37)
-    source = blend.card.conditioning.hear(vocal, torch.ones(2, 37), torch.full((2,), strength), blend.card.statistics)
-    state = blend.objective.make_x1(given["hidden_states"], source)
-    injections = blend.conditioner.injections(source, given["timestep"]) if blend.conditioner else {}
+    source = combined.card.conditioning.vocal_source(
+        vocal, torch.ones(2, 37), torch.full((2,), strength), combined.card.statistics
+    )
+    state = combined.objective.make_x1(given["hidden_states"], source)
+    injections = combined.conditioner.injections(source, given["timestep"]) if combined.conditioner else {}
     return transformer.decode(state, given["timestep"], conditions, injections=injections).sample
 
 
@@ -121,13 +123,15 @@ def test_each_conditioner_hears_the_vocal_as_it_was_trained_to_and_adds_its_shar
     folders = [adapter(name, IMAGE2IMAGE, seed=n, statistics=kinds[name]) for n, name in enumerate(kinds)]
     vocal, hidden = torch.randn(1, 8, 16, 5), torch.randn(1, 5, golden_transformer("transformer").inner_width)
 
-    def added(blend: Blend, strength: float) -> Tensor:
-        source = blend.card.conditioning.hear(vocal, torch.ones(1, 5), torch.tensor([strength]), blend.card.statistics)
-        assert blend.conditioner is not None
-        return blend.conditioner.injections(source, torch.tensor([500.0]))[0](hidden) - hidden
+    def added(combined: CombinedAdapters, strength: float) -> Tensor:
+        source = combined.card.conditioning.vocal_source(
+            vocal, torch.ones(1, 5), torch.tensor([strength]), combined.card.statistics
+        )
+        assert combined.conditioner is not None
+        return combined.conditioner.injections(source, torch.tensor([500.0]))[0](hidden) - hidden
 
-    def opened(folders, weights) -> Blend:
-        return open_blend(folders, golden_transformer("transformer"), weights=weights, base_fingerprint=BASE)
+    def opened(folders, weights) -> CombinedAdapters:
+        return open_adapters(folders, golden_transformer("transformer"), weights=weights, base_fingerprint=BASE)
 
     alone = [added(opened([folder], [1.0]), 0.8) for folder in folders]
     torch.testing.assert_close(added(opened(folders, [0.3, 0.1]), 0.8), 0.75 * alone[0] + 0.25 * alone[1])
@@ -138,17 +142,20 @@ def test_a_blend_hears_the_shared_mean_of_what_each_hears():
         card_of(IMAGE2IMAGE, statistics=statistics(0.5, 2.0)),
         card_of(IMAGE2IMAGE, statistics=statistics(0.2, 1.0)),
     ]
-    card = blend_cards([Path("one"), Path("other")], cards, [0.6, 0.2])
+    card = combine_cards([Path("one"), Path("other")], cards, [0.6, 0.2])
     vocal = torch.randn(1, 8, 16, 5)
-    heard = [IMAGE2IMAGE.hear(vocal, torch.ones(1, 5), torch.ones(1), kind.statistics).vocal for kind in (*cards, card)]
+    heard = [
+        IMAGE2IMAGE.vocal_source(vocal, torch.ones(1, 5), torch.ones(1), kind.statistics).vocal
+        for kind in (*cards, card)
+    ]
     torch.testing.assert_close(heard[2], 0.75 * heard[0] + 0.25 * heard[1])
 
 
 def test_what_is_recommended_suits_all():
     cards = [card_of(IMAGE2IMAGE), card_of(IMAGE2IMAGE, vocal_lufs=-26.0, strength_range=(0.1, 0.9))]
-    card = blend_cards([Path("one"), Path("other")], cards, [0.5, 0.5])
+    card = combine_cards([Path("one"), Path("other")], cards, [0.5, 0.5])
     assert (card.vocal_lufs, card.strength_range) == (-23.0, (0.3, 0.9))
-    assert blend_cards([Path("one")], cards[:1], [0.5]) is cards[0]
+    assert combine_cards([Path("one")], cards[:1], [0.5]) is cards[0]
 
 
 def test_shares_are_parts_of_the_sum():
@@ -175,6 +182,6 @@ def test_shares_are_parts_of_the_sum():
 )
 def test_adapters_that_do_not_go_together_say_why(changes, problem):
     cards = [card_of(IMAGE2IMAGE), card_of(**{"conditioning": IMAGE2IMAGE} | changes)]
-    message = f"other: cannot be blended with one: {problem}. Blend adapters that were trained alike."
+    message = f"other: cannot be combined with one: {problem}. Combine adapters that were trained alike."
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        blend_cards([Path("one"), Path("other")], cards, [0.5, 0.5])
+        combine_cards([Path("one"), Path("other")], cards, [0.5, 0.5])
