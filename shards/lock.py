@@ -1,4 +1,7 @@
-"""One writer at a time: a lock that dies with its process, and the folder for what is not finished."""
+"""One writer at a time: a lock that dies with its process, and the folder for what is not finished.
+
+The lock is filelock's. It leaves its file behind; here that goes with the writer, so that an empty .build can go too.
+"""
 
 from collections.abc import Collection, Generator
 from contextlib import contextmanager, suppress

@@ -1,6 +1,6 @@
 """From decoded waves to what is written: 48 kHz, the vocal's exact length, and vocal and band together.
 
-Waves [2, N] come in blocks [2, n], or lie on tape, so that none is ever held whole.
+Waves [2, N] come in blocks [2, n], or lie on the disk, so that none is ever held whole.
 """
 
 from collections.abc import Iterable, Iterator

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -21,9 +21,6 @@ from common.system import FORKS_SAFELY, MOST_PROCESSES
 from models.device import default_device, usable_device
 from prep.building.jobs import EncodeSetup, SegmentResult, SongJob, encode_song
 from prep.encoding.encode import SongEncoder
-
-if TYPE_CHECKING:  # it imports transformers, which few builds need
-    pass
 
 Engine = Literal["local", "ray"]
 WORKERS_PER_GPU = 3

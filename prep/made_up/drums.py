@@ -35,7 +35,7 @@ GROOVES: dict[Energy, tuple[Groove, ...]] = {
 FILLS: tuple[tuple[float, ...], ...] = ((3, 3.25, 3.5, 3.75), (2.5, 3, 3.5, 3.75), (3, 3.5, 3.75))
 """Strokes on the toms that end a section."""
 LOUDNESS = {"kick": 1.0, "snare": 0.75, "hat": 0.28, "tom": 0.7, "crash": 0.4}
-PLACE = {"kick": 0.0, "snare": 0.05, "hat": 0.35, "tom": -0.3, "crash": -0.4}
+PAN = {"kick": 0.0, "snare": 0.05, "hat": 0.35, "tom": -0.3, "crash": -0.4}
 """From left (-1) to right (1)."""
 OFFBEAT = 0.6
 """Loudness of a stroke between the beats."""
@@ -61,7 +61,7 @@ def play_drums(world: World, samples: int) -> np.ndarray:
     groove = GROOVES[world.energy][rng.integers(len(GROOVES[world.energy]))]
     for stroke in _strokes(world, groove, rng):
         hit = kit[stroke.drum] * stroke.loudness * LOUDNESS[stroke.drum]
-        add_at(sound, panned(hit, PLACE[stroke.drum]), round(stroke.start_seconds * SAMPLE_RATE_HZ))
+        add_at(sound, panned(hit, PAN[stroke.drum]), round(stroke.start_seconds * SAMPLE_RATE_HZ))
     return sound
 
 

@@ -46,9 +46,9 @@ def add_at(target: np.ndarray, sound: np.ndarray, start: int) -> None:
         target[..., first:last] += sound[..., first - start : last - start]
 
 
-def panned(sound: np.ndarray, place: float) -> np.ndarray:
-    """`sound` [n] at `place` (-1 left, 1 right) with equal power: [2, n]."""
-    angle = (place + 1) * np.pi / 4
+def panned(sound: np.ndarray, pan: float) -> np.ndarray:
+    """`sound` [n] at `pan` (-1 left, 1 right) with equal power: [2, n]."""
+    angle = (pan + 1) * np.pi / 4
     return np.stack([sound * np.float32(np.cos(angle)), sound * np.float32(np.sin(angle))])
 
 
