@@ -57,7 +57,7 @@ class Step:
 
 
 @dataclass
-class Card:
+class CountedGpu:
     """A GPU that nobody has here."""
 
     calls: list[Call] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Card:
 class CountedCodec(nn.Module):
     """An encoder whose latents are all zero."""
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: CountedGpu) -> None:
         super().__init__()
         self.card, self.weight = card, nn.Parameter(torch.zeros(1))
 
@@ -85,7 +85,7 @@ class CountedDemucs(nn.Module):
     sources, samplerate, audio_channels = ("drums", "bass", "other", "vocals"), SAMPLE_RATE_HZ, 2
     segment = WINDOW_SECONDS
 
-    def __init__(self, card: Card, overlap: float) -> None:
+    def __init__(self, card: CountedGpu, overlap: float) -> None:
         super().__init__()
         self.card, self.gflop = card, SEPARATE_GFLOP * (1 - overlap) * WINDOW_SECONDS
         self.weight = nn.Parameter(torch.zeros(1))
@@ -119,7 +119,7 @@ def song_steps(seconds: float, *, form: str, tflops: float) -> list[Step]:
     """The steps of one song; a first one, which warms up, does not count."""
     torch.set_num_threads(1)
     give_memory_back()
-    card, config = Card(), PrepConfig()
+    card, config = CountedGpu(), PrepConfig()
     demucs: Any = CountedDemucs(card, config.separator.overlap)
     separator = Separator("counted", BagOfModels([demucs]), config.separator, torch.device("cpu"))
     encoder = SongEncoder(config, cast(Codec, CountedCodec(card)), lambda: separator)

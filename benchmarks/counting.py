@@ -42,7 +42,7 @@ ROUNDED_TO = 512
 
 
 @dataclass(frozen=True)
-class Card:
+class GpuLimits:
     """What a card sustains at best, from its data sheet."""
 
     name: str = "A100 40 GB"
@@ -68,7 +68,7 @@ class Counts:
     """Bytes of each operator."""
     launches_by_operator: Counter[str] = field(default_factory=Counter)
 
-    def seconds(self, card: Card) -> float:
+    def seconds(self, card: GpuLimits) -> float:
         """Bound by the device, or by who asks it."""
         return max(self.device_seconds, self.launches * card.launch_seconds)
 
@@ -76,7 +76,7 @@ class Counts:
 class Counting(Strict):
     """Counts what passes on CUDA tensors while it is entered; `peak` is the most bytes held at once."""
 
-    def __init__(self, card: Card, tokens: int = 0) -> None:
+    def __init__(self, card: GpuLimits, tokens: int = 0) -> None:
         super().__init__(tokens)
         self.card, self.counts = card, Counts()
         self.held = self.peak = 0

@@ -14,7 +14,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from benchmarks.counting import Card, Counting, Counts
+from benchmarks.counting import Counting, Counts, GpuLimits
 from benchmarks.fake_cuda import CUDA, backward, fake_cuda
 from benchmarks.full_size import default_dtype
 from common.config import load_config
@@ -42,7 +42,7 @@ SHOWN = 12
 
 def main() -> None:
     arguments = parsed()
-    card = Card(**{entry.name: getattr(arguments, entry.name) for entry in fields(Card)})
+    card = GpuLimits(**{entry.name: getattr(arguments, entry.name) for entry in fields(GpuLimits)})
     changes = [f"crop_seconds={arguments.seconds:g}", "base_dtype=bfloat16", *arguments.settings]
     config = load_config(TrainingConfig, arguments.config, changes)
     blocks = arguments.blocks or PUBLISHED.transformer["num_layers"]
@@ -66,7 +66,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="NAME=VALUE")
     parser.add_argument("--blocks", type=int, help="of the transformer [as published]")
     parser.add_argument("--operators", action="store_true", help="list the operators of a step that move most")
-    for entry in fields(Card):
+    for entry in fields(GpuLimits):
         kind = type(entry.default)
         parser.add_argument(
             f"--{entry.name.replace('_', '-')}", type=kind, default=entry.default, help=f"[{entry.default}]"
@@ -113,7 +113,7 @@ def make_clips(frames: int, batch: int, *, features: bool) -> ClipBatch:
         return torch.empty(shape, dtype=torch.float16)
 
     seconds = frames / FRAMES_PER_SECOND
-    heard = ((half(round(75 * seconds), 1024),) * batch, (half(round(50 * seconds), 768),) * batch)
+    ssl = ((half(round(75 * seconds), 1024),) * batch, (half(round(50 * seconds), 768),) * batch)
     return ClipBatch(
         keys=("clip",) * batch,
         target=half(batch, 8, 16, frames),
@@ -127,7 +127,7 @@ def make_clips(frames: int, batch: int, *, features: bool) -> ClipBatch:
         timestep=torch.empty(batch),
         weight=torch.empty(batch),
         noise_seeds=(1,) * batch,
-        features=heard if features else (),
+        features=ssl if features else (),
     )
 
 
@@ -189,7 +189,7 @@ def sum_of(parts: dict[str, Counts]) -> Counts:
     return whole
 
 
-def show(card: Card, rows: dict[str, Counts]) -> None:
+def show(card: GpuLimits, rows: dict[str, Counts]) -> None:
     steps = {name: counts for name, counts in rows.items() if "sampling" not in name}
     print(f"{'':<26}{'launches':>9}{'TFLOP':>9}{'GB':>9}{'ms':>9}{'ms of launches':>16}")
     for name, counts in {**rows, "training step": sum_of(steps)}.items():

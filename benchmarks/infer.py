@@ -57,7 +57,7 @@ Result = TypeVar("Result")
 
 
 @dataclass
-class Stopwatch:
+class NetworkTimer:
     """Seconds spent in what it watches."""
 
     seconds: float = 0.0
@@ -98,7 +98,7 @@ def print_time(seconds: float, steps: int, *, tiny: bool) -> None:
         base = TINY if tiny else write_base(Path(folder) / "base")
         generate(make_request(Path(folder) / "warm", 2.0, steps=2, base=base))  # loads what is loaded late
         request = make_request(Path(folder), seconds, steps, base=base)
-        plan, inside = plan_generation(request), Stopwatch()
+        plan, inside = plan_generation(request), NetworkTimer()
         with read_inputs(plan) as inputs:
             band, decoder = (
                 AccompanimentSampler.open(plan.runtime, plan.selection.folders, plan.selection.weights),

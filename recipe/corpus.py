@@ -27,7 +27,7 @@ from prep.made_up.world import draw_world
 FULL_SCALE = 2**15
 TARGET_LUFS = -14.0
 
-Heard = Literal["vocal", "inst", "mix"]
+AudioName = Literal["vocal", "inst", "mix"]
 
 
 class CorpusSettings(Config):
@@ -48,7 +48,7 @@ class Stems:
     vocal: np.ndarray
     inst: np.ndarray
 
-    def heard(self, what: Heard) -> np.ndarray:
+    def audio(self, what: AudioName) -> np.ndarray:
         """One of the parts, or their sum."""
         return {"vocal": self.vocal, "inst": self.inst}[what] if what != "mix" else self.vocal + self.inst
 

@@ -19,10 +19,10 @@ from models.acestep1.codec.codec import LATENT_SCALE, LATENT_SHIFT, Codec, Codec
 from models.acestep1.codec.mel import log_mel
 from models.acestep1.sizes import TINY
 from models.loading.checkpoint import network_config
-from recipe.corpus import Corpus, Heard
+from recipe.corpus import AudioName, Corpus
 from recipe.loop import Draws, Trained, TrainingSettings, fit
 
-HEARD: Sequence[Heard] = ("vocal", "inst", "mix")
+AUDIO_NAMES: Sequence[AudioName] = ("vocal", "inst", "mix")
 
 
 class CodecSettings(Config):
@@ -64,8 +64,8 @@ def train_codec(folder: Path, codec: Codec, corpus: Corpus, settings: CodecSetti
 def draw_wave(corpus: Corpus, settings: CodecSettings, rng: np.random.Generator) -> np.ndarray:
     """A crop of a vocal, an accompaniment or a mix, at a drawn level. [2, N]"""
     crop = corpus.crop(rng, settings.frames * FRAME_SAMPLES)
-    what = HEARD[rng.choice(len(HEARD), p=settings.shares)]
-    return crop.heard(what) * np.float32(10 ** (rng.uniform(*settings.gain_db) / 20))
+    what = AUDIO_NAMES[rng.choice(len(AUDIO_NAMES), p=settings.shares)]
+    return crop.audio(what) * np.float32(10 ** (rng.uniform(*settings.gain_db) / 20))
 
 
 def encode(codec: Codec, mel: Tensor) -> Tensor:

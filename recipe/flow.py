@@ -45,7 +45,7 @@ class FlowSettings(Config):
         steps=9000, batch=16, learning_rate=1e-3, warmup_steps=500, average_decay=0.9995
     )
     shortest_frames: Annotated[int, Field(ge=1)] = 48
-    """Shortest crop; half of the steps hear whole songs."""
+    """Shortest crop; half of the steps see whole songs."""
     text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
     lyric_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
     tag_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
@@ -77,7 +77,7 @@ def conditions(
     text_kept: Tensor,
     lyric_kept: Tensor,
 ) -> Conditions:
-    """What the transformer hears. lyrics: per item [L] int; text_kept, lyric_kept: bool [B], False to hear none."""
+    """Conditions of the transformer. lyrics: per item [L] int; text_kept, lyric_kept: bool [B], False for none."""
     text, device = text_encoder.embed(prompts), text_kept.device
     ids = pad_sequence(list(lyrics), batch_first=True).to(device)
     real = pad_sequence([torch.ones(len(row)) for row in lyrics], batch_first=True).to(device)
@@ -124,7 +124,7 @@ def _latents_path(folder: Path, seed: int) -> Path:
 @torch.no_grad()
 def _encode_song(path: Path, codec: Codec, corpus: Corpus, seed: int) -> None:
     song, device = corpus.song(seed), next(codec.parameters()).device
-    both = torch.stack([codec.encode(torch.from_numpy(song.heard(target)).to(device)) for target in TARGETS])
+    both = torch.stack([codec.encode(torch.from_numpy(song.audio(target)).to(device)) for target in TARGETS])
     with whole_file(path) as partial, partial.open("wb") as file:
         np.save(file, both.half().cpu().numpy())
 
@@ -136,27 +136,27 @@ def train_flow(folder: Path, network: FlowNetwork, songs: LatentSongs, settings:
 
     def losses(draws: Draws) -> dict[str, Tensor]:
         rng = draws.numpy
-        clips = draw_clips(songs, settings, rng)
-        words = conditions(
+        drawn = draw_batch(songs, settings, rng)
+        conditioning = conditions(
             network.transformer,
             network.text,
-            clips.prompts,
-            clips.lyrics,
+            drawn.prompts,
+            drawn.lyrics,
             text_kept=torch.from_numpy(rng.random(batch) >= settings.text_dropout).to(device),
             lyric_kept=torch.from_numpy(rng.random(batch) >= settings.lyric_dropout).to(device),
         )
-        clean = clips.latents.to(device)
+        clean = drawn.latents.to(device)
         noise = torch.randn(clean.shape, generator=draws.torch, device=device)
         timestep = draw_timesteps(batch, shift=settings.shift, generator=draws.torch)
         state = add_noise(clean, noise, timestep / TIMESTEPS)
-        velocity = network.transformer.decode(state, timestep, words).sample
+        velocity = network.transformer.decode(state, timestep, conditioning).sample
         return {"flow": functional.mse_loss(clean_estimate(state, velocity, timestep / TIMESTEPS), clean)}
 
     return fit(folder, network, losses, settings.training, about=settings, seed=seed)
 
 
 @dataclass(frozen=True)
-class Clips:
+class FlowBatch:
     """One batch."""
 
     latents: Tensor  # [B, C, H, T]
@@ -164,7 +164,7 @@ class Clips:
     lyrics: Sequence[Tensor]  # per clip [L] int
 
 
-def draw_clips(songs: LatentSongs, settings: FlowSettings, rng: np.random.Generator) -> Clips:
+def draw_batch(songs: LatentSongs, settings: FlowSettings, rng: np.random.Generator) -> FlowBatch:
     """Crops of one length: whole songs half of the time."""
     whole = songs.latents.shape[-1]
     frames = whole if rng.random() < 0.5 else int(rng.integers(min(settings.shortest_frames, whole), whole + 1))
@@ -175,12 +175,12 @@ def draw_clips(songs: LatentSongs, settings: FlowSettings, rng: np.random.Genera
         latents.append(songs.latents[song, target, ..., start : start + frames].astype(np.float32))
         prompts.append(draw_prompt(songs.prompts[song], TARGETS[target], settings.tag_dropout, rng))
         lyrics.append(draw_lyrics(songs.lyrics[song], TARGETS[target], rng))
-    return Clips(torch.from_numpy(np.stack(latents)), prompts, lyrics)
+    return FlowBatch(torch.from_numpy(np.stack(latents)), prompts, lyrics)
 
 
 def draw_prompt(prompt: str, target: Target, dropout: float, rng: np.random.Generator) -> str:
-    """The tags of what is heard, in any order, some left out or less exact."""
-    tags = [tag for tag in tags_heard(prompt, target) if not (tag.endswith(FORGETTABLE) and rng.random() < dropout)]
+    """The tags of a target, in any order, some left out or less exact."""
+    tags = [tag for tag in tags_of(prompt, target) if not (tag.endswith(FORGETTABLE) and rng.random() < dropout)]
     tags = [mode_alone(tag) if tag.endswith("key") and rng.random() < dropout else tag for tag in tags]
     return ", ".join(rng.permutation(tags) if rng.random() < 0.75 else tags)
 
@@ -190,7 +190,7 @@ def mode_alone(tag: str) -> str:
     return tag.partition(" ")[2]
 
 
-def tags_heard(prompt: str, target: Target) -> list[str]:
+def tags_of(prompt: str, target: Target) -> list[str]:
     """The tags of a song; those of its accompaniment name no vocal."""
     return [tag for tag in prompt.split(", ") if target == "mix" or not tag.endswith("vocal")]
 

@@ -25,8 +25,19 @@ from models.loading.checkpoint import open_codec, open_text_encoder, open_transf
 from prep.made_up.truth import SongTruth
 from recipe.bundle import SEPARATOR as SEPARATOR_NAME
 from recipe.corpus import Corpus
-from recipe.flow import TARGETS, Target, conditions, tags_heard, word_ids
-from recipe.listening import SOUNDS, Ear, Music, beat_f, features, learn_ear, listen, same_tempo, signature, sounds_in
+from recipe.flow import TARGETS, Target, conditions, tags_of, word_ids
+from recipe.music_measures import (
+    SOUNDS,
+    InstrumentClassifier,
+    MusicMeasures,
+    beat_f,
+    features,
+    fit_classifier,
+    measure_music,
+    same_tempo,
+    signature,
+    sounds_in,
+)
 
 Numbers = Mapping[str, float]
 
@@ -35,7 +46,7 @@ GRIFFIN_LIM_ROUNDS = 32
 
 class MeasureSettings(Config):
     ear_songs: Annotated[int, Field(ge=1)] = 200
-    """Training songs, through codec and vocoder, that the ear for instruments learns from."""
+    """Training songs, through codec and vocoder, that the instrument classifier learns from."""
     ear_ridge: float = 100.0
     batch: Annotated[int, Field(ge=1)] = 16
     """Songs that are drawn from the transformer at once."""
@@ -47,9 +58,9 @@ def measure_round_trip(bundle: Path, corpus: Corpus) -> Numbers:
     codec, vocoder = open_codec(bundle, encoder=True, decoder=True), open_vocoder(bundle)
 
     def compare(seed: int) -> Numbers:
-        wave = corpus.song(seed).heard("mix")
+        wave = corpus.song(seed).audio("mix")
         again = round_trip(codec, vocoder, wave)
-        before, after = listen(wave), listen(again)
+        before, after = measure_music(wave), measure_music(again)
         return {
             "log-mel distance, nats": mel_distance(wave, again),
             "same key": before.key == after.key,
@@ -87,7 +98,7 @@ def measure_vocoder(bundle: Path, corpus: Corpus) -> Numbers:
     vocoder = open_vocoder(bundle)
 
     def compare(seed: int) -> Numbers:
-        wave = torch.from_numpy(_whole_hops(corpus.song(seed).heard("mix")))
+        wave = torch.from_numpy(_whole_hops(corpus.song(seed).audio("mix")))
         mel = log_mel(wave)
         made = {"vocoder": vocoder(mel)[:, 0], "Griffin-Lim alone": griffin_lim(mel)}
         return {f"{name}, nats": log_distance(again, wave) for name, again in made.items()}
@@ -113,12 +124,12 @@ def measure_separation(bundle: Path, corpus: Corpus) -> Numbers:
 
     def compare(seed: int) -> Numbers:
         song = corpus.song(seed)
-        mix = torch.from_numpy(song.heard("mix"))
+        mix = torch.from_numpy(song.audio("mix"))
         mean, deviation = mix.mean(0).mean(), mix.mean(0).std()
         with torch.no_grad():
             stems = apply_model(model, ((mix - mean) / deviation)[None], shifts=0)[0]
         vocal = (stems[model.sources.index("vocals")] * deviation + mean).numpy()
-        before, after = si_sdr_db(song.heard("mix"), song.vocal), si_sdr_db(vocal, song.vocal)
+        before, after = si_sdr_db(song.audio("mix"), song.vocal), si_sdr_db(vocal, song.vocal)
         return {"SI-SDR of the mix, dB": before, "SI-SDR of the vocal, dB": after, "gain, dB": after - before}
 
     return _mean_over("separation", corpus.judged_seeds, compare)
@@ -131,19 +142,19 @@ def si_sdr_db(made: np.ndarray, true: np.ndarray) -> float:
 
 
 def measure_text2music(bundle: Path, corpus: Corpus, settings: MeasureSettings) -> dict[Target, Numbers]:
-    """How often the tags of a prompt are heard in what it gives, per target.
+    """How often the tags of a prompt are found in what it gives, per target.
 
     Beside each number the null, which is the same with the prompts exchanged, and the same of the true songs.
     """
     codec, vocoder = open_codec(bundle, encoder=True, decoder=True), open_vocoder(bundle)
-    ear = train_ear(codec, vocoder, corpus, settings)
+    classifier = train_classifier(codec, vocoder, corpus, settings)
     truths = [corpus.truth(seed) for seed in corpus.judged_seeds]
     results: dict[Target, Numbers] = {}
     for target in TARGETS:
         made = make_songs(bundle, codec, vocoder, truths, target, settings)
-        true = (corpus.song(seed).heard(target) for seed in corpus.judged_seeds)
-        generated = [_heard_in(ear, wave) for wave in made]
-        originals = [_heard_in(ear, wave) for wave in true]
+        true = (corpus.song(seed).audio(target) for seed in corpus.judged_seeds)
+        generated = [_measured(classifier, wave) for wave in made]
+        originals = [_measured(classifier, wave) for wave in true]
         results[target] = {
             **agreement(generated, truths, target),
             **{f"null: {name}": value for name, value in agreement(generated, truths[1:] + truths[:1], target).items()},
@@ -152,16 +163,16 @@ def measure_text2music(bundle: Path, corpus: Corpus, settings: MeasureSettings) 
     return results
 
 
-def train_ear(codec: Codec, vocoder: Vocoder, corpus: Corpus, settings: MeasureSettings) -> Ear:
-    """The ear learns from training songs as codec and vocoder let them sound, mixes and accompaniments in turn."""
+def train_classifier(codec: Codec, vocoder: Vocoder, corpus: Corpus, settings: MeasureSettings) -> InstrumentClassifier:
+    """Learnt from training songs as codec and vocoder let them sound, mixes and accompaniments in turn."""
     rows, sounds = [], []
-    with progress(settings.ear_songs, "ear", "songs") as done:
+    with progress(settings.ear_songs, "classifier", "songs") as done:
         for seed in corpus.train_seeds[: settings.ear_songs]:
             target = TARGETS[seed % len(TARGETS)]
-            rows.append(features(round_trip(codec, vocoder, corpus.song(seed).heard(target))))
+            rows.append(features(round_trip(codec, vocoder, corpus.song(seed).audio(target))))
             sounds.append(sounds_in(corpus.truth(seed), vocal=target == "mix"))
             done.update()
-    return learn_ear(np.stack(rows), np.stack(sounds), ridge=settings.ear_ridge)
+    return fit_classifier(np.stack(rows), np.stack(sounds), ridge=settings.ear_ridge)
 
 
 @torch.no_grad()
@@ -175,9 +186,9 @@ def make_songs(
     with progress(len(truths), f"text to {target}", "songs") as done:
         for start in range(0, len(truths), settings.batch):
             batch = truths[start : start + settings.batch]
-            prompts = [", ".join(tags_heard(truth.prompt, target)) for truth in batch]
+            prompts = [", ".join(tags_of(truth.prompt, target)) for truth in batch]
             lyrics = [word_ids(truth.lyrics) for truth in batch]
-            heard, null = (
+            conditional, unconditional = (
                 conditions(
                     transformer,
                     text_encoder,
@@ -189,7 +200,7 @@ def make_songs(
                 for kept in (True, False)
             )
             noise = torch.stack([_noise(truth.seed, frames) for truth in batch])
-            latents = sample(transformer, heard, null, noise, settings.sampler)
+            latents = sample(transformer, conditional, unconditional, noise, settings.sampler)
             waves += [decode_audio(codec, vocoder, song).numpy() for song in latents]
             done.update(len(batch))
     return waves
@@ -200,16 +211,16 @@ def _noise(seed: int, frames: int) -> Tensor:
     return torch.randn(LATENT_CHANNELS, LATENT_ROWS, frames, generator=generator)
 
 
-def _heard_in(ear: Ear, wave: np.ndarray) -> tuple[Music, np.ndarray]:
-    return listen(wave), ear.heard(_whole_hops(wave))
+def _measured(classifier: InstrumentClassifier, wave: np.ndarray) -> tuple[MusicMeasures, np.ndarray]:
+    return measure_music(wave), classifier.sounds(_whole_hops(wave))
 
 
 def agreement(
-    heard: Sequence[tuple[Music, np.ndarray]], truths: Sequence[SongTruth], target: Target
+    found: Sequence[tuple[MusicMeasures, np.ndarray]], truths: Sequence[SongTruth], target: Target
 ) -> dict[str, float]:
     """Share of songs whose key and tempo are those of `truths`, and for each sound the share judged rightly."""
     rows = []
-    for (music, sounds), truth in zip(heard, truths, strict=True):
+    for (music, sounds), truth in zip(found, truths, strict=True):
         right = sounds == sounds_in(truth, vocal=target == "mix")
         rows.append(
             {

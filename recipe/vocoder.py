@@ -23,7 +23,7 @@ from models.acestep1.codec.vocoder import GriffinLimConfig, GriffinLimHead, Voco
 from models.acestep1.sizes import TINY
 from models.loading.checkpoint import network_config
 from recipe.corpus import Corpus
-from recipe.dcae import HEARD, decode, encode
+from recipe.dcae import AUDIO_NAMES, decode, encode
 from recipe.loop import Draws, Trained, TrainingSettings, fit
 
 MEL_MEAN = -5.0
@@ -44,7 +44,7 @@ class VocoderSettings(Config):
 
 @torch.no_grad()
 def new_vocoder() -> Vocoder:
-    """Before training it adds nothing to what the mel says, and its first layer hears mels around 0."""
+    """Before training it adds nothing to what the mel says, and its first layer gets mels around 0."""
     vocoder = Vocoder(network_config(GriffinLimConfig, TINY.vocoder, "vocoder"))
     for name, parameter in vocoder.named_parameters():
         if name.endswith("gamma"):
@@ -82,7 +82,7 @@ def train_vocoder(
 
 def draw_wave(corpus: Corpus, settings: VocoderSettings, rng: np.random.Generator) -> Tensor:
     """A crop of a vocal, an accompaniment or a mix, at a drawn level. [2, N]"""
-    crop = corpus.crop(rng, settings.frames * FRAME_SAMPLES).heard(HEARD[int(rng.integers(len(HEARD)))])
+    crop = corpus.crop(rng, settings.frames * FRAME_SAMPLES).audio(AUDIO_NAMES[int(rng.integers(len(AUDIO_NAMES)))])
     return torch.from_numpy(crop * np.float32(10 ** (rng.uniform(*settings.gain_db) / 20)))
 
 

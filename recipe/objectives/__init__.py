@@ -1,1 +1,1 @@
-"""Which way of hearing the vocal makes the best band: every objective trained at equal cost and heard beside nulls."""
+"""Which objective makes the best band for a vocal: each trained at equal cost and measured beside nulls."""

@@ -16,7 +16,7 @@ from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, C
 from models.adapters.adapter import Adapter
 from models.flow.conditioning import frames_first
 from models.flow.sampler import SamplerSettings, draw_noise, sample, sdedit
-from recipe.objectives.songs import Judged
+from recipe.objectives.songs import JudgedSongs
 from train.config import TrainingConfig
 from train.data.clips import Batch, Choice, ClipMaker, Cut
 from train.data.plan import seeded
@@ -28,25 +28,31 @@ JUDGING_SEED = 0
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Songs to be accompanied: their words and noise, and the vocals that are heard, their own or not."""
+class SongBatch:
+    """Songs to be accompanied: their conditions and noise, and the vocals that are given, their own or not."""
 
     batch: Batch
     vocal: Tensor  # [B, C, H, T] as the codec made them
 
-    def words(self, transformer: ACEStepTransformer2DModel) -> tuple[Conditions, Conditions]:
-        """What is said, and nothing said."""
+    def conditions(self, transformer: ACEStepTransformer2DModel) -> tuple[Conditions, Conditions]:
+        """Conditional and unconditional."""
         silent = {name: torch.zeros_like(getattr(self.batch, name)) for name in ("text", "lyric_ids", "lyric_mask")}
         return encode(transformer, self.batch), encode(transformer, replace(self.batch, **silent))
 
 
-Draw = Callable[[Scene], Tensor]
+BandSource = Callable[[SongBatch], Tensor]
 """Latents [B, C, H, T] of bands."""
 
 
-def set_scenes(
-    judged: Judged, vocals: Sequence[int], config: TrainingConfig, statistics: LatentStatistics, *, seed: int, size: int
-) -> Iterator[Scene]:
+def song_batches(
+    judged: JudgedSongs,
+    vocals: Sequence[int],
+    config: TrainingConfig,
+    statistics: LatentStatistics,
+    *,
+    seed: int,
+    size: int,
+) -> Iterator[SongBatch]:
     """All judged songs, `size` at a time: song k with the vocal of song vocals[k], and noise that `seed` decides."""
     maker = ClipMaker(config, conditioning_of(config), statistics)
     frames = judged.samples[0].meta.frames
@@ -60,42 +66,42 @@ def set_scenes(
         batch = replace(
             maker.without_noise(maker.assemble(songs, chosen)), source=maker.without_noise(sung).source, noise=noise
         )
-        yield Scene(batch, sung.vocal.float())
+        yield SongBatch(batch, sung.vocal.float())
 
 
-def plain(transformer: ACEStepTransformer2DModel, sampler: SamplerSettings) -> Draw:
-    """Text2music: no vocal is heard."""
-    return lambda scene: sample(transformer, *scene.words(transformer), scene.batch.noise, sampler)
+def plain(transformer: ACEStepTransformer2DModel, sampler: SamplerSettings) -> BandSource:
+    """Text2music, without any vocal."""
+    return lambda songs: sample(transformer, *songs.conditions(transformer), songs.batch.noise, sampler)
 
 
-def edited(transformer: ACEStepTransformer2DModel, sampler: SamplerSettings, strength: float) -> Draw:
+def edited(transformer: ACEStepTransformer2DModel, sampler: SamplerSettings, strength: float) -> BandSource:
     """The baseline that needs no training."""
-    return lambda scene: sdedit(
-        transformer, *scene.words(transformer), scene.batch.noise, sampler, vocal=scene.vocal, strength=strength
+    return lambda songs: sdedit(
+        transformer, *songs.conditions(transformer), songs.batch.noise, sampler, vocal=songs.vocal, strength=strength
     )
 
 
-def adapted(transformer: ACEStepTransformer2DModel, adapter: Adapter, sampler: SamplerSettings) -> Draw:
+def adapted(transformer: ACEStepTransformer2DModel, adapter: Adapter, sampler: SamplerSettings) -> BandSource:
     """With an adapter, which is open in the transformer."""
-    return lambda scene: sample(
+    return lambda songs: sample(
         transformer,
-        *scene.words(transformer),
-        scene.batch.noise,
+        *songs.conditions(transformer),
+        songs.batch.noise,
         sampler,
         objective=adapter.objective,
-        source=scene.batch.source,
+        source=songs.batch.source,
         conditioner=adapter.conditioner,
     )
 
 
 @torch.no_grad()
-def draw_all(draw: Draw, scenes: Iterator[Scene], songs: int, *, what: str) -> Tensor:
+def draw_all(draw: BandSource, batches: Iterator[SongBatch], count: int, *, what: str) -> Tensor:
     """[N, C, H, T] for as many songs as there are."""
     drawn = []
-    with progress(songs, what, "bands") as done:
-        for scene in scenes:
-            drawn.append(draw(scene))
-            done.update(len(scene.vocal))
+    with progress(count, what, "bands") as done:
+        for songs in batches:
+            drawn.append(draw(songs))
+            done.update(len(songs.vocal))
     return torch.cat(drawn)
 
 
@@ -105,7 +111,7 @@ def distance(made: Tensor, true: Tensor) -> float:
 
 
 def measure_gains(
-    transformer: ACEStepTransformer2DModel, adapter: Adapter, judged: Judged, config: TrainingConfig
+    transformer: ACEStepTransformer2DModel, adapter: Adapter, judged: JudgedSongs, config: TrainingConfig
 ) -> dict[str, float]:
     """val/x0_gain, val/conditioning_gain and the like, on the judged songs."""
     asked = config.model_copy(update={"seed": JUDGING_SEED})

@@ -25,11 +25,21 @@ from models.loading.checkpoint import Part, open_transformer, part_hash
 from prep.made_up.render import song_key
 from recipe.convolutions import lay_channels_last
 from recipe.loop import claim, save_whole
-from recipe.objectives.bands import Draw, Scene, adapted, distance, draw_all, edited, measure_gains, plain, set_scenes
-from recipe.objectives.hearing import Fit, measure_fit
-from recipe.objectives.report import Report, Result, summarise
+from recipe.objectives.band_measures import BandMeasures, measure_band
+from recipe.objectives.bands import (
+    BandSource,
+    SongBatch,
+    adapted,
+    distance,
+    draw_all,
+    edited,
+    measure_gains,
+    plain,
+    song_batches,
+)
+from recipe.objectives.report import ObjectivesReport, Result, summarise
 from recipe.objectives.settings import ARMS, DEFAULT, ObjectivesSettings, SongSettings
-from recipe.objectives.songs import Judged, make_shards, true_bands, write_songs
+from recipe.objectives.songs import JudgedSongs, make_shards, true_bands, write_songs
 from recipe.objectives.training import Pace, measure_pace, placed, train, training_config
 from shards.reader import read_manifest, read_song
 from train.config import TrainingConfig
@@ -66,7 +76,7 @@ class Experiment:
         self.bundle, self.work, self.settings = bundle, work, settings
         self.parts = {str(part): part_hash(bundle, part) for part in PARTS}
 
-    def run(self) -> Report:
+    def run(self) -> ObjectivesReport:
         """Every unit that is not finished, seed by seed, then the report over all."""
         self.make_songs()
         settings = self.settings
@@ -88,7 +98,7 @@ class Experiment:
             )
             for system, results in found.items()
         }
-        return Report(
+        return ObjectivesReport(
             songs=settings.songs.judged,
             seeds=settings.seeds,
             training_seconds=settings.training_seconds,
@@ -113,10 +123,10 @@ class Experiment:
         return self.work / "shards" / name
 
     @cached_property
-    def judged(self) -> Judged:
+    def judged(self) -> JudgedSongs:
         songs = self.settings.songs
         seconds = songs.lengths["judged"]
-        return Judged.read(self._songs("judged"), self._shards("judged"), songs.judged_seeds, seconds)
+        return JudgedSongs.read(self._songs("judged"), self._shards("judged"), songs.judged_seeds, seconds)
 
     @cached_property
     def pace(self) -> Pace:
@@ -164,7 +174,7 @@ class Experiment:
             fits = [self._fit(number, self.judged.band(number)) for number in range(len(self.judged.truths))]
             return Result(own=tuple(fits))
         if unit.system == "codec":
-            return Result(own=self._listen(true_bands(self.judged.samples), what="codec"))
+            return Result(own=self._measure(true_bands(self.judged.samples), what="codec"))
         return self._make_adapted(unit) if unit.training else self._make_untrained(unit)
 
     def _make_untrained(self, unit: Unit) -> Result:
@@ -187,15 +197,15 @@ class Experiment:
         own, exchanged = (self._bands(unit, draw, exchanged=which) for which in (False, True))
         return Result(own=own, exchanged=exchanged, gains=gains)
 
-    def _bands(self, unit: Unit, draw: Draw, *, exchanged: bool) -> tuple[Fit, ...]:
-        """Draw a band for each song's own vocal or the exchanged one, unless that was done, and listen to them."""
+    def _bands(self, unit: Unit, draw: BandSource, *, exchanged: bool) -> tuple[BandMeasures, ...]:
+        """Draw a band for each song's own vocal or the exchanged one, unless that was done, and measure them."""
         name = "exchanged" if exchanged else "own"
         path, what = self._drawn(unit, name), f"{unit.system}, {name}"
         if not path.is_file():
             vocals = self.judged.others if exchanged else range(len(self.judged.truths))
-            scenes = self._scenes(unit, vocals)
-            save_whole({"bands": draw_all(draw, scenes, len(vocals), what=f"drawing {what}")}, path)
-        return self._listen(load_file(path)["bands"], what=what)
+            batches = self._batches(unit, vocals)
+            save_whole({"bands": draw_all(draw, batches, len(vocals), what=f"drawing {what}")}, path)
+        return self._measure(load_file(path)["bands"], what=what)
 
     def _drawn(self, unit: Unit, name: str) -> Path:
         return self.folder(unit) / f"{name}.safetensors"
@@ -210,21 +220,21 @@ class Experiment:
         others = [read_song(self._shards("training"), song_key(seed))[0] for seed in seeds]
         return distance(true_bands(others), true_bands(self.judged.samples))
 
-    def _scenes(self, unit: Unit, vocals: Sequence[int]) -> Iterator[Scene]:
+    def _batches(self, unit: Unit, vocals: Sequence[int]) -> Iterator[SongBatch]:
         config = unit.training or training_config(ARMS[DEFAULT], self.settings, steps=1, seed=unit.seed)
         statistics = read_manifest(self._shards("training")).statistics
         assert statistics is not None
-        return set_scenes(self.judged, vocals, config, statistics, seed=unit.seed, size=self.settings.batch)
+        return song_batches(self.judged, vocals, config, statistics, seed=unit.seed, size=self.settings.batch)
 
-    def _listen(self, latents: Tensor, *, what: str) -> tuple[Fit, ...]:
+    def _measure(self, latents: Tensor, *, what: str) -> tuple[BandMeasures, ...]:
         """How the bands of all judged songs fit. latents [N, C, H, T]"""
         fits = []
-        with progress(len(latents), f"hearing {what}", "bands") as done:
+        with progress(len(latents), f"measuring {what}", "bands") as done:
             for number, band in enumerate(latents):
                 wave = self.decoder.wave(band, self.judged.samples[number].meta.samples)
                 fits.append(self._fit(number, Clip(wave)))
                 done.update()
         return tuple(fits)
 
-    def _fit(self, number: int, band: Clip) -> Fit:
-        return measure_fit(self.judged.truths[number], self.judged.vocal(number), band)
+    def _fit(self, number: int, band: Clip) -> BandMeasures:
+        return measure_band(self.judged.truths[number], self.judged.vocal(number), band)

@@ -13,7 +13,7 @@ from common.config import Config
 from common.errors import UserError
 from common.files import whole_file
 from infer.compare.ratings import Interval, bootstrap_mean
-from recipe.objectives.hearing import Fit
+from recipe.objectives.band_measures import BandMeasures
 from recipe.objectives.settings import DEFAULT
 
 MARKS = ("<!-- measured -->", "<!-- end of what was measured -->")
@@ -30,10 +30,10 @@ GAINS = ("x0_gain", "conditioning_gain")
 class Result(Config):
     """What was found of one system with one seed, song by song."""
 
-    own: tuple[Fit, ...]
+    own: tuple[BandMeasures, ...]
     """Bands made for the song's own vocal; of text2music, for none; of the anchors, the true ones."""
-    exchanged: tuple[Fit, ...] = ()
-    """Bands for another song's vocal, held against the same song: the null. Empty where none is heard."""
+    exchanged: tuple[BandMeasures, ...] = ()
+    """Bands for another song's vocal, held against the same song: the null. Empty where there is no vocal."""
     gains: dict[str, float] = Field(default_factory=dict)
     """Validation on the judged songs; empty where nothing was trained."""
 
@@ -53,7 +53,7 @@ class Number(Config):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-class Measured(Config):
+class MeasureSummary(Config):
     """One measure of one system."""
 
     own: float
@@ -81,13 +81,13 @@ class System(Config):
     """Of its training; null where there is none."""
     gains: dict[str, Number]
     """Mean over the seeds, from the lowest end of their 95 % intervals to the highest."""
-    measured: dict[str, Measured]
+    measured: dict[str, MeasureSummary]
     leak: Leak
     distances: tuple[float, ...]
     """Of its bands from true ones, by seed; empty for the anchors."""
 
 
-class Report(Config):
+class ObjectivesReport(Config):
     """What the command found."""
 
     songs: int
@@ -122,16 +122,16 @@ def summarise(
     )
 
 
-def _by_song(results: Sequence[Result], fits: Callable[[Result], Sequence[Fit]], name: str) -> np.ndarray:
+def _by_song(results: Sequence[Result], fits: Callable[[Result], Sequence[BandMeasures]], name: str) -> np.ndarray:
     """A measure of each song, its mean over the seeds."""
     return np.mean([[getattr(fit, name) for fit in fits(result)] for result in results], axis=0)
 
 
-def _measure(results: Sequence[Result], default: Sequence[Result] | None, name: str) -> Measured:
+def _measure(results: Sequence[Result], default: Sequence[Result] | None, name: str) -> MeasureSummary:
     own = _by_song(results, lambda result: result.own, name)
     exchanged = _by_song(results, lambda result: result.exchanged, name)
     usual = _by_song(default, lambda result: result.own, name) if default else None
-    return Measured(
+    return MeasureSummary(
         own=float(own.mean()),
         by_seed=tuple(float(_by_song([result], lambda result: result.own, name).mean()) for result in results),
         exchanged=float(exchanged.mean()) if exchanged.size else None,
@@ -148,7 +148,7 @@ def _gain(figures: Sequence[Mapping[str, float]], name: str) -> Number:
     )
 
 
-def tables(report: Report) -> str:
+def tables(report: ObjectivesReport) -> str:
     """The report in Markdown."""
     costs = ", ".join(f"{seconds:.3f} s for {name}" for name, seconds in report.step_seconds.items())
     head = (
@@ -162,7 +162,7 @@ def tables(report: Report) -> str:
     return "\n".join([*parts, "### How unlike true bands they are\n", _distance_table(report)])
 
 
-def _gain_table(report: Report) -> str:
+def _gain_table(report: ObjectivesReport) -> str:
     rows = [
         (name, str(system.steps), *(str(system.gains[gain]) for gain in GAINS))
         for name, system in report.systems.items()
@@ -171,7 +171,7 @@ def _gain_table(report: Report) -> str:
     return _table(("objective", "steps", *GAINS), rows)
 
 
-def _share_table(report: Report, measure: str) -> str:
+def _share_table(report: ObjectivesReport, measure: str) -> str:
     rows = []
     for name, system in report.systems.items():
         found = system.measured[measure]
@@ -183,7 +183,7 @@ def _share_table(report: Report, measure: str) -> str:
     return _table(head, rows)
 
 
-def _leak_table(report: Report) -> str:
+def _leak_table(report: ObjectivesReport) -> str:
     floor = report.systems["true"].leak.median
     rows = [
         (name, f"{system.leak.median:.3f}", f"{system.leak.median - floor:+.3f}", str(system.leak.over_true))
@@ -192,7 +192,7 @@ def _leak_table(report: Report) -> str:
     return _table(("objective", "median", "above the true median", "mean above the true band"), rows)
 
 
-def _distance_table(report: Report) -> str:
+def _distance_table(report: ObjectivesReport) -> str:
     rows = [
         (name, f"{np.mean(system.distances):.2f}", ", ".join(f"{value:.2f}" for value in system.distances))
         for name, system in report.systems.items()
@@ -207,7 +207,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def write_report(report: Report, document: Path) -> None:
+def write_report(report: ObjectivesReport, document: Path) -> None:
     """The report as JSON beside a document, and its tables between the document's marks.
 
     A document that is not there is begun; in one that is, all but the tables stays. Raises UserError where it has

@@ -39,7 +39,7 @@ ARMS: Mapping[str, Arm] = {
     "naive": _image2image("objective=naive", "source_projection=false"),
 }
 """Formulation sections 3 to 5; a number is a_max, and `unseen` leaves the source projection out. There, too, a_max is
-0.7, so that the vocal can be heard in the noise; and offset has the weight by which most of it is heard."""
+0.7, so that much of the vocal remains in the noise; and offset has the weight by which most of it does."""
 DEFAULT = "bridge_vp"
 """The arm that the others are compared with."""
 

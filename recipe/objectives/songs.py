@@ -22,7 +22,7 @@ from prep.made_up.melody import compose
 from prep.made_up.render import render_song, song_key
 from prep.made_up.truth import SongTruth, tell_truth, untold
 from prep.made_up.world import draw_world
-from recipe.flow import tags_heard
+from recipe.flow import tags_of
 from shards.reader import read_song
 from shards.schema import Sample
 from train.data.plan import seeded
@@ -31,7 +31,7 @@ from train.loop.validation import derangement
 
 def untold_band(prompt: str) -> str:
     """The tags of a song's accompaniment without tempo, key and mode."""
-    return untold(tags_heard(prompt, "inst"))
+    return untold(tags_of(prompt, "inst"))
 
 
 def write_songs(folder: Path, seeds: Sequence[int], seconds: float) -> None:
@@ -57,7 +57,7 @@ def true_bands(samples: Sequence[Sample]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedSongs:
     """The songs that judge, all of one length."""
 
     samples: tuple[Sample, ...]
@@ -68,7 +68,7 @@ class Judged:
     """For each song the one whose vocal it gets in exchange."""
 
     @classmethod
-    def read(cls, folder: Path, shards: Path, seeds: Sequence[int], seconds: float) -> "Judged":
+    def read(cls, folder: Path, shards: Path, seeds: Sequence[int], seconds: float) -> "JudgedSongs":
         """Raises UserError where a song is not in the shards."""
         worlds = [draw_world(seed, seconds) for seed in seeds]
         return cls(

@@ -22,7 +22,7 @@ TIMED = ("bridge_vp", "controlnet")
 ROUNDS = 2
 
 
-class Stopwatch(Callback):
+class StepTimer(Callback):
     """Notes the processor time at the end of every step."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ def measure_pace(folder: Path, bundle: Path, settings: ObjectivesSettings, *, sh
 
 
 def _time(config: TrainingConfig, bundle: Path) -> float:
-    watch = Stopwatch()
+    watch = StepTimer()
     if fit(config, checkpoint_dir=str(bundle), callbacks=[watch]).interrupted_by:
         raise KeyboardInterrupt
     return watch.step_seconds

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import models.acestep1.transformer.block
 import models.acestep1.transformer.transformer
 import models.flow.sampler
-from benchmarks.counting import Card, Counting
+from benchmarks.counting import Counting, GpuLimits
 from benchmarks.fake_cuda import CUDA, Strict, backward, fake_cuda
 from benchmarks.fake_gpu import (
     LYRIC_TOKENS,
@@ -117,7 +117,7 @@ def test_a_training_step_of_another_kind(device, setting):
 )
 def test_the_estimate_is_within_five_percent_of_what_is_counted(mode, settings):
     config = load_config(TrainingConfig, f"{mode}_base", list(settings))
-    with fake_cuda(), Counting(Card(), TOKENS) as counting:
+    with fake_cuda(), Counting(GpuLimits(), TOKENS) as counting:
         module = make_module(config, PUBLISHED.transformer["num_layers"])
         training_steps(module, make_batch(config), counting)
         assert estimated_bytes(module) == pytest.approx(counting.peak, rel=0.05)
@@ -127,7 +127,7 @@ def test_the_estimate_is_within_five_percent_of_what_is_counted(mode, settings):
 def test_a_renderings_part_of_the_estimate_is_what_is_counted():
     config = load_config(TrainingConfig, "image2image_base", ["base_dtype=bfloat16", "crop_seconds=60"])
     rendering = config.model_copy(update={"render_every_n_steps": 100})
-    with fake_cuda(), Counting(Card(), TOKENS) as counting, torch.no_grad():
+    with fake_cuda(), Counting(GpuLimits(), TOKENS) as counting, torch.no_grad():
         silent, rendered = (estimated_bytes(make_module(one, 24)) for one in (config, rendering))
         before = counting.held
         with CUDA:
@@ -239,7 +239,7 @@ def test_the_backward_pass_in_python_is_torchs():
 
 
 def test_what_is_counted(device):
-    with Counting(Card()) as counting:
+    with Counting(GpuLimits()) as counting:
         x, weight = torch.empty(100, 512, device=CUDA), torch.empty(256, 512, device=CUDA)
         held = 4 * 512 * (100 + 256)
         assert counting.held == held
@@ -259,7 +259,7 @@ def test_a_block_asks_for_no_more_than_it_did(device):
     """Of `image2image_base`: what two blocks launch and move more than one, as docs/scaling.md counts."""
     launches = {}
     for blocks in (1, 2):
-        with Counting(Card(), TOKENS) as counting:
+        with Counting(GpuLimits(), TOKENS) as counting:
             module = make_module(config_of("image2image", "base_dtype=bfloat16"), blocks)
             batch = make_batch(module.config)
             counting.restart()

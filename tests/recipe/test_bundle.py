@@ -20,8 +20,8 @@ from prep.made_up.world import draw_world
 from recipe.bundle import SEPARATOR, stored, write_codec, write_part, write_separator, write_vocoder
 from recipe.corpus import Corpus, CorpusSettings, make_corpus
 from recipe.flow import mode_alone
-from recipe.listening import listen, signature
 from recipe.measure import MeasureSettings, make_songs, measure_round_trip, measure_separation
+from recipe.music_measures import measure_music, signature
 from recipe.tokenizer import make_tokenizer, world_texts
 
 MOST_BYTES = 24 * 10**6
@@ -87,7 +87,8 @@ def test_a_song_has_the_key_of_its_prompt(corpus):
     truths = [corpus.truth(seed) for seed in corpus.judged_seeds]
     asked = [signature(truth.full_key) for truth in truths]
     heard = [
-        signature(listen(wave).key) for wave in make_songs(TINY, codec, vocoder, truths, "inst", MeasureSettings())
+        signature(measure_music(wave).key)
+        for wave in make_songs(TINY, codec, vocoder, truths, "inst", MeasureSettings())
     ]
     assert sum(one == other for one, other in zip(asked, heard, strict=True)) >= 4
     assert sum(one == other for one, other in zip(asked[1:] + asked[:1], heard, strict=True)) <= 2

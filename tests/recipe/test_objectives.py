@@ -26,12 +26,12 @@ from prep.made_up.melody import compose
 from prep.made_up.render import render_song
 from prep.made_up.truth import prompt_of, tell_truth
 from prep.made_up.world import SCALES, TONICS, draw_world
-from recipe.listening import signature
+from recipe.music_measures import signature
 from recipe.objectives import experiment as module
 from recipe.objectives import training
+from recipe.objectives.band_measures import BandMeasures, measure_band, true_chords
 from recipe.objectives.experiment import ANCHORS, UNTRAINED, Experiment
-from recipe.objectives.hearing import Fit, measure_fit, true_chords
-from recipe.objectives.report import MARKS, Report, Result, summarise, write_report
+from recipe.objectives.report import MARKS, ObjectivesReport, Result, summarise, write_report
 from recipe.objectives.settings import ARMS, ObjectivesSettings, SongSettings
 from recipe.objectives.songs import untold_band
 from recipe.objectives.training import Pace, training_config
@@ -133,20 +133,20 @@ def test_equal_time_buys_steps_by_their_cost():
 def test_the_true_band_fits_and_others_do_not():
     song = render_song(HELD_OUT_SEED, 10.0)
     vocal, truth = Clip(song.vocal).mono, song.truth
-    fit = measure_fit(truth, vocal, Clip(song.inst))
+    fit = measure_band(truth, vocal, Clip(song.inst))
     assert fit.key == fit.tempo == 1
     assert fit.beats > 0.8
     assert fit.chords > 0.7
-    assert fit.leak_fine < 0.15 < measure_fit(truth, vocal, Clip(song.vocal)).leak_fine
+    assert fit.leak_fine < 0.15 < measure_band(truth, vocal, Clip(song.vocal)).leak_fine
     relative = {"major": ("minor", 9), "minor": ("major", 3)}[truth.mode]
     tonics = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
     at = tonics.index(truth.key)
     same = truth.model_copy(update={"mode": relative[0], "key": tonics[(at + relative[1]) % 12]})
     higher = truth.model_copy(update={"key": tonics[(at + 1) % 12], "tempo_bpm": round(1.25 * truth.tempo_bpm)})
-    assert measure_fit(same, vocal, Clip(song.inst)).key == 1
-    wrong = measure_fit(higher, vocal, Clip(song.inst))
+    assert measure_band(same, vocal, Clip(song.inst)).key == 1
+    wrong = measure_band(higher, vocal, Clip(song.inst))
     assert wrong.key == wrong.tempo == 0
-    silent = measure_fit(truth, vocal, Clip(np.zeros_like(song.inst)))
+    silent = measure_band(truth, vocal, Clip(np.zeros_like(song.inst)))
     assert (silent.key, silent.tempo, silent.beats, silent.leak_fine) == (0, 0, 0, 0)
 
 
@@ -175,7 +175,7 @@ def test_true_chords_follow_the_song():
 
 
 def test_everything_is_heard_beside_its_null(whole):
-    report = load_config(Report, whole / "objectives.json")
+    report = load_config(ObjectivesReport, whole / "objectives.json")
     assert set(report.systems) == {*ANCHORS, *UNTRAINED, *TOY.arms}
     for name, system in report.systems.items():
         nulls = {measured.exchanged is not None for measured in system.measured.values()}
@@ -192,7 +192,7 @@ def test_everything_is_heard_beside_its_null(whole):
 
 
 def test_true_bands_of_other_songs_are_nearer_than_what_a_few_steps_draw(whole):
-    report = load_config(Report, whole / "objectives.json")
+    report = load_config(ObjectivesReport, whole / "objectives.json")
     drawn = [report.systems[name].distances[0] for name in ("text2music", *TOY.arms)]  # sdedit starts near true latents
     assert 0 < report.distance_of_others < min(drawn)
 
@@ -278,8 +278,8 @@ def test_the_cost_of_a_step_is_measured_once(begun):
     assert Experiment(TINY, begun, TOY).pace == first
 
 
-def fit_of(value: float, leak: float = 0.0) -> Fit:
-    return Fit(key=value, tempo=value, beats=value, chords=value, leak_fine=leak)
+def fit_of(value: float, leak: float = 0.0) -> BandMeasures:
+    return BandMeasures(key=value, tempo=value, beats=value, chords=value, leak_fine=leak)
 
 
 def test_differences_are_song_by_song_and_seeds_are_averaged_first():
@@ -311,7 +311,7 @@ def test_differences_are_song_by_song_and_seeds_are_averaged_first():
 
 
 def test_a_document_keeps_all_but_its_tables(whole, tmp_path):
-    report = load_config(Report, whole / "objectives.json")
+    report = load_config(ObjectivesReport, whole / "objectives.json")
     document = tmp_path / "page.md"
     document.write_text(f"# Mine\n\nBefore.\n\n{MARKS[0]}\nold\n{MARKS[1]}\n\nAfter.\n", encoding="utf-8")
     write_report(report, document)

@@ -47,9 +47,9 @@ def corpus(tmp_path_factory) -> Corpus:
 
 def test_songs_sum_are_level_and_stay_as_they_are(corpus):
     song = corpus.song(0)
-    np.testing.assert_array_equal(song.heard("mix"), song.vocal + song.inst)
+    np.testing.assert_array_equal(song.audio("mix"), song.vocal + song.inst)
     assert song.vocal.shape == (2, 5 * SAMPLE_RATE_HZ)
-    assert 0.5 < np.abs(song.heard("mix")).max() <= 10 ** (-1 / 20) + 1e-4
+    assert 0.5 < np.abs(song.audio("mix")).max() <= 10 ** (-1 / 20) + 1e-4
     before = {path: path.stat().st_mtime_ns for path in corpus.folder.iterdir()}
     corpus.path(1).unlink()
     make_corpus(corpus.folder, SONGS, workers=1)

@@ -1,4 +1,4 @@
-"""What can be heard in a song: key, tempo, beats, chords, by librosa; and which instruments play, by a learnt ear.
+"""Measures of a song: key, tempo, beats, chords, by librosa; and which instruments play, by a learnt classifier.
 
 N samples at 44100 Hz, F mel frames, W windows of half a second.
 """
@@ -20,16 +20,16 @@ from prep.made_up.world import INSTRUMENTS, TONICS, Mode
 
 RATE_HZ, HOP_SAMPLES = 22_050, 512
 CHORD_FRAMES = round(0.5 * RATE_HZ / HOP_SAMPLES)
-"""A chord is told from half a second."""
+"""A chord is found from half a second."""
 TEMPO_TOLERANCE = 0.04
 TRIADS: dict[Mode, tuple[int, int, int]] = {"major": (0, 4, 7), "minor": (0, 3, 7)}
 SOUNDS = (*INSTRUMENTS, "bass", "drums", "vocal")
-"""What the ear tells apart."""
+"""What the classifier tells apart."""
 
 
 @dataclass(frozen=True)
-class Music:
-    """One song as librosa hears it."""
+class MusicMeasures:
+    """What librosa finds in one song."""
 
     key: str | None
     """Such as "F# minor"."""
@@ -40,12 +40,12 @@ class Music:
     """Per window the best triad: root, plus 12 if minor. [W]"""
 
 
-def listen(wave: np.ndarray) -> Music:
+def measure_music(wave: np.ndarray) -> MusicMeasures:
     """Key, tempo, beats and chords of a wave [2, N]."""
     mono = librosa.resample(wave.mean(axis=0), orig_sr=SAMPLE_RATE_HZ, target_sr=RATE_HZ)
     chroma = librosa.feature.chroma_cqt(y=librosa.effects.harmonic(mono), sr=RATE_HZ, hop_length=HOP_SAMPLES)
     tempo, beats = librosa.beat.beat_track(y=mono, sr=RATE_HZ, hop_length=HOP_SAMPLES, units="time")
-    return Music(estimate_key(Clip(wave)), float(np.atleast_1d(tempo)[0]), beats, find_chords(chroma))
+    return MusicMeasures(estimate_key(Clip(wave)), float(np.atleast_1d(tempo)[0]), beats, find_chords(chroma))
 
 
 def signature(key: str | None) -> int | None:
@@ -75,25 +75,25 @@ def beat_f(true: Sequence[float] | np.ndarray, found: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Ear:
-    """A linear ear for SOUNDS, learnt by ridge regression on what a song's log-mel is like."""
+class InstrumentClassifier:
+    """A linear classifier of SOUNDS, learnt by ridge regression on what a song's log-mel is like."""
 
     mean: np.ndarray  # of each feature
     deviation: np.ndarray
     weights: np.ndarray  # [features + 1, sounds]
 
-    def heard(self, wave: np.ndarray) -> np.ndarray:
+    def sounds(self, wave: np.ndarray) -> np.ndarray:
         """Which of SOUNDS are in a wave [2, N]: bool [sounds]."""
         row = (features(wave) - self.mean) / self.deviation
         return np.append(row, 1.0) @ self.weights > 0
 
 
-def learn_ear(rows: np.ndarray, sounds: np.ndarray, *, ridge: float) -> Ear:
+def fit_classifier(rows: np.ndarray, sounds: np.ndarray, *, ridge: float) -> InstrumentClassifier:
     """From the features [songs, features] of songs and what sounds in them, bool [songs, sounds]."""
     mean, deviation = rows.mean(axis=0), rows.std(axis=0) + 1e-6
     inputs = np.column_stack([(rows - mean) / deviation, np.ones(len(rows))])
     square = inputs.T @ inputs + ridge * np.eye(inputs.shape[1])
-    return Ear(mean, deviation, np.linalg.solve(square, inputs.T @ (2.0 * sounds - 1)))
+    return InstrumentClassifier(mean, deviation, np.linalg.solve(square, inputs.T @ (2.0 * sounds - 1)))
 
 
 def features(wave: np.ndarray) -> np.ndarray:

@@ -12,10 +12,10 @@ from infer.evaluate.measures.leakage import fine_structure_excess
 from infer.evaluate.measures.rhythm import OCTAVES, beat_f, tempo_is_right
 from prep.made_up.truth import SongTruth
 from prep.made_up.world import TONICS
-from recipe.listening import CHORD_FRAMES, find_chords, signature
+from recipe.music_measures import CHORD_FRAMES, find_chords, signature
 
 
-class Fit(Config):
+class BandMeasures(Config):
     """All but leak_fine are shares in [0, 1]."""
 
     key: float
@@ -30,14 +30,14 @@ class Fit(Config):
     """How much of the song's vocal stands in the band, above chance."""
 
 
-def measure_fit(truth: SongTruth, vocal: np.ndarray, band: Clip) -> Fit:
+def measure_band(truth: SongTruth, vocal: np.ndarray, band: Clip) -> BandMeasures:
     """A band [2, N] against what is true of its song and its vocal [M]."""
-    heard = find_chords(band.chroma)
-    return Fit(
+    found = find_chords(band.chroma)
+    return BandMeasures(
         key=float(signature(estimate_key(band)) == signature(truth.full_key)),
         tempo=float(tempo_is_right(truth.tempo_bpm, band.pulse.tempo_bpm, OCTAVES)),
         beats=beat_f(np.array(truth.beats), band.pulse.beats),
-        chords=float(np.mean(heard == true_chords(truth, len(heard)))),
+        chords=float(np.mean(found == true_chords(truth, len(found)))),
         leak_fine=fine_structure_excess(vocal, band.mono),
     )
 
