@@ -211,7 +211,7 @@ def compare(
         float | None, typer.Option(help="How much the prompt counts [each adapter's, else 15].")
     ] = None,
     infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [each adapter's, else 60].")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every take.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of every band.")] = 0,
     output_dir: Annotated[Path, typer.Option(help="Folder the results go to.", metavar="DIR")] = Path("comparison"),
     checkpoint_dir: Checkpoint = None,
     device: Device = "auto",

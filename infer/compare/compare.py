@@ -17,9 +17,9 @@ from common.files import check_writable
 from common.progress import Progress, progress, say
 from infer.band.generate import GeneratedFiles, GenerationPlan, read_inputs, write_results
 from infer.band.networks import AccompanimentSampler, LatentDecoder
-from infer.compare.lineup import Item, Model, read_models, read_test_set
-from infer.compare.page import Lane, Row, write_page
-from infer.compare.take import Take, describe, read_take, write_take
+from infer.compare.inputs import Model, TestSample, read_models, read_test_set
+from infer.compare.output import Output, describe, read_output, write_output
+from infer.compare.page import Lane, PageRow, write_page
 from infer.request.record import GenerationSettings
 from infer.request.request import (
     AdapterSelection,
@@ -47,16 +47,16 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One take to be made."""
+class CompareJob:
+    """One output to be made."""
 
-    item: Item
+    item: TestSample
     request: GenerationRequest
-    order: str  # hash of all that the take depends on
+    order: str  # hash of all that the output depends on
 
 
 def compare(comparison: Comparison) -> Path:
-    """Make what is missing of every take, then the page, whose path comes back.
+    """Make what is missing of every output, then the page, whose path comes back.
 
     A vocal that is missing or cannot be used is left out with a warning. Raises UserError for a test set or an
     adapter that cannot be read, and where no vocal is left.
@@ -69,15 +69,15 @@ def compare(comparison: Comparison) -> Path:
     if not kept:
         raise UserError(f"{comparison.test_set}: none of its {len(items)} vocals can be used. Mend their vocal_path.")
     lanes: dict[str, list[Lane]] = {item.key: [] for item in kept}
-    with progress(len(kept) * len(models), "comparing", "takes") as done:
+    with progress(len(kept) * len(models), "comparing", "bands") as done:
         for model in models:
-            for job, take in _perform(model, kept, comparison, done):
-                lanes[job.item.key].append(Lane(model.name, job.request.output_dir, take))
-    rows = [Row(item.key, item.prompt, vocals[item.key], tuple(lanes[item.key])) for item in kept]
+            for job, output in _perform(model, kept, comparison, done):
+                lanes[job.item.key].append(Lane(model.name, job.request.output_dir, output))
+    rows = [PageRow(item.key, item.prompt, vocals[item.key], tuple(lanes[item.key])) for item in kept]
     return write_page(comparison.output_dir, rows)
 
 
-def _vocals(items: Sequence[Item], comparison: Comparison) -> Iterator[tuple[str, Lane]]:
+def _vocals(items: Sequence[TestSample], comparison: Comparison) -> Iterator[tuple[str, Lane]]:
     """The vocals that can be used, by key, copied for the page."""
     for item in items:
         folder = comparison.output_dir / "vocals" / item.key
@@ -87,27 +87,29 @@ def _vocals(items: Sequence[Item], comparison: Comparison) -> Iterator[tuple[str
             say(f"warning: {comparison.test_set}: {item.key} is left out: {error}")
 
 
-def _vocal(item: Item, folder: Path) -> Take:
+def _vocal(item: TestSample, folder: Path) -> Output:
     audio = read_audio(item.vocal_path)
     if np.isinf(loudness_lufs(audio.samples, audio.rate_hz)):
         raise UserError(f"{item.vocal_path}: this vocal is silent. Give one that can be heard.")
     order = sha256_of_file(item.vocal_path)
-    take = read_take(folder, order)
-    if take is None:
+    output = read_output(folder, order)
+    if output is None:
         copy = folder / "vocal.flac"
         write_audio(copy, to_stereo(audio.samples), audio.rate_hz, subtype="PCM_16")
-        take = Take(order=order, mix=describe(copy))
-        write_take(folder, take)
-    return take
+        output = Output(order=order, mix=describe(copy))
+        write_output(folder, output)
+    return output
 
 
-def _perform(model: Model, items: Sequence[Item], comparison: Comparison, done: Progress) -> Iterator[tuple[Job, Take]]:
-    """All takes of one model. Its transformer and the decoder are opened once, or not at all where all are made."""
+def _perform(
+    model: Model, items: Sequence[TestSample], comparison: Comparison, done: Progress
+) -> Iterator[tuple[CompareJob, Output]]:
+    """All outputs of one model. Its transformer and the decoder are opened once, or not at all where all are made."""
     request = _request(model, comparison)
     selection = select_adapters(request)
     settings = resolve_settings(request, selection)
     jobs = [_job(model, item, selection, settings, comparison) for item in items]
-    known = {job: take for job in jobs if (take := read_take(job.request.output_dir, job.order))}
+    known = {job: output for job in jobs if (output := read_output(job.request.output_dir, job.order))}
     done.update(len(known))
     missing = [job for job in jobs if job not in known]
     made = dict(_make(model, selection, settings, missing, done)) if missing else {}
@@ -115,8 +117,8 @@ def _perform(model: Model, items: Sequence[Item], comparison: Comparison, done: 
 
 
 def _make(
-    model: Model, selection: AdapterSelection, settings: GenerationSettings, jobs: Sequence[Job], done: Progress
-) -> Iterator[tuple[Job, Take]]:
+    model: Model, selection: AdapterSelection, settings: GenerationSettings, jobs: Sequence[CompareJob], done: Progress
+) -> Iterator[tuple[CompareJob, Output]]:
     runtime = find_runtime(jobs[0].request, settings, selection)
     band, decoder = (
         AccompanimentSampler.open(runtime, selection.folders, selection.weights),
@@ -127,22 +129,22 @@ def _make(
         with read_inputs(plan) as inputs:
             named = replace(inputs, vocal=replace(inputs.vocal, key=job.item.key))
             drawn = band.draw(named.vocal, named.text, settings, plan.seeds)
-            take = _keep(job, write_results(plan, named, drawn, decoder, name=job.item.key))
-        yield job, take
+            output = _keep(job, write_results(plan, named, drawn, decoder, name=job.item.key))
+        yield job, output
         done.update(note=f"{model.name}, {job.item.key}")
 
 
-def _keep(job: Job, made: GeneratedFiles) -> Take:
+def _keep(job: CompareJob, made: GeneratedFiles) -> Output:
     """Pictures and loudness of what was made; the card last."""
     band = describe(made.accompaniments[0]) if made.accompaniments else None
-    take = Take(order=job.order, record=made.record.name, band=band, mix=describe(made.mixes[0]))
-    write_take(job.request.output_dir, take)
-    return take
+    output = Output(order=job.order, record=made.record.name, band=band, mix=describe(made.mixes[0]))
+    write_output(job.request.output_dir, output)
+    return output
 
 
 def _job(
-    model: Model, item: Item, selection: AdapterSelection, settings: GenerationSettings, comparison: Comparison
-) -> Job:
+    model: Model, item: TestSample, selection: AdapterSelection, settings: GenerationSettings, comparison: Comparison
+) -> CompareJob:
     order = {
         "adapter": model.sha256,
         "settings": settings.model_dump(mode="json"),
@@ -160,7 +162,7 @@ def _job(
         lyrics=item.lyrics_path,
         output_dir=comparison.output_dir / "models" / model.name / item.key,
     )
-    return Job(item, request, sha256_of(order))
+    return CompareJob(item, request, sha256_of(order))
 
 
 def _request(model: Model, comparison: Comparison) -> GenerationRequest:

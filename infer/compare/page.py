@@ -7,12 +7,11 @@ It is rated blind: neither the page nor the names of the files that it plays say
 the models stand in another order. names.js says it, which the page opens to show names or to export ratings.
 """
 
-import json
 import math
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,43 +19,36 @@ from urllib.parse import quote
 from common.canonical import canonical_json, sha256_of
 from common.config import check_config, read_json
 from common.files import whole_file
-from infer.compare.take import Sound, Take
+from infer.compare.axes import AXES
+from infer.compare.output import Output, Sound
+from infer.compare.templates import asset, fill, inline_json
 from infer.request.record import GenerationRecord
 
-ASSETS = Path(__file__).with_name("assets")
 PAGE_FILE, NAMES_FILE, SOUND_FOLDER = "comparison.html", "names.js", "sounds"
 TEMPLATE_FILE = "ratings_template.json"
 FILES = ("audio", "wave", "mel")
 """Of a sound."""
 PLAYED = re.compile(r"[0-9a-f]{20}\.(?:wav|png)")
 """What files in SOUND_FOLDER are called that a page put there; others are a user's."""
-AXES = (
-    ("audio_quality", "Audio quality", "noisy, falls apart", "acceptable", "clear, professional"),
-    ("vocal_alignment", "Fits the vocal", "nothing to do with it", "in step here and there", "in step throughout"),
-    ("prompt_adherence", "Follows the prompt", "ignores it", "in part", "entirely"),
-    ("musicality", "Musicality", "clashing, stumbling", "can be listened to", "natural, moving"),
-    ("vocal_leakage", "Voice left in the band", "a great deal", "a trace", "none at all"),
-)
-"""Name, title, and what 1, 3 and 5 mean."""
 
 
 @dataclass(frozen=True)
 class Lane:
-    """A take under its name, and the folder that holds it."""
+    """An output under its name, and the folder that holds it."""
 
     name: str
     folder: Path
-    take: Take
+    output: Output
 
 
 @dataclass(frozen=True)
-class Row:
+class PageRow:
     """One sample: its vocal, and what each model made of it."""
 
     key: str
     prompt: str
     vocal: Lane
-    takes: tuple[Lane, ...]
+    outputs: tuple[Lane, ...]
 
 
 @dataclass(frozen=True)
@@ -67,70 +59,69 @@ class PageData:
     names: dict[str, Any]
 
 
-def write_page(out: Path, rows: Sequence[Row]) -> Path:
+def write_page(out: Path, rows: Sequence[PageRow]) -> Path:
     """Write comparison.html, names.js and ratings_template.json to `out`; the page's path comes back."""
     data = page_data(out, rows)
     _write(out / TEMPLATE_FILE, canonical_json(empty_ratings(rows), indent=2))
     _write(out / NAMES_FILE, f"window.backlineNames = {inline_json(data.names)};\n")
-    values = {"data": inline_json(data.shown), "style": asset("page.css"), "script": asset("page.js")}
-    _write(out / PAGE_FILE, fill("comparison.html", values))
-    played = {Path(url).name for row in data.shown["rows"] for take in row["takes"] for url in _urls(take)}
+    _write(out / PAGE_FILE, fill("comparison.html", data=inline_json(data.shown), script=asset("page.js")))
+    played = {Path(url).name for row in data.shown["rows"] for output in row["outputs"] for url in _urls(output)}
     for path in (out / SOUND_FOLDER).iterdir():
         if PLAYED.fullmatch(path.name) and path.name not in played:  # by an earlier page
             path.unlink()
     return out / PAGE_FILE
 
 
-def page_data(out: Path, rows: Sequence[Row]) -> PageData:
+def page_data(out: Path, rows: Sequence[PageRow]) -> PageData:
     """All that the page needs, with its sounds and pictures in `out`/sounds.
 
     Its id changes with its content, so that progress kept for another page is not taken up.
     """
-    models = [lane.name for lane in rows[0].takes]
-    mixed = [replace(row, takes=tuple(sorted(row.takes, key=lambda lane: _secret(row, lane)))) for row in rows]
+    models = [lane.name for lane in rows[0].outputs]
+    mixed = [replace(row, outputs=tuple(sorted(row.outputs, key=lambda lane: _secret(row, lane)))) for row in rows]
     shown = {
-        "axes": [dict(zip(("name", "title", "low", "middle", "high"), axis, strict=True)) for axis in AXES],
+        "axes": [{"name": name, **asdict(axis)} for name, axis in AXES.items()],
         "rows": [_row(out, row) for row in mixed],
     }
     names = {"models": models, "rows": [_names(row, models) for row in mixed]}
-    orders = [[lane.take.order for lane in (row.vocal, *row.takes)] for row in mixed]
+    orders = [[lane.output.order for lane in (row.vocal, *row.outputs)] for row in mixed]
     places = [row["models"] for row in names["rows"]]
     return PageData(shown | {"id": sha256_of([models, [row.key for row in rows], orders, places])[:16]}, names)
 
 
-def _row(out: Path, row: Row) -> dict[str, Any]:
+def _row(out: Path, row: PageRow) -> dict[str, Any]:
     bands, mixes = _volumes(row)
     return {
         "key": row.key,
         "prompt": row.prompt,
-        "lyrics": _record(row.takes[0]).lyrics,
-        "vocal": _sound(row.vocal.take.mix, 1.0, _beside(out, row.vocal)),
-        "takes": [
+        "lyrics": _record(row.outputs[0]).lyrics,
+        "vocal": _sound(row.vocal.output.mix, 1.0, _beside(out, row.vocal)),
+        "outputs": [
             {
-                "band": lane.take.band and _sound(lane.take.band, band, _under_other_names(out, row, lane)),
-                "mix": _sound(lane.take.mix, mix, _under_other_names(out, row, lane)),
+                "band": lane.output.band and _sound(lane.output.band, band, _under_other_names(out, row, lane)),
+                "mix": _sound(lane.output.mix, mix, _under_other_names(out, row, lane)),
             }
-            for lane, band, mix in zip(row.takes, bands, mixes, strict=True)
+            for lane, band, mix in zip(row.outputs, bands, mixes, strict=True)
         ],
     }
 
 
-def _names(row: Row, models: Sequence[str]) -> dict[str, Any]:
-    """Which model made each take of a row, and how."""
+def _names(row: PageRow, models: Sequence[str]) -> dict[str, Any]:
+    """Which model made each output of a row, and how."""
     _, mixes = _volumes(row)
     return {
-        "models": [models.index(lane.name) for lane in row.takes],
+        "models": [models.index(lane.name) for lane in row.outputs],
         "settings": [
             _settings(_record(lane)) | {"turned down here": f"{20 * math.log10(1 / mix):.1f} dB"}
-            for lane, mix in zip(row.takes, mixes, strict=True)
+            for lane, mix in zip(row.outputs, mixes, strict=True)
         ],
     }
 
 
-def _volumes(row: Row) -> tuple[list[float], list[float]]:
-    """Of each take's band and of its mix."""
-    takes = [lane.take for lane in row.takes]
-    return matched_volumes([take.band for take in takes]), matched_volumes([take.mix for take in takes])
+def _volumes(row: PageRow) -> tuple[list[float], list[float]]:
+    """Of each output's band and of its mix."""
+    outputs = [lane.output for lane in row.outputs]
+    return matched_volumes([output.band for output in outputs]), matched_volumes([output.mix for output in outputs])
 
 
 def matched_volumes(sounds: Sequence[Sound | None]) -> list[float]:
@@ -148,8 +139,8 @@ def _sound(sound: Sound, volume: float, url_of: Callable[[str], str]) -> dict[st
     return {**urls, "volume": volume, "lufs": sound.lufs, "seconds": sound.seconds}
 
 
-def _urls(take: Mapping[str, Any]) -> list[str]:
-    return [sound[kind] for sound in (take["band"], take["mix"]) if sound for kind in FILES]
+def _urls(output: Mapping[str, Any]) -> list[str]:
+    return [sound[kind] for sound in (output["band"], output["mix"]) if sound for kind in FILES]
 
 
 def _beside(out: Path, lane: Lane) -> Callable[[str], str]:
@@ -157,8 +148,8 @@ def _beside(out: Path, lane: Lane) -> Callable[[str], str]:
     return lambda name: quote((lane.folder.relative_to(out) / name).as_posix())
 
 
-def _under_other_names(out: Path, row: Row, lane: Lane) -> Callable[[str], str]:
-    """Addresses of a take's files in SOUND_FOLDER, under names that say nothing of its model."""
+def _under_other_names(out: Path, row: PageRow, lane: Lane) -> Callable[[str], str]:
+    """Addresses of an output's files in SOUND_FOLDER, under names that say nothing of its model."""
 
     def address(name: str) -> str:
         source, told = lane.folder / name, sha256_of([_secret(row, lane), name])[:20]
@@ -173,14 +164,14 @@ def _under_other_names(out: Path, row: Row, lane: Lane) -> Callable[[str], str]:
     return address
 
 
-def _secret(row: Row, lane: Lane) -> str:
-    """Another value for each take, from which nobody tells whose it is."""
-    return sha256_of([row.key, lane.name, lane.take.order])
+def _secret(row: PageRow, lane: Lane) -> str:
+    """Another value for each output, from which nobody tells whose it is."""
+    return sha256_of([row.key, lane.name, lane.output.order])
 
 
 def _record(lane: Lane) -> GenerationRecord:
-    assert lane.take.record is not None
-    path = lane.folder / lane.take.record
+    assert lane.output.record is not None
+    path = lane.folder / lane.output.record
     return check_config(GenerationRecord, read_json(path), str(path))
 
 
@@ -198,31 +189,15 @@ def _settings(record: GenerationRecord) -> dict[str, str | float]:
     }
 
 
-def empty_ratings(rows: Sequence[Row]) -> dict[str, Any]:
+def empty_ratings(rows: Sequence[PageRow]) -> dict[str, Any]:
     """A sheet file to fill by hand, of the form that the page exports."""
-    scores = dict.fromkeys((name for name, *_ in AXES), None)
+    scores = dict.fromkeys(AXES)
     sheets = [
         {"sample_id": row.key, "model": lane.name, "scores": scores, "comments": "", "overall": None}
         for row in rows
-        for lane in row.takes
+        for lane in row.outputs
     ]
     return {"rater": "", "seed": None, "ratings": sheets, "pairs": []}
-
-
-def inline_json(data: Any) -> str:
-    """JSON that can stand inside a script element: nothing in it ends the element or starts another."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False)
-    return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def asset(name: str) -> str:
-    """A file that ships with the page."""
-    return (ASSETS / name).read_text(encoding="utf-8")
-
-
-def fill(template: str, values: Mapping[str, str]) -> str:
-    """A template with each {{name}} replaced, in one pass, so that what is put in is not looked through."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], asset(template))
 
 
 def _write(path: Path, content: str) -> None:

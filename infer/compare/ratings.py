@@ -16,9 +16,8 @@ from scipy import stats
 
 from common.config import Config, check_config, read_json
 from common.errors import UserError
+from infer.compare.axes import AXES, Scores
 
-AXES = ("audio_quality", "vocal_alignment", "prompt_adherence", "musicality", "vocal_leakage")
-"""What is rated, from 1 to 5; 5 is best on each (no leakage)."""
 OVERALL = "overall"
 """Mean of a sheet's five scores."""
 FEWEST_RATERS = 3
@@ -26,18 +25,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 BOOTSTRAP_SEED = 0
 
-Score = Annotated[int, Field(ge=1, le=5)]
 Name = Annotated[str, Field(min_length=1)]
-
-
-class Scores(Config):
-    """One sheet's scores; null is not rated."""
-
-    audio_quality: Score | None = None
-    vocal_alignment: Score | None = None
-    prompt_adherence: Score | None = None
-    musicality: Score | None = None
-    vocal_leakage: Score | None = None
 
 
 class Sheet(Config):

@@ -1,19 +1,18 @@
 """What `infer ratings` says: a table for a terminal, JSON, and a page."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
-from html import escape
 from pathlib import Path
 
 from common.canonical import canonical_json
 from common.files import whole_file
 from common.table import in_columns
-from infer.compare.page import asset, fill
 from infer.compare.ratings import Interval, Summary
+from infer.compare.templates import fill
 
 PAGE_FILE = "ratings.html"
 NAMES = ("axis", "model", "first", "second")
-"""Columns of names."""
+"""Columns of names, which keep to the left."""
 
 
 def as_json(summary: Summary) -> str:
@@ -30,17 +29,16 @@ def as_text(summary: Summary) -> str:
 
 def write_report(summary: Summary, folder: Path) -> Path:
     """Write ratings.html to a folder; its path comes back."""
-    sections = "".join(_section(*table) for table in _tables(summary))
-    warnings = "".join(f"<p class='warning'>{escape(line)}</p>" for line in summary.warnings)
-    values = {
-        "style": asset("page.css"),
-        "counts": escape(_counts(summary)),
-        "warnings": warnings,
-        "chart": _chart(summary),
-        "sections": sections,
-    }
+    page = fill(
+        "ratings.html",
+        counts=_counts(summary),
+        warnings=summary.warnings,
+        chart=[(_spaced(mean.axis), mean.model, mean.mean) for mean in summary.means],
+        tables=_tables(summary),
+        names=NAMES,
+    )
     with whole_file(folder / PAGE_FILE) as partial:
-        partial.write_text(fill("ratings.html", values), encoding="utf-8", newline="\n")
+        partial.write_text(page, encoding="utf-8", newline="\n")
     return folder / PAGE_FILE
 
 
@@ -100,31 +98,3 @@ def _bounds(interval: Interval) -> str:
 
 def _rate(rate: Interval | None) -> tuple[str, str]:
     return ("-", "-") if rate is None else (f"{rate.value:.2f}", _bounds(rate))
-
-
-def _section(title: str, head: Sequence[str], rows: Rows) -> str:
-    """A table under its title; nothing where it has no rows."""
-    if not rows:
-        return ""
-    body = "".join(_row(cells, head, "td") for cells in rows)
-    table = f"<table><thead>{_row(head, head, 'th')}</thead><tbody>{body}</tbody></table>"
-    return f"<section class='report'><h2>{escape(title)}</h2><div class='wide'>{table}</div></section>"
-
-
-def _row(cells: Sequence[str], head: Sequence[str], kind: str) -> str:
-    """A row of a table; what stands under a column of names keeps to the left."""
-    sides = [" class='left'" if name in NAMES else "" for name in head]
-    return f"<tr>{''.join(f'<{kind}{s}>{escape(cell)}</{kind}>' for cell, s in zip(cells, sides, strict=True))}</tr>"
-
-
-def _chart(summary: Summary) -> str:
-    """Means as dots on the scale from 1 to 5, in the bar of their interval."""
-    lines = []
-    for mean in summary.means:
-        left, middle, right = (25 * (value - 1) for value in (mean.mean.low, mean.mean.value, mean.mean.high))
-        bar = f"<i style='left:{left:.1f}%;width:{right - left:.1f}%'></i><b style='left:{middle:.1f}%'></b>"
-        lines.append(
-            f"<tr><td class='left'>{escape(_spaced(mean.axis))}</td><td class='left'>{escape(mean.model)}</td>"
-            f"<td>{mean.mean.value:.2f}</td><td><span class='range'>{bar}</span></td></tr>"
-        )
-    return "".join(lines)

@@ -15,14 +15,14 @@ from common.errors import UserError
 from common.progress import progress
 from infer.band.networks import LatentDecoder
 from infer.compare.ratings import Interval, bootstrap_mean
-from infer.evaluate.items import Item, read_items, records_of
+from infer.evaluate.items import EvaluationItem, read_items, records_of
 from infer.evaluate.measures.clip import Clip
 from infer.evaluate.measures.diversity import distance_db, mean_distance_db
 from infer.evaluate.measures.harmony import estimate_key, measure_harmony, transposition_fits
 from infer.evaluate.measures.leakage import measure_leakage
 from infer.evaluate.measures.rhythm import measure_rhythm
 from infer.evaluate.measures.sanity import faults, measure_sanity
-from infer.evaluate.measures.sets import Scale, adherence, frechet_distance, kernel_distance, set_features
+from infer.evaluate.measures.sets import FeatureScaler, adherence, frechet_distance, kernel_distance, set_features
 from infer.request.request import Runtime
 from models.acestep1.codec.codec import Codec
 from models.loading.checkpoint import Part, open_codec, resolve_checkpoint
@@ -82,10 +82,10 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Scene:
+class LoadedItem:
     """One vocal and every band that stands beside it."""
 
-    item: Item
+    item: EvaluationItem
     vocal: Clip
     bands: dict[str, tuple[Clip, ...]]
     """By system."""
@@ -97,14 +97,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class SetFeatures:
-    """Features of a scene's bands, alone and mixed with the vocal, by system."""
+    """Features of the bands of an item, alone and mixed with the vocal, by system."""
 
     alone: dict[str, np.ndarray]
     mixed: dict[str, np.ndarray]
 
 
-def evaluate(request: EvaluationRequest, *, on_scene: Callable[[Scene, ClipReport], None]) -> Evaluation:
-    """Measure every item; `on_scene` is called with each scene and its report, to draw it while its sound is at hand.
+def evaluate(request: EvaluationRequest, *, on_item: Callable[[LoadedItem, ClipReport], None]) -> Evaluation:
+    """Measure every item; `on_item` is called with each item and its report, to draw it while its sound is at hand.
 
     Raises UserError for items that are missing, cannot be read, or have a silent vocal.
     """
@@ -113,11 +113,11 @@ def evaluate(request: EvaluationRequest, *, on_scene: Callable[[Scene, ClipRepor
     reports, features = [], []
     with progress(len(items), "evaluating", "vocals") as done:
         for number, item in enumerate(items):
-            scene = set_scene(item, next_song(items, number), codec)
-            reports.append(measure_scene(scene))
-            if scene.true is not None:
-                features.append(scene_features(scene))
-            on_scene(scene, reports[-1])
+            loaded = load_item(item, next_song(items, number), codec)
+            reports.append(measure_item(loaded))
+            if loaded.true is not None:
+                features.append(item_features(loaded))
+            on_item(loaded, reports[-1])
             done.update(note=item.key)
     return Evaluation(
         clips=tuple(reports),
@@ -135,7 +135,7 @@ class RoundTrip:
     decoder: LatentDecoder
 
     @classmethod
-    def open(cls, name: str, items: Sequence[Item]) -> "RoundTrip":
+    def open(cls, name: str, items: Sequence[EvaluationItem]) -> "RoundTrip":
         """Raises UserError for another codec than the items were made with, as far as their records say."""
         parts: list[Part] = [CODEC, "music_vocoder"]
         base = resolve_checkpoint(name, parts)
@@ -152,7 +152,7 @@ class RoundTrip:
         return Clip(self.decoder.wave(latents, clip.wave.shape[1]))
 
 
-def set_scene(item: Item, other: Item, codec: RoundTrip | None) -> Scene:
+def load_item(item: EvaluationItem, other: EvaluationItem, codec: RoundTrip | None) -> LoadedItem:
     """Read the files of an item and make the anchors; `other` gives the shuffled pair's band."""
     vocal = read_clip(item.vocal)
     if not vocal.wave.any():
@@ -168,10 +168,10 @@ def set_scene(item: Item, other: Item, codec: RoundTrip | None) -> Scene:
     loud = bands.get("true", bands["result"])[0]
     noise = np.random.default_rng(NOISE_SEED).standard_normal(vocal.wave.shape).astype(np.float32)
     bands["noise"] = (Clip(at_level_of(loud.wave, noise)),)
-    return Scene(item, vocal, {system: bands[system] for system in SYSTEMS if bands.get(system)})
+    return LoadedItem(item, vocal, {system: bands[system] for system in SYSTEMS if bands.get(system)})
 
 
-def next_song(items: Sequence[Item], number: int) -> Item:
+def next_song(items: Sequence[EvaluationItem], number: int) -> EvaluationItem:
     """The next item, round about, that is of another vocal; the item itself where all are of one."""
     after = (items[(number + step) % len(items)] for step in range(1, len(items)))
     return next((item for item in after if item.vocal != items[number].vocal), items[number])
@@ -193,41 +193,41 @@ def at_level_of(wave: np.ndarray, other: np.ndarray) -> np.ndarray:
     return other * np.float32(levels[0] / levels[1] if levels[1] else 1.0)
 
 
-def measure_scene(scene: Scene) -> ClipReport:
+def measure_item(loaded: LoadedItem) -> ClipReport:
     values = {
-        system: mean_values([measure_band(scene, band) for band in bands]) for system, bands in scene.bands.items()
+        system: mean_values([measure_band(loaded, band) for band in bands]) for system, bands in loaded.bands.items()
     }
-    for system, bands in scene.bands.items():
+    for system, bands in loaded.bands.items():
         if len(bands) > 1:
             values[system]["diversity.distance_db"] = mean_distance_db(bands)
-    if scene.true is not None and "shuffled" in values:
-        values["shuffled"]["diversity.distance_db"] = distance_db(scene.true, scene.bands["shuffled"][0])
-    found = (faults(measure_sanity(scene.vocal, band, scene.true)) for band in scene.bands["result"])
+    if loaded.true is not None and "shuffled" in values:
+        values["shuffled"]["diversity.distance_db"] = distance_db(loaded.true, loaded.bands["shuffled"][0])
+    found = (faults(measure_sanity(loaded.vocal, band, loaded.true)) for band in loaded.bands["result"])
     return ClipReport(
-        key=scene.item.key,
-        keys={"vocal": estimate_key(scene.vocal)}
-        | {system: estimate_key(scene.bands[system][0]) for system in ("result", "true") if system in scene.bands},
+        key=loaded.item.key,
+        keys={"vocal": estimate_key(loaded.vocal)}
+        | {system: estimate_key(loaded.bands[system][0]) for system in ("result", "true") if system in loaded.bands},
         faults=tuple(sorted({fault for each in found for fault in each})),
         values=values,
         fits={
             system: tuple(
-                transposition_fits(scene.vocal.chroma, scene.bands[system][0].chroma, scene.vocal.active).tolist()
+                transposition_fits(loaded.vocal.chroma, loaded.bands[system][0].chroma, loaded.vocal.active).tolist()
             )
             for system in ("result", "true")
-            if system in scene.bands
+            if system in loaded.bands
         },
     )
 
 
-def measure_band(scene: Scene, band: Clip) -> Values:
+def measure_band(loaded: LoadedItem, band: Clip) -> Values:
     """Every measure of one band, named FAMILY.MEASURE."""
     families: dict[str, object] = {
-        "leakage": measure_leakage(scene.vocal, band),
-        "harmony": measure_harmony(scene.vocal, band),
-        "sanity": measure_sanity(scene.vocal, band, scene.true),
+        "leakage": measure_leakage(loaded.vocal, band),
+        "harmony": measure_harmony(loaded.vocal, band),
+        "sanity": measure_sanity(loaded.vocal, band, loaded.true),
     }
-    if scene.true is not None:
-        families["rhythm"] = measure_rhythm(scene.true.pulse, band.pulse)
+    if loaded.true is not None:
+        families["rhythm"] = measure_rhythm(loaded.true.pulse, band.pulse)
     return {f"{family}.{name}": value for family, found in families.items() for name, value in vars(found).items()}
 
 
@@ -248,25 +248,25 @@ def means_over_clips(reports: Sequence[ClipReport]) -> Iterator[Mean]:
                 yield Mean(name, system, bootstrap_mean(present), len(present))
 
 
-def scene_features(scene: Scene) -> SetFeatures:
+def item_features(loaded: LoadedItem) -> SetFeatures:
     """Every band enters its mix at the level of the true one, so that the mix tells fit, not level."""
-    assert scene.true is not None
+    assert loaded.true is not None
     alone, mixed = {}, {}
-    for system, bands in scene.bands.items():
-        waves = [as_long_as(scene.vocal.wave, at_level_of(scene.true.wave, band.wave)) for band in bands]
+    for system, bands in loaded.bands.items():
+        waves = [as_long_as(loaded.vocal.wave, at_level_of(loaded.true.wave, band.wave)) for band in bands]
         alone[system] = set_features(bands)
-        mixed[system] = set_features([Clip(scene.vocal.wave + wave) for wave in waves])
+        mixed[system] = set_features([Clip(loaded.vocal.wave + wave) for wave in waves])
     return SetFeatures(alone, mixed)
 
 
 def compare_sets(features: Sequence[SetFeatures]) -> dict[str, dict[str, float]]:
-    """mel-FD, mel-KAD and mel-APA of each system that every scene has; nothing without two vocals."""
-    systems = [system for system in SYSTEMS if all(system in scene.alone for scene in features)]
+    """mel-FD, mel-KAD and mel-APA of each system that every item has; nothing without two vocals."""
+    systems = [system for system in SYSTEMS if all(system in item.alone for item in features)]
     if len(features) < 2 or "shuffled" not in systems:
         return {}
     alone, mixed = (
         _scaled({system: np.concatenate([part[system] for part in parts]) for system in systems})
-        for parts in ([scene.alone for scene in features], [scene.mixed for scene in features])
+        for parts in ([item.alone for item in features], [item.mixed for item in features])
     )
     return {
         system: {
@@ -279,11 +279,11 @@ def compare_sets(features: Sequence[SetFeatures]) -> dict[str, dict[str, float]]
 
 
 def _scaled(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    scale = Scale.of(features["true"])
+    scale = FeatureScaler.of(features["true"])
     return {system: scale(values) for system, values in features.items()}
 
 
-def _notes(items: Sequence[Item], request: EvaluationRequest) -> Iterator[str]:
+def _notes(items: Sequence[EvaluationItem], request: EvaluationRequest) -> Iterator[str]:
     known = sum(item.true is not None for item in items)
     if known < len(items):
         yield (

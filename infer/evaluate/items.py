@@ -39,7 +39,7 @@ class ItemList(Config):
 
 
 @dataclass(frozen=True)
-class Item:
+class EvaluationItem:
     """Files of one vocal."""
 
     key: str
@@ -49,7 +49,7 @@ class Item:
     text2music: tuple[Path, ...]
 
 
-def read_items(source: Path, *, truth: Path | None, text2music: Path | None) -> tuple[Item, ...]:
+def read_items(source: Path, *, truth: Path | None, text2music: Path | None) -> tuple[EvaluationItem, ...]:
     """The items of a JSON list, or of a folder that `infer generate` filled (its sub-folders too), by their keys.
 
     In a folder, KEY's vocal is KEY_vocal.* of `truth`, else the file that KEY.json names.
@@ -67,7 +67,7 @@ def read_items(source: Path, *, truth: Path | None, text2music: Path | None) -> 
         record = paths[0].with_name(f"{key}.json")
         song = _song_of(key, record, stems)
         vocal = stems.get(f"{one_form(song)}_vocal") or _recorded_vocal(record, key)
-        items.append(Item(key, vocal, paths, stems.get(f"{one_form(song)}_inst"), bare.get(song, ())))
+        items.append(EvaluationItem(key, vocal, paths, stems.get(f"{one_form(song)}_inst"), bare.get(song, ())))
     return tuple(items)
 
 
@@ -78,7 +78,7 @@ def _song_of(key: str, record: Path, stems: Mapping[str, Path]) -> str:
     return check_config(GenerationRecord, read_json(record), str(record)).key
 
 
-def records_of(items: Sequence[Item]) -> Iterator[tuple[Path, GenerationRecord]]:
+def records_of(items: Sequence[EvaluationItem]) -> Iterator[tuple[Path, GenerationRecord]]:
     """What `infer generate` wrote beside the bands of each item, where it lies there."""
     for item in items:
         path = item.bands[0].with_name(f"{item.key}.json")
@@ -90,11 +90,11 @@ def _record(path: Path) -> GenerationRecord:
     return check_config(GenerationRecord, read_json(path), str(path))
 
 
-def _read_list(path: Path) -> tuple[Item, ...]:
+def _read_list(path: Path) -> tuple[EvaluationItem, ...]:
     entries = check_config(ItemList, {"items": read_json(path)}, str(path)).items
     at = path.parent
     return tuple(
-        Item(
+        EvaluationItem(
             key=entry.key,
             vocal=at / entry.vocal,
             bands=tuple(at / band for band in entry.accompaniments),

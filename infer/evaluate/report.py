@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,9 @@ from common.files import check_writable, whole_file
 from common.latents import SAMPLE_RATE_HZ
 from common.table import in_columns
 from infer.audio.pictures import mel_picture
-from infer.compare.page import asset, fill
 from infer.compare.ratings import Interval
-from infer.evaluate.evaluate import SYSTEMS, ClipReport, Evaluation, EvaluationRequest, Scene, evaluate
+from infer.compare.templates import fill
+from infer.evaluate.evaluate import SYSTEMS, ClipReport, Evaluation, EvaluationRequest, LoadedItem, evaluate
 from infer.evaluate.measures.harmony import TONICS
 
 PAGE_FILE, JSON_FILE, PLOT_FOLDER = "evaluation.html", "evaluation.json", "plots"
@@ -75,14 +74,14 @@ SYSTEM_NOTES = {
 GUARD_NOTE = "mel-FD, mel-KAD and mel-APA guard against regressions; they compare with nobody's papers."
 PLOT_WIDTH, MARGIN, BAR_HEIGHT = 900, 18, 90
 RESULT_COLOUR, TRUE_COLOUR, BEAT_COLOUR, INK, PAPER = "#1d6b73", "#c27a1a", "#ffffff", "#1c2327", "#fffefb"
-Row = tuple[str, ...]
+TableCells = tuple[str, ...]
 
 
 def evaluate_into(folder: Path, request: EvaluationRequest) -> tuple[Evaluation, Path]:
     """Evaluate and write the report into `folder`; what was found, and the page."""
     check_writable(folder)
     plots: list[bytes] = []
-    found = evaluate(request, on_scene=lambda scene, report: plots.append(plot(scene, report)))
+    found = evaluate(request, on_item=lambda loaded, report: plots.append(plot(loaded, report)))
     return found, write_report(found, plots, folder)
 
 
@@ -97,7 +96,7 @@ def as_text(evaluation: Evaluation) -> str:
     return "\n\n".join([*blocks, "\n".join(notes(evaluation))])
 
 
-def tables(evaluation: Evaluation) -> list[tuple[str, list[Row]]]:
+def tables(evaluation: Evaluation) -> list[tuple[str, list[TableCells]]]:
     """Title and rows of each table, the head first."""
     count = len(evaluation.clips)
     shown = [(f"Means over {count} vocal{'s' * (count != 1)}, with 95 % bootstrap intervals", _mean_rows(evaluation))]
@@ -124,10 +123,10 @@ def write_report(evaluation: Evaluation, plots: Sequence[bytes], folder: Path) -
     return folder / PAGE_FILE
 
 
-def plot(scene: Scene, report: ClipReport) -> bytes:
+def plot(loaded: LoadedItem, report: ClipReport) -> bytes:
     """PNG: log-mel of the vocal, of the first band and the true one with their beats; then fits of transpositions."""
-    shown = [("vocal", scene.vocal), ("result", scene.bands["result"][0])]
-    shown += [("true", scene.true)] if scene.true is not None else []
+    shown = [("vocal", loaded.vocal), ("result", loaded.bands["result"][0])]
+    shown += [("true", loaded.true)] if loaded.true is not None else []
     pictures = [mel_picture(clip.wave, width=PLOT_WIDTH) for _, clip in shown]
     height = sum(MARGIN + len(picture) for picture in pictures) + MARGIN + BAR_HEIGHT + MARGIN
     sheet = Image.new("RGB", (PLOT_WIDTH, height), PAPER)
@@ -174,10 +173,10 @@ def _systems(evaluation: Evaluation) -> list[str]:
     return [system for system in SYSTEMS if system in present]
 
 
-def _mean_rows(evaluation: Evaluation) -> list[Row]:
+def _mean_rows(evaluation: Evaluation) -> list[TableCells]:
     systems = _systems(evaluation)
     found = {(mean.measure, mean.system): mean.mean for mean in evaluation.means}
-    rows: list[Row] = [("measure", *systems, "better")]
+    rows: list[TableCells] = [("measure", *systems, "better")]
     for measure in MEASURES:
         cells = [found.get((measure.name, system)) for system in systems]
         if any(cells):
@@ -191,16 +190,16 @@ def shown_interval(interval: Interval, digits: int) -> str:
     return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
-def _set_rows(evaluation: Evaluation) -> list[Row]:
-    rows: list[Row] = [("measure", *evaluation.sets, "better")]
+def _set_rows(evaluation: Evaluation) -> list[TableCells]:
+    rows: list[TableCells] = [("measure", *evaluation.sets, "better")]
     for measure in SET_MEASURES:
         values = (figures[measure.name] for figures in evaluation.sets.values())
         rows.append((measure.title, *(f"{value:.{measure.digits}f}" for value in values), measure.better))
     return rows
 
 
-def _clip_rows(clips: Sequence[ClipReport]) -> list[Row]:
-    rows: list[Row] = [("vocal", "its key", "band's key", "harmony z", "leakage fine", "beat F", "faults")]
+def _clip_rows(clips: Sequence[ClipReport]) -> list[TableCells]:
+    rows: list[TableCells] = [("vocal", "its key", "band's key", "harmony z", "leakage fine", "beat F", "faults")]
     for clip in clips:
         values = clip.values["result"]
         figures = (values.get(name) for name in ("harmony.z", "leakage.fine", "rhythm.beat_f"))
@@ -211,35 +210,10 @@ def _clip_rows(clips: Sequence[ClipReport]) -> list[Row]:
 
 
 def _page(evaluation: Evaluation, plots: Sequence[bytes]) -> str:
-    pictures = "".join(
-        f"<section class='report'><h2>{escape(clip.key)}</h2><img style='max-width:100%' "
-        f"alt='spectrograms and fit of transpositions' src='data:image/png;base64,{base64.b64encode(image).decode()}'>"
-        "</section>"
-        for clip, image in zip(evaluation.clips, plots, strict=True)
+    pictures = [base64.b64encode(image).decode() for image in plots]
+    return fill(
+        "evaluation.html",
+        notes=notes(evaluation),
+        tables=tables(evaluation),
+        plots=zip((clip.key for clip in evaluation.clips), pictures, strict=True),
     )
-    values = {
-        "style": asset("page.css"),
-        "notes": "".join(f"<li>{escape(note)}</li>" for note in notes(evaluation)),
-        "tables": "".join(_table(title, rows) for title, rows in tables(evaluation)),
-        "plots": pictures,
-    }
-    return fill("evaluation.html", values)
-
-
-def _table(title: str, rows: Sequence[Row]) -> str:
-    head, *body = ("".join(f"<{kind}>{_cell(cell)}</{kind}>" for cell in row) for kind, row in _marked(rows))
-    lines = "".join(f"<tr>{line}</tr>" for line in body)
-    return (
-        f"<section class='report'><h2>{escape(title)}</h2><div class='wide'><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{lines}</tbody></table></div></section>"
-    )
-
-
-def _cell(text: str) -> str:
-    """An interval stands below its value, in one line."""
-    value, bracket, bounds = escape(text).partition(" [")
-    return value + (f"<br><small style='white-space:nowrap'>[{bounds}</small>" if bracket else "")
-
-
-def _marked(rows: Sequence[Row]) -> list[tuple[str, Row]]:
-    return [("td" if number else "th", row) for number, row in enumerate(rows)]

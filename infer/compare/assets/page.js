@@ -5,10 +5,10 @@
   const VOCAL = -1;
   const NO_DIFFERENCE = -1;
   const SKIP_SECONDS = 5;
-  const IN_STEP_SECONDS = 0.03; // two clips further apart than this are brought together when the ear changes over
+  const IN_STEP_SECONDS = 0.03; // two clips further apart than this are brought together when another clip is unmuted
   const STORE = `backline-comparison:${data.id}`;
   const find = (id) => document.getElementById(id);
-  const TAKES = data.rows[0].takes.length;
+  const OUTPUTS = data.rows[0].outputs.length;
 
   // Who is who, and by which settings; opened when names are shown or ratings exported, so that a blind page has none.
   let names = null;
@@ -26,9 +26,9 @@
     document.head.append(script);
   }
 
-  const nameOf = (row, take) => names.models[names.rows[row].models[take]];
+  const nameOf = (row, output) => names.models[names.rows[row].models[output]];
 
-  // What is kept between visits: answers by the places of sample and take in the data.
+  // What is kept between visits: answers by the places of sample and output in the data.
   const fresh = () => ({
     rater: "", seed: Math.floor(Math.random() * 1e6), blind: true, turn: 0, withVoice: true,
     scores: {}, comments: {}, votes: {},
@@ -82,8 +82,8 @@
   }
 
   const rowOrder = () => order(data.rows.length, state.seed);
-  const takeOrder = (row) => !state.blind ? namedOrder(row) : order(TAKES, Math.imul(state.seed + 1, 2654435761) + Math.imul(row + 1, 40503));
-  const namedOrder = (row) => order(TAKES, 0).sort((one, other) => names.rows[row].models[one] - names.rows[row].models[other]);
+  const outputOrder = (row) => !state.blind ? namedOrder(row) : order(OUTPUTS, Math.imul(state.seed + 1, 2654435761) + Math.imul(row + 1, 40503));
+  const namedOrder = (row) => order(OUTPUTS, 0).sort((one, other) => names.rows[row].models[one] - names.rows[row].models[other]);
   const pairId = (row, one, other) => `${row}.${Math.min(one, other)}.${Math.max(one, other)}`;
 
   function element(kind, attributes = {}, ...children) {
@@ -110,22 +110,22 @@
   }
 
   function showProgress() {
-    const asked = data.rows.length * (TAKES * data.axes.length + (TAKES * (TAKES - 1)) / 2);
+    const asked = data.rows.length * (OUTPUTS * data.axes.length + (OUTPUTS * (OUTPUTS - 1)) / 2);
     const given = Object.keys(state.scores).length + Object.keys(state.votes).length;
     find("count").textContent = `${given} of ${asked} answers`;
     find("progress").max = asked;
     find("progress").value = given;
   }
 
-  // Playing. Every clip of a sample runs; one is heard. A change of ear is a change of mute, at the same moment.
+  // Playing. Every clip of a sample runs; one is heard. A change of clip is a change of mute, at the same moment.
 
   class Player {
     constructor(row, places) {
       this.lanes = [{ model: VOCAL, clips: { mix: this.clip(row.vocal) } }];
       for (const model of places) {
-        const take = row.takes[model];
-        const clips = { mix: this.clip(take.mix) };
-        if (take.band) clips.band = this.clip(take.band);
+        const output = row.outputs[model];
+        const clips = { mix: this.clip(output.mix) };
+        if (output.band) clips.band = this.clip(output.band);
         this.lanes.push({ model, clips });
       }
       this.heard = this.lanes[Math.min(1, this.lanes.length - 1)];
@@ -152,13 +152,13 @@
     }
 
     hear(lane = this.heard) {
-      const before = this.ear;
+      const before = this.audible;
       this.heard = lane;
-      this.ear = this.current();
-      if (before && before !== this.ear && Math.abs(this.ear.currentTime - before.currentTime) > IN_STEP_SECONDS) {
-        this.ear.currentTime = before.currentTime;
+      this.audible = this.current();
+      if (before && before !== this.audible && Math.abs(this.audible.currentTime - before.currentTime) > IN_STEP_SECONDS) {
+        this.audible.currentTime = before.currentTime;
       }
-      for (const clip of this.clips) clip.muted = clip !== this.ear;
+      for (const clip of this.clips) clip.muted = clip !== this.audible;
       showHeard();
     }
 
@@ -225,7 +225,7 @@
   }
 
   function showPictures(lane, shown) {
-    const sound = lane.model === VOCAL ? view.row.vocal : view.row.takes[lane.model][view.player.kindOf(lane)];
+    const sound = lane.model === VOCAL ? view.row.vocal : view.row.outputs[lane.model][view.player.kindOf(lane)];
     if (shown.wave.getAttribute("src") === sound.wave) return;
     shown.wave.src = sound.wave;
     shown.mel.src = sound.mel;
@@ -239,7 +239,7 @@
     state.turn = Math.max(0, Math.min(state.turn, rows.length - 1));
     const place = rows[state.turn];
     const row = data.rows[place];
-    const places = takeOrder(place);
+    const places = outputOrder(place);
     if (view) view.player.close();
     view = { row, place, places, player: new Player(row, places), shown: new Map(), heads: [] };
     view.name = (model) => (model === VOCAL ? "Vocal" : state.blind ? LETTERS[places.indexOf(model)] : nameOf(place, model));
@@ -370,12 +370,12 @@
   // Export, in the form that `infer ratings` reads.
 
   function exported() {
-    const ratings = data.rows.flatMap((row, place) => namedOrder(place).flatMap((take) => {
-      const given = data.axes.map((axis) => state.scores[`${place}.${take}.${axis.name}`] ?? null);
-      const comments = state.comments[`${place}.${take}`] || "";
+    const ratings = data.rows.flatMap((row, place) => namedOrder(place).flatMap((output) => {
+      const given = data.axes.map((axis) => state.scores[`${place}.${output}.${axis.name}`] ?? null);
+      const comments = state.comments[`${place}.${output}`] || "";
       if (!comments && given.every((score) => score === null)) return [];
       const overall = given.includes(null) ? null : given.reduce((sum, score) => sum + score, 0) / given.length;
-      return [{ sample_id: row.key, model: nameOf(place, take), scores: Object.fromEntries(data.axes.map((axis, i) => [axis.name, given[i]])), comments, overall }];
+      return [{ sample_id: row.key, model: nameOf(place, output), scores: Object.fromEntries(data.axes.map((axis, i) => [axis.name, given[i]])), comments, overall }];
     }));
     const votes = data.rows.flatMap((row, place) => pairs(namedOrder(place)).flatMap(([one, other]) => {
       const vote = state.votes[pairId(place, one, other)];

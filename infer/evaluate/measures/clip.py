@@ -82,7 +82,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Pulse:
-    """What a beat tracker hears."""
+    """Tempo, beats and onsets as a beat tracker finds them."""
 
     tempo_bpm: float
     """0 where there is no beat."""

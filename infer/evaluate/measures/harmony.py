@@ -17,7 +17,7 @@ MAJOR_PROFILE = (0.238, 0.006, 0.111, 0.006, 0.137, 0.094, 0.016, 0.214, 0.009, 
 MINOR_PROFILE = (0.220, 0.006, 0.104, 0.123, 0.019, 0.103, 0.012, 0.214, 0.062, 0.022, 0.061, 0.052)
 """Share of each pitch class in pieces of a key, tonic first (Albrecht and Shanahan 2013)."""
 SMOOTHED_FRAMES = 21
-"""Half a second of the band's chroma is heard at once, so that a note need not meet its chord on the frame."""
+"""The band's chroma is averaged over half a second, so that a note need not meet its chord on the frame."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ def estimate_key(clip: Clip) -> str | None:
 
 def key_of(chroma: np.ndarray) -> str | None:
     """The same, of a chroma [12, F]."""
-    heard = librosa.util.normalize(chroma, norm=2).mean(axis=1)
-    if heard.std() < 1e-9:
+    mean_chroma = librosa.util.normalize(chroma, norm=2).mean(axis=1)
+    if mean_chroma.std() < 1e-9:
         return None
     scores = {
-        f"{TONICS[tonic]} {mode}": float(np.corrcoef(np.roll(profile, tonic), heard)[0, 1])
+        f"{TONICS[tonic]} {mode}": float(np.corrcoef(np.roll(profile, tonic), mean_chroma)[0, 1])
         for mode, profile in (("major", MAJOR_PROFILE), ("minor", MINOR_PROFILE))
         for tonic in range(12)
     }

@@ -103,10 +103,10 @@ def _roll_off(power: np.ndarray) -> float | None:
 def _flatness(tones: np.ndarray) -> float | None:
     """Median over the frames that sound."""
     power = np.abs(tones) ** 2
-    heard = power.sum(axis=0) > 1e-6 * power.sum(axis=0).max(initial=0.0)
-    if not heard.any():
+    sounding = power.sum(axis=0) > 1e-6 * power.sum(axis=0).max(initial=0.0)
+    if not sounding.any():
         return None
-    inner = power[1:-1, heard] + 1e-20
+    inner = power[1:-1, sounding] + 1e-20
     return float(np.median(np.exp(np.log(inner).mean(axis=0)) / inner.mean(axis=0)))
 
 

@@ -20,14 +20,14 @@ MOST_WINDOWS = 2000
 
 
 @dataclass(frozen=True)
-class Scale:
+class FeatureScaler:
     """Mean and spread [D] of the reference's features, by which every set is brought to the same units."""
 
     mean: np.ndarray
     spread: np.ndarray
 
     @classmethod
-    def of(cls, features: np.ndarray) -> "Scale":
+    def of(cls, features: np.ndarray) -> "FeatureScaler":
         return cls(features.mean(axis=0), np.maximum(features.std(axis=0), 1e-3))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:

@@ -10,8 +10,8 @@ from common.command import run
 from infer.band.generate import generate
 from infer.cli import app
 from infer.compare.compare import Comparison, compare
-from infer.compare.page import AXES as PAGE_AXES
-from infer.compare.ratings import AXES, read_sheets
+from infer.compare.inputs import model_names
+from infer.compare.ratings import read_sheets
 from infer.request.request import GenerationRequest
 
 
@@ -45,7 +45,7 @@ def half(tmp_path, adapter) -> Path:
 
 
 def state(folder: Path) -> dict[str, int]:
-    """When each file was written; those in sounds/ are the takes' own."""
+    """When each file was written; those in sounds/ are the outputs' own."""
     paths = [path for path in folder.rglob("*.*") if path.parent.name != "sounds"]
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in paths}
 
@@ -106,10 +106,6 @@ def test_an_adapter_of_whole_mixes_has_no_band(test_set, make_adapter, tmp_path)
     assert '"band": null' in page.read_text()
 
 
-def test_the_page_asks_what_sheets_hold():
-    assert tuple(name for name, *_ in PAGE_AXES) == AXES
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -145,6 +141,27 @@ def test_a_key_that_is_no_file_name_is_refused(tmp_path, adapter, capsys, key):
     code, _, err = outcome(capsys, "--test-set", path, "--adapters", adapter)
     assert code == 2
     assert err.startswith(f"error: {path}: item 1: key: String should match pattern")
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/one", "b/two", "c/half.json"], ["one", "two", "half"]),
+        (["a/adapter", "b/adapter", "c/other"], ["a", "b", "other"]),
+        (
+            ["x/version_0/checkpoints/step=60_lora", "y/version_1/checkpoints/step=60_lora"],
+            ["x", "y"],
+        ),
+        (
+            ["x/version_0/checkpoints/step=60_lora", "x/version_1/checkpoints/step=60_lora"],
+            ["x version_0", "x version_1"],
+        ),
+        (["a/adapter", "a/adapter"], ["adapter", "adapter"]),
+        (["a/adapter", "b/adapter.json"], ["adapter", "adapter"]),
+    ],
+)
+def test_folders_that_share_a_name_are_called_by_their_runs(tmp_path, paths, names):
+    assert model_names([tmp_path / path for path in paths]) == names
 
 
 def test_bad_adapters_are_one_line(test_set, tmp_path, adapter, capsys):

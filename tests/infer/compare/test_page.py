@@ -11,14 +11,17 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 from playwright.sync_api import Page
 from scipy import stats
 
 from common.audio.wave import loudness_lufs, write_audio
 from infer.audio.mixdown import MixdownSettings
-from infer.compare.page import Lane, Row, fill, inline_json, matched_volumes, page_data, write_page
-from infer.compare.ratings import AXES, read_sheets, summarise
-from infer.compare.take import CARD, Sound, Take, describe, write_take
+from infer.compare.axes import AXES
+from infer.compare.output import CARD, Output, Sound, describe, write_output
+from infer.compare.page import Lane, PageRow, matched_volumes, page_data, write_page
+from infer.compare.ratings import read_sheets, summarise
+from infer.compare.templates import fill, inline_json
 from infer.request.record import AdapterRecord, GenerationRecord, GenerationSettings, ResultRecord, VocalRecord
 from models.adapters.adapter import Conditioning
 from models.flow.sampler import SamplerSettings
@@ -73,12 +76,12 @@ def record(key: str) -> GenerationRecord:
     )
 
 
-def made_take(folder: Path, key: str, level: float) -> Take:
+def made_output(folder: Path, key: str, level: float) -> Output:
     band, mix = sound(folder / "band.wav", 220, level), sound(folder / "mix.wav", 330, level)
     (folder / f"{key}.json").write_text(record(key).model_dump_json())
-    take = Take(order=f"{key} {level}", record=f"{key}.json", band=band, mix=mix)
-    write_take(folder, take)
-    return take
+    output = Output(order=f"{key} {level}", record=f"{key}.json", band=band, mix=mix)
+    write_output(folder, output)
+    return output
 
 
 @pytest.fixture(scope="session")
@@ -89,12 +92,12 @@ def comparison(tmp_path_factory) -> Path:
     for number in range(SAMPLES):
         key = f"song {number} <u>"
         vocal = Lane(
-            "vocal", out / "vocals" / key, Take(order=key, mix=sound(out / "vocals" / key / "v.flac", 440, 0.2))
+            "vocal", out / "vocals" / key, Output(order=key, mix=sound(out / "vocals" / key / "v.flac", 440, 0.2))
         )
         folders = [out / "models" / name / key for name in MODELS]
-        takes = [made_take(folder, key, level) for folder, level in zip(folders, (0.1, 0.2), strict=True)]
-        lanes = tuple(Lane(*lane) for lane in zip(MODELS, folders, takes, strict=True))
-        rows.append(Row(key, PROMPT, vocal, lanes))
+        outputs = [made_output(folder, key, level) for folder, level in zip(folders, (0.1, 0.2), strict=True)]
+        lanes = tuple(Lane(*lane) for lane in zip(MODELS, folders, outputs, strict=True))
+        rows.append(PageRow(key, PROMPT, vocal, lanes))
     write_page(out, rows)
     return out
 
@@ -138,8 +141,8 @@ def json_of_names(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "names.js").read_text().partition(" = ")[2].rstrip(";\n"))
 
 
-def read_lane(folder: Path) -> Take:
-    return Take(**json.loads((folder / CARD).read_text()))
+def read_lane(folder: Path) -> Output:
+    return Output(**json.loads((folder / CARD).read_text()))
 
 
 def owners(folder: Path) -> dict[str, str]:
@@ -149,8 +152,8 @@ def owners(folder: Path) -> dict[str, str]:
     return {
         Path(sound["audio"]).name: names["models"][model]
         for row, named in zip(shown["rows"], names["rows"], strict=True)
-        for take, model in zip(row["takes"], named["models"], strict=True)
-        for sound in (take["band"], take["mix"])
+        for output, model in zip(row["outputs"], named["models"], strict=True)
+        for sound in (output["band"], output["mix"])
     }
 
 
@@ -169,9 +172,9 @@ def test_inlined_json_cannot_end_its_element():
 
 
 def test_what_is_filled_in_is_not_looked_through():
-    with pytest.raises(KeyError):
-        fill("comparison.html", {"data": "{}", "style": "{{data}}"})
-    assert "{{data}}" in fill("comparison.html", {"data": "{}", "style": "{{data}}", "script": ""})
+    with pytest.raises(UndefinedError):
+        fill("comparison.html", data="{}")
+    assert "{{ script }}" in fill("comparison.html", data="{{ script }}", script="")
 
 
 def test_volumes_bring_all_to_the_quietest(tmp_path):
@@ -204,8 +207,10 @@ def test_progress_of_another_comparison_is_not_taken_up(tmp_path):
     rows = []
     for level in (0.1, 0.2):
         folder = tmp_path / "models" / "m" / "k"
-        vocal = Lane("vocal", tmp_path / "vocals", Take(order="v", mix=sound(tmp_path / "vocals" / "v.flac", 440, 0.1)))
-        rows.append(Row("k", PROMPT, vocal, (Lane("m", folder, made_take(folder, "k", level)),)))
+        vocal = Lane(
+            "vocal", tmp_path / "vocals", Output(order="v", mix=sound(tmp_path / "vocals" / "v.flac", 440, 0.1))
+        )
+        rows.append(PageRow("k", PROMPT, vocal, (Lane("m", folder, made_output(folder, "k", level)),)))
     first, again, other = (page_data(tmp_path, [row]).shown["id"] for row in (rows[0], rows[0], rows[1]))
     assert first == again != other
 
@@ -333,8 +338,8 @@ def test_sounds_of_an_earlier_page_go_and_the_takes_stay(tmp_path, comparison):
     (folder / "sounds" / "more").mkdir()
     (key,) = {row["sample_id"] for row in rows[:2]}
     lanes = [Lane(name, folder / "models" / name / key, read_lane(folder / "models" / name / key)) for name in MODELS]
-    vocal = Lane("vocal", folder / "vocals" / key, Take(order=key, mix=lanes[0].take.mix))
-    write_page(folder, [Row(key, PROMPT, vocal, tuple(lanes))])
+    vocal = Lane("vocal", folder / "vocals" / key, Output(order=key, mix=lanes[0].output.mix))
+    write_page(folder, [PageRow(key, PROMPT, vocal, tuple(lanes))])
     after = {path.name for path in (folder / "sounds").iterdir()}
     assert own | {"more"} <= after
     kept = after - own - {"more"}

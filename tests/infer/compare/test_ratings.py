@@ -7,8 +7,8 @@ from scipy import stats
 
 from common.command import run
 from infer.cli import app
+from infer.compare.axes import AXES
 from infer.compare.ratings import (
-    AXES,
     Interval,
     SheetFile,
     Vote,

@@ -12,7 +12,7 @@ from common.audio.wave import read_audio, resample, write_audio
 from common.command import run
 from infer.cli import app
 from infer.evaluate.evaluate import next_song
-from infer.evaluate.items import Item, read_items
+from infer.evaluate.items import EvaluationItem, read_items
 from prep.made_up.folder import make_songs
 
 SONGS, SECONDS = 3, 4.0
@@ -115,7 +115,8 @@ def test_one_item_of_a_list_without_truth_says_what_it_lacks(folder, tmp_path, c
 
 def test_the_shuffled_pair_is_of_another_song_where_one_vocal_has_several_results():
     items = [
-        Item(key, Path(vocal), (), None, ()) for key, vocal in (("a", "a"), ("a_2", "a"), ("b", "b"), ("a_3", "a"))
+        EvaluationItem(key, Path(vocal), (), None, ())
+        for key, vocal in (("a", "a"), ("a_2", "a"), ("b", "b"), ("a_3", "a"))
     ]
     assert [next_song(items, number).key for number in range(4)] == ["b", "b", "a_3", "b"]
     assert next_song(items[:2], 0) is items[0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from infer.evaluate.measures.clip import Clip
-from infer.evaluate.measures.sets import Scale, adherence, frechet_distance, kernel_distance, set_features
+from infer.evaluate.measures.sets import FeatureScaler, adherence, frechet_distance, kernel_distance, set_features
 
 RANDOM_SEED = 3
 
@@ -45,7 +45,7 @@ def test_adherence_is_1_for_true_pairs_and_0_for_shuffled_ones(random):
 
 
 def test_bands_through_the_codec_are_nearer_to_the_true_set_than_noise(songs, coded, noises):
-    scale = Scale.of(set_features([song.band for song in songs]))
+    scale = FeatureScaler.of(set_features([song.band for song in songs]))
     true, decoded, noise = (scale(set_features(bands)) for bands in ([s.band for s in songs], coded, noises))
     assert frechet_distance(true, true) == pytest.approx(0.0, abs=1e-6)
     assert frechet_distance(true, decoded) < frechet_distance(true, noise)
@@ -57,7 +57,7 @@ def test_mixes_adhere_through_the_codec_but_not_when_bands_are_shuffled(songs, c
         set_features([Clip(song.vocal.wave + band.wave) for song, band in zip(songs, bands, strict=True)])
         for bands in ([song.band for song in songs], coded, shuffled)
     )
-    scale = Scale.of(true)
+    scale = FeatureScaler.of(true)
     figures = [adherence(scale(true), scale(other), scale(candidate)) for candidate in (true, decoded, other)]
     assert figures[0] == pytest.approx(1.0)
     assert figures[2] == pytest.approx(0.0)

@@ -1,4 +1,4 @@
-"""A take: what one model made of one sample, with its pictures and loudness, and a card that says it is whole."""
+"""An output: what one model made of one sample, with its pictures and loudness, and a card that says it is whole."""
 
 from pathlib import Path
 
@@ -26,11 +26,11 @@ class Sound(Config):
     """Integrated loudness; null for silence."""
 
 
-class Take(Config):
+class Output(Config):
     """A card. A vocal has one too, with itself as the mix."""
 
     order: str
-    """Hash of all that the take depends on."""
+    """Hash of all that the output depends on."""
     record: str | None = None
     """The generation's record."""
     band: Sound | None = None
@@ -44,19 +44,19 @@ class Take(Config):
         return named + [name for sound in sounds for name in (sound.audio, sound.wave, sound.mel)]
 
 
-def read_take(folder: Path, order: str) -> Take | None:
-    """The take in a folder; None where there is none, where another was ordered, or where a file has gone."""
+def read_output(folder: Path, order: str) -> Output | None:
+    """The output in a folder; None where there is none, where another was ordered, or where a file has gone."""
     card = folder / CARD
     if not card.is_file():
         return None
-    take = check_config(Take, read_json(card), str(card))
-    return take if take.order == order and all((folder / name).is_file() for name in take.files) else None
+    output = check_config(Output, read_json(card), str(card))
+    return output if output.order == order and all((folder / name).is_file() for name in output.files) else None
 
 
-def write_take(folder: Path, take: Take) -> None:
-    """Write the card of a take whose files are written."""
+def write_output(folder: Path, output: Output) -> None:
+    """Write the card of an output whose files are written."""
     with whole_file(folder / CARD) as partial:
-        partial.write_text(take.model_dump_json(indent=2) + "\n", encoding="utf-8", newline="\n")
+        partial.write_text(output.model_dump_json(indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
 def describe(path: Path) -> Sound:

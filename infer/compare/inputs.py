@@ -18,7 +18,7 @@ MOST_MODELS = 24
 UNSAFE = r"/\\:*?\"<>|\x00-\x1f"
 
 
-class Item(Config):
+class TestSample(Config):
     """One sample of a test set."""
 
     key: Annotated[str, Field(pattern=rf"^[^.{UNSAFE}][^{UNSAFE}]*$", max_length=100)]
@@ -50,15 +50,15 @@ class Model:
     sha256: str  # of all its files
 
 
-def read_test_set(path: Path) -> list[Item]:
+def read_test_set(path: Path) -> list[TestSample]:
     """The samples of a test set, [{"key", "vocal_path", "prompt"}, ...]. Raises UserError naming item and field."""
     entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise UserError(f'{path}: a test set is a list of {{"key", "vocal_path", "prompt"}}, at least one.')
-    items: list[Item] = []
+    items: list[TestSample] = []
     for number, entry in enumerate(entries, start=1):
         where = f"{path}: item {number}"
-        item = check_config(Item, _object(entry, where), where)
+        item = check_config(TestSample, _object(entry, where), where)
         if item.key.casefold() in (earlier.key.casefold() for earlier in items):
             raise UserError(f"{where}: key {item.key} is taken by an earlier item. Give each its own.")
         vocal = _found(item.vocal_path, path)
@@ -68,12 +68,12 @@ def read_test_set(path: Path) -> list[Item]:
 
 
 def read_models(paths: Sequence[Path]) -> list[Model]:
-    """Adapter folders by their names, JSON files by their stems. Raises UserError where two share a name."""
+    """Adapters under the names that `model_names` gives them. Raises UserError where two share a name."""
     if len(paths) > MOST_MODELS:
         raise UserError(f"{len(paths)} adapters: the page has letters for {MOST_MODELS}. Compare fewer at once.")
     models: list[Model] = []
-    for path in paths:
-        model = _read_model(path)
+    for path, name in zip(paths, model_names(paths), strict=True):
+        model = _read_model(path, name)
         if model.name.casefold() in (earlier.name.casefold() for earlier in models):
             way_out = 'Name it by a JSON file of another name, {"lora_path": ...}.'
             raise UserError(f"{path}: an earlier adapter is called {model.name} too. {way_out}")
@@ -81,13 +81,39 @@ def read_models(paths: Sequence[Path]) -> list[Model]:
     return models
 
 
-def _read_model(path: Path) -> Model:
-    if path.suffix.lower() == ".json":
+def model_names(paths: Sequence[Path]) -> list[str]:
+    """Stems of JSON files and names of folders; of folders that share one, what tells their runs apart, if it does."""
+    names = [path.stem if _is_json(path) else path.resolve().name for path in paths]
+    folders = {number: path.resolve() for number, path in enumerate(paths) if not _is_json(path)}
+    for shared in {names[number].casefold() for number in folders}:
+        alike = [number for number in folders if names[number].casefold() == shared]
+        for runs in zip(*(_run_names(folders[number]) for number in alike), strict=True):
+            if len(alike) > 1 and len({run.casefold() for run in runs}) == len(alike):
+                for number, run in zip(alike, runs, strict=True):
+                    names[number] = run
+                break
+    return names
+
+
+def _run_names(folder: Path) -> tuple[str, str]:
+    """The run of an adapter in RUN/version_N/checkpoints/, without and with its version; else the folder above it."""
+    above = folder.parent
+    if above.name == "checkpoints" and len(folder.parents) > 2:
+        return above.parent.parent.name, f"{above.parent.parent.name} {above.parent.name}"
+    return above.name, above.name
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
+
+
+def _read_model(path: Path, name: str) -> Model:
+    if _is_json(path):
         config = check_config(ModelConfig, _object(read_json(path), str(path)), str(path))
-        folder, name = _found(config.lora_path, path), path.stem
+        folder = _found(config.lora_path, path)
         config = config.model_copy(update={"lora_path": folder})
     else:
-        config, folder, name = ModelConfig(lora_path=path), path, path.resolve().name
+        config, folder = ModelConfig(lora_path=path), path
     card = read_card(folder)
     files = sorted(file for file in folder.iterdir() if file.is_file())
     return Model(name, config, card, sha256_of({file.name: sha256_of_file(file) for file in files}))
