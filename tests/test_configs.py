@@ -48,4 +48,4 @@ def test_a_shipped_config_loads_by_its_bare_name(name):
 @pytest.mark.parametrize("mode", ["image2image", "controlnet"])
 @pytest.mark.parametrize(("search", "run"), [("optuna_search", "{}_base"), ("tiny_search", "tiny_{}")])
 def test_a_shipped_search_suits_the_shipped_runs(mode, search, run):
-    assert space_of(load_config(TrainingConfig, run.format(mode)), load_config(OptunaConfig, search)).axes
+    assert space_of(load_config(TrainingConfig, run.format(mode)), load_config(OptunaConfig, search)).parameters

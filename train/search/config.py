@@ -60,7 +60,7 @@ def _check_order(low: float, high: float) -> None:
 Dimension = Annotated[FloatRange | IntRange | Choices, Field(discriminator="type")]
 
 
-def _plans_space() -> dict[str, Dimension]:
+def _default_space() -> dict[str, Dimension]:
     return {
         "reference_strength": FloatRange(type="float", low=0.1, high=0.9),
         "lora_rank": IntRange(type="int", low=64, high=512, step=64),
@@ -75,7 +75,7 @@ class OptunaConfig(Config):
     """Trials of the whole study, over all processes and reruns. May be raised later."""
     timeout: Positive | None = None
     """Seconds after which a process starts no further trial; null has no limit."""
-    search_space: Annotated[dict[str, Dimension], Field(min_length=1)] = Field(default_factory=_plans_space)
+    search_space: Annotated[dict[str, Dimension], Field(min_length=1)] = Field(default_factory=_default_space)
     """Settings of the training config to vary, by short name (lora_rank, learning_rate) or path (lora.r)."""
 
     metric: Literal["val/x0_gain", "val/loss"] = "val/x0_gain"

@@ -25,10 +25,18 @@ from train.loop.callbacks import SignalStop
 from train.loop.checkpoint import MAY_CHANGE
 from train.loop.preparation import Shards, find_base, open_shards
 from train.search.config import OptunaConfig
-from train.search.queue import Queue, open_queue
+from train.search.queue import TrialQueue, open_queue
 from train.search.report import write_report
-from train.search.space import Space, check_length, space_of
-from train.search.trial import CONFIG, AbandonedError, Trying, listens, open_bench, sampler_seed, value_of
+from train.search.space import SearchSpace, check_length, space_of
+from train.search.trial import (
+    CONFIG,
+    InterruptedTrialError,
+    TrialObjective,
+    open_resources,
+    sampler_seed,
+    uses_vocal,
+    value_of,
+)
 
 POLL_SECONDS = 1.0
 """How often to look whether the trials of other processes are done."""
@@ -67,7 +75,7 @@ def search(
     if space.left_out:
         mode = config.accompaniment.mode
         say(f"left out of the search, as they mean nothing in mode {mode}: {', '.join(space.left_out)}")
-    features = config.ssl_coeff > 0 or any(axis.path == "ssl_coeff" for axis in space.axes)
+    features = config.ssl_coeff > 0 or any(parameter.path == "ssl_coeff" for parameter in space.parameters)
     shards = open_shards(config, features=features)
     if len(shards.split.validation) < FEWEST_VALIDATION_SONGS:
         raise UserError(
@@ -87,13 +95,13 @@ def search(
         )
         interruption = SignalStop("stopping after this step; the trial goes back into the queue")
 
-        def opened() -> Trying:
-            bench = open_bench(config, shards, base.folder, base.fingerprint, features=features, where=where)
-            return Trying(bench, config, wanted, space, interruption)
+        def open_objective() -> TrialObjective:
+            resources = open_resources(config, shards, base.folder, base.fingerprint, features=features, where=where)
+            return TrialObjective(resources, config, wanted, space, interruption)
 
         interruption.take_over()
         try:
-            _run_trials(queue, opened, config.seed, wanted.timeout, interruption)
+            _run_trials(queue, open_objective, config.seed, wanted.timeout, interruption)
         finally:
             interruption.give_back()
         return _conclude(queue, wanted, out, interruption)
@@ -102,8 +110,8 @@ def search(
 def best_of(trials: Sequence[FrozenTrial], metric: str) -> FrozenTrial | None:
     """The complete trial with the best metric of those that listen to the vocal with 95 % confidence."""
     sign = 1 if metric == "val/x0_gain" else -1
-    heard = [trial for trial in trials if trial.state == TrialState.COMPLETE and listens(trial)]
-    return max(heard, key=lambda trial: (sign * value_of(trial), -trial.number), default=None)
+    eligible = [trial for trial in trials if trial.state == TrialState.COMPLETE and uses_vocal(trial)]
+    return max(eligible, key=lambda trial: (sign * value_of(trial), -trial.number), default=None)
 
 
 def make_pruner(wanted: OptunaConfig) -> BasePruner:
@@ -126,10 +134,10 @@ def make_pruner(wanted: OptunaConfig) -> BasePruner:
 
 
 def _setup(
-    config: TrainingConfig, wanted: OptunaConfig, space: Space, fingerprint: str, shards: Shards
+    config: TrainingConfig, wanted: OptunaConfig, space: SearchSpace, fingerprint: str, shards: Shards
 ) -> dict[str, Any]:
     """All that makes the trials of a study comparable; what they vary stands in the space alone."""
-    varied = {axis.path for axis in space.axes}
+    varied = {parameter.path for parameter in space.parameters}
     settings = leaves(config.model_dump(mode="json"))
     return {
         **{name: value for name, value in settings.items() if name not in MAY_CHANGE | varied},
@@ -141,21 +149,25 @@ def _setup(
 
 
 def _run_trials(
-    queue: Queue, opened: Callable[[], Trying], seed: int, timeout: float | None, interruption: SignalStop
+    queue: TrialQueue,
+    open_objective: Callable[[], TrialObjective],
+    seed: int,
+    timeout: float | None,
+    interruption: SignalStop,
 ) -> None:
     """Run queued trials until every slot is done, waiting for those that other processes run."""
     started = time.monotonic()
-    trying, waiting = None, False
+    objective, waiting = None, False
     while queue.left() and interruption.received is None:
         if timeout is not None and time.monotonic() - started >= timeout:
             say(f"timeout: no further trial after {timeout:g} s")
             return
-        trying = trying or opened()
+        objective = objective or open_objective()
         try:
-            if queue.run_next(trying, lambda slot: TPESampler(seed=sampler_seed(seed, slot))):
+            if queue.run_next(objective, lambda slot: TPESampler(seed=sampler_seed(seed, slot))):
                 waiting = False
                 continue
-        except AbandonedError:
+        except InterruptedTrialError:
             queue.refill()
             return
         if not waiting:
@@ -164,7 +176,7 @@ def _run_trials(
         time.sleep(POLL_SECONDS)
 
 
-def _conclude(queue: Queue, wanted: OptunaConfig, out: Path, interruption: SignalStop) -> SearchOutcome:
+def _conclude(queue: TrialQueue, wanted: OptunaConfig, out: Path, interruption: SignalStop) -> SearchOutcome:
     """Write the best config, if there is one, and the report."""
     study = queue.study
     trials, left = tuple(study.get_trials()), queue.left()

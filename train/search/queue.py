@@ -30,15 +30,15 @@ from train.config import TrainingConfig, leaves
 
 SLOT, PROCESS, FAILURE = "slot", "process", "failure"
 """Attributes of a trial."""
-SETUP, ASKED = "setup", "n_trials"
+SETUP, N_TRIALS = "setup", "n_trials"
 """Attributes of a study."""
 MISSED_BEATS = 4
 """Heartbeats that a process may miss before it is taken for dead."""
-PATIENCE_SECONDS = 60
+BUSY_TIMEOUT_SECONDS = 60
 """How long to wait for another process to be done with the database."""
-MEETINGS = 5
+OPEN_ATTEMPTS = 5
 """How often to try again what another process is just doing."""
-ON_THE_WAY = ("completed_rung_", "constraints")
+PROGRESS_ATTRIBUTES = ("completed_rung_", "constraints")
 """How notes begin that a trial leaves on its way: the cuts it has passed, and what it is held to."""
 
 
@@ -46,7 +46,7 @@ class TrialError(Exception):
     """What a trial tried does not work: recorded, and the search goes on."""
 
 
-class Lock:
+class StudyLock:
     """One process at the queue at a time; the system lets go when the process that holds it ends, however it ends.
 
     SQLite locks no rows, and of two processes that take one trial both would be told that it is theirs: there a file
@@ -61,7 +61,7 @@ class Lock:
     def __enter__(self) -> Self:
         if self._engine is None:
             assert self.file is not None
-            self._held = sqlite3.connect(self.file, timeout=PATIENCE_SECONDS, isolation_level=None)
+            self._held = sqlite3.connect(self.file, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
             self._held.execute("BEGIN EXCLUSIVE")
         else:
             self._held = self._engine.connect()
@@ -78,24 +78,24 @@ class Lock:
             self._held = None
 
 
-class Queue:
+class TrialQueue:
     """The trials of a study."""
 
-    def __init__(self, study: Study, storage: RDBStorage, lock: Lock) -> None:
+    def __init__(self, study: Study, storage: RDBStorage, lock: StudyLock) -> None:
         self.study = study
         self._storage, self._lock = storage, lock
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._lost = False  # whether the trial at hand was taken from us
 
     @property
-    def asked(self) -> int:
+    def n_trials(self) -> int:
         """Trials of the whole study."""
-        return self.study.user_attrs[ASKED]
+        return self.study.user_attrs[N_TRIALS]
 
     def left(self) -> int:
         """Slots that are not done."""
         done = sum(is_done(trial) for trial in in_slots(self.study.get_trials(deepcopy=False)).values())
-        return self.asked - done
+        return self.n_trials - done
 
     def refill(self) -> None:
         """Queue what is missing, for whoever comes next."""
@@ -120,7 +120,7 @@ class Queue:
         """Run the trial that waits first. It is ours once `objective` is called: then others may take the next."""
 
         def begun(trial: Trial) -> float:
-            self._sign(trial)
+            self._claim(trial)
             self._lock.release()
             try:
                 return objective(trial)
@@ -136,7 +136,7 @@ class Queue:
                 raise
             say("this process was taken for dead, and its trial was queued again; going on with the next")
 
-    def _sign(self, trial: Trial) -> None:
+    def _claim(self, trial: Trial) -> None:
         """Give a trial its first heartbeat, then our name. Only with the lock."""
         self._storage.record_heartbeat(
             self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
@@ -152,7 +152,7 @@ class Queue:
             if PROCESS not in trial.user_attrs:  # who took it died before signing, or it would hold the lock
                 self.study.tell(trial.number, state=TrialState.FAIL)
         found = in_slots(self.study.get_trials())
-        for slot in range(self.asked):
+        for slot in range(self.n_trials):
             if slot not in found:
                 self.study.enqueue_trial({}, user_attrs={SLOT: slot})
             elif found[slot].state == TrialState.FAIL and not is_done(found[slot]):
@@ -168,14 +168,14 @@ def open_queue(
     maximise: bool,
     pruner: BasePruner,
     heartbeat_seconds: int,
-) -> Queue:
+) -> TrialQueue:
     """The queue of a study, new or begun before. `setup` is all that makes its trials comparable.
 
     Raises UserError where the storage cannot be opened, or holds a study of this name that is another one.
     """
     parsed, shown = _parsed(url)
     try:
-        lock = Lock(parsed)
+        lock = StudyLock(parsed)
         with lock if lock.file else nullcontext():
             storage = _made_storage(parsed, heartbeat_seconds)
         with lock:
@@ -192,7 +192,7 @@ def open_queue(
         raise UserError(
             f"--storage {shown}: cannot be opened ({reason}). Give an Optuna storage, such as sqlite:///optuna.db."
         ) from error
-    return Queue(study, storage, lock)
+    return TrialQueue(study, storage, lock)
 
 
 def in_slots(trials: list[FrozenTrial]) -> dict[int, FrozenTrial]:
@@ -214,7 +214,7 @@ def is_done(trial: FrozenTrial) -> bool:
 
 def requeue(study: Study, trial: FrozenTrial) -> None:
     """Queue a trial's values again, without what it left behind on the way."""
-    kept = {name: value for name, value in trial.system_attrs.items() if not name.startswith(ON_THE_WAY)}
+    kept = {name: value for name, value in trial.system_attrs.items() if not name.startswith(PROGRESS_ATTRIBUTES)}
     trial.system_attrs = kept
     trial.user_attrs = {SLOT: trial.user_attrs[SLOT]}
     with warnings.catch_warnings():
@@ -235,7 +235,7 @@ def _parsed(url: str) -> tuple[URL, str]:
 
 def _made_storage(url: URL, heartbeat_seconds: int) -> RDBStorage:
     """A storage with its tables. Of processes that meet at an empty server all make them, and all but one fail once."""
-    for _ in range(MEETINGS):
+    for _ in range(OPEN_ATTEMPTS):
         try:
             return _storage(url, heartbeat_seconds)
         except (IntegrityError, ProgrammingError, OptunaError):
@@ -244,7 +244,7 @@ def _made_storage(url: URL, heartbeat_seconds: int) -> RDBStorage:
 
 
 def _storage(url: URL, heartbeat_seconds: int) -> RDBStorage:
-    patient = {"connect_args": {"timeout": PATIENCE_SECONDS}} if url.get_backend_name() == "sqlite" else {}
+    patient = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}} if url.get_backend_name() == "sqlite" else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return RDBStorage(
@@ -272,10 +272,10 @@ def _check_setup(study: Study, setup: Mapping[str, Any], n_trials: int) -> None:
                     f"study {name}: begun with {key} {was.get(key, 'unset')}, now it is {now.get(key, 'unset')}. Go on "
                     "with the first, or give another --study-name."
                 )
-    asked = study.user_attrs.get(ASKED, 0)
+    asked = study.user_attrs.get(N_TRIALS, 0)
     if n_trials < asked:
         raise UserError(
             f"study {name}: {asked} trials were asked for, now n_trials is {n_trials}. Set it to {asked} or more."
         )
     if n_trials > asked:
-        study.set_user_attr(ASKED, n_trials)
+        study.set_user_attr(N_TRIALS, n_trials)

@@ -21,7 +21,7 @@ from plotly.offline import get_plotlyjs
 
 from common.files import whole_file
 from train.search.queue import FAILURE, PROCESS
-from train.search.trial import CONFIG, FIGURES, SECONDS, SEEDS, listens, shown, value_of
+from train.search.trial import CONFIG, FIGURES, SECONDS, SEEDS, shown, uses_vocal, value_of
 
 ASSETS = Path(__file__).with_name("assets")
 CHOICE = (
@@ -162,7 +162,7 @@ def _ordered(trials: Sequence[FrozenTrial], *, maximise: bool) -> list[FrozenTri
     """Trials by state, those that listen to the vocal first, the better before the worse."""
     sign = -1 if maximise else 1
     return sorted(
-        trials, key=lambda t: (t.state.name, not listens(t), sign * (value_of(t) if t.values else 0.0), t.number)
+        trials, key=lambda t: (t.state.name, not uses_vocal(t), sign * (value_of(t) if t.values else 0.0), t.number)
     )
 
 

@@ -14,9 +14,9 @@ from train.search.config import Choices, Dimension, FloatRange, IntRange, Optuna
 if TYPE_CHECKING:
     from optuna import Trial
 
-PLANS_NAMES = {"lora_rank": "lora.r"}
+ALIASES = {"lora_rank": "lora.r"}
 """Short names that are not the last part of their path."""
-OF_MODE = {
+ONLY_IN_MODE = {
     "image2image": {
         "accompaniment.objective",
         "accompaniment.source_projection",
@@ -35,7 +35,7 @@ OF_MODE = {
     },
 }
 """Settings that mean nothing in the other mode."""
-THE_SAME = {
+FIXED_SETTINGS = {
     "accompaniment.mode",
     "accompaniment.output_type",
     "dataset_path",
@@ -61,7 +61,7 @@ MOST_WARM_UP = 10
 
 
 @dataclass(frozen=True)
-class Axis:
+class SearchParameter:
     """One setting that trials vary."""
 
     name: str  # as the search space calls it
@@ -80,7 +80,7 @@ class Axis:
                 return values[trial.suggest_categorical(self.name, list(values))]
 
     def extremes(self) -> tuple[Any, ...]:
-        """Values that are all within a setting's bounds only if the whole axis is."""
+        """Values that are all within a setting's bounds only if all that may be drawn is."""
         match self.dimension:
             case FloatRange(low=low, high=high):
                 return low, high
@@ -91,36 +91,36 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Space:
+class SearchSpace:
     """What a search varies."""
 
-    axes: tuple[Axis, ...]
+    parameters: tuple[SearchParameter, ...]
     left_out: tuple[str, ...]  # names that mean nothing in the run's mode
 
 
-def space_of(config: TrainingConfig, wanted: OptunaConfig) -> Space:
+def space_of(config: TrainingConfig, wanted: OptunaConfig) -> SearchSpace:
     """The search space of `wanted` for runs like `config`.
 
     Raises UserError for an unknown name, a name given twice, a setting that cannot vary, a range outside its bounds,
     and where nothing is left to vary.
     """
     mode = config.accompaniment.mode
-    other = OF_MODE["controlnet" if mode == "image2image" else "image2image"]
-    axes = [Axis(name, _path_of(name), dimension) for name, dimension in wanted.search_space.items()]
-    _check_once(axes)
-    for axis in axes:
-        _check(config, axis)
-    kept = tuple(axis for axis in axes if axis.path not in other)
+    other = ONLY_IN_MODE["controlnet" if mode == "image2image" else "image2image"]
+    parameters = [SearchParameter(name, _path_of(name), dimension) for name, dimension in wanted.search_space.items()]
+    _check_once(parameters)
+    for parameter in parameters:
+        _check(config, parameter)
+    kept = tuple(parameter for parameter in parameters if parameter.path not in other)
     if not kept:
         raise UserError(f"search_space: nothing in it has a meaning in mode {mode}. Name a setting of that mode.")
-    return Space(kept, tuple(axis.name for axis in axes if axis.path in other))
+    return SearchSpace(kept, tuple(parameter.name for parameter in parameters if parameter.path in other))
 
 
-def config_with(config: TrainingConfig, space: Space, drawn: Mapping[str, Any]) -> TrainingConfig:
-    """`config` with drawn values, by axis name, in place. Raises UserError where they do not go together."""
+def config_with(config: TrainingConfig, space: SearchSpace, drawn: Mapping[str, Any]) -> TrainingConfig:
+    """`config` with drawn values, by parameter name, in place. Raises UserError where they do not go together."""
     values = config.model_dump(mode="json")
-    for axis in space.axes:
-        _put(values, axis.path, drawn[axis.name])
+    for parameter in space.parameters:
+        _put(values, parameter.path, drawn[parameter.name])
     return check_config(TrainingConfig, values, ", ".join(f"{name} {value}" for name, value in drawn.items()))
 
 
@@ -154,7 +154,7 @@ def short_names(kind: type[Config] = TrainingConfig, prefix: str = "") -> dict[s
             found |= short_names(section, f"{name}.")
         else:
             found[name] = prefix + name
-    return found if prefix else found | PLANS_NAMES
+    return found if prefix else found | ALIASES
 
 
 def _path_of(name: str) -> str:
@@ -167,28 +167,31 @@ def _path_of(name: str) -> str:
     return path
 
 
-def _check_once(axes: list[Axis]) -> None:
+def _check_once(parameters: list[SearchParameter]) -> None:
     seen: dict[str, str] = {}
-    for axis in axes:
-        if axis.path in seen:
-            raise UserError(f"search_space: {seen[axis.path]} and {axis.name} are both {axis.path}. Leave one out.")
-        seen[axis.path] = axis.name
+    for parameter in parameters:
+        if parameter.path in seen:
+            raise UserError(
+                f"search_space: {seen[parameter.path]} and {parameter.name} are both {parameter.path}. Leave one out."
+            )
+        seen[parameter.path] = parameter.name
 
 
-def _check(config: TrainingConfig, axis: Axis) -> None:
-    if axis.path in THE_SAME:
+def _check(config: TrainingConfig, parameter: SearchParameter) -> None:
+    if parameter.path in FIXED_SETTINGS:
         raise UserError(
-            f"search_space.{axis.name}: {axis.path} is the same in all trials, which share it, are compared by it, or "
-            "come out the same whatever it is. Set it in the config, or leave it."
+            f"search_space.{parameter.name}: {parameter.path} is the same in all trials, which share it, are compared "
+            "by it, or come out the same whatever it is. Set it in the config, or leave it."
         )
-    if axis.path == "accompaniment.objective" and "naive" in axis.extremes():
+    if parameter.path == "accompaniment.objective" and "naive" in parameter.extremes():
         raise UserError(
-            f"search_space.{axis.name}: gains of objective naive are not comparable with the others'. Leave naive out."
+            f"search_space.{parameter.name}: gains of objective naive are not comparable with the others'. Leave "
+            "naive out."
         )
-    for value in axis.extremes():
+    for value in parameter.extremes():
         values = config.model_dump(mode="json")
-        _put(values, axis.path, value)
-        check_config(TrainingConfig, values, f"search_space.{axis.name}, at {json.dumps(value)}")
+        _put(values, parameter.path, value)
+        check_config(TrainingConfig, values, f"search_space.{parameter.name}, at {json.dumps(value)}")
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> None:

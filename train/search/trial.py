@@ -30,32 +30,32 @@ from train.loop.preparation import Data, Shards, adapters_on, check_features, de
 from train.loop.validation import Validation
 from train.search.config import OptunaConfig
 from train.search.queue import FAILURE, TrialError, slot_of
-from train.search.space import Space, config_with, shortened
+from train.search.space import SearchSpace, config_with, shortened
 
 CONFIG, SEEDS, FIGURES, SECONDS = "config", "seeds", "figures", "seconds"
 """Attributes of a trial."""
-LISTENS = "val/conditioning_gain_low"
+VOCAL_CONSTRAINT = "val/conditioning_gain_low"
 """Figure that must be above 0 for a trial to be the best."""
 
 
-class AbandonedError(Exception):
+class InterruptedTrialError(Exception):
     """A signal came amid a trial."""
 
 
 @dataclass
-class Bench:
+class TrialResources:
     """What all trials of a process share."""
 
     shards: Shards
     transformer: ACEStepTransformer2DModel
     fingerprint: str  # of the base
     where: Hardware
-    asked: Validation | None = None  # that of the trial before
+    previous_validation: Validation | None = None  # of the trial before
 
 
-def open_bench(
+def open_resources(
     config: TrainingConfig, shards: Shards, base: Path, fingerprint: str, *, features: bool, where: Hardware
-) -> Bench:
+) -> TrialResources:
     """Open the base, then read all samples, once. `features`: whether trials may have SSL losses.
 
     Raises UserError where shards and base do not go together.
@@ -67,10 +67,10 @@ def open_bench(
     if features:
         first = segments[0]
         check_features(config, shards.samples.load([first.shard], {first.key})[first.key])
-    return Bench(shards, transformer, fingerprint, where)
+    return TrialResources(shards, transformer, fingerprint, where)
 
 
-class Examination(StepCallback):
+class PruningCallback(StepCallback):
     """Validates, tells Optuna, and ends a trial that it gives up or that a signal interrupts."""
 
     def __init__(self, trial: Trial, validation: Validation, metric: str, interruption: SignalStop) -> None:
@@ -110,13 +110,13 @@ class Examination(StepCallback):
 
 
 @dataclass(frozen=True)
-class Trying:
-    """What Optuna optimises: called with a trial, it trains on the bench."""
+class TrialObjective:
+    """What Optuna optimises: called with a trial, it trains with what all trials of the process share."""
 
-    bench: Bench
+    resources: TrialResources
     config: TrainingConfig
     wanted: OptunaConfig
-    space: Space
+    space: SearchSpace
     interruption: SignalStop
 
     def __call__(self, trial: Trial) -> float:
@@ -126,42 +126,43 @@ class Trying:
         which is recorded; AbandonedError after a signal; UserError where no trial could be taken here.
         """
         with _recorded(trial):
-            drawn = {axis.name: axis.draw(trial) for axis in self.space.axes}
+            drawn = {parameter.name: parameter.draw(trial) for parameter in self.space.parameters}
             announce(f"trial {trial.number}: " + ", ".join(f"{name} {shown(value)}" for name, value in drawn.items()))
             config = config_with(self.config, self.space, drawn)
         trial.set_user_attr(CONFIG, config.model_dump(mode="json"))
         trial.set_user_attr(SEEDS, {"training": config.seed, "sampler": sampler_seed(config.seed, slot_of(trial))})
         short = shortened(config, self.wanted)
-        data = make_data(short, self.bench.shards, reuse_base_of=self.bench.asked)
-        self.bench.asked = data.validation
+        data = make_data(short, self.resources.shards, reuse_base_of=self.resources.previous_validation)
+        self.resources.previous_validation = data.validation
         version = f"trial_{trial.number:04d}"
         logger = TensorBoardLogger(config.logger_dir, name=trial.study.study_name, version=version)
         write_config(short, Path(logger.log_dir))
         with _recorded(trial):
-            examination = self._train(trial, short, data, logger)
-        return self._verdict(trial, examination, logger)
+            callback = self._train(trial, short, data, logger)
+        return self._record(trial, callback, logger)
 
-    def _train(self, trial: Trial, config: TrainingConfig, data: Data, logger: TensorBoardLogger) -> Examination:
+    def _train(self, trial: Trial, config: TrainingConfig, data: Data, logger: TensorBoardLogger) -> PruningCallback:
         assert data.validation is not None
         _free()
-        examination = Examination(trial, data.validation, self.wanted.metric, self.interruption)
-        with adapters_on(self.bench.transformer, config, self.bench.fingerprint, data) as module:
-            taking_part = [examination, TrainingCurves(), ProgressDisplay()]
-            take_steps(module, data, logger=logger, callbacks=taking_part, where=self.bench.where)
-        return examination
+        callback = PruningCallback(trial, data.validation, self.wanted.metric, self.interruption)
+        with adapters_on(self.resources.transformer, config, self.resources.fingerprint, data) as module:
+            taking_part = [callback, TrainingCurves(), ProgressDisplay()]
+            take_steps(module, data, logger=logger, callbacks=taking_part, where=self.resources.where)
+        return callback
 
-    def _verdict(self, trial: Trial, examination: Examination, logger: TensorBoardLogger) -> float:
+    def _record(self, trial: Trial, callback: PruningCallback, logger: TensorBoardLogger) -> float:
         """Note what came of a trial."""
-        if not (examination.finished or examination.pruned):
-            raise AbandonedError
-        figures = examination.figures
+        if not (callback.finished or callback.pruned):
+            raise InterruptedTrialError
+        figures = callback.figures
         trial.set_user_attr(FIGURES, figures)
-        seconds = {"training": examination.training_seconds, "validation": examination.validation_seconds}
+        seconds = {"training": callback.training_seconds, "validation": callback.validation_seconds}
         trial.set_user_attr(SECONDS, seconds)
-        trial.set_constraint(LISTENS, math.ulp(0.0) - figures[LISTENS])  # at most 0 if and only if the figure is above
+        above_zero = math.ulp(0.0) - figures[VOCAL_CONSTRAINT]  # at most 0 if and only if the figure is above
+        trial.set_constraint(VOCAL_CONSTRAINT, above_zero)
         logger.log_hyperparams(trial.params, {name.replace("val/", "trial/"): figures[name] for name in HEADLINES})
         logger.finalize("success")
-        if examination.pruned:
+        if callback.pruned:
             announce(f"trial {trial.number} was pruned")
             raise TrialPruned
         announce(f"trial {trial.number}: {self.wanted.metric} {figures[self.wanted.metric]:.4f}")
@@ -179,9 +180,9 @@ def value_of(trial: FrozenTrial) -> float:
     return trial.values[0]
 
 
-def listens(trial: FrozenTrial) -> bool:
+def uses_vocal(trial: FrozenTrial) -> bool:
     """Whether a trial's gain from the true vocal is above 0 with 95 % confidence."""
-    return trial.user_attrs.get(FIGURES, {}).get(LISTENS, 0.0) > 0
+    return trial.user_attrs.get(FIGURES, {}).get(VOCAL_CONSTRAINT, 0.0) > 0
 
 
 def failure(error: Exception) -> str | None:

@@ -159,7 +159,7 @@ def test_the_best_is_a_config_that_train_run_takes(run_of, do, tmp_path):
     assert fit(best.model_copy(update={"max_steps": 1, "val_fraction": 0.0})).step == 1
 
 
-def test_a_study_without_a_listener_has_no_best(run_of, do, tmp_path):
+def test_a_study_whose_trials_ignore_the_vocal_has_no_best(run_of, do, tmp_path):
     """A control encoder that is silent when fresh, and does not move."""
     still = {"learning_rate": {"type": "categorical", "choices": [1e-30]}}
     outcome = do(run_of("controlnet"), searched(still, n_trials=1, trial_steps=1))
@@ -272,12 +272,12 @@ def trial(value, low, state=TrialState.COMPLETE):
 
 
 def test_a_trial_that_may_not_listen_is_never_the_best():
-    deaf, unsure = trial(0.9, -0.01), trial(0.8, 0.0)
+    ignoring, unsure = trial(0.9, -0.01), trial(0.8, 0.0)
     good, better = trial(0.2, 0.001), trial(0.3, 0.001)
     ended = trial(0.7, 0.5, TrialState.PRUNED)
-    assert best_of([deaf, good, unsure, better, ended], "val/x0_gain") is better
-    assert best_of([deaf, good, unsure, better, ended], "val/loss") is good
-    assert best_of([deaf, unsure, ended], "val/x0_gain") is None
+    assert best_of([ignoring, good, unsure, better, ended], "val/x0_gain") is better
+    assert best_of([ignoring, good, unsure, better, ended], "val/loss") is good
+    assert best_of([ignoring, unsure, ended], "val/x0_gain") is None
 
 
 def test_optuna_agrees_about_what_is_best(run_of, do, tmp_path):

@@ -10,8 +10,8 @@ from common.errors import UserError
 from train.config import TrainingConfig, leaves
 from train.search.config import OptunaConfig
 from train.search.space import (
-    OF_MODE,
-    THE_SAME,
+    FIXED_SETTINGS,
+    ONLY_IN_MODE,
     check_length,
     config_with,
     short_names,
@@ -42,7 +42,7 @@ def test_the_plans_file_is_shipped_unchanged_and_serves_both_modes():
     for config, theirs in ((IMAGE2IMAGE, ("controlnet_scale", "control_encoder_depth")), (CONTROLNET, ())):
         found = space_of(config, search)
         assert found.left_out == theirs
-        assert {axis.name for axis in found.axes} | set(theirs) == set(search.search_space)
+        assert {parameter.name for parameter in found.parameters} | set(theirs) == set(search.search_space)
     assert (search.trial_steps, search.report_steps, search.metric) == (1000, 100, "val/x0_gain")
 
 
@@ -53,13 +53,13 @@ def test_the_plans_short_names_and_paths_mean_settings():
     assert names["control_encoder_dim"] == "accompaniment.control_encoder_dim"
     assert names["learning_rate"] == "learning_rate"
     assert set(names.values()) == set(leaves(IMAGE2IMAGE.model_dump()))
-    assert space(IMAGE2IMAGE, **{"lora.r": {"type": "int", "low": 4, "high": 8}}).axes[0].path == "lora.r"
-    assert set(names.values()) >= THE_SAME | OF_MODE["image2image"] | OF_MODE["controlnet"]
+    assert space(IMAGE2IMAGE, **{"lora.r": {"type": "int", "low": 4, "high": 8}}).parameters[0].path == "lora.r"
+    assert set(names.values()) >= FIXED_SETTINGS | ONLY_IN_MODE["image2image"] | ONLY_IN_MODE["controlnet"]
 
 
 def test_settings_of_one_mode_are_those_that_say_so():
     fields = type(IMAGE2IMAGE.accompaniment).model_fields
-    for mode, listed in OF_MODE.items():
+    for mode, listed in ONLY_IN_MODE.items():
         named = {name for name, field in fields.items() if str(field.description).startswith(mode) and name != "mode"}
         assert {f"accompaniment.{name}" for name in named} == listed
 
