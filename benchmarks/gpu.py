@@ -68,7 +68,7 @@ TOY = Workload(TINY, (22,), rank=4, codec_seconds=2, sampling_steps=2, repeats=1
 
 
 @dataclass(frozen=True)
-class Figure:
+class BenchmarkResult:
     """One figure."""
 
     what: str
@@ -100,7 +100,7 @@ def main() -> int:
     return 0
 
 
-def run_tests() -> list[Figure]:
+def run_tests() -> list[BenchmarkResult]:
     """The tests marked gpu; they skip without a CUDA device."""
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-n", "0", *TESTS]
     try:
@@ -108,13 +108,13 @@ def run_tests() -> list[Figure]:
             command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=TEST_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        return [Figure(f"gpu tests: not done after {TEST_SECONDS} s", -1, "exit status")]
+        return [BenchmarkResult(f"gpu tests: not done after {TEST_SECONDS} s", -1, "exit status")]
     last = (done.stdout.strip() or done.stderr.strip() or "no output").splitlines()[-1]
     print(done.stdout[-4000:] if done.returncode else last, flush=True)
-    return [Figure(f"gpu tests: {last.strip('= ')}", done.returncode, "exit status")]
+    return [BenchmarkResult(f"gpu tests: {last.strip('= ')}", done.returncode, "exit status")]
 
 
-def encoding(device: torch.device, scale: Workload) -> list[Figure]:
+def encoding(device: torch.device, scale: Workload) -> list[BenchmarkResult]:
     """Seconds of one part of a song that prep's codec encodes in a second, in float32."""
     with device:
         codec = Codec(CodecConfig(**without_notes(scale.sizes.codec)), encoder=True, decoder=False).eval()
@@ -122,10 +122,10 @@ def encoding(device: torch.device, scale: Workload) -> list[Figure]:
     longest = EncodeConfig().piece_frames
     with torch.inference_mode():
         row = timed("encode, float32", lambda: codec.encode(wave, longest=longest), device, repeats=scale.repeats)
-    return [Figure(row.what, scale.codec_seconds / row.value, "s of audio a second", row.peak_gib)]
+    return [BenchmarkResult(row.what, scale.codec_seconds / row.value, "s of audio a second", row.peak_gib)]
 
 
-def training(device: torch.device, scale: Workload) -> list[Figure]:
+def training(device: torch.device, scale: Workload) -> list[BenchmarkResult]:
     """Steps with blocks recomputed: each base_dtype and length of a clip, and compiled."""
     rows = []
     for base_dtype in BASE_DTYPES:
@@ -143,7 +143,7 @@ def training(device: torch.device, scale: Workload) -> list[Figure]:
 
 def train_row(
     module: AccompanimentModule, frames: int, device: torch.device, scale: Workload, name: str, *, compiled: bool
-) -> Figure:
+) -> BenchmarkResult:
     batch = random_clip(module.transformer, frames, device)
     optimizer = make_optimizer(list(module.trained.values()), module.config)
 
@@ -163,13 +163,13 @@ def train_row(
             forget_compiled(module.transformer)
 
 
-def sampling(device: torch.device, scale: Workload) -> list[Figure]:
+def sampling(device: torch.device, scale: Workload) -> list[BenchmarkResult]:
     """Guided steps, of which each is two passes."""
     module, rows = make_module("bfloat16", device, scale), []
     for frames in scale.clip_frames:
         draw = partial(draw_once, module, random_clip(module.transformer, frames, device), scale.sampling_steps)
         row = timed(f"guided sampling step, bfloat16, {frames} frames", draw, device, repeats=scale.repeats)
-        rows.append(Figure(row.what, row.value / scale.sampling_steps, row.unit, row.peak_gib))
+        rows.append(BenchmarkResult(row.what, row.value / scale.sampling_steps, row.unit, row.peak_gib))
     return rows
 
 
@@ -198,7 +198,7 @@ def make_module(base_dtype: BaseDtype, device: torch.device, scale: Workload) ->
     )
 
 
-def timed(what: str, call: Callable[[], object], device: torch.device, *, repeats: int) -> Figure:
+def timed(what: str, call: Callable[[], object], device: torch.device, *, repeats: int) -> BenchmarkResult:
     """Median seconds of a call after one that does not count, and the most memory that it took."""
     call()
     reset_peak(device)
@@ -210,7 +210,7 @@ def timed(what: str, call: Callable[[], object], device: torch.device, *, repeat
         wait(device)
         taken.append(time.perf_counter() - started)
     print(f"  {what}: {median(taken):.3f} s", flush=True)
-    return Figure(what, median(taken), "s", peak_bytes(device) / GIB)
+    return BenchmarkResult(what, median(taken), "s", peak_bytes(device) / GIB)
 
 
 def wait(device: torch.device) -> None:
@@ -218,7 +218,7 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def write(out: Path, device: torch.device, rows: list[Figure]) -> None:
+def write(out: Path, device: torch.device, rows: list[BenchmarkResult]) -> None:
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     about = {
         "card": card,

@@ -130,3 +130,12 @@ def test_every_wing_says_what_it_is_and_folders_stay_small():
             own = [path for path in folder.glob("*.py") if not path.name.startswith("__")]
             assert len(own) <= MOST_MODULES, f"{folder}: {len(own)} modules"
             assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), folder
+
+
+def test_no_class_name_means_two_things():
+    seen: dict[str, Path] = {}
+    for path in modules().values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                assert node.name not in seen, f"class {node.name}: {seen[node.name]} and {path}"
+                seen[node.name] = path
