@@ -19,10 +19,7 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
-import demo.cli
-import infer.cli
-import prep.cli
-import train.cli
+from backline.__main__ import APPS
 from common.command import dashed, run
 from common.config import Config, load_config, parse_json
 from common.errors import UserError
@@ -33,7 +30,6 @@ from train.config import TrainingConfig
 from train.search.config import OptunaConfig
 
 ROOT = Path(__file__).resolve().parent.parent
-APPS = {"prep": prep.cli.app, "train": train.cli.app, "infer": infer.cli.app, "backline-demo": demo.cli.app}
 MODULES = {"prep": "prep.cli", "train": "train.cli", "infer": "infer.cli", "backline-demo": "demo.cli"}
 SETTINGS: Mapping[str, type[Config]] = {"prep": PrepConfig, "train": TrainingConfig, "train search": OptunaConfig}
 """What --config and --set of a program change, and --optuna-config of a verb."""

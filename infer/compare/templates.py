@@ -1,21 +1,14 @@
-"""The pages' templates in assets/, filled by Jinja, which escapes all but the page's own style, script and data."""
+"""The pages of infer from the templates in assets/, and what stands in them as it is: style, script and data."""
 
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from common.pages import page_templates
 
 ASSETS = Path(__file__).with_name("assets")
-TEMPLATES = Environment(
-    loader=FileSystemLoader(ASSETS),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+TEMPLATES = page_templates(ASSETS)
 
 
 def fill(template: str, **values: Any) -> str:

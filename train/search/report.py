@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import (
@@ -20,6 +19,7 @@ from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 from common.files import whole_file
+from common.pages import page_templates
 from train.search.queue import FAILURE, PROCESS
 from train.search.trial import CONFIG, FIGURES, SECONDS, SEEDS, shown, uses_vocal, value_of
 
@@ -63,22 +63,19 @@ def write_report(path: Path, study: Study, best: FrozenTrial | None, *, left: in
     trials = study.get_trials()
     maximise = study.direction == StudyDirection.MAXIMIZE
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("search.html").render(
-        study=study.study_name,
-        counts=counted(trials, left),
-        best="No trial is the best yet" if best is None else f"Best is {summary(best, metric)}",
-        choice=CHOICE.format(better="highest" if maximise else "lowest", metric=metric),
-        plotlyjs=get_plotlyjs(),
-        charts=_charts(study, metric),
-        heads=(metric, "conditioning gain", *names, "step", "seconds"),
-        rows=[_row(trial, names, metric, best) for trial in _ordered(trials, maximise=maximise)],
+    page = (
+        page_templates(ASSETS)
+        .get_template("search.html")
+        .render(
+            study=study.study_name,
+            counts=counted(trials, left),
+            best="No trial is the best yet" if best is None else f"Best is {summary(best, metric)}",
+            choice=CHOICE.format(better="highest" if maximise else "lowest", metric=metric),
+            plotlyjs=get_plotlyjs(),
+            charts=_charts(study, metric),
+            heads=(metric, "conditioning gain", *names, "step", "seconds"),
+            rows=[_row(trial, names, metric, best) for trial in _ordered(trials, maximise=maximise)],
+        )
     )
     with whole_file(path) as partial:
         partial.write_text(page, encoding="utf-8", newline="\n")
