@@ -56,11 +56,11 @@ def check_config(kind: type[AnyConfig], values: dict[str, Any], name: str) -> An
 
     Raises UserError, one line that names the key, for an unknown key or a bad value.
     """
-    if ignored := kind.retired.keys() & values:
+    if isinstance(values, dict) and (ignored := kind.retired.keys() & values):  # a damaged file may hold anything
         say(f"{name}: " + "; ".join(f"{key} is ignored ({kind.retired[key]})" for key in sorted(ignored)))
+        values = {key: value for key, value in values.items() if key not in ignored}
     try:
-        kept = {key: value for key, value in values.items() if key not in ignored}
-        return kind.model_validate_json(json.dumps(kept), strict=True)
+        return kind.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise UserError(f"{name}: {_first_problem(kind, error)}") from None
 

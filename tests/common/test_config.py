@@ -1,10 +1,12 @@
 import json
+from collections.abc import Mapping
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import Config, load_config, parse_json
+from common.config import Config, check_config, load_config, parse_json
 from common.errors import UserError
 
 
@@ -94,6 +96,22 @@ def test_another_encoding_is_told(tmp_path):
 @given(values=st.dictionaries(st.text(), st.text() | st.lists(st.text() | st.integers())))
 def test_text_that_looks_like_a_comment_or_a_comma_is_text(values):
     assert parse_json(json.dumps(values, ensure_ascii=False, indent=1).encode(), "c.json") == values
+
+
+class Aged(Outer):
+    retired: ClassVar[Mapping[str, str]] = {"speed": "nothing has one"}
+
+
+def test_a_retired_setting_is_ignored_with_one_line(capsys):
+    assert check_config(Aged, {"speed": 3}, "old.json") == Aged()
+    assert capsys.readouterr().err == "old.json: speed is ignored (nothing has one)\n"
+
+
+@pytest.mark.parametrize("kind", [Outer, Aged])
+@pytest.mark.parametrize("values", [[], [["speed"]], ["speed"], "speed", 5, None])
+def test_what_is_no_object_is_one_line(kind, values):
+    with pytest.raises(UserError, match=r"^damaged\.json: [^\n]+$"):
+        check_config(kind, values, "damaged.json")
 
 
 def test_a_missing_file_lists_the_shipped_names(tmp_path):
