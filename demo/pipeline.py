@@ -4,13 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, get_args
 
 from pydantic import Field
 
 from common.config import Config, load_config
 from common.progress import say
 from demo.results import DemoResults, compare_and_evaluate
+from models.flow.options import Mode
 from models.loading.family import PUBLISHED_ID
 from prep.building.build import build_shards
 from prep.config import PrepConfig
@@ -19,10 +20,9 @@ from train.config import TrainingConfig
 from train.loop.checkpoint import CHECKPOINTS, LAST, find_last
 from train.loop.fit import fit
 
-Mode = Literal["image2image", "controlnet"]
 VALIDATION_FRACTION = 0.25
 """Share of the songs kept for validation; its confidence intervals are over songs."""
-MODES: tuple[Mode, ...] = ("image2image", "controlnet")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 class DemoConfig(Config):

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from common.config import Config
 from common.latents import FRAMES_PER_SECOND
+from models.flow.options import A_MAX, A_MAX_LIMIT, BRIDGES, ControlInjection, Mode, ObjectiveName, OffsetWeight
 from shards.location import is_command
 
 TARGET_MODULES = (
@@ -75,7 +76,7 @@ class LoRAConfig(Config):
 class AccompanimentConfig(Config):
     """How the vocal conditions the model, and what the model makes of it (formulation sections 3 to 5)."""
 
-    mode: Literal["image2image", "controlnet"] = "image2image"
+    mode: Mode = "image2image"
     """image2image: the vocal enters through the noise and a projection; controlnet: through an encoder of its own."""
     output_type: Literal["accompaniment", "mix"] = "accompaniment"
     """Target: the band alone, or vocal and band together."""
@@ -84,13 +85,13 @@ class AccompanimentConfig(Config):
     strength_range: tuple[Probability, Probability] | None = None
     """Strengths drawn in training, uniform; null is [min(0.3, reference_strength), 1.0]."""
 
-    objective: Literal["bridge_vp", "bridge_lerp", "offset", "naive"] = "bridge_vp"
+    objective: ObjectiveName = "bridge_vp"
     """image2image: where the path from noise to band starts (formulation sections 3 and 4)."""
     source_projection: bool = True
     """image2image: the network also sees the vocal through a projection that starts at zero."""
-    a_max: Annotated[float, Field(ge=0.0, le=0.95)] = 0.3
+    a_max: Annotated[float, Field(ge=0.0, le=A_MAX_LIMIT)] = A_MAX
     """image2image, bridge_vp: share of the vocal in the starting noise at strength 1; 0 leaves the projection only."""
-    offset_weight: Literal["1-s", "s", "1"] = "1-s"
+    offset_weight: OffsetWeight = "1-s"
     """image2image, offset: how strongly the vocal is added to the network's input, as a function of the noise level."""
     strength_dropout: Probability = 0.15
     """image2image: chance that a sample is trained without its vocal."""
@@ -107,7 +108,7 @@ class AccompanimentConfig(Config):
     """controlnet: factor on what it adds to the transformer's hidden states."""
     injection_layers: tuple[NotNegative, ...] = (0, 4, 8, 12)
     """controlnet: transformer blocks whose input it is added to."""
-    control_injection: Literal["zero", "cross_norm"] = "zero"
+    control_injection: ControlInjection = "zero"
     """controlnet: a zero-initialised layer for each block, or gated cross normalisation."""
     control_dropout: Probability = 0.1
     """controlnet: chance that a sample is trained without its vocal."""
@@ -139,8 +140,7 @@ class AccompanimentConfig(Config):
                 f"reference_strength {self.reference_strength:g} is outside strength_range [{low:g}, {high:g}]; "
                 "widen strength_range, or leave it out"
             )
-        bridge = self.objective in {"bridge_vp", "bridge_lerp"}
-        if self.mode == "image2image" and bridge and not self.source_projection and self.a_max == 0:
+        if self.mode == "image2image" and self.objective in BRIDGES and not self.source_projection and self.a_max == 0:
             raise ValueError("a_max 0 without source_projection leaves the vocal no way in; set one of them")
         return self
 

@@ -32,14 +32,13 @@ from models.adapters.lora import check_whole, load_lora, save_lora
 from models.flow.conditioning import (
     TEXT2MUSIC,
     Objective,
-    ObjectiveName,
-    OffsetWeight,
     SourceProjection,
     VocalSource,
     normalise_vocal,
     smooth_activity,
 )
-from models.flow.control import ControlEncoder, ControlInjection
+from models.flow.control import ControlEncoder
+from models.flow.options import A_MAX, BRIDGES, ControlInjection, Mode, ObjectiveName, OffsetWeight
 from models.flow.sampler import SamplerSettings
 from models.loading.checkpoint import Part
 from models.loading.family import check_belongs, known_base
@@ -47,8 +46,6 @@ from models.loading.family import check_belongs, known_base
 CARD_FILE = "adapter.json"
 PROJECTION_FILE = "source_projection.safetensors"
 CONTROL_FILE = "control_encoder.safetensors"
-
-Mode = Literal["image2image", "controlnet"]
 
 
 class ControlShape(Config):
@@ -71,7 +68,7 @@ class Conditioning(Config):
     mode: Mode = "image2image"
     objective: ObjectiveName = "bridge_vp"
     """image2image: the path from noise to band; controlnet starts from plain noise."""
-    a_max: float = 0.3
+    a_max: float = A_MAX
     """Share of the vocal in the starting noise at strength 1."""
     offset_weight: OffsetWeight = "1-s"
     activity_gate: bool = True
@@ -92,7 +89,7 @@ class Conditioning(Config):
         """Whether the vocal also enters the network apart from its noise, so that a pass can leave it out."""
         if self.mode == "controlnet":
             return self.control is not None
-        return self.source_projection or self.objective in ("offset", "naive")
+        return self.source_projection or self.objective not in BRIDGES
 
     def make_conditioner(
         self, transformer: ACEStepTransformer2DModel, *, seed: int = 0

@@ -5,7 +5,7 @@ Target latent x0 [B, C, H, T], plain noise eps, vocal v (normalised), sigma s; f
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,7 @@ from common.errors import UserError
 from common.latents import LATENT_CHANNELS, LATENT_ROWS, LatentStatistics
 from models.acestep1.transformer.transformer import Conditions, Injections
 from models.flow import schedule
-
-A_MAX_LIMIT = 0.95
-"""Beyond it the bridge starts from hardly any noise; at 1 all accompaniments of a vocal become one."""
-
-ObjectiveName = Literal["bridge_vp", "bridge_lerp", "offset", "naive"]
-OffsetWeight = Literal["1-s", "s", "1"]
+from models.flow.options import A_MAX, A_MAX_LIMIT, BRIDGES, ObjectiveName, OffsetWeight
 
 
 def pack_conditions(conditions: Conditions) -> Conditions:
@@ -92,7 +87,7 @@ class Objective:
     """
 
     name: ObjectiveName
-    a_max: float = 0.3
+    a_max: float = A_MAX
     """Bridges: share of the vocal in x1 at strength 1, 0 to 0.95."""
     offset_weight: OffsetWeight = "1-s"
     """Offset: weight of the vocal that is added to the network's input."""
@@ -101,7 +96,7 @@ class Objective:
         if not 0 <= self.a_max <= A_MAX_LIMIT:
             raise UserError(
                 f"a_max: {self.a_max:g} is outside 0 to {A_MAX_LIMIT:g}; without noise every accompaniment of a vocal "
-                "becomes the same one. Choose 0.3, or 0 for the source projection alone."
+                f"becomes the same one. Choose {A_MAX:g}, or 0 for the source projection alone."
             )
 
     def make_x1(self, eps: Tensor, source: VocalSource | None) -> Tensor:
@@ -109,7 +104,7 @@ class Objective:
 
         Whatever draws noise anew during sampling passes it through here. At strength 0 the result is eps itself.
         """
-        if source is None or self.name in ("offset", "naive"):
+        if source is None or self.name not in BRIDGES:
             return eps
         share = self.a_max * _per_item(source.strength) * source.activity[:, None, None, :]
         rest = 1 - share if self.name == "bridge_lerp" else (1 - share.square()).sqrt()
@@ -117,7 +112,7 @@ class Objective:
 
     def network_input(self, state: Tensor, sigma: Tensor, source: VocalSource | None, eps: Tensor) -> Tensor:
         """What the network is shown at a state [B, C, H, T] of sigma, [B] or []; eps is the noise the path began as."""
-        if source is None or self.name not in ("offset", "naive"):
+        if source is None or self.name in BRIDGES:
             return state
         if self.name == "naive":
             state = _per_item(sigma) * eps

@@ -5,7 +5,6 @@ Formulation section 5.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +15,7 @@ from common.latents import LATENT_CHANNELS, LATENT_ROWS
 from models.acestep1.transformer.timestep import FREQUENCIES, timestep_sinusoid
 from models.acestep1.transformer.transformer import Injections
 from models.flow.conditioning import VocalSource, frames_first
-
-ControlInjection = Literal["zero", "cross_norm"]
+from models.flow.options import ControlInjection
 
 ROPE_THETA = 1_000_000.0
 QUIETEST_CONTROL = 1e-3

@@ -12,6 +12,7 @@ from torch import Tensor
 from models.adapters.adapter import Conditioning
 from models.adapters.lora import set_lora_dropout
 from models.flow.conditioning import TEXT2MUSIC, VocalSource
+from models.flow.options import BRIDGES
 from models.flow.schedule import TIMESTEPS
 from shards.schema import Sample
 from train.data.clips import Batch, Choice, ClipMaker, Cut
@@ -124,7 +125,7 @@ def noise_levels(conditioning: Conditioning, strength: float) -> Tensor:
 
     s*b of noise against (1-s) of data is u against 1-u for s = u / (u + b*(1-u)), where b is the share of noise in x1.
     """
-    share = strength * conditioning.a_max if conditioning.objective in {"bridge_vp", "bridge_lerp"} else 0.0
+    share = strength * conditioning.a_max if conditioning.objective in BRIDGES else 0.0
     b = 1 - share if conditioning.objective == "bridge_lerp" else (1 - share**2) ** 0.5
     u = torch.tensor(LEVELS)
     return u / (u + b * (1 - u))
