@@ -1,4 +1,4 @@
-"""From noise to latents: the sampling loop, the network under guidance, and the baseline that needs no training.
+"""From noise to latents: the sampling loop, and the network under guidance.
 
 B songs, C latent channels (8), H latent rows (16), T latent frames. Reference sections 9 and 10.
 """
@@ -11,14 +11,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from common.config import Config
-from common.errors import UserError
 from common.latents import LATENT_CHANNELS, LATENT_ROWS
 from models.acestep1.transformer.erg import diffusion_queries, weakened
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Conditions, Injections
 from models.flow.conditioning import TEXT2MUSIC, Conditioner, Objective, VocalSource
 from models.flow.guidance import Apg, apg_double, cfg, cfg_double, cfg_zero_star, decayed_scale, guidance_interval
 from models.flow.options import A_MAX_LIMIT
-from models.flow.schedule import TIMESTEPS, OmegaMean, add_noise, euler_step, heun_step, inference_sigmas, pingpong_step
+from models.flow.schedule import TIMESTEPS, OmegaMean, euler_step, heun_step, inference_sigmas, pingpong_step
 from models.flow.windows import LatentWindow, cross_fade, plan_windows
 
 Predict = Callable[[Tensor, Tensor, int], Tensor]
@@ -114,39 +113,6 @@ def sample(
         inference_sigmas(settings.steps, shift=settings.shift),
         settings,
         renoise=lambda: objective.make_x1(draw_noise(generators, noise.shape[-1]).to(noise), source),
-        on_step=on_step,
-    )
-
-
-@torch.no_grad()
-def sdedit(
-    transformer: ACEStepTransformer2DModel,
-    conditions: Conditions,
-    null: Conditions,
-    noise: Tensor,
-    settings: SamplerSettings,
-    *,
-    vocal: Tensor,
-    strength: float,
-    generators: Sequence[torch.Generator] | None = None,
-    on_step: OnStep | None = None,
-) -> Tensor:
-    """The baseline that needs no training: start from the noised vocal, part of the way to the end.
-
-    `vocal` [B, C, H, T] is as the codec makes it, not normalised. Upstream's audio2audio with its two faults mended:
-    the start is as noisy as the first timestep says, and the number of steps is rounded. Strength 0 is text2music.
-    """
-    if not 0 <= strength <= A_MAX_LIMIT:
-        raise UserError(f"ref_strength: {strength:g} is outside 0 to {A_MAX_LIMIT:g}, the range of sdedit.")
-    settings = settings.model_copy(update={"steps": max(1, round((1 - strength) * settings.steps))})
-    sigmas = inference_sigmas(settings.steps, shift=settings.shift, sigma_max=1 - strength)
-    predict = GuidedVelocity(transformer, conditions, null, settings, eps=noise)
-    return integrate(
-        predict,
-        add_noise(vocal, noise, sigmas[0]),
-        sigmas,
-        settings,
-        renoise=lambda: draw_noise(generators, noise.shape[-1]).to(noise),
         on_step=on_step,
     )
 

@@ -15,7 +15,8 @@ from infer.evaluate.measures.sets import frechet_distance
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Conditions
 from models.adapters.adapter import Adapter
 from models.flow.conditioning import frames_first
-from models.flow.sampler import SamplerSettings, draw_noise, sample, sdedit
+from models.flow.sampler import SamplerSettings, draw_noise, sample
+from models.flow.sdedit import sdedit
 from recipe.objectives.songs import JudgedSongs
 from train.config import TrainingConfig
 from train.data.clips import Batch, Choice, ClipMaker, Cut

@@ -14,8 +14,9 @@ from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, C
 from models.flow.conditioning import TEXT2MUSIC, Conditioner, Objective, SourceProjection, VocalSource
 from models.flow.control import ControlEncoder
 from models.flow.guidance import Apg, apg_double, cfg_double
-from models.flow.sampler import GuidedVelocity, SamplerSettings, draw_noise, in_windows, integrate, sample, sdedit
+from models.flow.sampler import GuidedVelocity, SamplerSettings, draw_noise, in_windows, integrate, sample
 from models.flow.schedule import add_noise, euler_step, inference_sigmas, pingpong_step, shift_sigma
+from models.flow.sdedit import sdedit
 from models.flow.windows import plan_windows
 
 STEPS, SHIFT = 8, 3.0
