@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 from demucs.htdemucs import HTDemucs
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
+from common.safetensors_header import sort_metadata
 from models.acestep1.codec.codec import Codec
 from models.acestep1.codec.mel import mel_tables
 from models.acestep1.codec.vocoder import Vocoder
@@ -39,7 +40,8 @@ def write_separator(folder: Path, separator: HTDemucs) -> None:
     room = folder / "demucs"
     room.mkdir(parents=True, exist_ok=True)
     metadata = {"klass": "demucs.htdemucs.HTDemucs", "args": "[]", "kwargs": json.dumps(TINY_SEPARATOR)}
-    _save(stored(separator.state_dict()), room / f"{SEPARATOR}.safetensors", metadata)
+    save_file(stored(separator.state_dict()), room / f"{SEPARATOR}.safetensors", metadata)
+    sort_metadata(room / f"{SEPARATOR}.safetensors")
     (room / f"{SEPARATOR}.yaml").write_text(f"models: [{SEPARATOR}]\n", encoding="utf-8", newline="\n")
 
 
@@ -61,15 +63,4 @@ def write_part(folder: Path, part: Part, config: SettingsDict, weights: Mapping[
     room = folder / part
     room.mkdir(parents=True, exist_ok=True)
     (room / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n")
-    _save(weights, room / WEIGHTS_FILES[part], {"format": "pt"})
-
-
-def _save(weights: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """A safetensors file. The library writes metadata in no fixed order; here it is sorted."""
-    stored = save(dict(weights), metadata)
-    length = int.from_bytes(stored[:8], "little")
-    header = json.loads(stored[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(metadata.items()))
-    compact = json.dumps(header, separators=(",", ":")).encode().ljust(length)
-    assert len(compact) == length
-    path.write_bytes(stored[:8] + compact + stored[8 + length :])
+    save_file(dict(weights), room / WEIGHTS_FILES[part], {"format": "pt"})

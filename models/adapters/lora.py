@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.safetensors_header import sort_metadata
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.lora_layer import adopt
 
@@ -107,6 +108,7 @@ def save_lora(transformer: ACEStepTransformer2DModel, folder: Path) -> None:
     metadata = config.to_dict() | {"lora_alpha": config.r, "use_rslora": False}
     written = json.dumps(metadata, indent=2, sort_keys=True, default=sorted)
     save_file(weights, folder / LORA_FILE, metadata={"format": "pt", LORA_ADAPTER_METADATA_KEY: written})
+    sort_metadata(folder / LORA_FILE)
 
 
 def load_lora(transformer: ACEStepTransformer2DModel, folder: Path, *, name: str, weight: float) -> None:

@@ -16,7 +16,6 @@ from models.acestep1.transformer.erg import diffusion_queries, weakened
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Conditions, Injections
 from models.flow.conditioning import TEXT2MUSIC, Conditioner, Objective, VocalSource
 from models.flow.guidance import Apg, apg_double, cfg, cfg_double, cfg_zero_star, decayed_scale, guidance_interval
-from models.flow.options import A_MAX_LIMIT
 from models.flow.schedule import TIMESTEPS, OmegaMean, euler_step, heun_step, inference_sigmas, pingpong_step
 from models.flow.windows import LatentWindow, cross_fade, plan_windows
 

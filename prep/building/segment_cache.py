@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from common.files import whole_file
+from common.safetensors_header import sort_metadata
 from prep.encoding.encode import EncodedSegment
 from shards.schema import ARRAYS, SegmentAudio
 
@@ -48,6 +49,7 @@ class SegmentCache:
         notes = {AUDIO: segment.audio.model_dump_json(), SEGMENTS: str(segments), SOUND: sound_sha256}
         with whole_file(self.path(number)) as partial:
             partial.write_bytes(save(arrays, notes))  # it writes memory as it lies
+            sort_metadata(partial)
 
     def read(self) -> Iterator[EncodedSegment]:
         """The segments of a whole song, in order."""
