@@ -132,7 +132,8 @@ def plan_generation(request: GenerationRequest) -> GenerationPlan:
 def read_inputs(plan: GenerationPlan) -> Generator[GenerationInputs]:
     """The vocal, its words and the reference, for use within the block.
 
-    Encoders are open only while this begins, and only for what no shard holds.
+    Encoders are open only while this begins, and only for what no shard holds. Raises UserError for an input that
+    cannot be used.
     """
     request, runtime = plan.request, plan.runtime
     if request.vocal is not None:
@@ -149,7 +150,7 @@ def read_inputs(plan: GenerationPlan) -> Generator[GenerationInputs]:
 
 
 def _check_shards(plan: GenerationPlan, shards: Path) -> None:
-    """Raise UserError where latents or prompt are by other networks than what the adapters learned from."""
+    """Raises UserError where latents or prompt are by other networks than what the adapters learned from."""
     manifest = read_manifest(shards)
     networks = manifest.fingerprint.networks
     shared = [CODEC] if plan.request.prompt else [CODEC, TEXT]

@@ -153,7 +153,10 @@ class RoundTrip:
 
 
 def load_item(item: EvaluationItem, other: EvaluationItem, codec: RoundTrip | None) -> LoadedItem:
-    """Read the files of an item and make the anchors; `other` gives the shuffled pair's band."""
+    """Read the files of an item and make the anchors; `other` gives the shuffled pair's band.
+
+    Raises UserError for a silent vocal.
+    """
     vocal = read_clip(item.vocal)
     if not vocal.wave.any():
         raise UserError(f"{item.vocal}: is silent, so no band can be measured against it. Leave it out.")
