@@ -1,6 +1,7 @@
 """The latent grid of ACE-Step's codec: constants that prep, shards, train and infer must agree on.
 
-C latent channels (8), H latent rows (16), T latent frames (44100 / 4096 = 10.7666 a second). Reference section 5.1.
+C latent channels (8), H latent rows (16), T latent frames (44100 / 4096 = 10.7666 a second).
+docs/upstream.md, section 5.1.
 """
 
 import math
@@ -29,7 +30,7 @@ ByChannel = Annotated[tuple[float, ...], Field(min_length=LATENT_CHANNELS, max_l
 
 
 class LatentStatistics(Config):
-    """Constants that normalise a vocal latent: v = (z - silence) / std (formulation section 3)."""
+    """Constants that normalise a vocal latent: v = (z - silence) / std (docs/formulation.md, section 3)."""
 
     silence: Annotated[tuple[ByRow, ...], Field(min_length=LATENT_CHANNELS, max_length=LATENT_CHANNELS)]
     """Latent of digital silence, [C][H]."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from common.files import whole_file
 from common.table import in_columns
-from infer.band.session import Session
 from infer.compare.compare import Comparison, compare
 from infer.compare.ratings import Interval
 from infer.evaluate.evaluate import Evaluation, EvaluationRequest
@@ -56,8 +55,7 @@ def compare_and_evaluate(
         infer_steps=infer_steps,
         device="cpu",
     )
-    session = Session()
-    page = compare(comparison, session)
+    page = compare(comparison)
     bands = comparison.output_dir / "models"
     found: dict[str, Evaluation] = {}
     reports: dict[str, Path] = {}
@@ -65,7 +63,7 @@ def compare_and_evaluate(
         request = EvaluationRequest(
             items=bands / mode, truth=mixes[0].parent, text2music=bands / TEXT2MUSIC, checkpoint_dir="tiny"
         )
-        found[mode], reports[mode] = evaluate_into(out / "evaluation" / mode, request, session)
+        found[mode], reports[mode] = evaluate_into(out / "evaluation" / mode, request)
     validations = {mode: read_card(adapter).validation for mode, adapter in adapters.items()}
     return DemoResults(page, reports, table(validations, found))
 

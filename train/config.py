@@ -1,4 +1,4 @@
-"""What one training run is: the owner's plan (names, defaults, bounds), how the vocal enters, how we validate."""
+"""What one training run is: the adapter and how it is trained, how the vocal enters, how we validate."""
 
 import shlex
 from collections.abc import Mapping
@@ -74,7 +74,7 @@ class LoRAConfig(Config):
 
 
 class AccompanimentConfig(Config):
-    """How the vocal conditions the model, and what the model makes of it (formulation sections 3 to 5)."""
+    """How the vocal conditions the model, and what the model makes of it (docs/formulation.md, sections 3 to 5)."""
 
     mode: Mode = "image2image"
     """image2image: the vocal enters through the noise and a projection; controlnet: through an encoder of its own."""
@@ -86,7 +86,7 @@ class AccompanimentConfig(Config):
     """Strengths drawn in training, uniform; null is [min(0.3, reference_strength), 1.0]."""
 
     objective: ObjectiveName = "bridge_vp"
-    """image2image: where the path from noise to band starts (formulation sections 3 and 4)."""
+    """image2image: where the path from noise to band starts (docs/formulation.md, sections 3 and 4)."""
     source_projection: bool = True
     """image2image: the network also sees the vocal through a projection that starts at zero."""
     a_max: Annotated[float, Field(ge=0.0, le=A_MAX_LIMIT)] = A_MAX
@@ -202,7 +202,7 @@ class TrainingConfig(Config):
     ssl_coeff: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of the feature losses, where the shards carry features (`prep build-shards --ssl`)."""
     structure_coeff: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of the plan's structure loss: how the target's energy follows the vocal's; 0 is off."""
+    """Weight of the structure loss: how the target's energy follows the vocal's; 0 is off."""
 
     seed: NotNegative = 0
     """Everything random in the run follows from it."""

@@ -13,7 +13,7 @@ from models.flow.sampler import SamplerSettings
 
 
 class GenerationSettings(Config):
-    """The numbers of a generation, each from its flag, else from adapter.json, else from the plan."""
+    """The numbers of a generation, each from its flag, else from adapter.json, else the default."""
 
     ref_strength: Annotated[float, Field(ge=0, le=1)]
     """How much the vocal counts; 0 is text2music."""

@@ -24,7 +24,7 @@ Precision = Literal["32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest:
-    """The flags of `infer generate`; None is left to adapter.json, then to the plan."""
+    """The flags of `infer generate`; None is left to adapter.json, then to the default."""
 
     adapters: tuple[Path, ...]
     vocal: Path | None = None  # either an audio file,
@@ -127,7 +127,7 @@ def _style(request: GenerationRequest) -> Style | None:
 
 
 def resolve_settings(request: GenerationRequest, selection: AdapterSelection) -> GenerationSettings:
-    """Each number from its flag, else from the adapter's card, else from the plan (the defaults of the card).
+    """Each number from its flag, else from the adapter's card, else the default of the card.
 
     Raises UserError for one out of range; says so where the strength is outside what an adapter was trained with.
     """

@@ -129,7 +129,7 @@ class LoraCard(Config):
 
 
 class AdapterCard(Config):
-    """adapter.json. What it leaves out is as in the plan: strength 0.5, weight 0.8, 60 steps, guidance 15."""
+    """adapter.json. What it leaves out has its default: strength 0.5, weight 0.8, 60 steps, guidance 15."""
 
     format: Literal[1] = 1
     conditioning: Conditioning
@@ -214,7 +214,7 @@ def base_of(card: AdapterCard) -> BaseSpec:
 
 
 def check_adapter(folder: Path, card: AdapterCard, name: str, checkpoint: Path, *, parts: Collection[Part]) -> None:
-    """Raises UserError unless `parts` of the checkpoint `name` belong to the codec and text encoder of its training."""
+    """Raise UserError unless `parts` of the checkpoint `name` belong to the codec and text encoder of its training."""
     used = {part: digest for part, digest in card.networks.items() if part in parts or part == VOCABULARY_FILE}
     check_belongs(folder, base_of(card), used, name, checkpoint, parts=parts)
 

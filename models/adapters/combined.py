@@ -1,8 +1,8 @@
 """Several adapters at once: their LoRAs summed by weight, their paths for the vocal by share.
 
 The LoRAs' updates add up in the transformer's weights. What conditioners add to the inputs of blocks grows with the
-vocal's strength (formulation sections 3 and 5), so each gets its share of the strength: its part of the summed weights.
-An adapter combined with itself is therefore itself, and at strength 0 nothing is added at all.
+vocal's strength (docs/formulation.md, sections 3 and 5), so each gets its share of the strength: its part of the summed
+weights. An adapter combined with itself is therefore itself, and at strength 0 nothing is added at all.
 
 A adapters, B songs, C latent channels (8), H latent rows (16), T latent frames.
 """

@@ -97,7 +97,7 @@ def save_lora(transformer: ACEStepTransformer2DModel, folder: Path) -> None:
     """Write the attached adapter as folder/pytorch_lora_weights.safetensors, float32, scale 1.
 
     The trained scale is multiplied into lora_B and the metadata says alpha = r without rsLoRA, because some loaders
-    apply alpha and others ignore it (reference section 11): so they all apply the same update.
+    apply alpha and others ignore it (docs/upstream.md, section 11): so they all apply the same update.
     """
     config = transformer.peft_config[TRAINED]
     scale = lora_scale(rank=config.r, alpha=config.lora_alpha, use_rslora=config.use_rslora)

@@ -1,7 +1,7 @@
 """How the vocal conditions the model: an objective that mixes it into the noise, and its own path into the network.
 
 B songs, C latent channels (8), H latent rows (16), T latent frames, E condition tokens, I inner width.
-Target latent x0 [B, C, H, T], plain noise eps, vocal v (normalised), sigma s; formulation sections 3 and 4.
+Target latent x0 [B, C, H, T], plain noise eps, vocal v (normalised), sigma s; docs/formulation.md, sections 3 and 4.
 """
 
 from dataclasses import dataclass, replace
@@ -80,11 +80,11 @@ class VocalSource:
 
 @dataclass(frozen=True)
 class Objective:
-    """What the network is trained towards, and so how a sampler reads its output; formulation sections 3 and 4.
+    """What the network is trained towards, and so how a sampler reads its output.
 
-    Training makes x1 = make_x1(eps), the state (1-s)*x0 + s*x1, shows the network network_input(state) and compares
-    clean_estimate(state, output) with x0. A sampler starts at x1 and follows velocity(state, output).
-    Raises UserError for an a_max outside 0 to 0.95.
+    docs/formulation.md, sections 3 and 4. Training makes x1 = make_x1(eps), the state (1-s)*x0 + s*x1, shows the
+    network network_input(state) and compares clean_estimate(state, output) with x0. A sampler starts at x1 and follows
+    velocity(state, output).
     """
 
     name: ObjectiveName

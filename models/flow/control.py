@@ -1,7 +1,7 @@
 """The control encoder: a small transformer that reads the vocal and adds to inputs of some blocks of the frozen base.
 
 B songs, C latent channels (8), H latent rows (16), T latent frames, I inner width of the base, W width of the encoder.
-Formulation section 5.
+docs/formulation.md, section 5.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,8 +26,8 @@ class ControlEncoder(nn.Module):
     """Vocal latents to residuals for the inputs of `injection_layers` of a base with `blocks` blocks.
 
     Fresh, it changes nothing: the last layer of each residual starts at zero ("zero"), or its gate does ("cross_norm").
-    Its weights are drawn from `seed`. Raises UserError for a width that the heads do not divide and for a layer named
-    twice or absent from the base.
+    Its weights are drawn from `seed`. UserError for a width that the heads do not divide and for a layer named twice
+    or absent from the base.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ def rotate(heads: Tensor, turns: Tensor) -> Tensor:
 def cross_norm(hidden: Tensor, control: Tensor, mask: Tensor | None) -> Tensor:
     """`control` with the mean and size of `hidden`, [B, T, I], in float32; 0 for an item whose control is near silent.
 
-    Statistics run over width and real frames of each item (mask [B, T] bool); formulation section 5.
+    Statistics run over width and real frames of each item (mask [B, T] bool); docs/formulation.md, section 5.
     """
     hidden, control = hidden.float(), control.float()
     real = torch.ones_like(hidden[..., :1]) if mask is None else mask.unsqueeze(-1).float()

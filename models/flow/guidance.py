@@ -1,4 +1,4 @@
-"""Guidance: how predictions with and without conditions become one. Reference section 9.
+"""Guidance: how predictions with and without conditions become one. docs/upstream.md, section 9.
 
 B songs, C latent channels (8), H latent rows (16), T latent frames. All predictions are [B, C, H, T].
 `scale` 1 is the conditional prediction itself, except for cfg_double, which has a scale per step.
@@ -21,7 +21,7 @@ def cfg(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
 def cfg_double(full: Tensor, partial: Tensor, none: Tensor, *, partial_scale: float, full_scale: float) -> Tensor:
     """Guidance in two legs: none -> partial, scaled by partial_scale, then partial -> full, scaled by full_scale.
 
-    Upstream's double condition (text, then text and lyrics); also the guidance over a control of formulation
+    Upstream's double condition (text, then text and lyrics); also the guidance over a control of docs/formulation.md,
     section 5 (text, then text and vocal).
     """
     return none + partial_scale * (partial - none) + full_scale * (full - partial)

@@ -1,6 +1,6 @@
 """From noise to latents: the sampling loop, and the network under guidance.
 
-B songs, C latent channels (8), H latent rows (16), T latent frames. Reference sections 9 and 10.
+B songs, C latent channels (8), H latent rows (16), T latent frames. docs/upstream.md, sections 9 and 10.
 """
 
 from collections.abc import Callable, Sequence
@@ -176,7 +176,8 @@ class GuidedVelocity:
     """The network as `integrate` sees it: the vocal put in, guidance applied, one object per sampling run and window.
 
     All passes of a guided step share the state. With guidance over the text alone they also share what the vocal's own
-    path injects; with one over the vocal, too, the passes are (text, vocal), (text) and neither: formulation section 5.
+    path injects; with one over the vocal, too, the passes are (text, vocal), (text) and neither
+    (docs/formulation.md, section 5).
     """
 
     def __init__(

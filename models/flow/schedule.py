@@ -1,7 +1,8 @@
 """Flow matching as ACE-Step does it: the grids of sigma, the path between data and noise, the samplers' steps.
 
 B songs, C latent channels (8), H latent rows (16), T latent frames. sigma is the share of noise: 1 is noise, 0 data;
-timestep = 1000 * sigma is what the network is told. A sigma is [B], or [] if all songs share it. Reference section 9.
+timestep = 1000 * sigma is what the network is told. A sigma is [B], or [] if all songs share it.
+docs/upstream.md, section 9.
 """
 
 import math

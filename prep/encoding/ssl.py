@@ -1,4 +1,4 @@
-"""MERT and mHuBERT features of a target, for the trainer's SSL loss. Reference section 4.
+"""MERT and mHuBERT features of a target, for the trainer's SSL loss. docs/upstream.md, section 4.
 
 N samples of the wave, n samples of one chunk, D width of the network's states.
 """

@@ -38,8 +38,8 @@ ARMS: Mapping[str, Arm] = {
     "offset": _image2image("objective=offset", 'offset_weight="1"', "source_projection=false"),
     "naive": _image2image("objective=naive", "source_projection=false"),
 }
-"""Formulation sections 3 to 5; a number is a_max, and `unseen` leaves the source projection out. There, too, a_max is
-0.7, so that much of the vocal remains in the noise; and offset has the weight by which most of it does."""
+"""docs/formulation.md, sections 3 to 5. A number is a_max; `unseen` leaves the source projection out, and there a_max
+is 0.7, so that much of the vocal remains in the noise; and offset has the weight by which most of it does."""
 DEFAULT = "bridge_vp"
 """The arm that the others are compared with."""
 

@@ -7,14 +7,14 @@ from common.errors import UserError
 from train.config import TARGET_MODULES, AccompanimentConfig, LoRAConfig, TrainingConfig
 from train.search.config import OptunaConfig
 
-PLAN = Path(__file__).parent / "plan_files"
+OLDER = Path(__file__).parent / "older_configs"
 
 
 @pytest.mark.parametrize("name", ["image2image_base", "controlnet_base"])
-def test_the_plans_files_load_unchanged_and_ours_say_the_same(name, capsys):
-    theirs = load_config(TrainingConfig, PLAN / f"{name}.json")
+def test_older_files_load_unchanged_and_ours_say_the_same(name, capsys):
+    theirs = load_config(TrainingConfig, OLDER / f"{name}.json")
     assert capsys.readouterr().err == (
-        f"{PLAN / name}.json: ssl_depths is ignored (the base says which blocks its feature losses look at)\n"
+        f"{OLDER / name}.json: ssl_depths is ignored (the base says which blocks its feature losses look at)\n"
     )
     assert load_config(TrainingConfig, name) == theirs
     assert theirs.accumulate_grad_batches == 4
@@ -30,8 +30,8 @@ def test_settings_that_went_are_ignored_with_one_notice(capsys):
     )
 
 
-def test_the_plans_search_loads_unchanged():
-    search = load_config(OptunaConfig, PLAN / "optuna_search.json")
+def test_an_older_search_loads_unchanged():
+    search = load_config(OptunaConfig, OLDER / "optuna_search.json")
     assert search.search_space["lora_rank"].model_dump() == {"type": "int", "low": 64, "high": 512, "step": 64}
     assert set(search.search_space) == {
         "reference_strength",
@@ -42,7 +42,7 @@ def test_the_plans_search_loads_unchanged():
     }
 
 
-def test_defaults_are_the_plans():
+def test_defaults_are_kept():
     config = TrainingConfig()
     assert config.lora == LoRAConfig(
         r=256, lora_alpha=32, target_modules=("to_q", "to_k", "to_v", "to_out.0"), use_rslora=True, lora_dropout=0.0
@@ -145,7 +145,7 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
         ("layers_style", "controlnet", 128, (*ATTENTION, "genre_embedder"), (8, 15)),
     ],
 )
-def test_the_plans_patterns_and_layer_strategies_are_files(name, mode, r, modules, blocks):
+def test_the_patterns_and_layer_strategies_are_files(name, mode, r, modules, blocks):
     config = load_config(TrainingConfig, name)
     assert (config.accompaniment.mode, config.lora.r, config.lora.target_modules) == (mode, r, modules)
     assert (config.lora.blocks, config.exp_name, config.accumulate_grad_batches) == (blocks, name, 4)

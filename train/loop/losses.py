@@ -10,7 +10,8 @@ from torch.nn.functional import normalize
 def denoising_loss(estimate: Tensor, clean: Tensor, mask: Tensor) -> Tensor:
     """Mean squared error over the frames that count, [B]. estimate, clean [B, C, H, T]; mask [B, T], 1 counts.
 
-    Upstream's loss for whole clips; upstream lets the masked fraction enter twice (reference section 12), we do not.
+    Upstream's loss for whole clips; upstream lets the masked fraction enter twice, we do not (docs/upstream.md,
+    section 12).
     """
     error = mask[:, None, None, :] * (estimate - clean).square()
     return error.sum(dim=(1, 2, 3)) / (clean.shape[1] * clean.shape[2] * mask.sum(dim=1))
@@ -19,7 +20,7 @@ def denoising_loss(estimate: Tensor, clean: Tensor, mask: Tensor) -> Tensor:
 def structure_loss(estimate: Tensor, clean: Tensor, vocal: Tensor, mask: Tensor) -> Tensor:
     """How much better or worse the estimate's energy follows the vocal's than the target's does, squared, [B].
 
-    estimate, clean, vocal [B, C, H, T]; mask [B, T]. An energy is a curve over time of unit norm (the owner's plan).
+    estimate, clean, vocal [B, C, H, T]; mask [B, T]. An energy is a curve over time of unit norm.
     """
     sung, made, wanted = (_energy(latents, mask) for latents in (vocal, estimate, clean))
     return ((sung * made).sum(dim=1) - (sung * wanted).sum(dim=1)).square()

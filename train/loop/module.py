@@ -1,4 +1,4 @@
-"""One training step, as formulation section 3 writes it, and what Lightning must know about it.
+"""One training step, as docs/formulation.md, section 3 writes it, and what Lightning must know about it.
 
 B clips, C latent channels (8), H latent rows (16), T latent frames.
 """
@@ -84,7 +84,10 @@ def estimate(
     objective: Objective,
     conditioner: Conditioner | None,
 ) -> NetworkEstimate:
-    """Noise the targets to the batch's timesteps and let the network find them again (formulation section 3)."""
+    """Noise the targets to the batch's timesteps and let the network find them again.
+
+    docs/formulation.md, section 3.
+    """
     sigma = batch.timestep / TIMESTEPS
     x1 = objective.make_x1(batch.noise, batch.source)
     x_s = add_noise(batch.target, x1, sigma)
@@ -99,7 +102,7 @@ def estimate(
 
 
 def losses_of(made: NetworkEstimate, batch: Batch, config: TrainingConfig) -> Losses:
-    """The loss of a batch and what it is made of (reference sections 4 and 12)."""
+    """The loss of a batch and what it is made of (docs/upstream.md, sections 4 and 12)."""
     mask = torch.ones_like(batch.source.activity)  # clips of one length: every frame is real
     of_clips = denoising_loss(made.clean, batch.target, mask)
     total = weighted_mean(of_clips, batch.weight)
@@ -176,7 +179,7 @@ class AccompanimentModule(LightningModule):
             set_lora_dropout(self.transformer, active=True)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Raises UserError before a broken gradient reaches the weights."""
+        """Stop before a broken gradient reaches the weights."""
         if self._device_mesh is not None:
             average_gradients(self.trained.values())
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.trained.values() if p.grad is not None])
@@ -224,7 +227,6 @@ class AccompanimentModule(LightningModule):
         checkpoint["ema"] = self.ema.averages if self.ema else {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises UserError for a checkpoint of other weights than this run trains."""
         if checkpoint["state_dict"].keys() != self.trained.keys():
             raise UserError("the checkpoint holds other weights than this run trains. Start anew without --resume.")
         if self.ema:

@@ -1,4 +1,4 @@
-"""How different are the bands that different seeds make for one vocal? (evaluation section 2.2)"""
+"""How different are the bands that different seeds make for one vocal? (docs/evaluation.md#what-is-measured)"""
 
 from collections.abc import Sequence
 from itertools import combinations

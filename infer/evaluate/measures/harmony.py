@@ -1,4 +1,4 @@
-"""Does the band play in the singer's key, and chords that her notes belong to? (evaluation sections 1.1 and 1.3)
+"""Does the band play in the singer's key, and chords that her notes belong to? (docs/evaluation.md#harmony)
 
 F frames of a chroma [12, F], pitch class C first.
 """

@@ -1,4 +1,4 @@
-"""Is the voice still in the band? Two measures that need no separator (evaluation section 1.2, measures A and C).
+"""Is the voice still in the band? Two measures that need no separator (docs/evaluation.md#leakage).
 
 M samples of mono at 22.05 kHz; K bins and F frames of a spectrogram [K, F].
 """

@@ -1,4 +1,4 @@
-"""Does the band keep the time of the true one? (evaluation sections 1.1 and 1.3)
+"""Does the band keep the time of the true one? (docs/evaluation.md#rhythm)
 
 A solo vocal does not tell its beat within seconds, so that rhythm is measured only where the true band is known.
 """

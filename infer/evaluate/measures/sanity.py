@@ -1,4 +1,4 @@
-"""Is it a proper recording at all? (evaluation section 2.2)
+"""Is it a proper recording at all? (docs/evaluation.md#what-is-measured)
 
 N samples of a stereo wave [2, N] at 44.1 kHz.
 """

@@ -1,4 +1,4 @@
-"""Sets of clips against the set of true bands, on features that need no weights (evaluation sections 1.1 and 2.2).
+"""Sets of clips against the set of true bands, on features that need no weights (docs/evaluation.md#sets-of-bands).
 
 They carry the names mel-FD, mel-KAD and mel-APA: guards against regressions, not to be compared with anyone's papers.
 N windows of D features [N, D]; a window lasts a second.

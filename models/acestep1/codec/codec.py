@@ -1,4 +1,4 @@
-"""Waveform to latents and back: DCAE's two halves, each of which opens without the other (reference section 5).
+"""Waveform to latents and back: DCAE's two halves, each of which opens without the other (docs/upstream.md, section 5).
 
 C latent channels (8), H latent rows (16), T latent frames, N audio samples at 44100 Hz, F = 8·T mel frames.
 """
@@ -111,9 +111,10 @@ def decode_audio(codec: Codec, vocoder: Vocoder, latents: Tensor, *, samples: in
 
 
 def decode_audio_overlapped(codec: Codec, vocoder: Vocoder, latents: Tensor, *, samples: int | None = None) -> Tensor:
-    """As decode_audio, in bounded memory: in overlapping windows, joined as upstream does (reference section 5.6).
+    """As decode_audio, in bounded memory: in overlapping windows, joined as upstream does.
 
-    The DCAE attends over a whole window, so the result is near that of decode_audio, not equal to it.
+    docs/upstream.md, section 5.6. The DCAE attends over a whole window, so the result is near that of decode_audio, not
+    equal to it.
     """
     return vocode_in_blocks(vocoder, decode_mel_in_windows(codec, latents))[:, :samples]
 

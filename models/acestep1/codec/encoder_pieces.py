@@ -1,4 +1,5 @@
-"""The DCAE's encoder piece by piece: what it makes of a whole clip, in the memory of a piece (reference section 5.4).
+"""The DCAE's encoder piece by piece: what it makes of a whole clip, in the memory of a piece. docs/upstream.md,
+section 5.4.
 
 Convolutions look a known number of frames aside: a piece is read with that much context, and what the network makes of
 the context is dropped. The attention is a ratio of two sums over all positions: a first round over the pieces sums, a

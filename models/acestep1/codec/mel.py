@@ -1,4 +1,4 @@
-"""Waveform to the log-mel spectrogram that codec and vocoder share (reference section 5.3).
+"""Waveform to the log-mel spectrogram that codec and vocoder share (docs/upstream.md, section 5.3).
 
 N audio samples at 44100 Hz (a multiple of 512), F = N / 512 mel frames.
 """

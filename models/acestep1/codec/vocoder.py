@@ -1,6 +1,6 @@
-"""Log-mel to waveform: a ConvNeXt backbone, and the published HiFi-GAN head (reference section 6) or Griffin-Lim.
+"""Log-mel to waveform: a ConvNeXt backbone, and the published HiFi-GAN head or Griffin-Lim.
 
-N waves at 44100 Hz, F mel frames, U samples.
+docs/upstream.md, section 6. N waves at 44100 Hz, F mel frames, U samples.
 """
 
 import math

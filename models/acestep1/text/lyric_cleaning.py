@@ -1,8 +1,8 @@
-"""A line of lyrics as the lyric tokenizer wants it: lower case, numbers and signs as words. Reference section 8.
+"""A line of lyrics as the lyric tokenizer wants it: lower case, numbers and signs as words.
 
-English is cleaned as upstream does for whole numbers below a million, dollars, the signs & @ % and the abbreviations
-below. Upstream leaves numbers and romanisation to libraries that Backline does not bring along, so other languages are
-lower-cased only, and a line that cannot be right without those libraries is a UserError.
+docs/upstream.md, section 8. English is cleaned as upstream does for whole numbers below a million, dollars, the signs &
+@ % and the abbreviations below. Upstream leaves numbers and romanisation to libraries that Backline does not bring
+along, so other languages are lower-cased only, and a line that cannot be right without those libraries is a UserError.
 """
 
 import re
@@ -30,10 +30,7 @@ SPELT_BELOW = 1_000_000
 
 
 def clean_line(line: str, language: str) -> str:
-    """`line` ready for the tokenizer.
-
-    Raises UserError where digits or a script would need a library that we lack.
-    """
+    """`line` ready for the tokenizer. UserError where digits or a script would need a library that we lack."""
     if UNROMANISED.search(line):
         raise UserError(
             f'lyrics line "{line}": Chinese, Japanese and Korean must be written in Latin letters '

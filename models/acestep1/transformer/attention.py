@@ -1,4 +1,4 @@
-"""The two attentions of a transformer block, and the position tables that they share. Reference section 2.4.
+"""The two attentions of a transformer block, and the position tables that they share. docs/upstream.md, section 2.4.
 
 B items, T latent frames, E condition tokens, P positions (T or E), A heads, D width of a head, I = A * D inner width.
 """
@@ -33,7 +33,8 @@ def rotary_table(
     """The table of positions 0 .. length - 1 for heads of `width`: D/2 angles followed by the same D/2 angles.
 
     Made anew for each call of the network, which costs nothing beside a block: so there is no buffer that loading or
-    casting a network could round. `rounded_to` rounds the entries to that dtype and back (reference section 2.5).
+    casting a network could round. `rounded_to` rounds the entries to that dtype and back (docs/upstream.md,
+    section 2.5).
     """
     frequencies = 1 / theta ** (torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
     angles = torch.outer(torch.arange(length, dtype=torch.float32, device=device), frequencies).repeat(1, 2)

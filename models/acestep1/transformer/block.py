@@ -1,4 +1,4 @@
-"""One of the transformer's blocks. Reference section 2.4.
+"""One of the transformer's blocks. docs/upstream.md, section 2.4.
 
 B items, T latent frames, E condition tokens, I inner width, G width inside the feed-forward.
 """

@@ -1,4 +1,4 @@
-"""Entropy rectifying guidance: an unconditional pass whose queries are nearly flat. Reference section 7."""
+"""Entropy rectifying guidance: an unconditional pass whose queries are nearly flat. docs/upstream.md, section 7."""
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -30,12 +30,12 @@ def weakened(projections: Iterable[nn.Module]) -> Generator[None]:
 
 
 def lyric_queries(transformer: ACEStepTransformer2DModel) -> list[nn.Module]:
-    """Query projections to weaken while the unconditional conditions are encoded. Raises UserError for other sizes."""
+    """Query projections to weaken while the unconditional conditions are encoded."""
     return _named(transformer, [f"lyric_encoder.encoders.{i}.self_attn.linear_q" for i in LYRIC_LAYERS])
 
 
 def diffusion_queries(transformer: ACEStepTransformer2DModel) -> list[nn.Module]:
-    """Query projections to weaken while the unconditional velocity is predicted. Raises UserError for other sizes."""
+    """Query projections to weaken while the unconditional velocity is predicted."""
     kinds = ("attn", "cross_attn")
     return _named(transformer, [f"transformer_blocks.{i}.{kind}.to_q" for i in DIFFUSION_BLOCKS for kind in kinds])
 

@@ -1,4 +1,4 @@
-"""The lyric encoder: a Conformer without convolution, with attention relative in position. Reference section 3.
+"""The lyric encoder: a Conformer without convolution, with attention relative in position. docs/upstream.md, section 3.
 
 B items, L lyric tokens, O = 2L-1 offsets between two of them, W width, A heads, D = W / A width of a head.
 """
@@ -19,7 +19,7 @@ DROPOUT = 0.1
 def offset_table(length: int, width: int, *, device: torch.device, rounded_to: torch.dtype = torch.float32) -> Tensor:
     """Sinusoids of the offsets L-1 down to -(L-1), sine on even and cosine on odd elements: [O, W], float32.
 
-    `rounded_to` rounds the entries to that dtype and back (reference section 2.5).
+    `rounded_to` rounds the entries to that dtype and back (docs/upstream.md, section 2.5).
     """
     offsets = torch.arange(length - 1, -length, -1, dtype=torch.float32, device=device)
     halves = torch.arange(0, width, 2, dtype=torch.float32, device=device)

@@ -1,4 +1,4 @@
-"""The transformer's two ends: latents to one token per frame, and back. Reference section 2.4.
+"""The transformer's two ends: latents to one token per frame, and back. docs/upstream.md, section 2.4.
 
 B items, C latent channels, H latent rows, T latent frames, I inner width.
 """

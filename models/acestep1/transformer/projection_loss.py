@@ -1,6 +1,6 @@
-"""REPA losses: hidden states should say what self-supervised audio networks find in the sound. Reference section 4.
+"""REPA losses: hidden states should say what self-supervised audio networks find in the sound.
 
-B items, T latent frames, I inner width, F frames of a feature network, D its width.
+docs/upstream.md, section 4. B items, T latent frames, I inner width, F frames of a feature network, D its width.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The timestep's way into the transformer. Reference section 2.4. B items, I inner width."""
+"""The timestep's way into the transformer. docs/upstream.md, section 2.4. B items, I inner width."""
 
 import math
 

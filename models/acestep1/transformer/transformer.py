@@ -1,4 +1,4 @@
-"""ACE-Step's transformer, with exactly the published weight names. Reference sections 2 to 4.
+"""ACE-Step's transformer, with exactly the published weight names. docs/upstream.md, sections 2 to 4.
 
 B items, C latent channels (8), H latent rows (16), T latent frames, S text tokens, L lyric tokens,
 E = 1 + S + L condition tokens (speaker, text, lyrics), I = heads * head width, the inner width (2560).
@@ -168,7 +168,7 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     ) -> Velocity:
         """latents [B, C, H, T] at timestep [B] = 1000 * sigma; mask [B, T], nonzero where a frame is real, or None.
 
-        `output_length` cuts the result's tail or appends zeros. Raises UserError for an injection past the last block.
+        `output_length` cuts the result's tail or appends zeros. UserError for an injection past the last block.
         """
         injections = injections or {}
         self._check(latents, timestep, conditions, mask, injections)
@@ -207,8 +207,8 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         block_controlnet_hidden_states: Tensor | None = None,
         controlnet_scale: float = 1.0,
     ) -> Velocity:
-        """`encode`, then `decode`, under upstream's names (reference section 2.2), with its one control hook: the
-        cross-normed control [B, T, I] is added to the input of block 0."""
+        """`encode`, then `decode`, under upstream's names (docs/upstream.md, section 2.2), with its one control
+        hook: the cross-normed control [B, T, I] is added to the input of block 0."""
         conditions = self.encode(
             encoder_text_hidden_states, text_attention_mask, speaker_embeds, lyric_token_idx, lyric_mask
         )
@@ -282,7 +282,7 @@ def cross_norm(states: Tensor, control: Tensor) -> Tensor:
     """`control` [B, T, I] with the mean and deviation that `states` [B, T, I] has, per item over time and width.
 
     Upstream's normalisation of a control. It erases the control's own size and adds mean(states) even for a control
-    of zeros (formulation section 5).
+    of zeros (docs/formulation.md, section 5).
     """
     reference, signal = states.float(), control.float()
     gain = reference.std((1, 2), keepdim=True) / (signal.std((1, 2), keepdim=True) + 1e-12)

@@ -305,7 +305,7 @@ def test_cached_latents_need_no_encoder(tmp_path, shards, adapter, decoder_only,
         assert not [path for path in OPENED if forbidden in path]
 
 
-def test_the_command_takes_the_plans_spelling_and_prints_what_it_wrote(tmp_path, vocal_file, adapter, capsys):
+def test_the_command_takes_the_older_spelling_and_prints_what_it_wrote(tmp_path, vocal_file, adapter, capsys):
     code, out, err = outcome(
         capsys, "generate", "--vocal_path", vocal_file, "--lora_path", adapter, "--ref_strength", 0.5, "--lora_weight",
         0.8, "--guidance_scale", 2, "--infer_steps", 2, "--output_dir", tmp_path / "out", "--prompt", "piano",

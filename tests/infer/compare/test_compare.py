@@ -40,7 +40,7 @@ def test_set(tmp_path, make_voice) -> Path:
 
 @pytest.fixture
 def half(tmp_path, adapter) -> Path:
-    """The adapter under other settings, as the plan writes them."""
+    """The adapter under other settings, in the older spelling."""
     return write_json(tmp_path / "half.json", {"lora_path": str(adapter), "lora_weight": 0.4, "ref_strength": 0.3})
 
 

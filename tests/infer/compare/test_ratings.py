@@ -22,7 +22,7 @@ from infer.compare.ratings import (
 )
 from infer.compare.ratings_report import write_report
 
-PLANS_SHEET = {
+OLDER_SHEET = {
     "sample_id": "song001",
     "model": "image2image_0.5",
     "scores": {
@@ -125,9 +125,9 @@ def test_alpha_at_its_ends():
     assert krippendorff_alpha([[2, 2], [2, 2]]) is None
 
 
-def test_a_sheet_as_the_plan_writes_it_is_read(tmp_path, capsys):
-    (tmp_path / "ann.json").write_text(json.dumps(PLANS_SHEET))
-    (tmp_path / "ben.json").write_text(json.dumps([PLANS_SHEET, {**PLANS_SHEET, "sample_id": "song002"}]))
+def test_a_sheet_in_the_older_spelling_is_read(tmp_path, capsys):
+    (tmp_path / "ann.json").write_text(json.dumps(OLDER_SHEET))
+    (tmp_path / "ben.json").write_text(json.dumps([OLDER_SHEET, {**OLDER_SHEET, "sample_id": "song002"}]))
     code, out, err = outcome(capsys, tmp_path / "ann.json", tmp_path / "ben.json", "--json")
     assert code == 0
     found = json.loads(out)

@@ -54,7 +54,7 @@ def test_a_flag_comes_before_the_card(settled):
     assert settings.sampler == SamplerSettings(steps=9, **SAMPLER)
 
 
-def test_the_card_comes_before_the_plan(settled, adapter, make_adapter):
+def test_the_card_comes_before_the_default(settled, adapter, make_adapter):
     settings = settled(seed=5, num_samples=2)
     assert (settings.ref_strength, settings.lora_weights) == (0.6, (0.9,))
     assert settings.sampler == read_card(adapter).sampler
@@ -71,8 +71,8 @@ def test_what_is_false_or_zero_is_no_missing_flag(settled, make_adapter):
     assert resolve_settings(request, select_adapters(request)).sampler.erg is False
 
 
-def test_the_plan_has_the_last_word(adapter):
-    """What adapter.json leaves out is the owner's plan: guidance 15, 60 steps, strength 0.5, weight 0.8."""
+def test_the_default_has_the_last_word(adapter):
+    """What adapter.json leaves out has its default: guidance 15, 60 steps, strength 0.5, weight 0.8."""
     whole = read_card(adapter).model_dump()
     bare = AdapterCard(
         **{name: value for name, value in whole.items() if name not in ("reference_strength", "lora_weight", "sampler")}

@@ -252,7 +252,7 @@ def test_a_lora_file_that_lost_a_layer_is_refused_beside_other_adapters_too(buil
     assert str(caught.value) == f"{path}: no weights for {lost}, though its card names it. Copy the whole folder."
 
 
-def test_what_a_card_leaves_out_is_as_in_the_plan():
+def test_what_a_card_leaves_out_has_its_default():
     card = AdapterCard(**card_of(IMAGE2IMAGE).model_dump(exclude={"reference_strength", "lora_weight", "sampler"}))
     assert (card.reference_strength, card.lora_weight, card.sampler) == (0.5, 0.8, SamplerSettings())
     usual = Conditioning()

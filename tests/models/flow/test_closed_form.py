@@ -1,8 +1,8 @@
 """A Gaussian world in which the best linear network is known: what each objective and sampler must make of it.
 
-Formulation sections 1 and 2, whose numbers are expected to 5 %. Nothing here is drawn: vocal, band and noise are linear
-in independent unit Gaussians, so a batch that holds one of them per item turns every linear function into its matrix,
-and expectations into sums over the batch. K Gaussians, d numbers a clip, n numbers that a network sees.
+docs/formulation.md, sections 1 and 2.1, whose numbers are expected to 5 %. Nothing here is drawn: vocal, band and noise
+are linear in independent unit Gaussians, so a batch that holds one of them per item turns every linear function into
+its matrix, and expectations into sums over the batch. K Gaussians, d numbers a clip, n numbers that a network sees.
 """
 
 import math
@@ -31,8 +31,9 @@ class World:
 
 
 def wide_world() -> World:
-    """Section 2's toy: 64 numbers, the vocal on 8 of them and of unit mean square, the band correlated (0.8) with it
-    through 8 others. An eighth of it is enough, since each direction of the vocal does the same on its own."""
+    """The world of docs/formulation.md, section 2.1: 64 numbers, the vocal on 8 of them and of unit mean square, the
+    band correlated (0.8) with it through 8 others. An eighth of it is enough, since each direction of the vocal does
+    the same on its own."""
     d, rho = 8, 0.8
     gaussian = torch.eye(1 + 2 * d).double()
     vocal, band = torch.zeros(2, 1 + 2 * d, d).double()
@@ -43,7 +44,7 @@ def wide_world() -> World:
 
 
 def narrow_world(rho: float = 0.6) -> World:
-    """Section 1's toy: one number, vocal and band correlated."""
+    """The world of docs/formulation.md, section 1: one number, vocal and band correlated."""
     vocal, own, eps = torch.eye(3).double().reshape(3, 3, 1, 1, 1)
     return World(vocal, rho * vocal + math.sqrt(1 - rho**2) * own, eps)
 
@@ -93,7 +94,7 @@ def sampled(world: World, objective: Objective, *, hears: bool, strength: float 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Section 2's columns."""
+    """The columns of docs/formulation.md, section 2.1."""
 
     adherence: float
     leak_db: float

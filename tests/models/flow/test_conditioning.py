@@ -121,7 +121,7 @@ def test_offset_shows_the_vocal_on_a_clean_state(eps, source, weight, expected):
     torch.testing.assert_close(shown[1], eps[1] + 0.4 * expected * source.vocal[1])
 
 
-def test_naive_is_shown_the_plans_formula_and_answers_with_clean_itself(eps, source):
+def test_naive_is_shown_the_literal_formula_and_answers_with_clean_itself(eps, source):
     objective, state = Objective("naive"), torch.full_like(eps, 9.0)
     sigma = torch.tensor([0.25, 0.5], dtype=torch.float64)
     shown = objective.network_input(state, sigma, source, eps)

@@ -451,7 +451,9 @@ BOTH = PLAIN.model_copy(update={"guidance": "cfg", "vocal_guidance_scale": 2.0})
 @pytest.mark.parametrize("objective", [OBJECTIVES[1], OBJECTIVES[3], Objective("naive")])
 @pytest.mark.parametrize("guidance", ["cfg", "apg"])
 def test_both_are_guided_as_the_formula_says(upstream, source, objective, guidance):
-    """F(0,0) + w_t*(F(t,0) - F(0,0)) + w_c*(F(t,c) - F(t,0)), formulation section 5; a first APG is limited CFG."""
+    """F(0,0) + w_t*(F(t,0) - F(0,0)) + w_c*(F(t,c) - F(t,0));
+    docs/formulation.md, section 5. A first APG is limited CFG.
+    """
     settings = BOTH.model_copy(update={"guidance": guidance})
     conditioner, sigma = projection(upstream), torch.tensor(0.6)
     trained(conditioner)

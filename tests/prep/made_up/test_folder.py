@@ -27,7 +27,7 @@ KNOWN_TAGS = {
     "pre-chorus",
     "break",
 }
-"""Structure tags that a lyric tokenizer knows without a word of vocabulary (reference section 8)."""
+"""Structure tags that a lyric tokenizer knows without a word of vocabulary (docs/upstream.md, section 8)."""
 
 
 def samples_of(path: Path) -> np.ndarray:

@@ -196,7 +196,7 @@ def test_naive_says_what_it_is(song_shards, tiny_config, capsys):
 
 
 def one_step_by_formula(config, checkpoint_dir=TINY):
-    """All that is trained after one optimiser step over one batch, by formula (reference section 12)."""
+    """All that is trained after one optimiser step over one batch, by formula (docs/upstream.md, section 12)."""
     data = open_data(config)
     module = make_module(config, checkpoint_dir, "b", data)
     loader = BatchLoader(data.samples, data.split.training, data.maker, length=1)

@@ -19,7 +19,7 @@ from train.search.space import (
     space_of,
 )
 
-PLAN = Path(__file__).parents[1] / "plan_files"
+OLDER = Path(__file__).parents[1] / "older_configs"
 
 
 def wanted(space, **settings):
@@ -35,9 +35,9 @@ IMAGE2IMAGE = TrainingConfig()
 RATE = {"type": "loguniform", "low": 1e-5, "high": 1e-3}
 
 
-def test_the_plans_file_is_shipped_unchanged_and_serves_both_modes():
+def test_the_older_file_is_shipped_unchanged_and_serves_both_modes():
     shipped = json.loads((CONFIGS / "optuna_search.json").read_text())
-    assert shipped == json.loads((PLAN / "optuna_search.json").read_text())
+    assert shipped == json.loads((OLDER / "optuna_search.json").read_text())
     search = load_config(OptunaConfig, "optuna_search")
     for config, theirs in ((IMAGE2IMAGE, ("controlnet_scale", "control_encoder_depth")), (CONTROLNET, ())):
         found = space_of(config, search)
@@ -46,7 +46,7 @@ def test_the_plans_file_is_shipped_unchanged_and_serves_both_modes():
     assert (search.trial_steps, search.report_steps, search.metric) == (1000, 100, "val/x0_gain")
 
 
-def test_the_plans_short_names_and_paths_mean_settings():
+def test_the_older_short_names_and_paths_mean_settings():
     names = short_names()
     assert names["lora_rank"] == "lora.r"
     assert names["lora_alpha"] == "lora.lora_alpha"
