@@ -28,8 +28,10 @@ from safetensors.torch import save_file
 
 from benchmarks.prep import MIB, music, peak, reset_peak
 from common.latents import SAMPLE_RATE_HZ, LatentStatistics
-from infer.band.generate import generate, plan_generation, read_inputs, write_results
-from infer.band.networks import AccompanimentSampler, LatentDecoder
+from infer.band.generate import generate, write_results
+from infer.band.inputs import read_inputs
+from infer.band.session import Session
+from infer.request.plan import plan_generation
 from infer.request.request import GenerationRequest
 from models.acestep1.sizes import TINY as TINY_SIZES
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
@@ -99,11 +101,10 @@ def print_time(seconds: float, steps: int, *, tiny: bool) -> None:
         generate(make_request(Path(folder) / "warm", 2.0, steps=2, base=base))  # loads what is loaded late
         request = make_request(Path(folder), seconds, steps, base=base)
         plan, inside = plan_generation(request), NetworkTimer()
-        with read_inputs(plan) as inputs:
-            band, decoder = (
-                AccompanimentSampler.open(plan.runtime, plan.selection.folders, plan.selection.weights),
-                LatentDecoder.open(plan.runtime),
-            )
+        session = Session()
+        with read_inputs(plan, session) as inputs:
+            band = session.sampler(plan.runtime, plan.selection.folders, plan.selection.weights)
+            decoder = session.decoder(plan.runtime)
             for network, name in (
                 (band.transformer, "encode"),
                 (band.transformer, "prepare"),
@@ -114,7 +115,7 @@ def print_time(seconds: float, steps: int, *, tiny: bool) -> None:
             ):
                 setattr(network, name, inside.watch(getattr(network, name)))
             start = time.process_time()
-            write_results(plan, inputs, band.draw(inputs.vocal, inputs.text, plan.settings, plan.seeds), decoder)
+            write_results(plan, inputs, session.draw(plan, inputs.vocal, inputs.text, shown=False), session)
             total = time.process_time() - start
     share = 1 - inside.seconds / total
     print(f"{steps} steps for {seconds:g} s: {total:.1f} s, {total / seconds:.3f} of real time")

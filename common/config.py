@@ -27,7 +27,7 @@ class Config(BaseModel):
 
     @classmethod
     def check_file(cls, values: dict[str, Any]) -> None:
-        """Raise ValueError for what a file may not say, although the command line may."""
+        """Raises ValueError for what a file may not say, although the command line may."""
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -66,7 +66,10 @@ def check_config(kind: type[AnyConfig], values: dict[str, Any], name: str) -> An
 
 
 def find_config(source: str | Path) -> Path:
-    """The file meant by a path or by the bare name of a shipped config ("image2image_base")."""
+    """The file meant by a path or by the bare name of a shipped config ("image2image_base").
+
+    Raises UserError where there is no such file.
+    """
     path = Path(source)
     candidates = [path, CONFIGS / path.name, CONFIGS / f"{path.name}.json"] if path.name == str(source) else [path]
     for candidate in candidates:
@@ -77,7 +80,7 @@ def find_config(source: str | Path) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file; a key given twice is an error, as is NaN."""
+    """Parse a JSON file. Raises UserError for one that is missing or bad, gives a key twice or holds NaN."""
     try:
         return parse_json(path.read_bytes(), str(path))
     except OSError as error:

@@ -36,7 +36,7 @@ def said_of(error: BaseException) -> str:
 
 @contextmanager
 def explain_out_of_memory(doing: str, *ways_out: str | None, kept: Callable[[], str] = str) -> Generator[None]:
-    """Turn an error of memory inside the block into a UserError: what was `doing`, what helps, what is `kept`.
+    """Raises UserError for an error of memory inside the block: what was `doing`, what helps, what is `kept`.
 
     `ways_out` are flags and advice in the order in which to try them; None stands for one that is taken already.
     `kept` is asked once memory has run out.

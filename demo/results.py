@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.files import whole_file
 from common.table import in_columns
+from infer.band.session import Session
 from infer.compare.compare import Comparison, compare
 from infer.compare.ratings import Interval
 from infer.evaluate.evaluate import Evaluation, EvaluationRequest
@@ -55,7 +56,8 @@ def compare_and_evaluate(
         infer_steps=infer_steps,
         device="cpu",
     )
-    page = compare(comparison)
+    session = Session()
+    page = compare(comparison, session)
     bands = comparison.output_dir / "models"
     found: dict[str, Evaluation] = {}
     reports: dict[str, Path] = {}
@@ -63,7 +65,7 @@ def compare_and_evaluate(
         request = EvaluationRequest(
             items=bands / mode, truth=mixes[0].parent, text2music=bands / TEXT2MUSIC, checkpoint_dir="tiny"
         )
-        found[mode], reports[mode] = evaluate_into(out / "evaluation" / mode, request)
+        found[mode], reports[mode] = evaluate_into(out / "evaluation" / mode, request, session)
     validations = {mode: read_card(adapter).validation for mode, adapter in adapters.items()}
     return DemoResults(page, reports, table(validations, found))
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -139,3 +140,37 @@ def test_no_class_name_means_two_things():
             if isinstance(node, ast.ClassDef):
                 assert node.name not in seen, f"class {node.name}: {seen[node.name]} and {path}"
                 seen[node.name] = path
+
+
+def raises_user_error(function: ast.FunctionDef) -> bool:
+    """Whether `raise UserError(...)` stands in the function itself."""
+    raised = [node.exc for node in ast.walk(function) if isinstance(node, ast.Raise)]
+    names = [exc.func if isinstance(exc, ast.Call) else exc for exc in raised]
+    return any(isinstance(name, ast.Name) and name.id == "UserError" for name in names)
+
+
+def public_functions(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef, str]]:
+    """Functions and methods without an underscore, and what makes an object, each with what its docstring says."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node, ast.get_docstring(node) or ""
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for method in node.body:
+                if not isinstance(method, ast.FunctionDef):
+                    continue
+                if method.name in ("__init__", "__post_init__"):
+                    yield method, f"{ast.get_docstring(node)} {ast.get_docstring(method)}"
+                elif not method.name.startswith("_"):
+                    yield method, ast.get_docstring(method) or ""
+
+
+def test_who_raises_a_user_error_says_so():
+    found = 0
+    for module, path in modules().items():
+        if path.name in ("cli.py", "__main__.py"):  # their docstring is the help, and a UserError ends them in one line
+            continue
+        for function, said in public_functions(ast.parse(path.read_text(encoding="utf-8"))):
+            if raises_user_error(function):
+                found += 1
+                assert re.search(r"Raises (\w+ or )?UserError", said), f"{module}.{function.name} does not say so"
+    assert found > 50

@@ -213,7 +213,7 @@ def _open(file: PieceFile, piece: AudioPiece) -> _Forward:
 
 
 def _check_whole(data: FileBytes, opened: soundfile.SoundFile) -> None:
-    """Raise UserError for a file that holds less than its header says (libsndfile takes what there is)."""
+    """Raises UserError for a file that holds less than its header says (libsndfile takes what there is)."""
     notes = opened.extra_info
     for found in (*SHORTER_CHUNK.finditer(notes), *SHORTER_RF64.finditer(notes)):
         said, there = int(found["said"]), int(found["there"])

@@ -74,6 +74,7 @@ def write_audio(path: Path, samples: np.ndarray, rate_hz: int, *, subtype: Subty
     """Write samples [c, N] to a .wav or .flac file that appears whole or not at all.
 
     Integers are rounded to the grid that reading gives back (1/32768 or 1/8388608), and clipped to full scale.
+    Raises UserError for another suffix, and where the disk refuses.
     """
     write_audio_blocks(path, [samples], rate_hz, channels=samples.shape[0], subtype=subtype)
 
@@ -81,7 +82,7 @@ def write_audio(path: Path, samples: np.ndarray, rate_hz: int, *, subtype: Subty
 def write_audio_blocks(
     path: Path, blocks: Iterable[np.ndarray], rate_hz: int, *, channels: int = 2, subtype: Subtype = "PCM_24"
 ) -> None:
-    """`write_audio` of a clip that comes in blocks [c, n]."""
+    """`write_audio` of a clip that comes in blocks [c, n]. Raises UserError as it does."""
     kind = {".wav": "WAV", ".flac": "FLAC"}.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"{path}: audio is written as .wav or .flac, not {path.suffix or 'a name without suffix'}.")
@@ -270,7 +271,10 @@ def vocal_gain(vocal: np.ndarray, rate_hz: int, target_lufs: float) -> LevelGain
 def vocal_gain_in_blocks(
     blocks: Callable[[], Iterable[np.ndarray]], rate_hz: int, target_lufs: float, *, samples: int
 ) -> LevelGain:
-    """`vocal_gain` of N = `samples` that `blocks()` gives in blocks [c, n], each time that it is asked."""
+    """`vocal_gain` of N = `samples` that `blocks()` gives in blocks [c, n], each time that it is asked.
+
+    Raises UserError as it does.
+    """
     check_loudness_length(samples, rate_hz)
     lufs, peak = integrated_lufs(blocks(), rate_hz, samples=samples), max(map(peak_dbfs, blocks()))
     if math.isinf(lufs):

@@ -122,7 +122,10 @@ def text_named(name: str) -> tuple[str, str] | None:
 
 
 def chosen_text(paths: Iterable[Path], title: str, kind: str) -> Path | None:
-    """Of the files that can be a song's text, that of the very name, else the only one. UserError for several."""
+    """Of the files that can be a song's text, that of the very name, else the only one.
+
+    Raises UserError for several.
+    """
     paths = sorted(paths)
     exact = [path for path in paths if path.name == f"{title}_{kind}.txt"]
     if not exact and len(paths) > 1:

@@ -16,7 +16,7 @@ from common.audio.decode import AudioStream, audio_stream
 from common.audio.disk_wave import DiskWave
 from common.audio.wave import codec_rate_blocks
 from common.latents import frames_of
-from models.loading.checkpoint import open_codec
+from models.acestep1.codec.codec import Codec
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class _Counted:
 
 
 @torch.no_grad()
-def encode(wave: DiskWave, *, base: Path, device: torch.device, frames: int | None = None) -> Tensor:
-    """Scaled latents [C, H, T] of a wave, or of its first `frames`; the codec's encoder is open only for this call."""
-    codec = open_codec(base, encoder=True, decoder=False).to(device)
+def encode(wave: DiskWave, codec: Codec, *, frames: int | None = None) -> Tensor:
+    """Scaled latents [C, H, T], on the CPU, of a wave, or of its first `frames`."""
+    device = next(codec.parameters()).device
 
     def read(start: int, end: int) -> Tensor:
         return torch.from_numpy(wave.read(start, end)).to(device)

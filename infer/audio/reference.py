@@ -3,6 +3,7 @@
 B songs, C latent channels (8), H latent rows (16, low frequencies first), T latent frames.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from common.config import Config
 from common.errors import UserError
 from common.latents import LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ, frames_of
 from infer.audio.decoded import decode_file, encode
+from models.acestep1.codec.codec import Codec
 
 LOW_ROWS, HIGH_ROWS = slice(0, 4), slice(12, None)
 """Rows under which the codec's mel bands lie up to about 900 Hz, and from about 6 kHz on."""
@@ -47,9 +49,10 @@ class EncodedReference:
     record: ReferenceRecord
 
 
-def read_reference(path: Path, *, samples: int, base: Path, device: torch.device) -> EncodedReference:
+def read_reference(path: Path, *, samples: int, encoder: Callable[[], Codec]) -> EncodedReference:
     """Read a reference at its own level and encode as much of it as `samples` at 44.1 kHz, the vocal's, take.
 
+    `encoder` opens the codec, once the file is read.
     Raises UserError for a file that cannot be read, or ends a latent frame or more before the vocal does.
     """
     frames = frames_of(samples)
@@ -59,7 +62,7 @@ def read_reference(path: Path, *, samples: int, base: Path, device: torch.device
             raise UserError(
                 f"{path.name}: {decoded.seconds:.2f} s is shorter than the vocal ({needed:.2f} s). Give a longer one."
             )
-        latents = encode(decoded.wave, base=base, device=device, frames=frames)
+        latents = encode(decoded.wave, encoder(), frames=frames)
     return EncodedReference(latents, ReferenceRecord(file=unicode_text(path.as_posix()), sha256=sha256_of_file(path)))
 
 

@@ -3,7 +3,7 @@
 C latent channels (8), H latent rows (16), T latent frames, N audio samples at 44.1 kHz.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.progress import Progress, progress
 from infer.request.record import GenerationSettings
 from infer.request.request import Runtime
 from infer.request.text_inputs import TextInputs, encode_conditions, encode_null_conditions
@@ -23,7 +22,7 @@ from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.combined import CombinedAdapters, open_adapters
 from models.adapters.style import Style
 from models.flow.sampler import draw_noise, sample
-from models.loading.checkpoint import open_codec, open_transformer, open_vocoder, part_hash
+from models.loading.checkpoint import open_codec, open_vocoder, part_hash
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,21 @@ class AccompanimentSampler:
     adapters: CombinedAdapters
 
     @classmethod
-    def open(
-        cls, runtime: Runtime, adapters: Sequence[Path], weights: Sequence[float], *, style: Style | None = None
+    def load(
+        cls,
+        transformer: ACEStepTransformer2DModel,
+        runtime: Runtime,
+        adapters: Sequence[Path],
+        weights: Sequence[float],
+        *,
+        style: Style | None = None,
     ) -> Self:
-        """Raises UserError where an adapter does not belong to this base, or a style does not fit it."""
+        """Put adapters and a style into a transformer, in the place of those that are in it.
+
+        Raises UserError where an adapter does not belong to this base, or a style does not fit it.
+        """
+        transformer.unload_lora()
         fingerprint = part_hash(runtime.base, "ace_step_transformer")
-        transformer = open_transformer(runtime.base, dtype=runtime.dtype).to(runtime.device)
         return cls(
             transformer,
             open_adapters(adapters, transformer, weights=weights, base_fingerprint=fingerprint, style=style),
@@ -51,11 +59,12 @@ class AccompanimentSampler:
         text: TextInputs,
         settings: GenerationSettings,
         seeds: Sequence[int],
-        done: Progress | None = None,
+        on_step: Callable[[int, str], None] = lambda units, note: None,
     ) -> list[Tensor]:
         """Latents [C, H, T] for each seed, whose noise is drawn first, on the CPU: alike on every device.
 
-        What the network makes of the words is made once. `done` counts the steps of all.
+        What the network makes of the text is made once. `on_step` is called with the steps done since the last
+        call, and a note.
         """
         device = self.transformer.device
         conditional, unconditional = (
@@ -81,30 +90,11 @@ class AccompanimentSampler:
                 source=source,
                 conditioner=self.adapters.conditioner,
                 generators=generators,
-                on_step=lambda *_: done.update() if done else None,
-                on_window=lambda number, count: done.update(0, f"window {number} of {count}") if done else None,
+                on_step=lambda *_: on_step(1, ""),
+                on_window=lambda number, count: on_step(0, f"window {number} of {count}"),
             )
             drawn.append(latents[0].cpu())
         return drawn
-
-
-def draw(
-    vocal: VocalInput,
-    text: TextInputs,
-    settings: GenerationSettings,
-    seeds: Sequence[int],
-    *,
-    adapters: Sequence[Path],
-    runtime: Runtime,
-    style: Style | None = None,
-) -> list[Tensor]:
-    """Latents [C, H, T] for each seed. The transformer is open only for this call.
-
-    Raises UserError where an adapter does not belong to this base, or a style does not fit it.
-    """
-    band = AccompanimentSampler.open(runtime, adapters, settings.lora_weights, style=style)
-    with progress(len(seeds) * settings.sampler.steps, "sampling", "steps") as done:
-        return band.draw(vocal, text, settings, seeds, done)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,14 @@ from common.audio.wave import loudness_lufs, read_audio, to_stereo, write_audio
 from common.canonical import sha256_of, sha256_of_file
 from common.errors import UserError
 from common.files import check_writable
-from common.progress import Progress, progress, say
-from infer.band.generate import GeneratedFiles, GenerationPlan, read_inputs, write_results
-from infer.band.networks import AccompanimentSampler, LatentDecoder
+from common.progress import say
+from infer.band.generate import GeneratedFiles, write_results
+from infer.band.inputs import read_inputs
+from infer.band.session import CountStep, Session
 from infer.compare.inputs import Model, TestSample, read_models, read_test_set
 from infer.compare.output import Output, describe, read_output, write_output
 from infer.compare.page import Lane, PageRow, write_page
+from infer.request.plan import GenerationPlan
 from infer.request.record import GenerationSettings
 from infer.request.request import (
     AdapterSelection,
@@ -55,11 +57,13 @@ class CompareJob:
     order: str  # hash of all that the output depends on
 
 
-def compare(comparison: Comparison) -> Path:
+def compare(comparison: Comparison, session: Session | None = None) -> Path:
     """Make what is missing of every output, then the page, whose path comes back.
 
+    Its networks are those of `session`, or of one of its own, each opened at most once.
     A vocal that is missing or cannot be used is left out with a warning. Raises UserError for a test set or an
-    adapter that cannot be read, and where no vocal is left.
+    adapter that cannot be read, and where no vocal is left. Raises SessionCancelledError where the session is asked to
+    stop; outputs that are finished stay.
     """
     check_writable(comparison.output_dir)
     items = read_test_set(comparison.test_set)
@@ -68,10 +72,11 @@ def compare(comparison: Comparison) -> Path:
     kept = [item for item in items if item.key in vocals]
     if not kept:
         raise UserError(f"{comparison.test_set}: none of its {len(items)} vocals can be used. Mend their vocal_path.")
+    session = session or Session()
     lanes: dict[str, list[Lane]] = {item.key: [] for item in kept}
-    with progress(len(kept) * len(models), "comparing", "bands") as done:
+    with session.counting(len(kept) * len(models), "comparing", "bands") as step:
         for model in models:
-            for job, output in _perform(model, kept, comparison, done):
+            for job, output in _perform(model, kept, comparison, session, step):
                 lanes[job.item.key].append(Lane(model.name, job.request.output_dir, output))
     rows = [PageRow(item.key, item.prompt, vocals[item.key], tuple(lanes[item.key])) for item in kept]
     return write_page(comparison.output_dir, rows)
@@ -102,36 +107,37 @@ def _vocal(item: TestSample, folder: Path) -> Output:
 
 
 def _perform(
-    model: Model, items: Sequence[TestSample], comparison: Comparison, done: Progress
+    model: Model, items: Sequence[TestSample], comparison: Comparison, session: Session, step: CountStep
 ) -> Iterator[tuple[CompareJob, Output]]:
-    """All outputs of one model. Its transformer and the decoder are opened once, or not at all where all are made."""
+    """All outputs of one model. Networks are not opened where all are made."""
     request = _request(model, comparison)
     selection = select_adapters(request)
     settings = resolve_settings(request, selection)
     jobs = [_job(model, item, selection, settings, comparison) for item in items]
     known = {job: output for job in jobs if (output := read_output(job.request.output_dir, job.order))}
-    done.update(len(known))
+    step(len(known), "")
     missing = [job for job in jobs if job not in known]
-    made = dict(_make(model, selection, settings, missing, done)) if missing else {}
+    made = dict(_make(model, selection, settings, missing, session, step)) if missing else {}
     return ((job, known.get(job) or made[job]) for job in jobs)
 
 
 def _make(
-    model: Model, selection: AdapterSelection, settings: GenerationSettings, jobs: Sequence[CompareJob], done: Progress
+    model: Model,
+    selection: AdapterSelection,
+    settings: GenerationSettings,
+    jobs: Sequence[CompareJob],
+    session: Session,
+    step: CountStep,
 ) -> Iterator[tuple[CompareJob, Output]]:
     runtime = find_runtime(jobs[0].request, settings, selection)
-    band, decoder = (
-        AccompanimentSampler.open(runtime, selection.folders, selection.weights),
-        LatentDecoder.open(runtime),
-    )
     for job in jobs:
         plan = GenerationPlan(job.request, selection, settings, runtime)
-        with read_inputs(plan) as inputs:
+        with read_inputs(plan, session) as inputs:
             named = replace(inputs, vocal=replace(inputs.vocal, key=job.item.key))
-            drawn = band.draw(named.vocal, named.text, settings, plan.seeds)
-            output = _keep(job, write_results(plan, named, drawn, decoder, name=job.item.key))
+            drawn = session.draw(plan, named.vocal, named.text, shown=False)
+            output = _keep(job, write_results(plan, named, drawn, session, name=job.item.key))
         yield job, output
-        done.update(note=f"{model.name}, {job.item.key}")
+        step(1, f"{model.name}, {job.item.key}")
 
 
 def _keep(job: CompareJob, made: GeneratedFiles) -> Output:

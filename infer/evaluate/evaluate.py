@@ -12,8 +12,8 @@ import torch
 
 from common.audio.wave import at_codec_rate, read_audio
 from common.errors import UserError
-from common.progress import progress
 from infer.band.networks import LatentDecoder
+from infer.band.session import Session
 from infer.compare.ratings import Interval, bootstrap_mean
 from infer.evaluate.items import EvaluationItem, read_items, records_of
 from infer.evaluate.measures.clip import Clip
@@ -25,7 +25,7 @@ from infer.evaluate.measures.sanity import faults, measure_sanity
 from infer.evaluate.measures.sets import FeatureScaler, adherence, frechet_distance, kernel_distance, set_features
 from infer.request.request import Runtime
 from models.acestep1.codec.codec import Codec
-from models.loading.checkpoint import Part, open_codec, resolve_checkpoint
+from models.loading.checkpoint import Part, resolve_checkpoint
 from models.loading.family import CODEC, check_belongs
 
 SYSTEMS = ("result", "true", "codec", "text2music", "shuffled", "vocal", "noise")
@@ -103,22 +103,25 @@ class SetFeatures:
     mixed: dict[str, np.ndarray]
 
 
-def evaluate(request: EvaluationRequest, *, on_item: Callable[[LoadedItem, ClipReport], None]) -> Evaluation:
+def evaluate(
+    request: EvaluationRequest, *, on_item: Callable[[LoadedItem, ClipReport], None], session: Session | None = None
+) -> Evaluation:
     """Measure every item; `on_item` is called with each item and its report, to draw it while its sound is at hand.
 
     Raises UserError for items that are missing, cannot be read, or have a silent vocal.
     """
     items = read_items(request.items, truth=request.truth, text2music=request.text2music)
-    codec = RoundTrip.open(request.checkpoint_dir, items) if request.checkpoint_dir else None
+    session = session or Session()
+    codec = RoundTrip.open(request.checkpoint_dir, items, session) if request.checkpoint_dir else None
     reports, features = [], []
-    with progress(len(items), "evaluating", "vocals") as done:
+    with session.counting(len(items), "evaluating", "vocals") as step:
         for number, item in enumerate(items):
             loaded = load_item(item, next_song(items, number), codec)
             reports.append(measure_item(loaded))
             if loaded.true is not None:
                 features.append(item_features(loaded))
             on_item(loaded, reports[-1])
-            done.update(note=item.key)
+            step(1, item.key)
     return Evaluation(
         clips=tuple(reports),
         means=tuple(means_over_clips(reports)),
@@ -135,16 +138,15 @@ class RoundTrip:
     decoder: LatentDecoder
 
     @classmethod
-    def open(cls, name: str, items: Sequence[EvaluationItem]) -> "RoundTrip":
+    def open(cls, name: str, items: Sequence[EvaluationItem], session: Session) -> "RoundTrip":
         """Raises UserError for another codec than the items were made with, as far as their records say."""
         parts: list[Part] = [CODEC, "music_vocoder"]
         base = resolve_checkpoint(name, parts)
         for path, record in records_of(items):
             if record.base is not None:
                 check_belongs(path, record.base, record.networks, name, base, parts=parts)
-        return cls(
-            open_codec(base, encoder=True, decoder=False), LatentDecoder.open(Runtime(base, torch.device("cpu")))
-        )
+        runtime = Runtime(base, torch.device("cpu"))
+        return cls(session.codec_encoder(runtime), session.decoder(runtime))
 
     @torch.no_grad()
     def __call__(self, clip: Clip) -> Clip:
@@ -153,7 +155,10 @@ class RoundTrip:
 
 
 def load_item(item: EvaluationItem, other: EvaluationItem, codec: RoundTrip | None) -> LoadedItem:
-    """Read the files of an item and make the anchors; `other` gives the shuffled pair's band."""
+    """Read the files of an item and make the anchors; `other` gives the shuffled pair's band.
+
+    Raises UserError for a silent vocal.
+    """
     vocal = read_clip(item.vocal)
     if not vocal.wave.any():
         raise UserError(f"{item.vocal}: is silent, so no band can be measured against it. Leave it out.")

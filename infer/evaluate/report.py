@@ -14,6 +14,7 @@ from common.files import check_writable, whole_file
 from common.latents import SAMPLE_RATE_HZ
 from common.table import in_columns
 from infer.audio.pictures import mel_picture
+from infer.band.session import Session
 from infer.compare.ratings import Interval
 from infer.compare.templates import fill
 from infer.evaluate.evaluate import SYSTEMS, ClipReport, Evaluation, EvaluationRequest, LoadedItem, evaluate
@@ -77,11 +78,11 @@ RESULT_COLOUR, TRUE_COLOUR, BEAT_COLOUR, INK, PAPER = "#1d6b73", "#c27a1a", "#ff
 TableCells = tuple[str, ...]
 
 
-def evaluate_into(folder: Path, request: EvaluationRequest) -> tuple[Evaluation, Path]:
+def evaluate_into(folder: Path, request: EvaluationRequest, session: Session | None = None) -> tuple[Evaluation, Path]:
     """Evaluate and write the report into `folder`; what was found, and the page."""
     check_writable(folder)
     plots: list[bytes] = []
-    found = evaluate(request, on_item=lambda loaded, report: plots.append(plot(loaded, report)))
+    found = evaluate(request, on_item=lambda loaded, report: plots.append(plot(loaded, report)), session=session)
     return found, write_report(found, plots, folder)
 
 

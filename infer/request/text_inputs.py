@@ -5,6 +5,7 @@ S text tokens, D width of a text state, L lyric tokens, E condition tokens, I in
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,8 +18,10 @@ from models.acestep1.text.lyric_tokens import INSTRUMENTAL, VOCABULARY_FILE, enc
 from models.acestep1.transformer.erg import lyric_queries, weakened
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Conditions
 from models.flow.conditioning import pack_conditions
-from models.loading.checkpoint import open_text_encoder
 from shards.schema import Sample
+
+if TYPE_CHECKING:
+    from models.acestep1.text.encoder import TextEncoder
 
 NO_PROMPT = "instrumental"
 
@@ -50,8 +53,8 @@ class TextInputs:
 
 
 @torch.no_grad()
-def embed_prompt(tags: str, *, base: Path, device: torch.device, erg: bool = False) -> EncodedPrompt:
-    """A prompt, spelt as prep spells it; the text encoder is open only for this call. Tags that do not fit are named.
+def embed_prompt(tags: str, encoder: "TextEncoder", *, erg: bool = False) -> EncodedPrompt:
+    """A prompt, spelt as prep spells it. Tags that do not fit are named.
 
     Raises UserError where ERG is asked of a text encoder that has not the blocks for it.
     """
@@ -60,7 +63,6 @@ def embed_prompt(tags: str, *, base: Path, device: torch.device, erg: bool = Fal
         fitting_tags,
     )
 
-    encoder = open_text_encoder(base).to(device)
     found = fitting_tags(encoder, tags_of(tags) or [NO_PROMPT])
     if found.dropped:
         say(f"the prompt is longer than {MAX_TOKENS} tokens; these tags are left out: {spelt(found.dropped)}")

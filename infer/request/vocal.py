@@ -4,7 +4,7 @@ C latent channels (8), H latent rows (16), T latent frames, N audio samples at 4
 """
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from common.texts.naming import song_of_vocal
 from infer.audio.decoded import DecodedAudio, decode_file, encode
 from infer.audio.mixdown import output_samples
 from infer.request.record import VocalRecord
+from models.acestep1.codec.codec import Codec
 from shards.schema import Sample
 
 
@@ -39,9 +40,10 @@ class VocalInput:
 
 
 @contextmanager
-def vocal_from_file(path: Path, *, base: Path, lufs: float, device: torch.device) -> Generator[VocalInput]:
+def vocal_from_file(path: Path, *, encoder: Callable[[], Codec], lufs: float) -> Generator[VocalInput]:
     """Read, level and encode a vocal, whose wave can be read within the block; `lufs` is the loudness of training.
 
+    `encoder` opens the codec, once the file is read.
     Raises UserError for a file that cannot be read, is silent or shorter than a loudness block.
     """
     with DiskWave() as wave:
@@ -49,7 +51,7 @@ def vocal_from_file(path: Path, *, base: Path, lufs: float, device: torch.device
             _level(path, decoded, lufs, wave)
         yield VocalInput(
             key=unicode_text(song_of_vocal(path)),
-            latents=encode(wave, base=base, device=device),
+            latents=encode(wave, encoder()),
             activity=torch.from_numpy(np.concatenate([vocal_activity(block) for block in wave.blocks()])),
             wave=wave,
             samples=wave.samples,

@@ -214,7 +214,7 @@ def base_of(card: AdapterCard) -> BaseSpec:
 
 
 def check_adapter(folder: Path, card: AdapterCard, name: str, checkpoint: Path, *, parts: Collection[Part]) -> None:
-    """Raise UserError unless `parts` of the checkpoint `name` belong to the codec and text encoder of its training."""
+    """Raises UserError unless `parts` of the checkpoint `name` belong to the codec and text encoder of its training."""
     used = {part: digest for part, digest in card.networks.items() if part in parts or part == VOCABULARY_FILE}
     check_belongs(folder, base_of(card), used, name, checkpoint, parts=parts)
 

@@ -84,7 +84,7 @@ class Objective:
 
     docs/formulation.md, sections 3 and 4. Training makes x1 = make_x1(eps), the state (1-s)*x0 + s*x1, shows the
     network network_input(state) and compares clean_estimate(state, output) with x0. A sampler starts at x1 and follows
-    velocity(state, output).
+    velocity(state, output). Raises UserError for an a_max outside 0 to 0.95.
     """
 
     name: ObjectiveName

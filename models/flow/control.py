@@ -26,8 +26,8 @@ class ControlEncoder(nn.Module):
     """Vocal latents to residuals for the inputs of `injection_layers` of a base with `blocks` blocks.
 
     Fresh, it changes nothing: the last layer of each residual starts at zero ("zero"), or its gate does ("cross_norm").
-    Its weights are drawn from `seed`. UserError for a width that the heads do not divide and for a layer named twice
-    or absent from the base.
+    Its weights are drawn from `seed`. Raises UserError for a width that the heads do not divide and for a layer named
+    twice or absent from the base.
     """
 
     def __init__(

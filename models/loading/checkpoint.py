@@ -49,7 +49,8 @@ def resolve_checkpoint(name: str | Path, parts: Sequence[Part]) -> Path:
     """The folder that holds `parts`: the word "tiny", a folder, or a Hugging Face id (or id@commit), of which `parts`
     are fetched.
 
-    Only the text "tiny" means the bundle; Path("tiny") and "./tiny" are folders.
+    Only the text "tiny" means the bundle; Path("tiny") and "./tiny" are folders. Raises UserError where a part is
+    missing, or cannot be fetched.
     """
     if name == "tiny":
         _say_what_tiny_is()
@@ -66,7 +67,7 @@ def resolve_checkpoint(name: str | Path, parts: Sequence[Part]) -> Path:
 
 
 def _check_fetched(name: str, folder: Path, part: Part) -> None:
-    """Raise UserError where the cache holds a part without its weights: an older download ended amid it."""
+    """Raises UserError where the cache holds a part without its weights: an older download ended amid it."""
     lacking = [path for path in _files_of(folder / part, part) if not path.is_file()]
     if lacking:
         raise UserError(
@@ -76,7 +77,7 @@ def _check_fetched(name: str, folder: Path, part: Part) -> None:
 
 
 def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "ACEStepTransformer2DModel":
-    """The transformer, its weights cast to `dtype` one by one as they are read."""
+    """The transformer, its weights cast to `dtype` one by one as they are read. Raises UserError for bad files."""
     from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 
     part: Part = "ace_step_transformer"
@@ -90,7 +91,10 @@ def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "AC
 
 
 def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "Codec":
-    """The halves asked for; the file need not hold the other, which is never allocated."""
+    """The halves asked for; the file need not hold the other, which is never allocated.
+
+    Raises UserError for bad files.
+    """
     from models.acestep1.codec.codec import Codec, CodecConfig
 
     part: Part = "music_dcae_f8c8"
@@ -102,7 +106,7 @@ def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "Codec":
 
 
 def open_vocoder(folder: Path) -> "Vocoder":
-    """The vocoder, its weight norm folded into plain weights."""
+    """The vocoder, its weight norm folded into plain weights. Raises UserError for bad files."""
     from models.acestep1.codec.vocoder import GriffinLimConfig, Vocoder, VocoderConfig, fold, stored_shapes
 
     part: Part = "music_vocoder"
@@ -115,7 +119,7 @@ def open_vocoder(folder: Path) -> "Vocoder":
 
 
 def open_text_encoder(folder: Path) -> "TextEncoder":
-    """The text encoder with its tokenizer, from the folder's files alone."""
+    """The text encoder with its tokenizer, from the folder's files alone. Raises UserError for bad ones."""
     from models.acestep1.text.encoder import TextEncoder, build_network, open_tokenizer, stored_shapes, tied
 
     part: Part = "umt5-base"
@@ -169,7 +173,8 @@ def read_weights(
 ) -> dict[str, Tensor]:
     """Exactly the weights named in `shapes`, cast to `dtype` one by one.
 
-    The file may also hold weights whose names begin with one of `unread`, and no others.
+    The file may also hold weights whose names begin with one of `unread`, and no others. Raises UserError for a file
+    that is missing or damaged, or holds other weights.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file. It holds the weights of {path.parent.name}.")
@@ -210,7 +215,10 @@ def _fill(network: AnyModule, weights: Mapping[str, Tensor]) -> AnyModule:
 
 
 def part_hash(folder: Path, part: Part) -> str:
-    """sha256 (hex) over what `part` computes with: its config, weights and tokenizer, by name and content."""
+    """sha256 (hex) over what `part` computes with: its config, weights and tokenizer, by name and content.
+
+    Raises UserError for a file that is missing or cannot be read.
+    """
     digest = hashlib.sha256()
     for path in _files_of(folder / part, part):
         if not path.is_file():
@@ -221,7 +229,10 @@ def part_hash(folder: Path, part: Part) -> str:
 
 
 def is_whole(folder: Path, part: Part) -> bool:
-    """Whether a folder holds every file of `part`, and of the codec both halves, so that its hash can be compared."""
+    """Whether a folder holds every file of `part`, and of the codec both halves, so that its hash can be compared.
+
+    Raises UserError for a damaged codec.
+    """
     if not all(path.is_file() for path in _files_of(folder / part, part)):
         return False
     if part != "music_dcae_f8c8":

@@ -98,7 +98,7 @@ def _telling(part: Part) -> frozenset[str]:
 
 
 def check_one_family(name: str, folder: Path, parts: Iterable[Part]) -> None:
-    """Raise UserError where a checkpoint's parts are of several families."""
+    """Raises UserError where a checkpoint's parts are of several families."""
     known = [(part, family) for part in parts if (family := family_of(folder, part))]
     for part, family in known[1:]:
         if family != known[0][1]:
@@ -111,7 +111,7 @@ def check_one_family(name: str, folder: Path, parts: Iterable[Part]) -> None:
 def check_belongs(
     what: object, base: BaseSpec, networks: Mapping[str, str], name: str, folder: Path, *, parts: Iterable[Part]
 ) -> None:
-    """Raise UserError unless `what`, made with `networks` of a `base`, goes with the checkpoint `name` in `folder`.
+    """Raises UserError unless `what`, made with `networks` of a `base`, goes with the checkpoint `name` in `folder`.
 
     `parts` are those that are used; of them and of what made the latents, whatever the folder holds is compared by
     content, the rest by family. What can be told by neither is said.
@@ -136,7 +136,7 @@ def check_belongs(
 def check_alike(
     what: object, base: BaseSpec, networks: Mapping[str, str], other: object, theirs: BaseSpec, those: Mapping[str, str]
 ) -> None:
-    """Raise UserError where `what`, made with `networks` of `base`, and `other`, with `those` of `theirs`, differ."""
+    """Raises UserError where `what`, made with `networks` of `base`, and `other`, with `those` of `theirs`, differ."""
     if base.family and theirs.family and base.family != theirs.family:
         raise UserError(f"{what}: is of {base.family}, {other} is of {theirs.family}. Give one that goes with it.")
     for network in sorted(networks.keys() & those.keys()):

@@ -17,7 +17,10 @@ _commits: dict[str, str] = {}
 
 
 def fetch(name: str, parts: Sequence[str]) -> Path:
-    """The cache's folder of one commit, into which `parts` of "owner/name" or "owner/name@revision" are fetched."""
+    """The cache's folder of one commit, into which `parts` of "owner/name" or "owner/name@revision" are fetched.
+
+    Raises UserError for a name that is none, and for what Hugging Face or the connection refuses.
+    """
     matched = HUB_ID.fullmatch(name)
     if not matched:
         raise UserError(f"{name}: no such folder. Give a checkpoint folder, a Hugging Face id (owner/name), or tiny.")

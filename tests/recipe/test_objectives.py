@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from common.config import load_config
 from common.errors import UserError
 from infer.audio.mixdown import MixdownSettings
-from infer.band.networks import AccompanimentSampler
+from infer.band.session import Session
 from infer.evaluate.measures.clip import Clip
 from infer.request.record import GenerationSettings
 from infer.request.request import Runtime
@@ -215,7 +215,7 @@ def test_bands_are_those_that_infer_draws(which, whole):
     judged, unit = made.judged, made.unit("controlnet", 0)
     assert unit.sampler is not None
     (adapter,) = made.folder(unit).glob("training/version_*/checkpoints/*step=2_lora")
-    band = AccompanimentSampler.open(Runtime(TINY, torch.device("cpu")), [adapter], [1.0])
+    band = Session().sampler(Runtime(TINY, torch.device("cpu")), [adapter], [1.0])
     drawn = load_file(made.folder(unit) / f"{which}.safetensors")["bands"]
     for number, song in enumerate(judged.samples):
         sung = judged.samples[judged.others[number]] if which == "exchanged" else song

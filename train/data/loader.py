@@ -48,7 +48,7 @@ def split(manifest: Manifest, fraction: float) -> Split:
 
 
 def check_manifest(manifest: Manifest, config: TrainingConfig) -> None:
-    """Raise UserError if these shards cannot train this configuration."""
+    """Raises UserError if these shards cannot train this configuration."""
     target = target_of(config)
     if target not in manifest.targets:
         held = ", ".join(manifest.targets) or "no target"

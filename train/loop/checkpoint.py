@@ -65,7 +65,7 @@ def save_last(trainer: Trainer, folder: Path) -> None:
 
 
 def find_last(config: TrainingConfig) -> Path:
-    """The last.ckpt of the newest version of an experiment that has one."""
+    """The last.ckpt of the newest version of an experiment that has one. Raises UserError where none has."""
     experiment = Path(config.logger_dir) / config.exp_name
     found = [path for path in experiment.glob(f"version_*/{CHECKPOINTS}/{LAST}") if _version(path) is not None]
     if not found:
@@ -74,7 +74,7 @@ def find_last(config: TrainingConfig) -> Path:
 
 
 def locate(path: Path) -> Path:
-    """The last.ckpt meant by a file, a version folder or its checkpoints folder."""
+    """The last.ckpt meant by a file, a version folder or its checkpoints folder. Raises UserError if it has none."""
     for candidate in (path, path / LAST, path / CHECKPOINTS / LAST):
         if candidate.is_file():
             return candidate
@@ -82,7 +82,7 @@ def locate(path: Path) -> Path:
 
 
 def check_resumable(path: Path, config: TrainingConfig, base_fingerprint: str) -> None:
-    """Raise UserError if a checkpoint is damaged, finished, or of another run than this one would be."""
+    """Raises UserError if a checkpoint is damaged, finished, or of another run than this one would be."""
     try:
         checkpoint = _read(path)
         step, was, base = checkpoint["global_step"], checkpoint["config"], checkpoint["base"]

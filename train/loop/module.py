@@ -179,7 +179,7 @@ class AccompanimentModule(LightningModule):
             set_lora_dropout(self.transformer, active=True)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Stop before a broken gradient reaches the weights."""
+        """Raises UserError before a broken gradient reaches the weights."""
         if self._device_mesh is not None:
             average_gradients(self.trained.values())
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.trained.values() if p.grad is not None])
@@ -227,6 +227,7 @@ class AccompanimentModule(LightningModule):
         checkpoint["ema"] = self.ema.averages if self.ema else {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises UserError for a checkpoint of other weights than this run trains."""
         if checkpoint["state_dict"].keys() != self.trained.keys():
             raise UserError("the checkpoint holds other weights than this run trains. Start anew without --resume.")
         if self.ema:

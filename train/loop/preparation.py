@@ -81,7 +81,7 @@ def base_of_shards(manifest: Manifest) -> BaseSpec:
 
 
 def check_shards(config: TrainingConfig, manifest: Manifest, name: str, folder: Path, parts: Sequence[Part]) -> None:
-    """Raise UserError where `parts` of a checkpoint do not belong to the networks that made the shards."""
+    """Raises UserError where `parts` of a checkpoint do not belong to the networks that made the shards."""
     networks = manifest.fingerprint.networks
     check_belongs(config.dataset_path, base_of_shards(manifest), networks, name, folder, parts=parts)
 

@@ -137,7 +137,7 @@ def shortened(config: TrainingConfig, wanted: OptunaConfig) -> TrainingConfig:
 
 
 def check_length(config: TrainingConfig, wanted: OptunaConfig) -> None:
-    """Raise UserError if trials would be longer than the run that they stand for."""
+    """Raises UserError if trials would be longer than the run that they stand for."""
     if wanted.trial_steps > config.max_steps:
         raise UserError(
             f"trial_steps {wanted.trial_steps}: the run that trials shorten has max_steps {config.max_steps}. "

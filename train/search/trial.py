@@ -89,6 +89,7 @@ class PruningCallback(StepCallback):
         self.training_seconds = time.monotonic() - self._started - self.validation_seconds
 
     def after_step(self, trainer: Trainer, module: AccompanimentModule, outputs: Mapping[str, Any]) -> None:
+        """Raises UserError where a figure of the validation is not finite."""
         self.finished = self._step == module.config.max_steps
         if self.finished or self._step % module.config.val_every_n_steps == 0:
             self._validate(trainer, module)

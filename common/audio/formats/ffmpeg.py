@@ -22,7 +22,7 @@ FIRST_BYTES = {b"\x30\x26\xb2\x75": 16, b"TTA1": 14}
 
 
 def check_single(data: FileBytes) -> None:
-    """Raise UserError for M4A, WMA and TTA files to which others were joined: ffmpeg reads the first alone."""
+    """Raises UserError for M4A, WMA and TTA files to which others were joined: ffmpeg reads the first alone."""
     first = data.at(0, FIRST_BYTES.get(data.at(0, 4), 0))
     second = data.find(first, 1) if first else _second_mp4(data)
     if second < data.size:
@@ -46,7 +46,10 @@ def _second_mp4(data: FileBytes) -> int:
 
 @contextmanager
 def ffmpeg_stream(path: Path, block_samples: int, *, soundfile_says: str) -> Generator[AudioStream]:
-    """Decode through a pipe, as AU: a header of six numbers, then big-endian floats, until the end or an error."""
+    """Decode through a pipe, as AU: a header of six numbers, then big-endian floats, until the end or an error.
+
+    Raises UserError for what it cannot decode.
+    """
     command = [_ffmpeg(path, soundfile_says), "-v", "error", "-xerror", "-nostdin", "-protocol_whitelist", "file"]
     command += ["-i", f"file:{path.absolute()}", "-map", "0:a:0", "-f", "au", "-c:a", "pcm_f32be", "pipe:1"]
     with TemporaryFile() as complaints, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints) as process:

@@ -201,7 +201,7 @@ def _xing(head: bytes, at: int) -> _Info:
 
 
 def _check(data: FileBytes, part: _Part, *, is_last: bool) -> None:
-    """Raise UserError where frames are missing at its end or among them."""
+    """Raises UserError where frames are missing at its end or among them."""
     said = part.info.frames or 0 if part.info else 0
     there = part.end - part.start
     if part.frames < said and not (part.info and part.info.size and there >= part.info.size):

@@ -68,7 +68,7 @@ class TextEncoder(nn.Module):
     def states(self, ids: Tensor, mask: Tensor, *, weakened: bool = False) -> Tensor:
         """Last hidden states, after the final norm. ids, mask [B, S] integers -> [B, S, D].
 
-        `weakened` flattens the attention of blocks 8 and 9; UserError where the network has no such blocks.
+        `weakened` flattens the attention of blocks 8 and 9. Raises UserError where the network has no such blocks.
         """
         with weak(self._weak_queries()) if weakened else nullcontext():
             return self.network(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -108,7 +108,10 @@ def fitting_tags(
 
 
 def build_network(config: Mapping[str, Any], path: Path) -> UMT5EncoderModel:
-    """The network of a config.json, without memory for its weights (on the meta device). `path` is for the error."""
+    """The network of a config.json, without memory for its weights (on the meta device).
+
+    Raises UserError, which names `path`, for settings that make none.
+    """
     options = network_options(config, path)
     try:
         with torch.device("meta"):
@@ -138,7 +141,7 @@ def tied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a tokenizer.json; it appends the end token by itself."""
+    """The tokenizer of a tokenizer.json; it appends the end token by itself. Raises UserError for a bad file."""
     if not path.is_file():
         raise UserError(f"{path}: no such file. The text encoder needs its tokenizer.")
     try:

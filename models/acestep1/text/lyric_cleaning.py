@@ -30,7 +30,10 @@ SPELT_BELOW = 1_000_000
 
 
 def clean_line(line: str, language: str) -> str:
-    """`line` ready for the tokenizer. UserError where digits or a script would need a library that we lack."""
+    """`line` ready for the tokenizer.
+
+    Raises UserError where digits or a script would need a library that we lack.
+    """
     if UNROMANISED.search(line):
         raise UserError(
             f'lyrics line "{line}": Chinese, Japanese and Korean must be written in Latin letters '

@@ -70,7 +70,7 @@ class LyricTokens:
 
 
 def open_lyric_vocabulary(folder: Path) -> LyricVocabulary | None:
-    """The vocabulary in a checkpoint's folder, None where there is none, UserError where it is another one."""
+    """The vocabulary in a checkpoint's folder, None where there is none. Raises UserError where it is another one."""
     path = Path(folder) / VOCABULARY_FILE
     if not path.is_file():
         return None
@@ -87,7 +87,7 @@ def open_lyric_vocabulary(folder: Path) -> LyricVocabulary | None:
 
 
 def check_language(language: str) -> None:
-    """Raise UserError for a language that has no token."""
+    """Raises UserError for a language that has no token."""
     if language not in LANGUAGE_IDS:
         raise UserError(f'lyrics language "{language}" is not one of {", ".join(LANGUAGE_IDS)}.')
 

@@ -30,12 +30,12 @@ def weakened(projections: Iterable[nn.Module]) -> Generator[None]:
 
 
 def lyric_queries(transformer: ACEStepTransformer2DModel) -> list[nn.Module]:
-    """Query projections to weaken while the unconditional conditions are encoded."""
+    """Query projections to weaken while the unconditional conditions are encoded. Raises UserError for other sizes."""
     return _named(transformer, [f"lyric_encoder.encoders.{i}.self_attn.linear_q" for i in LYRIC_LAYERS])
 
 
 def diffusion_queries(transformer: ACEStepTransformer2DModel) -> list[nn.Module]:
-    """Query projections to weaken while the unconditional velocity is predicted."""
+    """Query projections to weaken while the unconditional velocity is predicted. Raises UserError for other sizes."""
     kinds = ("attn", "cross_attn")
     return _named(transformer, [f"transformer_blocks.{i}.{kind}.to_q" for i in DIFFUSION_BLOCKS for kind in kinds])
 

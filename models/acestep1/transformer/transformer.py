@@ -168,7 +168,7 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     ) -> Velocity:
         """latents [B, C, H, T] at timestep [B] = 1000 * sigma; mask [B, T], nonzero where a frame is real, or None.
 
-        `output_length` cuts the result's tail or appends zeros. UserError for an injection past the last block.
+        `output_length` cuts the result's tail or appends zeros. Raises UserError for an injection past the last block.
         """
         injections = injections or {}
         self._check(latents, timestep, conditions, mask, injections)

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file
 
 from common.errors import UserError
-from infer.band.networks import LatentDecoder, draw
+from infer.band.networks import LatentDecoder
+from infer.band.session import Session
 from infer.request.request import GenerationRequest, Runtime, resolve_settings, select_adapters
 from infer.request.text_inputs import (
     TextInputs,
@@ -50,7 +51,14 @@ def drawn(inputs, folder, *seeds, **flags):
 
 
 def drawn_together(inputs, folders, *seeds, **flags):
-    return draw(*inputs, settled(*folders, **flags), seeds, adapters=folders, runtime=RUNTIME)
+    return draw(*inputs, settled(*folders, **flags), seeds, adapters=folders)
+
+
+def draw(vocal, text, settings, seeds, *, adapters, style=None):
+    session = Session()
+    sampler = session.sampler(RUNTIME, adapters, settings.lora_weights, style=style)
+    with session.counting(len(seeds) * settings.sampler.steps, "sampling", "steps") as step:
+        return sampler.draw(vocal, text, settings, seeds, step)
 
 
 def text2music(inputs, seed, sampler, transformer=None):
@@ -91,7 +99,7 @@ def test_a_style_beside_an_adapter_changes_the_band_by_its_weight_alone(inputs, 
 
     def made(weight):
         styled = find_style(style, weight)
-        return draw(*inputs, settled(adapter), [3], adapters=[adapter], runtime=RUNTIME, style=styled)[0]
+        return draw(*inputs, settled(adapter), [3], adapters=[adapter], style=styled)[0]
 
     (without,) = drawn(inputs, adapter, 3)
     assert torch.equal(made(0.0), without)
@@ -108,7 +116,7 @@ def test_a_style_alone_is_text2music_of_the_base_with_that_lora(inputs, make_ada
     halves = {names[name]: tensor * (weight if "lora_B" in name else 1) for name, tensor in load_file(style).items()}
     apply_plainly(transformer, halves)
     settings = settled(folder, lora_weights=(0.0,), ref_strength=0)
-    (ours,) = draw(*inputs, settings, [3], adapters=[folder], runtime=RUNTIME, style=find_style(style, weight))
+    (ours,) = draw(*inputs, settings, [3], adapters=[folder], style=find_style(style, weight))
     torch.testing.assert_close(ours, text2music(inputs, 3, sampler, transformer), atol=1e-3, rtol=1e-3)
     assert (ours - text2music(inputs, 3, sampler)).abs().max() > 1e-2
 

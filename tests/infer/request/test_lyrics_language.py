@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from infer.band.generate import plan_generation, read_inputs
+from infer.band.inputs import read_inputs
+from infer.band.session import Session
+from infer.request.plan import plan_generation
 from infer.request.request import GenerationRequest
 from infer.request.text_inputs import TokenizedLyrics
 from models.acestep1.text.lyric_tokens import LANGUAGE_IDS
@@ -36,7 +38,7 @@ def lyrics_of(base, make_adapter):
         request = GenerationRequest(
             adapters=(adapter,), prompt="piano", checkpoint_dir=str(base), device="cpu", **flags
         )
-        with read_inputs(plan_generation(request)) as inputs:
+        with read_inputs(plan_generation(request), Session()) as inputs:
             return inputs.text.lyrics
 
     return read

@@ -26,8 +26,6 @@ from train.config import TrainingConfig
 from train.data.clips import ClipMaker
 from train.loop.module import conditioning_of, encode
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture
 def words(shards) -> TextInputs:
@@ -36,7 +34,7 @@ def words(shards) -> TextInputs:
 
 
 def test_a_prompt_is_spelt_as_shards_spell_it():
-    prompt = embed_prompt(" piano ,drums,  112 bpm,", base=TINY, device=CPU)
+    prompt = embed_prompt(" piano ,drums,  112 bpm,", open_text_encoder(TINY))
     assert prompt.tags == "piano, drums, 112 bpm"
     with torch.no_grad():
         expected = open_text_encoder(TINY).embed(["piano, drums, 112 bpm"]).states[0]
@@ -45,7 +43,7 @@ def test_a_prompt_is_spelt_as_shards_spell_it():
 
 def test_a_prompt_that_is_too_long_names_what_is_not_heard(capsys):
     tags = [f"instrument number {number}" for number in range(90)]
-    prompt = embed_prompt("; ".join(tags), base=TINY, device=CPU)
+    prompt = embed_prompt("; ".join(tags), open_text_encoder(TINY))
     kept = prompt.tags.split(", ")
     assert kept == tags[: len(kept)]
     assert capsys.readouterr().err == (

@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 def from_file(path, lufs=-20.0):
-    return vocal_from_file(path, base=TINY, lufs=lufs, device=CPU)
+    return vocal_from_file(path, encoder=lambda: open_codec(TINY, encoder=True, decoder=False), lufs=lufs)
 
 
 def test_a_file_is_levelled_as_training_vocals_and_encoded(vocal_file):
@@ -88,9 +88,9 @@ def test_a_wave_on_tape_is_encoded_as_in_memory():
     codec = open_codec(TINY, encoder=True, decoder=False)
     with DiskWave() as tape, torch.no_grad():
         tape.append(wave)
-        assert torch.equal(encode(tape, base=TINY, device=CPU), codec.encode(torch.from_numpy(wave)))
+        assert torch.equal(encode(tape, codec), codec.encode(torch.from_numpy(wave)))
         first = codec.encode(torch.from_numpy(wave[:, : 40 * FRAME_SAMPLES]))
-        assert torch.equal(encode(tape, base=TINY, device=CPU, frames=40), first)
+        assert torch.equal(encode(tape, codec, frames=40), first)
 
 
 def test_segments_of_a_song_lie_end_to_end(shards):

@@ -1,0 +1,134 @@
+"""What a generation starts from: a vocal, its prompt and lyrics, and a reference, from files or from shards."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from common.canonical import unicode_text
+from common.errors import UserError
+from common.progress import say
+from common.texts.naming import song_of_vocal, text_beside
+from infer.audio.reference import EncodedReference, read_reference
+from infer.band.session import Session
+from infer.request.plan import GenerationPlan
+from infer.request.request import AdapterSelection
+from infer.request.text_inputs import (
+    NO_PROMPT,
+    EncodedPrompt,
+    TextInputs,
+    TokenizedLyrics,
+    cached_lyrics,
+    cached_prompt,
+    embed_prompt,
+    read_lyrics,
+    read_text_file,
+    tokenize,
+)
+from infer.request.vocal import VocalInput, vocal_from_file, vocal_from_shards
+from models.acestep1.text.lyric_tokens import INSTRUMENTAL
+from models.adapters.adapter import base_of
+from models.loading.family import CODEC, TEXT, check_alike, known_base
+from shards.reader import read_manifest, read_song
+from shards.schema import Sample
+
+
+@dataclass(frozen=True)
+class GenerationInputs:
+    """All that is known of one song."""
+
+    vocal: VocalInput
+    text: TextInputs
+    reference: EncodedReference | None
+
+
+@contextmanager
+def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationInputs]:
+    """The vocal, its words and the reference, for use within the block.
+
+    Encoders are opened only for what no shard holds. Raises UserError for what cannot be read or does not fit.
+    """
+    request = plan.request
+    if request.vocal is not None:
+        lufs = _vocal_lufs(plan.selection)
+        with vocal_from_file(request.vocal, encoder=partial(session.codec_encoder, plan.runtime), lufs=lufs) as vocal:
+            yield GenerationInputs(vocal, _text_of_file(plan, session, request.vocal), _reference(plan, session, vocal))
+        return
+    assert request.shards is not None
+    assert request.key is not None
+    _check_shards(plan, request.shards)
+    segments = read_song(request.shards, request.key)
+    vocal = vocal_from_shards(request.shards, request.key, segments)
+    yield GenerationInputs(vocal, _text_of_shards(plan, session, segments[0]), _reference(plan, session, vocal))
+
+
+def _check_shards(plan: GenerationPlan, shards: Path) -> None:
+    """Raises UserError where latents or prompt are by other networks than what the adapters learned from."""
+    manifest = read_manifest(shards)
+    networks = manifest.fingerprint.networks
+    shared = [CODEC] if plan.request.prompt else [CODEC, TEXT]
+    used: dict[str, str] = {name: digest for name, digest in networks.items() if name in shared}
+    base = known_base(manifest.base, networks.values())
+    for folder, card in zip(plan.selection.folders, plan.selection.cards, strict=True):
+        check_alike(shards, base, used, folder, base_of(card), card.networks)
+
+
+def _vocal_lufs(selection: AdapterSelection) -> float:
+    """Loudness that a vocal is brought to."""
+    for folder, card in zip(selection.folders, selection.cards, strict=True):
+        if card.vocal_lufs is None:
+            raise UserError(f"{folder}: its vocal_lufs is null, so no vocal can be levelled to it. Train it anew.")
+    assert selection.card.vocal_lufs is not None
+    return selection.card.vocal_lufs
+
+
+def _reference(plan: GenerationPlan, session: Session, vocal: VocalInput) -> EncodedReference | None:
+    if plan.request.blend is None:
+        return None
+    encoder = partial(session.codec_encoder, plan.runtime)
+    return read_reference(plan.request.blend, samples=vocal.samples, encoder=encoder)
+
+
+def _text_of_shards(plan: GenerationPlan, session: Session, first: Sample) -> TextInputs:
+    """The text encoder is opened for a prompt that no shard holds, and for what ERG sets against the prompt."""
+    given, lyrics = plan.request.prompt, plan.request.lyrics
+    prompt = _embed(plan, session, given) if given else cached_prompt(first)
+    if plan.settings.sampler.erg and not given:
+        prompt = replace(prompt, weakened=_embed(plan, session, prompt.tags).weakened)
+    return TextInputs(prompt, _read_lyrics(plan, lyrics) if lyrics else _cached_lyrics(plan, first))
+
+
+def _cached_lyrics(plan: GenerationPlan, first: Sample) -> TokenizedLyrics:
+    """The lyrics of shards as they are there, but for another language that was asked for."""
+    request = plan.request
+    assert request.shards is not None
+    cached = cached_lyrics(first, read_manifest(request.shards).lyrics_language)
+    if plan.lyrics_language == cached.language or cached.text == INSTRUMENTAL:
+        return cached
+    if request.lyrics_language is None:
+        say(
+            f"{request.shards}: its lyrics were read in {cached.language}, the adapter's in {plan.lyrics_language}. "
+            f"They stay as they are; --lyrics-language {plan.lyrics_language} reads them anew."
+        )
+        return cached
+    return tokenize(cached.text, first.meta.song, base=plan.runtime.base, language=plan.lyrics_language)
+
+
+def _read_lyrics(plan: GenerationPlan, path: Path | None) -> TokenizedLyrics:
+    return read_lyrics(path, base=plan.runtime.base, language=plan.lyrics_language)
+
+
+def _text_of_file(plan: GenerationPlan, session: Session, path: Path) -> TextInputs:
+    """Words that are not given lie beside the vocal, where prep looks for them too, or are instrumental."""
+    song = song_of_vocal(path)
+    beside = None if plan.request.prompt else text_beside(path, song, "prompt")
+    tags = plan.request.prompt or (read_text_file(beside) if beside else "")
+    if not tags:
+        say(f'no --prompt and no {unicode_text(song)}_prompt.txt: taking "{NO_PROMPT}".')
+    lyrics = plan.request.lyrics or text_beside(path, song, "lyrics")
+    return TextInputs(_embed(plan, session, tags or NO_PROMPT), _read_lyrics(plan, lyrics))
+
+
+def _embed(plan: GenerationPlan, session: Session, tags: str) -> EncodedPrompt:
+    return embed_prompt(tags, session.text_encoder(plan.runtime), erg=plan.settings.sampler.erg)

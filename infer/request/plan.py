@@ -1,0 +1,43 @@
+"""A request, checked, with everything that it names found: what a generation is to do."""
+
+from dataclasses import dataclass
+
+from common.files import check_writable
+from infer.request.record import GenerationSettings
+from infer.request.request import (
+    AdapterSelection,
+    GenerationRequest,
+    Runtime,
+    check_sources,
+    find_runtime,
+    resolve_settings,
+    select_adapters,
+)
+
+
+@dataclass(frozen=True)
+class GenerationPlan:
+    """A request with all that stands behind its flags."""
+
+    request: GenerationRequest
+    selection: AdapterSelection
+    settings: GenerationSettings
+    runtime: Runtime
+
+    @property
+    def lyrics_language(self) -> str:
+        """Language that lyrics are read in: as asked for, else as the adapter learned them."""
+        return self.request.lyrics_language or self.selection.card.lyrics_language
+
+    @property
+    def seeds(self) -> range:
+        return range(self.settings.seed, self.settings.seed + self.settings.num_samples)
+
+
+def plan_generation(request: GenerationRequest) -> GenerationPlan:
+    """Check the flags and find what they name. Raises UserError where they cannot be followed."""
+    check_sources(request)
+    check_writable(request.output_dir)
+    selection = select_adapters(request)
+    settings = resolve_settings(request, selection)
+    return GenerationPlan(request, selection, settings, find_runtime(request, settings, selection))
