@@ -23,6 +23,8 @@ CITED = re.compile(rf"([\w./-]*\w\.md)\]?(?:\([^)]*\))?, sections? ({NUMBERS})")
 """A document and the sections of it."""
 NAMED = re.compile(r"\b(docs/[\w./-]*\w\.md)(?:#([\w-]+))?")
 """A document, perhaps with a heading as links spell it."""
+LINKED = re.compile(rf"\.md, section ({NUMBER})\]\([^)#]*#([\w-]+)\)")
+"""A section and the heading that the link around it leads to."""
 DECISION = re.compile(r"\bdocs/adr/(\d{4})\b")
 ALONE = re.compile(rf"\b[Ss]ections? ({NUMBERS})")
 """Sections of no document; of the document itself where its own headings have numbers."""
@@ -81,6 +83,8 @@ def check_citations(text: str, folder: Path, own: Path | None = None) -> None:
         document = next((place / name for place in (ROOT, folder, DOCS) if (place / name).is_file()), None)
         assert document, name
         _check_sections(written, document)
+    for number, anchor in LINKED.findall(text):
+        assert anchor.startswith(f"{number.replace('.', '')}-"), f"section {number} leads to #{anchor}"
     for written in ALONE.findall(CITED.sub("", text)):
         assert own, f"section {written}: of which document?"
         _check_sections(written, own)
@@ -139,6 +143,7 @@ def test_a_right_citation_passes(text):
         "docs/downstream.md",
         "docs/evaluation.md#melody",
         "docs/adr/0099",
+        "[upstream.md, section 8](upstream.md#9-schedules-steps-and-guidance)",
         "reference section 5.2",
         "Reference\n    section 5.2",
         "formulation section 3",

@@ -20,7 +20,8 @@ def denoising_loss(estimate: Tensor, clean: Tensor, mask: Tensor) -> Tensor:
 def structure_loss(estimate: Tensor, clean: Tensor, vocal: Tensor, mask: Tensor) -> Tensor:
     """How much better or worse the estimate's energy follows the vocal's than the target's does, squared, [B].
 
-    estimate, clean, vocal [B, C, H, T]; mask [B, T]. An energy is a curve over time of unit norm.
+    estimate, clean, vocal [B, C, H, T]; mask [B, T]. An energy is a curve over time of unit norm; docs/formulation.md,
+    section 3.
     """
     sung, made, wanted = (_energy(latents, mask) for latents in (vocal, estimate, clean))
     return ((sung * made).sum(dim=1) - (sung * wanted).sum(dim=1)).square()
