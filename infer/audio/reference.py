@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from common.canonical import sha256_of_file, unicode_text
+from common.canonical import unicode_text
 from common.config import Config
 from common.errors import UserError
 from common.latents import LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ, frames_of
@@ -49,10 +49,12 @@ class EncodedReference:
     record: ReferenceRecord
 
 
-def read_reference(path: Path, *, samples: int, encoder: Callable[[], Codec]) -> EncodedReference:
+def read_reference(
+    path: Path, *, samples: int, encoder: Callable[[], Codec], sha256: Callable[[Path], str]
+) -> EncodedReference:
     """Read a reference at its own level and encode as much of it as `samples` at 44.1 kHz, the vocal's, take.
 
-    `encoder` opens the codec, once the file is read.
+    `encoder` opens the codec, once the file is read; `sha256` hashes the file.
     Raises UserError for a file that cannot be read, or ends a latent frame or more before the vocal does.
     """
     frames = frames_of(samples)
@@ -63,7 +65,7 @@ def read_reference(path: Path, *, samples: int, encoder: Callable[[], Codec]) ->
                 f"{path.name}: {decoded.seconds:.2f} s is shorter than the vocal ({needed:.2f} s). Give a longer one."
             )
         latents = encode(decoded.wave, encoder(), frames=frames)
-    return EncodedReference(latents, ReferenceRecord(file=unicode_text(path.as_posix()), sha256=sha256_of_file(path)))
+    return EncodedReference(latents, ReferenceRecord(file=unicode_text(path.as_posix()), sha256=sha256(path)))
 
 
 def blend_latents(generated: Tensor, reference: Tensor, settings: BlendSettings) -> Tensor:

@@ -51,8 +51,8 @@ def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationI
     """
     request = plan.request
     if request.vocal is not None:
-        lufs = _vocal_lufs(plan.selection)
-        with vocal_from_file(request.vocal, encoder=partial(session.codec_encoder, plan.runtime), lufs=lufs) as vocal:
+        encoder, lufs = partial(session.codec_encoder, plan.runtime), _vocal_lufs(plan.selection)
+        with vocal_from_file(request.vocal, encoder=encoder, sha256=session.sha256, lufs=lufs) as vocal:
             yield GenerationInputs(vocal, _text_of_file(plan, session, request.vocal), _reference(plan, session, vocal))
         return
     assert request.shards is not None
@@ -87,7 +87,7 @@ def _reference(plan: GenerationPlan, session: Session, vocal: VocalInput) -> Enc
     if plan.request.blend is None:
         return None
     encoder = partial(session.codec_encoder, plan.runtime)
-    return read_reference(plan.request.blend, samples=vocal.samples, encoder=encoder)
+    return read_reference(plan.request.blend, samples=vocal.samples, encoder=encoder, sha256=session.sha256)
 
 
 def _text_of_shards(plan: GenerationPlan, session: Session, first: Sample) -> TextInputs:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from common.audio.wave import loudness_lufs, read_audio, to_stereo, write_audio
-from common.canonical import sha256_of, sha256_of_file
+from common.canonical import sha256_of
 from common.errors import UserError
 from common.files import check_writable
 from common.progress import say
@@ -67,12 +67,12 @@ def compare(comparison: Comparison, session: Session | None = None) -> Path:
     """
     check_writable(comparison.output_dir)
     items = read_test_set(comparison.test_set)
-    models = read_models(comparison.adapters)
-    vocals = dict(_vocals(items, comparison))
+    session = session or Session()
+    models = read_models(comparison.adapters, session.sha256)
+    vocals = dict(_vocals(items, comparison, session))
     kept = [item for item in items if item.key in vocals]
     if not kept:
         raise UserError(f"{comparison.test_set}: none of its {len(items)} vocals can be used. Mend their vocal_path.")
-    session = session or Session()
     lanes: dict[str, list[Lane]] = {item.key: [] for item in kept}
     with session.counting(len(kept) * len(models), "comparing", "bands") as step:
         for model in models:
@@ -82,21 +82,21 @@ def compare(comparison: Comparison, session: Session | None = None) -> Path:
     return write_page(comparison.output_dir, rows)
 
 
-def _vocals(items: Sequence[TestSample], comparison: Comparison) -> Iterator[tuple[str, Lane]]:
+def _vocals(items: Sequence[TestSample], comparison: Comparison, session: Session) -> Iterator[tuple[str, Lane]]:
     """The vocals that can be used, by key, copied for the page."""
     for item in items:
         folder = comparison.output_dir / "vocals" / item.key
         try:
-            yield item.key, Lane("vocal", folder, _vocal(item, folder))
+            yield item.key, Lane("vocal", folder, _vocal(item, folder, session))
         except UserError as error:
             say(f"warning: {comparison.test_set}: {item.key} is left out: {error}")
 
 
-def _vocal(item: TestSample, folder: Path) -> Output:
+def _vocal(item: TestSample, folder: Path, session: Session) -> Output:
     audio = read_audio(item.vocal_path)
     if np.isinf(loudness_lufs(audio.samples, audio.rate_hz)):
         raise UserError(f"{item.vocal_path}: this vocal is silent. Give one that can be heard.")
-    order = sha256_of_file(item.vocal_path)
+    order = session.sha256(item.vocal_path)
     output = read_output(folder, order)
     if output is None:
         copy = folder / "vocal.flac"
@@ -113,7 +113,7 @@ def _perform(
     request = _request(model, comparison)
     selection = select_adapters(request)
     settings = resolve_settings(request, selection)
-    jobs = [_job(model, item, selection, settings, comparison) for item in items]
+    jobs = [_job(model, item, selection, settings, comparison, session) for item in items]
     known = {job: output for job in jobs if (output := read_output(job.request.output_dir, job.order))}
     step(len(known), "")
     missing = [job for job in jobs if job not in known]
@@ -149,15 +149,20 @@ def _keep(job: CompareJob, made: GeneratedFiles) -> Output:
 
 
 def _job(
-    model: Model, item: TestSample, selection: AdapterSelection, settings: GenerationSettings, comparison: Comparison
+    model: Model,
+    item: TestSample,
+    selection: AdapterSelection,
+    settings: GenerationSettings,
+    comparison: Comparison,
+    session: Session,
 ) -> CompareJob:
     order = {
         "adapter": model.sha256,
         "settings": settings.model_dump(mode="json"),
         "checkpoint_dir": selection.checkpoint,
-        "vocal": sha256_of_file(item.vocal_path),
+        "vocal": session.sha256(item.vocal_path),
         "prompt": item.prompt,
-        "lyrics": item.lyrics_path and sha256_of_file(item.lyrics_path),
+        "lyrics": item.lyrics_path and session.sha256(item.lyrics_path),
     }
     if comparison.precision:
         order["precision"] = comparison.precision

@@ -1,13 +1,13 @@
 """What is compared: the samples of a test set, and the adapters under their names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from common.canonical import sha256_of, sha256_of_file
+from common.canonical import sha256_of
 from common.config import Config, check_config, read_json
 from common.errors import UserError
 from common.texts.naming import song_of_vocal, text_beside
@@ -67,13 +67,16 @@ def read_test_set(path: Path) -> list[TestSample]:
     return items
 
 
-def read_models(paths: Sequence[Path]) -> list[Model]:
-    """Adapters under the names that `model_names` gives them. Raises UserError where two share a name."""
+def read_models(paths: Sequence[Path], sha256: Callable[[Path], str]) -> list[Model]:
+    """Adapters under the names that `model_names` gives them; `sha256` hashes a file.
+
+    Raises UserError where two share a name, or one cannot be read.
+    """
     if len(paths) > MOST_MODELS:
         raise UserError(f"{len(paths)} adapters: the page has letters for {MOST_MODELS}. Compare fewer at once.")
     models: list[Model] = []
     for path, name in zip(paths, model_names(paths), strict=True):
-        model = _read_model(path, name)
+        model = _read_model(path, name, sha256)
         if model.name.casefold() in (earlier.name.casefold() for earlier in models):
             way_out = 'Name it by a JSON file of another name, {"lora_path": ...}.'
             raise UserError(f"{path}: an earlier adapter is called {model.name} too. {way_out}")
@@ -107,7 +110,7 @@ def _is_json(path: Path) -> bool:
     return path.suffix.lower() == ".json"
 
 
-def _read_model(path: Path, name: str) -> Model:
+def _read_model(path: Path, name: str, sha256: Callable[[Path], str]) -> Model:
     if _is_json(path):
         config = check_config(ModelConfig, _object(read_json(path), str(path)), str(path))
         folder = _found(config.lora_path, path)
@@ -116,7 +119,7 @@ def _read_model(path: Path, name: str) -> Model:
         config, folder = ModelConfig(lora_path=path), path
     card = read_card(folder)
     files = sorted(file for file in folder.iterdir() if file.is_file())
-    return Model(name, config, card, sha256_of({file.name: sha256_of_file(file) for file in files}))
+    return Model(name, config, card, sha256_of({file.name: sha256(file) for file in files}))
 
 
 def _object(values: Any, where: str) -> dict[str, Any]:

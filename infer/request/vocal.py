@@ -15,7 +15,7 @@ from torch import Tensor
 
 from common.audio.disk_wave import DiskWave
 from common.audio.wave import vocal_activity, vocal_gain_in_blocks
-from common.canonical import sha256_of_file, unicode_text
+from common.canonical import unicode_text
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ
 from common.texts.naming import song_of_vocal
@@ -40,10 +40,12 @@ class VocalInput:
 
 
 @contextmanager
-def vocal_from_file(path: Path, *, encoder: Callable[[], Codec], lufs: float) -> Generator[VocalInput]:
+def vocal_from_file(
+    path: Path, *, encoder: Callable[[], Codec], sha256: Callable[[Path], str], lufs: float
+) -> Generator[VocalInput]:
     """Read, level and encode a vocal, whose wave can be read within the block; `lufs` is the loudness of training.
 
-    `encoder` opens the codec, once the file is read.
+    `encoder` opens the codec, once the file is read; `sha256` hashes the file.
     Raises UserError for a file that cannot be read, is silent or shorter than a loudness block.
     """
     with DiskWave() as wave:
@@ -57,7 +59,7 @@ def vocal_from_file(path: Path, *, encoder: Callable[[], Codec], lufs: float) ->
             samples=wave.samples,
             output_samples=output_samples(decoded.samples, decoded.rate_hz),
             record=VocalRecord(
-                file=unicode_text(path.as_posix()), sha256=sha256_of_file(path), seconds=decoded.seconds, lufs=lufs
+                file=unicode_text(path.as_posix()), sha256=sha256(path), seconds=decoded.seconds, lufs=lufs
             ),
         )
 

@@ -1,7 +1,9 @@
 """A voice, shards that hold it, and adapters on the tiny base whose every weight says something."""
 
+import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,13 @@ from shards.schema import PartLevels, Sample, SegmentMeta, sample_key
 from shards.writer import ShardWriter
 
 VOCAL_LUFS = -20.0
+OPENERS = (
+    "infer.band.session.open_transformer",
+    "infer.band.session.open_codec",
+    "infer.band.session.open_text_encoder",
+    "infer.band.networks.open_codec",
+    "infer.band.networks.open_vocoder",
+)
 
 
 def voice(seconds: float, rate_hz: int) -> np.ndarray:
@@ -198,3 +207,33 @@ def deep_base(decoder_only) -> Path:
 def write_network(folder: Path, config: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], weights: str) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(config))
     save_file(random_weights(shapes, seed=1, gains={}), folder / weights)
+
+
+@pytest.fixture
+def opened(monkeypatch) -> Counter:
+    """How often each network was opened, by what opens it."""
+    counts: Counter[str] = Counter()
+    for opener in OPENERS:
+        module, _, name = opener.rpartition(".")
+        real = getattr(__import__(module, fromlist=[name]), name)
+
+        def counted(*args, real=real, opener=opener, **flags):
+            counts[opener] += 1
+            return real(*args, **flags)
+
+        monkeypatch.setattr(opener, counted)
+    return counts
+
+
+@pytest.fixture
+def hashed(monkeypatch) -> Counter:
+    """How often each file was hashed, whoever asked for it."""
+    counts: Counter[Path] = Counter()
+    digest = hashlib.file_digest
+
+    def counted(file, name):
+        counts[Path(file.name)] += 1
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    return counts

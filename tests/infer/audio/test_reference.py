@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.audio.wave import at_codec_rate, read_audio, write_audio
+from common.canonical import sha256_of_file
 from common.errors import UserError
 from infer.audio.reference import BlendSettings, blend_latents, frequency_mask, read_reference
 from models.loading.checkpoint import TINY, open_codec
@@ -53,7 +54,7 @@ def test_preserved_rows_are_the_references_and_the_others_are_blended(latents, l
 def test_a_reference_is_encoded_as_long_as_the_vocal(tmp_path, make_voice):
     path = tmp_path / "band.flac"
     write_audio(path, make_voice(1.5, 48_000), 48_000)
-    reference = read_reference(path, samples=30_000, encoder=encoder)
+    reference = read_reference(path, samples=30_000, encoder=encoder, sha256=sha256_of_file)
     wave = at_codec_rate(read_audio(path))[:, : 8 * 4096]
     with torch.no_grad():
         expected = open_codec(TINY, encoder=True, decoder=False).encode(torch.from_numpy(wave))
@@ -65,10 +66,17 @@ def test_a_reference_that_ends_too_soon_says_so(tmp_path, make_voice):
     write_audio(tmp_path / "band.wav", make_voice(0.5, 48_000), 48_000)
     message = "band.wav: 0.50 s is shorter than the vocal (1.00 s). Give a longer one."
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        read_reference(tmp_path / "band.wav", samples=44_100, encoder=encoder)
-    assert read_reference(tmp_path / "band.wav", samples=22_051, encoder=encoder).latents.shape[-1] == 6
+        read_reference(tmp_path / "band.wav", samples=44_100, encoder=encoder, sha256=sha256_of_file)
+    assert (
+        read_reference(tmp_path / "band.wav", samples=22_051, encoder=encoder, sha256=sha256_of_file).latents.shape[-1]
+        == 6
+    )
 
 
 def test_silence_is_no_hindrance(tmp_path):
     write_audio(tmp_path / "rest.wav", np.zeros((2, 48_000), np.float32), 48_000)
-    assert read_reference(tmp_path / "rest.wav", samples=44_100, encoder=encoder).latents.isfinite().all()
+    assert (
+        read_reference(tmp_path / "rest.wav", samples=44_100, encoder=encoder, sha256=sha256_of_file)
+        .latents.isfinite()
+        .all()
+    )

@@ -1,4 +1,5 @@
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from common.audio.wave import (
     vocal_activity,
     write_audio,
 )
+from common.canonical import sha256_of_file
 from common.errors import UserError
 from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ, frames_of
 from infer.audio.decoded import encode
@@ -27,7 +29,8 @@ CPU = torch.device("cpu")
 
 
 def from_file(path, lufs=-20.0):
-    return vocal_from_file(path, encoder=lambda: open_codec(TINY, encoder=True, decoder=False), lufs=lufs)
+    encoder = partial(open_codec, TINY, encoder=True, decoder=False)
+    return vocal_from_file(path, encoder=encoder, sha256=sha256_of_file, lufs=lufs)
 
 
 def test_a_file_is_levelled_as_training_vocals_and_encoded(vocal_file):
@@ -82,15 +85,15 @@ def test_a_vocal_that_cannot_be_used_says_why(tmp_path, make_voice, seconds, lev
         pass
 
 
-def test_a_wave_on_tape_is_encoded_as_in_memory():
+def test_a_wave_on_the_disk_is_encoded_as_in_memory():
     """Longer than what the codec takes at once, whole or only its first frames."""
     wave = 0.1 * np.random.default_rng(0).standard_normal((2, 240 * FRAME_SAMPLES - 100)).astype(np.float32)
     codec = open_codec(TINY, encoder=True, decoder=False)
-    with DiskWave() as tape, torch.no_grad():
-        tape.append(wave)
-        assert torch.equal(encode(tape, codec), codec.encode(torch.from_numpy(wave)))
+    with DiskWave() as on_disk, torch.no_grad():
+        on_disk.append(wave)
+        assert torch.equal(encode(on_disk, codec), codec.encode(torch.from_numpy(wave)))
         first = codec.encode(torch.from_numpy(wave[:, : 40 * FRAME_SAMPLES]))
-        assert torch.equal(encode(tape, codec, frames=40), first)
+        assert torch.equal(encode(on_disk, codec, frames=40), first)
 
 
 def test_segments_of_a_song_lie_end_to_end(shards):
