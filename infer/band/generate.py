@@ -87,8 +87,8 @@ def write_results(
     planned = [folder / f"{name}{ending}" for ending in _endings(plan)]
     ours = [path for path in planned if not path.exists()]
     try:
-        with _on_tape(session.checked(_sung(vocal, decoder)), vocal) as sung:
-            results = tuple(_write(plan, inputs, sung, drawn, session, name))
+        with _output_wave(session.checked(_vocal_blocks(vocal, decoder)), vocal) as vocal_wave:
+            results = tuple(_write(plan, inputs, vocal_wave, drawn, session, name))
         path = folder / f"{name}.json"
         with whole_file(path) as unfinished:
             written = record.model_copy(update={"results": results}).model_dump_json(indent=2)
@@ -114,11 +114,11 @@ def _ending(plan: GenerationPlan, at: int) -> str:
     return f"_{at + 1:02d}.wav" if len(plan.seeds) > 1 else ".wav"
 
 
-def _sung(vocal: VocalInput, decoder: LatentDecoder) -> Iterator[np.ndarray]:
+def _vocal_blocks(vocal: VocalInput, decoder: LatentDecoder) -> Iterator[np.ndarray]:
     return decoder.blocks(vocal.latents, vocal.samples) if vocal.wave is None else vocal.wave.blocks()
 
 
-def _on_tape(blocks: Iterator[np.ndarray], vocal: VocalInput) -> DiskWave:
+def _output_wave(blocks: Iterator[np.ndarray], vocal: VocalInput) -> DiskWave:
     """A wave at 44.1 kHz as it is written: at 48 kHz, as long as the vocal."""
     return DiskWave().extend(at_output_rate(blocks, vocal.output_samples))
 
@@ -126,7 +126,7 @@ def _on_tape(blocks: Iterator[np.ndarray], vocal: VocalInput) -> DiskWave:
 def _write(
     plan: GenerationPlan,
     inputs: GenerationInputs,
-    sung: DiskWave,
+    vocal_wave: DiskWave,
     drawn: Sequence[Tensor],
     session: Session,
     name: str,
@@ -137,11 +137,11 @@ def _write(
     for at, (seed, latents) in enumerate(zip(plan.seeds, drawn, strict=True)):
         mix, band = f"{name}_mix{_ending(plan, at)}", None
         blocks = decoder.blocks(_blended(latents, inputs, settings), vocal.samples)
-        with _on_tape(session.checked(blocks), vocal) as made:
+        with _output_wave(session.checked(blocks), vocal) as made:
             if plan.selection.card.output_type == "accompaniment":
                 band = f"{name}_accompaniment{_ending(plan, at)}"
                 write_audio_blocks(folder / band, made.blocks(), OUTPUT_RATE_HZ)
-            mixed = mixdown(sung, made, settings.mixdown) if band else below_ceiling(made, settings.mixdown)
+            mixed = mixdown(vocal_wave, made, settings.mixdown) if band else below_ceiling(made, settings.mixdown)
             write_audio_blocks(folder / mix, mixed, OUTPUT_RATE_HZ)
         yield ResultRecord(seed=seed, accompaniment=band, mix=mix)
 

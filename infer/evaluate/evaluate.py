@@ -236,9 +236,9 @@ def measure_band(loaded: LoadedItem, band: Clip) -> Values:
     return {f"{family}.{name}": value for family, found in families.items() for name, value in vars(found).items()}
 
 
-def mean_values(takes: Sequence[Values]) -> Values:
+def mean_values(bands: Sequence[Values]) -> Values:
     """Mean of each measure over the bands that have it."""
-    present = {name: [value for take in takes if (value := take[name]) is not None] for name in takes[0]}
+    present = {name: [value for band in bands if (value := band[name]) is not None] for name in bands[0]}
     return {name: float(np.mean(values)) if values else None for name, values in present.items()}
 
 
