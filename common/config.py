@@ -47,7 +47,7 @@ def load_config(kind: type[AnyConfig], source: str | Path | None, settings: Sequ
     except ValueError as error:
         raise UserError(f"{name}: {error}") from None
     for setting in settings:
-        _apply(values, setting)
+        apply_setting(values, setting)
     return check_config(kind, values, name)
 
 
@@ -127,10 +127,11 @@ def _no_constant(text: str) -> None:
     raise ValueError(f"{text} is not a number that a config may hold")
 
 
-def _apply(values: dict[str, Any], setting: str) -> None:
+def apply_setting(values: dict[str, Any], setting: str) -> None:
+    """Put what `a.b=value` says into nested `values`. Raises UserError where it is not written so, or a is a value."""
     dotted, equals, text = setting.partition("=")
     if not equals or not dotted:
-        raise UserError(f"--set {setting}: write it as name=value, for example --set lora.r=64.")
+        raise UserError(f"--set {setting}: write it as NAME=VALUE.")
     *sections, last = dotted.strip().split(".")
     for section in sections:
         values = values.setdefault(section, {})

@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,8 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto is cuda 
 Precision = Annotated[
     Literal["32", "bf16"] | None, typer.Option(help="Number format of the transformer [32 on a CPU, else bf16].")
 ]
+HIDDEN: Any = typer.Option(hidden=True)
+"""A flag for a setting of the sampler, from before --set sampler.NAME=VALUE."""
 
 
 def memory_told(precision: str | None) -> AbstractContextManager[None]:
@@ -39,6 +41,7 @@ def infer() -> None: ...
     epilog=example(
         'infer generate --vocal me.wav --adapter adapter/ --prompt "piano, drums, 112bpm"',
         "infer generate --shards shards/ --key song-000001 --adapter adapter/ --infer-steps 30 --num-samples 2",
+        "infer generate --vocal me.wav --adapter adapter/ --set sampler.guidance=cfg --set sampler.guidance_scale=5",
     )
 )
 def generate(
@@ -47,7 +50,7 @@ def generate(
         typer.Option(
             "--adapter",
             "--lora-path",
-            help="Adapter folder that `train run` wrote; give it again to blend several.",
+            help="Adapter folder that `train run` wrote; give it again to combine several.",
             metavar="DIR",
         ),
     ],
@@ -82,39 +85,23 @@ def generate(
     ] = None,
     style_weight: Annotated[float | None, typer.Option(help="Weight of its update, 0 to 16 [1].")] = None,
     infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [the adapter's, else 60].")] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="What a step does: euler, heun or pingpong [the adapter's, else euler].")
-    ] = None,
-    omega_scale: Annotated[
-        float | None, typer.Option(help="How much steps are enlarged; 0 is not [the adapter's, else 10].")
-    ] = None,
-    guidance: Annotated[
-        str | None, typer.Option(help="apg, cfg, cfg_zero_star or none [the adapter's, else apg].", metavar="RULE")
-    ] = None,
-    guidance_scale: Annotated[
-        float | None, typer.Option(help="How much the prompt counts [the adapter's, else 15].")
-    ] = None,
-    guidance_interval: Annotated[
-        float | None, typer.Option(help="Share of the steps, in the middle, that are guided [the adapter's, else 0.5].")
-    ] = None,
-    guidance_interval_decay: Annotated[
-        float | None, typer.Option(help="How far the scale falls within it, 0 to 1 [the adapter's, else 0].")
-    ] = None,
-    min_guidance_scale: Annotated[
-        float | None, typer.Option(help="Where it falls to at 1 [the adapter's, else 3].")
-    ] = None,
-    vocal_guidance_scale: Annotated[
-        float | None,
-        typer.Option(help="Guide over the vocal, too, by a third network pass [the adapter's, else none]."),
-    ] = None,
-    erg: Annotated[
-        bool | None,
+    settings: Annotated[
+        list[str] | None,
         typer.Option(
-            "--erg/--no-erg",
-            help="Guide away from the prompt heard with flattened attention; opens the text encoder "
-            "[the adapter's, else --no-erg].",
+            "--set",
+            help="Change one setting of the sampler, as in sampler.guidance=cfg; may be repeated [the adapter's].",
+            metavar="NAME=VALUE",
         ),
     ] = None,
+    scheduler: Annotated[str | None, HIDDEN] = None,
+    omega_scale: Annotated[float | None, HIDDEN] = None,
+    guidance: Annotated[str | None, HIDDEN] = None,
+    guidance_scale: Annotated[float | None, HIDDEN] = None,
+    guidance_interval: Annotated[float | None, HIDDEN] = None,
+    guidance_interval_decay: Annotated[float | None, HIDDEN] = None,
+    min_guidance_scale: Annotated[float | None, HIDDEN] = None,
+    vocal_guidance_scale: Annotated[float | None, HIDDEN] = None,
+    erg: Annotated[bool | None, typer.Option("--erg/--no-erg", hidden=True)] = None,
     blend: Annotated[
         Path | None, typer.Option(help="Reference accompaniment to blend in, an audio file.", metavar="FILE")
     ] = None,
@@ -170,6 +157,7 @@ def generate(
                 min_guidance_scale=min_guidance_scale,
                 vocal_guidance_scale=vocal_guidance_scale,
                 erg=erg,
+                settings=tuple(settings or ()),
                 blend=blend,
                 mix_ratio=mix_ratio,
                 preserve_low=preserve_low,

@@ -24,6 +24,7 @@ from common.command import dashed, run
 from common.config import Config, load_config, parse_json
 from common.errors import UserError
 from demo.pipeline import DemoConfig
+from infer.request.record import SettingsOverride
 from prep.config import PrepConfig
 from prep.made_up.folder import make_songs
 from train.config import TrainingConfig
@@ -31,7 +32,12 @@ from train.search.config import OptunaConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {"prep": "prep.cli", "train": "train.cli", "infer": "infer.cli", "backline-demo": "demo.cli"}
-SETTINGS: Mapping[str, type[Config]] = {"prep": PrepConfig, "train": TrainingConfig, "train search": OptunaConfig}
+SETTINGS: Mapping[str, type[Config]] = {
+    "prep": PrepConfig,
+    "train": TrainingConfig,
+    "train search": OptunaConfig,
+    "infer": SettingsOverride,
+}
 """What --config and --set of a program change, and --optuna-config of a verb."""
 TOOLS = ("python3", "uv", "ruff", "ty", "pytest", "coverage", "ray", "tensorboard", "optuna-dashboard")
 """Programs of others that documents may call; what follows is looked at, not run."""
@@ -114,7 +120,7 @@ def check_command(words: list[str]) -> None:
     typed, command, rest = verb_of(words)
     given: dict[str, Any] = command.make_context(typed, [dashed(word) for word in rest]).params
     if "settings" in given:
-        load_config(SETTINGS[words[0]], given["config"])
+        load_config(SETTINGS[words[0]], given.get("config"))
         load_config(OptunaConfig, given.get("optuna_config"))
         for setting in given["settings"] or []:
             check_setting(setting)

@@ -29,6 +29,12 @@ class GenerationSettings(Config):
     """How many accompaniments."""
 
 
+class SettingsOverride(Config):
+    """What --set of `infer generate` may change; of what it leaves out, adapter.json decides."""
+
+    sampler: SamplerSettings = SamplerSettings()
+
+
 class StyleSettings(Config):
     """How a LoRA of another program is used."""
 

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import torch
 
-from common.config import check_config
+from common.config import apply_setting, check_config
 from common.errors import UserError
 from common.progress import say
-from infer.request.record import GenerationSettings, StyleSettings
+from infer.request.record import GenerationSettings, SettingsOverride, StyleSettings
 from models.acestep1.text.lyric_tokens import check_language
 from models.adapters.adapter import AdapterCard, base_of, check_adapter, read_card
 from models.adapters.combined import combine_cards
@@ -47,6 +47,7 @@ class GenerationRequest:
     min_guidance_scale: float | None = None
     vocal_guidance_scale: float | None = None
     erg: bool | None = None
+    settings: tuple[str, ...] = ()  # of the sampler, as --set names them: sampler.shift=2
     blend: Path | None = None
     mix_ratio: float | None = None
     preserve_low: bool = False
@@ -129,7 +130,8 @@ def _style(request: GenerationRequest) -> Style | None:
 def resolve_settings(request: GenerationRequest, selection: AdapterSelection) -> GenerationSettings:
     """Each number from its flag, else from the adapter's card, else the default of the card.
 
-    Raises UserError for one out of range; says so where the strength is outside what an adapter was trained with.
+    Raises UserError for one that is out of range, unknown or given twice; says so where the strength is outside what an
+    adapter was trained with.
     """
     card = selection.card
     values = {
@@ -137,19 +139,32 @@ def resolve_settings(request: GenerationRequest, selection: AdapterSelection) ->
         "lora_weights": selection.weights,
         "seed": request.seed,
         "num_samples": request.num_samples,
-        "sampler": card.sampler.model_dump() | _sampler_flags(request),
+        "sampler": card.sampler.model_dump() | _sampler(request),
         "blend": _blend(request),
         "mixdown": _given(vocal_db=request.mixdown_vocal_db, peak_dbfs=request.mixdown_peak_dbfs),
     }
     settings = check_config(GenerationSettings, values, "infer generate")
     if settings.sampler.vocal_guidance_scale is not None and not card.conditioning.can_be_guided:
         raise UserError(
-            "--vocal-guidance-scale: this adapter hears the vocal in its noise alone, over which nothing can guide. "
-            "Leave it out."
+            "sampler.vocal_guidance_scale: this adapter takes the vocal from its noise alone, over which nothing can "
+            "guide. Leave it out."
         )
     _warn_of_strength(settings.ref_strength, card)
     _warn_of_languages(request, selection)
     return settings
+
+
+def _sampler(request: GenerationRequest) -> dict[str, Any]:
+    """Settings of the sampler that flags or --set give."""
+    flags, chosen = _sampler_flags(request), {}
+    for setting in request.settings:
+        apply_setting(chosen, setting)
+    check_config(SettingsOverride, chosen, "infer generate")
+    chosen = chosen.get("sampler", {})
+    if twice := sorted(flags.keys() & chosen.keys()):
+        flag = "infer-steps" if twice[0] == "steps" else twice[0].replace("_", "-")
+        raise UserError(f"--set sampler.{twice[0]} and --{flag} are one setting. Give one of them.")
+    return flags | chosen
 
 
 def _sampler_flags(request: GenerationRequest) -> dict[str, Any]:

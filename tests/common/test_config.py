@@ -41,7 +41,7 @@ def test_settings_override_the_file_with_types_checked(tmp_path):
         ({"lora": {"rr": 1}}, [], "{path}: unknown key lora.rr; did you mean r?"),
         ({"zzz": 1}, [], "{path}: unknown key zzz; known: lora, rate, name, layers."),
         ({}, ["lora.r=many"], "{path}: lora.r: Input should be a valid integer, got 'many'"),
-        ({}, ["lora.r"], "--set lora.r: write it as name=value, for example --set lora.r=64."),
+        ({}, ["lora.r"], "--set lora.r: write it as NAME=VALUE."),
         ({}, ["rate.x=1", "rate.y=2"], "{path}: rate: Input should be a valid number"),
         ('{"rate": 1, "rate": 2}', [], "{path}: not valid JSON (key 'rate' is given twice)."),
         ('{"rate": NaN}', [], "{path}: not valid JSON (NaN is not a number that a config may hold)."),

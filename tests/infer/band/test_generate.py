@@ -320,6 +320,35 @@ def test_the_command_takes_the_older_spelling_and_prints_what_it_wrote(tmp_path,
     assert (settings.sampler.guidance_scale, settings.sampler.steps) == (2, 2)
 
 
+def test_the_command_sets_the_sampler_by_name_and_by_the_flags_that_its_help_no_longer_lists(
+    tmp_path, vocal_file, adapter, capsys
+):
+    source = ("generate", "--vocal", vocal_file, "--adapter", adapter, "--prompt", "piano", "--infer-steps", 1)
+    named = ("--set", "sampler.guidance=cfg", "--set", "sampler.omega_scale=0", "--set", "sampler.shift=2")
+    flags = ("--guidance", "cfg", "--omega_scale", 0, "--set", "sampler.shift=2")
+    for name, given in (("named", named), ("flags", flags)):
+        assert outcome(capsys, *source, *given, "--output-dir", tmp_path / name)[0] == 0
+    records = [(tmp_path / name / "ballad.json").read_bytes() for name in ("named", "flags")]
+    assert records[0] == records[1]
+    sampler = GenerationRecord(**json.loads(records[0])).settings.sampler
+    assert (sampler.steps, sampler.guidance, sampler.omega_scale, sampler.shift) == (1, "cfg", 0, 2)
+    code, out, err = outcome(capsys, *source, *flags, "--set", "sampler.guidance=apg")
+    assert (code, out, err.splitlines()[-1]) == (
+        2, "", "error: --set sampler.guidance and --guidance are one setting. Give one of them.",
+    )  # fmt: skip
+    _, shown, _ = outcome(capsys, "generate", "--help")
+    assert "--set NAME=VALUE" in shown
+    for flag in (
+        "--scheduler",
+        "--guidance",
+        "--omega-scale",
+        "--min-guidance-scale",
+        "--vocal-guidance-scale",
+        "--erg",
+    ):
+        assert flag not in shown
+
+
 def test_a_missing_prompt_is_said(vocal_file, adapter, capsys, tmp_path):
     code, _, err = outcome(
         capsys, "generate", "--vocal", vocal_file, "--adapter", adapter, "--infer-steps", 1, "--output-dir", tmp_path

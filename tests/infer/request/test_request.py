@@ -112,6 +112,66 @@ def test_a_number_out_of_range_names_itself(settled, wrong, message):
     assert str(raised.value) == f"infer generate: {message}"
 
 
+def test_set_reaches_what_has_no_flag_and_leaves_the_rest_to_the_adapter(make_adapter):
+    card = SamplerSettings(steps=3, guidance="cfg", guidance_scale=4.0)
+    request = GenerationRequest(
+        adapters=(make_adapter(sampler=card),),
+        infer_steps=2,
+        settings=("sampler.shift=1.5", "sampler.omega_mean=batch"),
+    )
+    expected = card.model_copy(update={"steps": 2, "shift": 1.5, "omega_mean": "batch"})
+    assert resolve_settings(request, select_adapters(request)).sampler == expected
+
+
+@pytest.mark.parametrize(
+    ("flag", "setting"),
+    [
+        ({"infer_steps": 2}, "steps=2"),
+        ({"scheduler": "heun"}, "scheduler=heun"),
+        ({"omega_scale": 0.0}, "omega_scale=0.0"),
+        ({"guidance": "cfg"}, "guidance=cfg"),
+        ({"guidance_scale": 8.0}, "guidance_scale=8.0"),
+        ({"guidance_interval": 1.0}, "guidance_interval=1.0"),
+        ({"guidance_interval_decay": 0.5}, "guidance_interval_decay=0.5"),
+        ({"min_guidance_scale": 2.0}, "min_guidance_scale=2.0"),
+        ({"vocal_guidance_scale": 2.0}, "vocal_guidance_scale=2.0"),
+        ({"erg": True}, "erg=true"),
+    ],
+)
+def test_a_flag_of_the_sampler_is_the_setting_of_its_name_and_not_given_beside_it(settled, flag, setting):
+    by_name = settled(settings=(f"sampler.{setting}",))
+    assert settled(**flag) == by_name
+    assert by_name != settled()
+    ((field, _),) = flag.items()
+    with pytest.raises(UserError) as raised:
+        settled(**flag, settings=(f"sampler.{setting}",))
+    name = setting.partition("=")[0]
+    spelled = f"--{field.replace('_', '-')}"
+    assert str(raised.value) == f"--set sampler.{name} and {spelled} are one setting. Give one of them."
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("sampler.guidanc=cfg", "infer generate: unknown key sampler.guidanc; did you mean guidance?"),
+        ("sampler.x=1", f"infer generate: unknown key sampler.x; known: {', '.join(SamplerSettings.model_fields)}."),
+        ("seed=3", "infer generate: unknown key seed; known: sampler."),
+        ("sampler.steps=0", "infer generate: sampler.steps: Input should be greater than or equal to 1, got 0"),
+        ("sampler=cfg", "infer generate: sampler: Input should be an object, got 'cfg'"),
+        ("sampler.guidance", "--set sampler.guidance: write it as NAME=VALUE."),
+        (
+            "sampler.vocal_guidance_scale=2",
+            "infer generate: sampler: vocal_guidance_scale goes with guidance apg or cfg, not none. Leave it out.",
+        ),
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_line(make_adapter, setting, message):
+    request = GenerationRequest(adapters=(make_adapter(sampler=SamplerSettings(guidance="none")),), settings=(setting,))
+    with pytest.raises(UserError) as raised:
+        resolve_settings(request, select_adapters(request))
+    assert str(raised.value) == message
+
+
 def test_how_to_blend_needs_what_to_blend(settled):
     with pytest.raises(UserError) as raised:
         settled(mix_ratio=0.5, preserve_low=True)
@@ -134,8 +194,8 @@ def test_guidance_over_the_vocal_needs_a_path_that_can_be_left_out(make_adapter,
     with pytest.raises(UserError) as raised:
         resolve_settings(request, select_adapters(request))
     assert str(raised.value) == (
-        "--vocal-guidance-scale: this adapter hears the vocal in its noise alone, over which nothing can guide. "
-        "Leave it out."
+        "sampler.vocal_guidance_scale: this adapter takes the vocal from its noise alone, over which nothing can "
+        "guide. Leave it out."
     )
 
 
