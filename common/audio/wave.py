@@ -260,28 +260,16 @@ def gain_to(target_lufs: float, *, lufs: float, peak: float, ceiling_dbfs: float
     return LevelGain(min(wanted, allowed), peak_limited=allowed < wanted)
 
 
-def vocal_gain(vocal: np.ndarray, rate_hz: int, target_lufs: float) -> LevelGain:
-    """The gain that brings a vocal alone [c, N] to the loudness that vocals had in training (vocal_lufs).
-
-    Raises UserError for a vocal that is silent or shorter than one loudness block.
-    """
-    return vocal_gain_in_blocks(lambda: [vocal], rate_hz, target_lufs, samples=vocal.shape[-1])
-
-
-def vocal_gain_in_blocks(
+def vocal_gain(
     blocks: Callable[[], Iterable[np.ndarray]], rate_hz: int, target_lufs: float, *, samples: int
 ) -> LevelGain:
-    """`vocal_gain` of N = `samples` that `blocks()` gives in blocks [c, n], each time that it is asked.
+    """The gain that brings a vocal alone to the loudness that vocals had in training (vocal_lufs).
 
-    Raises UserError as it does.
+    `blocks()` gives its N = `samples` in blocks [c, n], each time that it is asked.
+    Raises UserError for a vocal that is silent or shorter than one loudness block.
     """
     check_loudness_length(samples, rate_hz)
     lufs, peak = integrated_lufs(blocks(), rate_hz, samples=samples), max(map(peak_dbfs, blocks()))
     if math.isinf(lufs):
         raise UserError(f"this vocal is silent (peak {peak:.1f} dBFS). Give one that can be heard.")
     return gain_to(target_lufs, lufs=lufs, peak=peak)
-
-
-def level_vocal(vocal: np.ndarray, rate_hz: int, target_lufs: float) -> np.ndarray:
-    """A vocal [c, N] under its `vocal_gain`: what prep and infer encode of a vocal that comes alone."""
-    return vocal * vocal_gain(vocal, rate_hz, target_lufs).factor

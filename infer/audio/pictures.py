@@ -14,7 +14,6 @@ from models.acestep1.codec.mel import HOP_SAMPLES, WINDOW_SAMPLES, log_mel
 
 WIDTH = 1200
 WAVE_HEIGHT = 96
-MEL_HEIGHT = 128
 WAVE_COLOUR = (58, 141, 149)
 """Reads on white and on black."""
 MEL_RANGE = (-9.0, 2.0)
@@ -39,16 +38,16 @@ def write_mel_picture(path: Path, wave: np.ndarray) -> None:
     _write(path, mel_picture(wave))
 
 
-def wave_picture(wave: np.ndarray, *, width: int = WIDTH, height: int = WAVE_HEIGHT) -> np.ndarray:
+def wave_picture(wave: np.ndarray) -> np.ndarray:
     """RGBA [H, W, 4] of a wave [2, N]. A column is at least one pixel high, so that silence is a line."""
     mono = wave.mean(axis=0)
-    starts = np.arange(width) * mono.size // width
+    starts = np.arange(WIDTH) * mono.size // WIDTH
     highest, lowest = np.maximum.reduceat(mono, starts), np.minimum.reduceat(mono, starts)
-    middle = (height - 1) / 2
+    middle = (WAVE_HEIGHT - 1) / 2
     top = np.rint(middle * (1 - np.clip(highest, -1, 1)))
     bottom = np.maximum(np.rint(middle * (1 - np.clip(lowest, -1, 1))), top)
-    rows = np.arange(height)[:, None]
-    picture = np.zeros((height, width, 4), dtype=np.uint8)
+    rows = np.arange(WAVE_HEIGHT)[:, None]
+    picture = np.zeros((WAVE_HEIGHT, WIDTH, 4), dtype=np.uint8)
     picture[(rows >= top) & (rows <= bottom)] = (*WAVE_COLOUR, 255)
     return picture
 

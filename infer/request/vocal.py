@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from common.audio.disk_wave import DiskWave
-from common.audio.wave import vocal_activity, vocal_gain_in_blocks
+from common.audio.wave import vocal_activity, vocal_gain
 from common.canonical import unicode_text
 from common.errors import UserError
 from common.latents import SAMPLE_RATE_HZ
@@ -65,10 +65,10 @@ def vocal_from_file(
 
 
 def _level(path: Path, decoded: DecodedAudio, lufs: float, onto: DiskWave) -> None:
-    """The gain is that of level_vocal, with which prep levels a vocal that comes alone."""
+    """The gain is that with which prep levels a vocal that comes alone."""
     wave = decoded.wave
     try:
-        gain = vocal_gain_in_blocks(wave.blocks, SAMPLE_RATE_HZ, lufs, samples=wave.samples)
+        gain = vocal_gain(wave.blocks, SAMPLE_RATE_HZ, lufs, samples=wave.samples)
     except UserError as error:
         raise UserError(f"{path.name}: {error}") from None
     onto.extend(block * gain.factor for block in wave.blocks())

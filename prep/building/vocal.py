@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from common.audio.disk_wave import DiskWave
-from common.audio.wave import LevelGain, loudness_lufs, vocal_activity, vocal_gain_in_blocks
+from common.audio.wave import LevelGain, loudness_lufs, vocal_activity, vocal_gain
 from common.errors import UserError
 from common.files import check_writable
 from common.latents import SAMPLE_RATE_HZ, frames_of
@@ -72,7 +72,7 @@ def encode_vocal(
                 "vocal", decoded(vocal), config.silent_channel, lambda: waves.enter_context(DiskWave(room))
             )
             wave = file.wave
-            gain = vocal_gain_in_blocks(wave.blocks, SAMPLE_RATE_HZ, vocal_lufs, samples=wave.samples)
+            gain = vocal_gain(wave.blocks, SAMPLE_RATE_HZ, vocal_lufs, samples=wave.samples)
             cuts = _spans(vocal, wave, config)
             codec = open_encoder(folder, config.encode, device)
             segments = [_encode(codec, file, span, gain, config.encode) for span in cuts]

@@ -86,11 +86,6 @@ def check_shards(config: TrainingConfig, manifest: Manifest, name: str, folder: 
     check_belongs(config.dataset_path, base_of_shards(manifest), networks, name, folder, parts=parts)
 
 
-def open_data(config: TrainingConfig) -> Data:
-    """The shards of a run. Raises UserError if they are missing or cannot train it."""
-    return make_data(config, open_shards(config, features=config.ssl_coeff > 0))
-
-
 def open_shards(config: TrainingConfig, *, features: bool) -> Shards:
     """The shards of a run. `features`: whether to read SSL features, which are by far the largest part of a sample.
 

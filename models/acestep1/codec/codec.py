@@ -110,15 +110,6 @@ def decode_audio(codec: Codec, vocoder: Vocoder, latents: Tensor, *, samples: in
     return wave[:, :samples]
 
 
-def decode_audio_overlapped(codec: Codec, vocoder: Vocoder, latents: Tensor, *, samples: int | None = None) -> Tensor:
-    """As decode_audio, in bounded memory: in overlapping windows, joined as upstream does.
-
-    docs/upstream.md, section 5.6. The DCAE attends over a whole window, so the result is near that of decode_audio, not
-    equal to it.
-    """
-    return vocode_in_blocks(vocoder, decode_mel_in_windows(codec, latents))[:, :samples]
-
-
 def decode_mel_in_windows(codec: Codec, latents: Tensor) -> Tensor:
     """[C, H, T] -> [2, 128, F]; a window gives up a quarter of a full one at each edge where it meets another."""
     frames = latents.shape[-1]
@@ -133,7 +124,11 @@ def decode_mel_in_windows(codec: Codec, latents: Tensor) -> Tensor:
 
 
 def decode_audio_in_pieces(codec: Codec, vocoder: Vocoder, latents: Tensor) -> Iterator[Tensor]:
-    """What decode_audio_overlapped gives, [2, 4096·T] in all, piece by piece [2, n]: no wave is held whole."""
+    """As decode_audio, [2, 4096·T] in all, piece by piece [2, n]: from overlapping windows, joined as upstream does
+    (docs/upstream.md, section 5.6), so that no wave is held whole.
+
+    The DCAE attends over a whole window, so the result is near that of decode_audio, not equal to it.
+    """
     return vocode_in_pieces(vocoder, decode_mel_in_windows(codec, latents))
 
 

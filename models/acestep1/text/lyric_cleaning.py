@@ -50,7 +50,10 @@ def clean_line(line: str, language: str) -> str:
 
 
 def spell(number: int) -> str:
-    """English words for 0 <= number < 1,000,000: "one thousand, nine hundred and ninety-nine"."""
+    """English words for 0 <= number < 1,000,000: "one thousand, nine hundred and ninety-nine".
+
+    Those of num2words 0.5.14, which is no dependency because it brings docopt, of which there is no wheel.
+    """
     if number < 20:
         return ONES[number]
     if number < 100:

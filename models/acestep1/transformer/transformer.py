@@ -16,7 +16,6 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
-from torch.nn import functional
 
 from common.errors import UserError
 from models.acestep1.transformer.attention import KeysValues, RotaryTable, rotary_table
@@ -163,12 +162,11 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         *,
         mask: Tensor | None = None,
         injections: Injections | None = None,
-        output_length: int | None = None,
         ssl_features: SslFeatures | None = None,
     ) -> Velocity:
         """latents [B, C, H, T] at timestep [B] = 1000 * sigma; mask [B, T], nonzero where a frame is real, or None.
 
-        `output_length` cuts the result's tail or appends zeros. Raises UserError for an injection past the last block.
+        Raises UserError for an injection past the last block.
         """
         injections = injections or {}
         self._check(latents, timestep, conditions, mask, injections)
@@ -189,8 +187,6 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 kept[index] = states
 
         sample = self.final_layer(states, embedded_timestep)
-        if output_length is not None:
-            sample = functional.pad(sample, (0, output_length - sample.shape[-1]))
         return Velocity(sample, self._projection_losses(kept, ssl_features) if ssl_features else ())
 
     def forward(

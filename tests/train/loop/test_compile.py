@@ -9,7 +9,7 @@ from torch._dynamo.testing import CompileCounter
 
 from models.loading.checkpoint import TINY
 from train.config import TrainingConfig
-from train.loop.preparation import adapters_on, make_module, open_base, open_data
+from train.loop.preparation import adapters_on, make_data, make_module, open_base, open_shards
 
 MOST_GRAPHS = 6
 
@@ -40,7 +40,7 @@ def config_of(tiny_config, shards, **settings) -> TrainingConfig:
 @pytest.mark.parametrize("base_dtype", ["float32", "int8"])
 def test_blocks_compile_without_a_break(song_shards, tiny_config, counter, base_dtype):
     config = config_of(tiny_config, song_shards, base_dtype=base_dtype)
-    data = open_data(config)
+    data = make_data(config, open_shards(config, features=False))
     module = make_module(config, TINY, "f", data)
     step(module, data)
     assert 0 < counter.frame_count <= MOST_GRAPHS
@@ -52,7 +52,7 @@ def test_blocks_compile_without_a_break(song_shards, tiny_config, counter, base_
 
 def test_every_trial_compiles_and_leaves_the_base_plain(song_shards, tiny_config, counter):
     config = config_of(tiny_config, song_shards)
-    data, base = open_data(config), open_base(config, TINY)
+    data, base = make_data(config, open_shards(config, features=False)), open_base(config, TINY)
     made = []
     for rank in (2, 3):
         trial = config.model_copy(update={"lora": config.lora.model_copy(update={"r": rank})})

@@ -19,7 +19,7 @@ from prep.encoding.ssl import FRAME_HOP, SSL_KINDS, ssl_features
 from train.data.clips import ClipMaker
 from train.loop.fit import fit
 from train.loop.module import conditioning_of
-from train.loop.preparation import make_module, open_data
+from train.loop.preparation import make_data, make_module, open_shards
 
 BOTH = ("mert", "mhubert")
 NOTICE = "these shards hold no SSL features: training without feature losses (prep build-shards --ssl makes them)"
@@ -52,7 +52,7 @@ def opened(short):
 
     def make(folder, **settings):
         config = short(folder, **settings)
-        data = open_data(config)
+        data = make_data(config, open_shards(config, features=config.ssl_coeff > 0))
         return make_module(config, TINY, "b", data), data
 
     return make

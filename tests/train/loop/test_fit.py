@@ -18,7 +18,7 @@ from train.data.loader import BatchLoader
 from train.loop.checkpoint import find_last
 from train.loop.fit import fit
 from train.loop.module import AccompanimentModule, encode
-from train.loop.preparation import make_module, open_data
+from train.loop.preparation import make_data, make_module, open_shards
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -197,7 +197,7 @@ def test_naive_says_what_it_is(song_shards, tiny_config, capsys):
 
 def one_step_by_formula(config, checkpoint_dir=TINY):
     """All that is trained after one optimiser step over one batch, by formula (docs/upstream.md, section 12)."""
-    data = open_data(config)
+    data = make_data(config, open_shards(config, features=False))
     module = make_module(config, checkpoint_dir, "b", data)
     loader = BatchLoader(data.samples, data.split.training, data.maker, length=1)
     batch = data.maker.with_noise(next(iter(loader)))

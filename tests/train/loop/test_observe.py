@@ -10,7 +10,7 @@ from train.loop.fit import fit
 from train.loop.memory import estimated_bytes
 from train.loop.module import AccompanimentModule
 from train.loop.observe import vocal_path_norms
-from train.loop.preparation import make_module, open_data
+from train.loop.preparation import make_data, make_module, open_shards
 
 
 def test_curves_are_means_over_the_steps_since_the_last_point(song_shards, tiny_config, monkeypatch, capsys):
@@ -65,7 +65,7 @@ def test_memory_is_estimated_from_what_blocks_keep(make_shards, tiny_config, che
     config = tiny_config(
         shards, crop_seconds=93.0, batch_size=1, gradient_checkpointing=checkpointing, base_dtype=base_dtype
     )
-    data = open_data(config)
+    data = make_data(config, open_shards(config, features=False))
     module = make_module(config, TINY, "b", data)
     (sample,) = data.samples.load([0], {"song_000"}).values()
     batch = data.maker.batch([sample], epoch=0)

@@ -24,7 +24,7 @@ from train.cli import _beside, app
 from train.config import TrainingConfig
 from train.data.clips import ClipMaker
 from train.loop.fit import fit
-from train.loop.preparation import adapters_on, open_base, open_data
+from train.loop.preparation import adapters_on, make_data, open_base, open_shards
 from train.search.config import OptunaConfig
 from train.search.process import best_of, make_pruner, search
 from train.search.trial import failure
@@ -250,7 +250,7 @@ def test_a_search_needs_songs_to_validate_on_and_a_fitting_length(run_of, do):
 )
 def test_adapters_leave_a_base_as_it_was_even_where_they_fail(run_of, settings):
     config = run_of(**settings)
-    data = open_data(config)
+    data = make_data(config, open_shards(config, features=False))
     transformer = open_base(config, TINY)
     before = digest(transformer)
     with adapters_on(transformer, config, "f", data) as module:
