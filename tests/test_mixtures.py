@@ -132,7 +132,7 @@ def test_shards_of_another_codec_of_the_same_sizes_do_not_train(complaint, proje
         "infer compare --test-set test_set.json --adapters adapter --infer-steps 1",
     ],
 )
-def test_an_adapter_hears_and_speaks_through_the_codec_it_learned_from(complaint, project, command):
+def test_an_adapter_reads_and_writes_through_the_codec_it_learned_from(complaint, project, command):
     other_codec(project / "other")
     test_set = [{"key": "a", "vocal_path": "raw/song-000005_vocal.flac", "prompt": "piano"}]
     (project / "test_set.json").write_text(json.dumps(test_set))

@@ -152,8 +152,8 @@ def _under_other_names(out: Path, row: PageRow, lane: Lane) -> Callable[[str], s
     """Addresses of an output's files in SOUND_FOLDER, under names that say nothing of its model."""
 
     def address(name: str) -> str:
-        source, told = lane.folder / name, sha256_of([_secret(row, lane), name])[:20]
-        place = out / SOUND_FOLDER / f"{told}{source.suffix}"
+        source, digest = lane.folder / name, sha256_of([_secret(row, lane), name])[:20]
+        place = out / SOUND_FOLDER / f"{digest}{source.suffix}"
         with whole_file(place) as partial:
             try:
                 partial.hardlink_to(source)

@@ -69,7 +69,7 @@ class AdapterSelection:
     folders: tuple[Path, ...]
     cards: tuple[AdapterCard, ...]
     weights: tuple[float, ...]
-    card: AdapterCard  # that of their blend; of a single one, its own
+    card: AdapterCard  # that of their combination; of a single one, its own
     checkpoint: str  # the base they were trained on: a folder, a Hugging Face id, or tiny
     style: Style | None = None
 
@@ -112,9 +112,9 @@ def select_adapters(request: GenerationRequest) -> AdapterSelection:
         counts = f"{len(weights)} --lora-weight for {len(folders)} --adapter"
         raise UserError(f"{counts}. Give one for each adapter, in their order, or none.")
     weights = weights or tuple(card.lora_weight / len(cards) for card in cards)
-    blended = combine_cards(folders, cards, weights)
+    combined = combine_cards(folders, cards, weights)
     checkpoint = choose_checkpoint(request.checkpoint_dir, base_of(cards[0]), folders[0])
-    return AdapterSelection(folders, cards, weights, blended, checkpoint, _style(request))
+    return AdapterSelection(folders, cards, weights, combined, checkpoint, _style(request))
 
 
 def _style(request: GenerationRequest) -> Style | None:

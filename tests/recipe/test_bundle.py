@@ -1,4 +1,4 @@
-"""The bundle that ships: of the recipe's sizes, small, and good at what it was trained for on songs it never heard."""
+"""The bundle that ships: of the recipe's sizes, small, and good at what it was trained for on other songs."""
 
 import pytest
 from demucs.hf import load_safetensors_model
@@ -86,9 +86,9 @@ def test_a_song_has_the_key_of_its_prompt(corpus):
     codec, vocoder = open_codec(TINY, encoder=False, decoder=True), open_vocoder(TINY)
     truths = [corpus.truth(seed) for seed in corpus.judged_seeds]
     asked = [signature(truth.full_key) for truth in truths]
-    heard = [
+    measured = [
         signature(measure_music(wave).key)
         for wave in make_songs(TINY, codec, vocoder, truths, "inst", MeasureSettings())
     ]
-    assert sum(one == other for one, other in zip(asked, heard, strict=True)) >= 4
-    assert sum(one == other for one, other in zip(asked[1:] + asked[:1], heard, strict=True)) <= 2
+    assert sum(one == other for one, other in zip(asked, measured, strict=True)) >= 4
+    assert sum(one == other for one, other in zip(asked[1:] + asked[:1], measured, strict=True)) <= 2

@@ -29,9 +29,9 @@ def test_values_and_gradients_are_those_of_the_plain_layer(kind: str) -> None:
 
 
 def value_and_gradients(network: nn.Module, signal: Tensor) -> list[Tensor]:
-    heard = signal.clone().requires_grad_()
-    value = network(heard)
-    inputs = [heard, *network.parameters()]
+    leaf = signal.clone().requires_grad_()
+    value = network(leaf)
+    inputs = [leaf, *network.parameters()]
     return [value, *torch.autograd.grad(value.square().sum(), inputs)]
 
 

@@ -174,7 +174,7 @@ def test_true_chords_follow_the_song():
     assert len(set(chords[:7])) > 1
 
 
-def test_everything_is_heard_beside_its_null(whole):
+def test_everything_is_shown_beside_its_null(whole):
     report = load_config(ObjectivesReport, whole / "objectives.json")
     assert set(report.systems) == {*ANCHORS, *UNTRAINED, *TOY.arms}
     for name, system in report.systems.items():

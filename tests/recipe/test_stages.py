@@ -62,10 +62,10 @@ def test_nothing_is_trained_on_a_judged_seed(corpus):
     assert min(corpus.judged_seeds) == HELD_OUT_SEED
     assert RecipeSettings().corpus.judged >= 48
     rng = np.random.default_rng(0)
-    heard = [corpus.song(seed).vocal for seed in corpus.train_seeds]
+    vocals = [corpus.song(seed).vocal for seed in corpus.train_seeds]
     for _ in range(10):
         crop = corpus.crop(rng, 1000).vocal
-        assert any(_contains(song, crop) for song in heard)
+        assert any(_contains(song, crop) for song in vocals)
 
 
 def _contains(song: np.ndarray, crop: np.ndarray) -> bool:
@@ -106,7 +106,7 @@ def test_separation_error_in_decibels():
     assert si_sdr_db(stems.sum(1)[0].numpy(), stems[0, 0].numpy()) == pytest.approx(0, abs=0.2)
 
 
-def test_prompts_say_what_is_heard():
+def test_prompts_say_what_sounds():
     rng = np.random.default_rng(0)
     drawn = [set(draw_prompt(PROMPT, "inst", 0.5, rng).split(", ")) for _ in range(50)]
     assert set.union(*drawn) == set(PROMPT.split(", ")) - {"female vocal"} | {"minor key"}
@@ -114,17 +114,17 @@ def test_prompts_say_what_is_heard():
     assert set(draw_prompt(PROMPT, "mix", 0.0, rng).split(", ")) == set(PROMPT.split(", "))
 
 
-def test_unheard_words_are_not_heard():
+def test_words_that_are_left_out_change_nothing():
     network = FlowNetwork().eval()
     lyrics = [word_ids("[verse]\n\n[chorus]\n"), word_ids("[instrumental]")]
     yes, no = torch.tensor([True, True]), torch.tensor([False, False])
 
-    def hear(prompts, kept):
+    def encoded(prompts, kept):
         return conditions(network.transformer, network.text, prompts, lyrics, text_kept=kept, lyric_kept=kept)
 
     same_length = ["piano, drums", "organ, drums"]
-    assert torch.equal(hear(same_length, no).states, hear(same_length[::-1], no).states)
-    assert not torch.equal(hear(same_length, yes).states, hear(same_length[::-1], yes).states)
+    assert torch.equal(encoded(same_length, no).states, encoded(same_length[::-1], no).states)
+    assert not torch.equal(encoded(same_length, yes).states, encoded(same_length[::-1], yes).states)
 
 
 def test_prompts_steer_what_the_transformer_makes(tmp_path):
@@ -139,12 +139,12 @@ def test_prompts_steer_what_the_transformer_makes(tmp_path):
     settings = settings.model_copy(update={"training": settings.training.model_copy(update={"batch": 8})})
     train_flow(tmp_path, network, songs, settings, seed=1)
     lyrics, yes, no = [word_ids("[verse]")] * 2, torch.tensor([True, True]), torch.tensor([False, False])
-    heard, null = (
+    conditional, null = (
         conditions(network.transformer, network.text, songs.prompts, lyrics, text_kept=kept, lyric_kept=kept)
         for kept in (yes, no)
     )
     noise = torch.randn(1, 8, 16, 12, generator=torch.Generator().manual_seed(2)).expand(2, -1, -1, -1)
-    made = sample(network.transformer, heard, null, noise, SamplerSettings(steps=10, guidance="none"))
+    made = sample(network.transformer, conditional, null, noise, SamplerSettings(steps=10, guidance="none"))
     piano, organ = made.mean((1, 2, 3))
     assert piano > 0.5
     assert organ < -0.5

@@ -128,7 +128,7 @@
         if (output.band) clips.band = this.clip(output.band);
         this.lanes.push({ model, clips });
       }
-      this.heard = this.lanes[Math.min(1, this.lanes.length - 1)];
+      this.selected = this.lanes[Math.min(1, this.lanes.length - 1)];
       this.playing = false;
       this.clips = this.lanes.flatMap((lane) => Object.values(lane.clips));
       this.seconds = row.vocal.seconds;
@@ -148,18 +148,18 @@
     }
 
     current() {
-      return this.heard.clips[this.kindOf(this.heard)];
+      return this.selected.clips[this.kindOf(this.selected)];
     }
 
-    hear(lane = this.heard) {
+    select(lane = this.selected) {
       const before = this.audible;
-      this.heard = lane;
+      this.selected = lane;
       this.audible = this.current();
       if (before && before !== this.audible && Math.abs(this.audible.currentTime - before.currentTime) > IN_STEP_SECONDS) {
         this.audible.currentTime = before.currentTime;
       }
       for (const clip of this.clips) clip.muted = clip !== this.audible;
-      showHeard();
+      showSelected();
     }
 
     play() {
@@ -171,14 +171,14 @@
           if (clip === this.current() && error.name !== "AbortError") { this.pause(); say("This browser did not let the sound start. Press Play again.", true); }
         });
       }
-      showHeard();
+      showSelected();
       tick();
     }
 
     pause() {
       this.playing = false;
       for (const clip of this.clips) clip.pause();
-      showHeard();
+      showSelected();
     }
 
     toggle() {
@@ -213,13 +213,13 @@
     requestAnimationFrame(tick);
   }
 
-  function showHeard() {
+  function showSelected() {
     const { player } = view;
     view.play.textContent = player.playing ? "Pause" : "Play";
     for (const [lane, shown] of view.shown) {
-      const heard = lane === player.heard;
-      shown.lane.classList.toggle("heard", heard);
-      for (const button of shown.buttons) button.setAttribute("aria-pressed", heard);
+      const selected = lane === player.selected;
+      shown.lane.classList.toggle("selected", selected);
+      for (const button of shown.buttons) button.setAttribute("aria-pressed", selected);
       showPictures(lane, shown);
     }
   }
@@ -245,7 +245,7 @@
     view.name = (model) => (model === VOCAL ? "Vocal" : state.blind ? LETTERS[places.indexOf(model)] : nameOf(place, model));
     view.title = (model) => (model === VOCAL ? "Vocal" : state.blind ? `Band ${view.name(model)}` : view.name(model));
     find("sample").replaceChildren(turns(rows.length), about(row), transport(), lanes(), ...(state.blind ? [votes(), cards()] : [settings()]));
-    view.player.hear();
+    view.player.select();
     showTime(0);
     showProgress();
   }
@@ -282,7 +282,7 @@
     });
     view.time = element("span", { class: "time" });
     const sources = view.player.lanes.map((lane) => {
-      const button = element("button", { type: "button", "data-source": view.name(lane.model), title: view.title(lane.model), onclick: () => view.player.hear(lane) }, view.name(lane.model));
+      const button = element("button", { type: "button", "data-source": view.name(lane.model), title: view.title(lane.model), onclick: () => view.player.select(lane) }, view.name(lane.model));
       view.shown.set(lane, { buttons: [button] });
       return button;
     });
@@ -300,7 +300,7 @@
     state.withVoice = withVoice;
     save();
     find("voice").querySelector(`[value=${withVoice ? "mix" : "band"}]`).checked = true;
-    view.player.hear();
+    view.player.select();
   }
 
   function lanes() {
@@ -311,7 +311,7 @@
       const mel = element("img", { class: "mel", alt: `Mel spectrogram, ${title}` });
       const head = element("div", { class: "playhead" });
       const pictures = element("div", { class: "pictures", onclick: (event) => {
-        view.player.hear(lane);
+        view.player.select(lane);
         view.player.seek(((event.clientX - pictures.getBoundingClientRect().left) / pictures.clientWidth) * view.player.seconds);
       } }, wave, mel, head);
       const made = element("div", { class: "lane", "data-lane": view.name(lane.model) }, element("p", {}, title, kind), pictures, ...Object.values(lane.clips));
@@ -336,7 +336,7 @@
 
   function cards() {
     return element("section", { class: "cards", "aria-label": "Ratings" }, ...view.player.lanes.filter((lane) => lane.model !== VOCAL).map((lane) => {
-      const listen = element("button", { type: "button", title: `Listen to ${view.title(lane.model)}`, onclick: () => { view.player.hear(lane); if (!view.player.playing) view.player.play(); } }, "Listen");
+      const listen = element("button", { type: "button", title: `Listen to ${view.title(lane.model)}`, onclick: () => { view.player.select(lane); if (!view.player.playing) view.player.play(); } }, "Listen");
       view.shown.get(lane).buttons.push(listen);
       return element("article", { class: "card", "data-card": view.name(lane.model) },
         element("header", {}, element("h3", {}, view.title(lane.model)), listen),
@@ -401,7 +401,7 @@
   // Keys.
 
   function rateByKey(score) {
-    const axis = document.activeElement.closest?.(".axis") || [...document.querySelectorAll(`[data-card="${view.name(view.player.heard.model)}"] .axis`)].find((one) => !one.querySelector(":checked"));
+    const axis = document.activeElement.closest?.(".axis") || [...document.querySelectorAll(`[data-card="${view.name(view.player.selected.model)}"] .axis`)].find((one) => !one.querySelector(":checked"));
     if (!axis) return;
     axis.querySelector(`[value="${score}"]`).click();
     say(`${axis.closest(".card").querySelector("h3").textContent}, ${axis.querySelector("legend").textContent}: ${score}`);
@@ -436,7 +436,7 @@
     if (key === " " && target.matches("button, summary")) return;
     const letter = LETTERS.indexOf(key.toUpperCase());
     const lane = key === "v" ? view.player.lanes[0] : key.length === 1 && letter >= 0 ? view.player.lanes[letter + 1] : null;
-    if (lane) view.player.hear(lane);
+    if (lane) view.player.select(lane);
     else if (/^[1-5]$/.test(key)) rateByKey(Number(key));
     else if (Object.hasOwn(KEYS, key)) KEYS[key]();
     else return;

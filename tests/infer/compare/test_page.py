@@ -129,7 +129,7 @@ def press(page: Page, keys: str) -> None:
         page.keyboard.press(key)
 
 
-def heard(page: Page) -> list[dict]:
+def audible(page: Page) -> list[dict]:
     """The clips that can be heard now."""
     script = (
         "({from: a.parentElement.dataset.lane, file: decodeURIComponent(a.src), at: a.currentTime, paused: a.paused})"
@@ -228,16 +228,16 @@ def test_what_names_and_prompts_say_is_text(page):
 
 
 CHANGE_OVER = """(keys) => {
-  const heard = () => [...document.querySelectorAll("audio")].filter((a) => !a.muted);
+  const audible = () => [...document.querySelectorAll("audio")].filter((a) => !a.muted);
   return keys.map((key) => {
-    const [before] = heard();
+    const [before] = audible();
     const at = before.currentTime;
     document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
-    const after = heard();
+    const after = audible();
     const lane = after[0].parentElement;
     const moved = after[0].currentTime - at;
     return {
-      count: after.length, lane: lane.dataset.lane, shown: lane.matches(".heard"), moved, paused: after[0].paused,
+      count: after.length, lane: lane.dataset.lane, shown: lane.matches(".selected"), moved, paused: after[0].paused,
     };
   });
 }"""
@@ -254,26 +254,26 @@ def test_bands_change_over_at_the_same_moment(page):
 
 
 def test_voice_or_band_alone_and_pause(page):
-    kinds = "[...document.querySelectorAll('.lane.heard small')].map((kind) => kind.textContent)"
+    kinds = "[...document.querySelectorAll('.lane.selected small')].map((kind) => kind.textContent)"
     assert page.evaluate(kinds) == ["with the voice"]
-    with_voice = heard(page)
+    with_voice = audible(page)
     press(page, "m")
     assert page.evaluate(kinds) == ["the band alone"]
-    (band,) = heard(page)
+    (band,) = audible(page)
     assert with_voice[0]["file"] != band["file"]
     press(page, "Space")
     assert page.locator("#play").inner_text() == "Pause"
     press(page, "Space")
-    assert heard(page)[0]["paused"]
+    assert audible(page)[0]["paused"]
     assert page.locator("#play").inner_text() == "Play"
 
 
 def test_pictures_and_arrows_seek(page):
     page.locator("[data-lane=B] .pictures").click(position={"x": 0, "y": 10})
-    assert heard(page)[0]["from"] == "B"
-    assert heard(page)[0]["at"] < 0.05
+    assert audible(page)[0]["from"] == "B"
+    assert audible(page)[0]["at"] < 0.05
     press(page, "ArrowRight")
-    assert heard(page)[0]["at"] == pytest.approx(SECONDS, abs=0.05)
+    assert audible(page)[0]["at"] == pytest.approx(SECONDS, abs=0.05)
     assert page.evaluate("[...document.querySelectorAll('.pictures img')].every((i) => i.naturalWidth === 1200)")
 
 

@@ -31,7 +31,7 @@ def base(tmp_path, save_vocabulary) -> Path:
 
 @pytest.fixture
 def lyrics_of(base, make_adapter):
-    """lyrics_of("de", ...) are those that an adapter trained on German lyrics hears."""
+    """lyrics_of("de", ...) are those that an adapter trained on German lyrics takes."""
 
     def read(trained: str, **flags: Any) -> TokenizedLyrics:
         adapter = make_adapter(lyrics_language=trained)

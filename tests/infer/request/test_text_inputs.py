@@ -41,7 +41,7 @@ def test_a_prompt_is_spelt_as_shards_spell_it():
     torch.testing.assert_close(prompt.states, expected, rtol=0, atol=0)
 
 
-def test_a_prompt_that_is_too_long_names_what_is_not_heard(capsys):
+def test_a_prompt_that_is_too_long_names_what_is_left_out(capsys):
     tags = [f"instrument number {number}" for number in range(90)]
     prompt = embed_prompt("; ".join(tags), open_text_encoder(TINY))
     kept = prompt.tags.split(", ")

@@ -65,7 +65,7 @@ def test_lengths_follow_the_file(tmp_path, make_voice, rate_hz):
         assert vocal.activity.shape == (frames_of(vocal.samples),)
 
 
-def test_joined_files_are_heard_to_their_end(tmp_path, make_voice):
+def test_joined_files_are_read_to_their_end(tmp_path, make_voice):
     """Their header knows of the first alone."""
     soundfile.write(tmp_path / "once.mp3", make_voice(0.7, 44_100).T, 44_100)
     (tmp_path / "twice.mp3").write_bytes(2 * (tmp_path / "once.mp3").read_bytes())

@@ -128,7 +128,7 @@ def test_the_objective_follows_the_card():
     assert CONTROLNET.make_objective() == TEXT2MUSIC
 
 
-def test_a_vocal_is_heard_normalised_and_gated():
+def test_a_vocal_is_normalised_and_gated():
     statistics = card_of(IMAGE2IMAGE).statistics
     latents, activity = torch.full((1, 8, 16, 4), 2.5), torch.tensor([[0.0, 0.0, 1.0, 1.0]])
     source = IMAGE2IMAGE.vocal_source(latents, activity, torch.tensor([0.5]), statistics)
@@ -271,7 +271,7 @@ def test_what_a_card_leaves_out_has_its_default():
         (Conditioning(objective="naive", source_projection=False), True),
     ],
 )
-def test_only_a_vocal_that_the_network_hears_apart_from_its_noise_can_be_left_out(conditioning, guided):
+def test_only_a_vocal_that_the_network_sees_apart_from_its_noise_can_be_left_out(conditioning, guided):
     assert conditioning.can_be_guided == guided
 
 

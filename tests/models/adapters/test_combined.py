@@ -117,7 +117,7 @@ def test_without_weight_and_strength_it_is_the_base(adapter, play, golden_transf
     assert torch.equal(play(folders, [0.0, 0.0], strength=0.0), plain)
 
 
-def test_each_conditioner_hears_the_vocal_as_it_was_trained_to_and_adds_its_share(adapter, golden_transformer):
+def test_each_conditioner_takes_the_vocal_as_it_was_trained_to_and_adds_its_share(adapter, golden_transformer):
     """At block 0, where a projection adds P(r * v)."""
     kinds = {"one": statistics(0.5, 2.0), "other": statistics(0.2, 1.0)}
     folders = [adapter(name, IMAGE2IMAGE, seed=n, statistics=kinds[name]) for n, name in enumerate(kinds)]
@@ -137,18 +137,18 @@ def test_each_conditioner_hears_the_vocal_as_it_was_trained_to_and_adds_its_shar
     torch.testing.assert_close(added(opened(folders, [0.3, 0.1]), 0.8), 0.75 * alone[0] + 0.25 * alone[1])
 
 
-def test_a_blend_hears_the_shared_mean_of_what_each_hears():
+def test_a_combination_takes_the_shared_mean_of_what_each_takes():
     cards = [
         card_of(IMAGE2IMAGE, statistics=statistics(0.5, 2.0)),
         card_of(IMAGE2IMAGE, statistics=statistics(0.2, 1.0)),
     ]
     card = combine_cards([Path("one"), Path("other")], cards, [0.6, 0.2])
     vocal = torch.randn(1, 8, 16, 5)
-    heard = [
+    vocals = [
         IMAGE2IMAGE.vocal_source(vocal, torch.ones(1, 5), torch.ones(1), kind.statistics).vocal
         for kind in (*cards, card)
     ]
-    torch.testing.assert_close(heard[2], 0.75 * heard[0] + 0.25 * heard[1])
+    torch.testing.assert_close(vocals[2], 0.75 * vocals[0] + 0.25 * vocals[1])
 
 
 def test_what_is_recommended_suits_all():

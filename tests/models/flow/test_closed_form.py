@@ -49,15 +49,15 @@ def narrow_world(rho: float = 0.6) -> World:
     return World(vocal, rho * vocal + math.sqrt(1 - rho**2) * own, eps)
 
 
-def seen(shown: Tensor, source: VocalSource, hears: bool) -> Tensor:
-    """[K, n]: what reaches the network, with the vocal on a path of its own if it hears."""
-    return torch.cat([shown, source.conditioner_input], dim=1).flatten(1) if hears else shown.flatten(1)
+def seen(shown: Tensor, source: VocalSource, own_path: bool) -> Tensor:
+    """[K, n]: what reaches the network, with the vocal on a path of its own where it has one."""
+    return torch.cat([shown, source.conditioner_input], dim=1).flatten(1) if own_path else shown.flatten(1)
 
 
-def best_network(world: World, objective: Objective, source: VocalSource, sigma: Tensor, *, hears: bool) -> Tensor:
+def best_network(world: World, objective: Objective, source: VocalSource, sigma: Tensor, *, own_path: bool) -> Tensor:
     """Weights [n, d] that minimise the loss at sigma: least squares, as the estimate is affine in the output."""
     state = add_noise(world.band, objective.make_x1(world.eps, source), sigma)
-    inputs = seen(objective.network_input(state, sigma, source, world.eps), source, hears)
+    inputs = seen(objective.network_input(state, sigma, source, world.eps), source, own_path)
     silent = objective.clean_estimate(state, torch.zeros_like(state), sigma)
     gain = objective.clean_estimate(torch.zeros_like(state), torch.ones_like(state), sigma)
     wanted = ((world.band - silent) / gain).flatten(1)
@@ -65,23 +65,23 @@ def best_network(world: World, objective: Objective, source: VocalSource, sigma:
 
 
 def training_loss(
-    world: World, objective: Objective, source: VocalSource, sigma: Tensor, weights: Tensor, *, hears: bool
+    world: World, objective: Objective, source: VocalSource, sigma: Tensor, weights: Tensor, *, own_path: bool
 ) -> Tensor:
     """Mean squared error of the clean estimate, as training has it, of a linear network with weights [n, d]."""
     state = add_noise(world.band, objective.make_x1(world.eps, source), sigma)
-    inputs = seen(objective.network_input(state, sigma, source, world.eps), source, hears)
+    inputs = seen(objective.network_input(state, sigma, source, world.eps), source, own_path)
     estimate = objective.clean_estimate(state, (inputs @ weights).view_as(state), sigma)
     return (estimate - world.band).square().sum() / world.band[0].numel()
 
 
-def sampled(world: World, objective: Objective, *, hears: bool, strength: float = 1.0, steps: int = 400) -> Tensor:
+def sampled(world: World, objective: Objective, *, own_path: bool, strength: float = 1.0, steps: int = 400) -> Tensor:
     """What our sampler makes with the best network at every sigma, [K, d]."""
     source = world.source(strength)
 
     def predict(state: Tensor, sigma: Tensor, step: int) -> Tensor:
-        weights = best_network(world, objective, source, sigma, hears=hears)
+        weights = best_network(world, objective, source, sigma, own_path=own_path)
         shown = objective.network_input(state, sigma, source, world.eps)
-        output = (seen(shown, source, hears) @ weights).view_as(state)
+        output = (seen(shown, source, own_path) @ weights).view_as(state)
         return objective.velocity(state, output, sigma)
 
     def no_noise() -> Tensor:
@@ -129,7 +129,7 @@ def close(expected: float):
 )
 def test_a_bridge_alone_follows_the_vocal_by_half_and_leaks(a_max, adherence, leak_db, conditional):
     world = wide_world()
-    found = outcome(world, sampled(world, Objective("bridge_vp", a_max=a_max), hears=False))
+    found = outcome(world, sampled(world, Objective("bridge_vp", a_max=a_max), own_path=False))
     assert found.adherence == close(adherence)
     assert found.leak_db == close(leak_db)
     assert found.total == close(0.99)
@@ -137,9 +137,9 @@ def test_a_bridge_alone_follows_the_vocal_by_half_and_leaks(a_max, adherence, le
 
 
 @pytest.mark.parametrize("a_max", [0.0, 0.3, 0.7, 0.95])
-def test_a_network_that_hears_the_vocal_is_right_at_any_mixture(a_max):
+def test_a_network_that_sees_the_vocal_is_right_at_any_mixture(a_max):
     world = wide_world()
-    found = outcome(world, sampled(world, Objective("bridge_vp", a_max=a_max), hears=True))
+    found = outcome(world, sampled(world, Objective("bridge_vp", a_max=a_max), own_path=True))
     assert found.adherence == close(1.0)
     assert found.leak_db < -100
     assert found.total == close(0.99)
@@ -152,7 +152,7 @@ def test_a_network_that_hears_the_vocal_is_right_at_any_mixture(a_max):
 )
 def test_lerp_is_the_bridge_of_another_mixture(a_max, adherence, leak_db, conditional):
     world = wide_world()
-    found = outcome(world, sampled(world, Objective("bridge_lerp", a_max=a_max), hears=False))
+    found = outcome(world, sampled(world, Objective("bridge_lerp", a_max=a_max), own_path=False))
     assert found.adherence == close(adherence)
     assert found.leak_db == close(leak_db)
     assert found.total == close(0.99)
@@ -176,7 +176,7 @@ def test_lerp_is_the_bridge_of_another_mixture(a_max, adherence, leak_db, condit
 def test_an_offset_on_a_clean_state_follows_and_hardly_leaks(weight, strength, adherence, leak_db, total, conditional):
     world = wide_world()
     objective = Objective("offset", offset_weight=weight)
-    found = outcome(world, sampled(world, objective, hears=False, strength=strength))
+    found = outcome(world, sampled(world, objective, own_path=False, strength=strength))
     assert found.adherence == close(adherence)
     assert found.total == close(total)
     assert found.conditional == close(conditional)
@@ -188,14 +188,14 @@ def test_an_offset_on_a_clean_state_follows_and_hardly_leaks(weight, strength, a
 
 @pytest.mark.parametrize("a_max", [0.25, 0.9])
 def test_in_one_dimension_a_deaf_bridge_correlates_by_its_mixture_whatever_the_data_say(a_max):
-    made = sampled(narrow_world(), Objective("bridge_vp", a_max=a_max), hears=False)[:, 0]
+    made = sampled(narrow_world(), Objective("bridge_vp", a_max=a_max), own_path=False)[:, 0]
     assert float(made[0] / made.norm()) == close(a_max)
 
 
 @pytest.mark.parametrize("steps", [10, 60])
 def test_naive_collapses_to_the_mean_of_all_bands(steps):
     """Right would be: std 1, conditional std 0.8, correlation 0.6."""
-    made = sampled(narrow_world(), Objective("naive"), hears=False, steps=steps)[:, 0]
+    made = sampled(narrow_world(), Objective("naive"), own_path=False, steps=steps)[:, 0]
     assert float(made.norm()) == close(0.60)
     assert float(made[1:].norm()) < 0.003
     assert float(made[0] / made.norm()) == close(1.0)
@@ -204,8 +204,8 @@ def test_naive_collapses_to_the_mean_of_all_bands(steps):
 def test_the_loss_of_naive_is_stuck_where_that_of_the_bridge_vanishes():
     def left(objective: Objective) -> float:
         world, sigma = narrow_world(), torch.tensor(0.01).double()
-        best = best_network(world, objective, world.source(1.0), sigma, hears=False)
-        return float(training_loss(world, objective, world.source(1.0), sigma, best, hears=False))
+        best = best_network(world, objective, world.source(1.0), sigma, own_path=False)
+        return float(training_loss(world, objective, world.source(1.0), sigma, best, own_path=False))
 
     assert left(Objective("naive")) == close(1 - 0.6**2)
     assert left(Objective("bridge_vp")) < 1.1e-4
@@ -213,11 +213,11 @@ def test_the_loss_of_naive_is_stuck_where_that_of_the_bridge_vanishes():
 
 @pytest.mark.parametrize("name", ["bridge_vp", "bridge_lerp", "offset", "naive"])
 @pytest.mark.parametrize("sigma", [0.01, 0.5, 1.0])
-@pytest.mark.parametrize("hears", [True, False])
-def test_the_network_sampled_from_is_a_minimum_of_the_loss(name, sigma, hears):
+@pytest.mark.parametrize("own_path", [True, False])
+def test_the_network_sampled_from_is_a_minimum_of_the_loss(name, sigma, own_path):
     world, objective, at = wide_world(), Objective(name), torch.tensor(sigma).double()
     source = world.source(1.0)
-    best = best_network(world, objective, source, at, hears=hears).requires_grad_()
-    training_loss(world, objective, source, at, best, hears=hears).backward()
+    best = best_network(world, objective, source, at, own_path=own_path).requires_grad_()
+    training_loss(world, objective, source, at, best, own_path=own_path).backward()
     assert best.grad is not None
     assert best.grad.abs().max() < 1e-9

@@ -153,8 +153,8 @@ def training_input(objective: Objective, projection: SourceProjection | None, st
     source = None
     if strength is not None:
         vocal = torch.ones(SHAPE)
-        heard = add_latent_noise(vocal, latent_noise=0.1, generator=generator)
-        source = VocalSource(vocal, heard, torch.ones(2, 7), torch.full((2,), strength))
+        noisy = add_latent_noise(vocal, latent_noise=0.1, generator=generator)
+        source = VocalSource(vocal, noisy, torch.ones(2, 7), torch.full((2,), strength))
     state = add_noise(clean, objective.make_x1(eps, source), sigma)
     hidden = torch.arange(2 * 7 * 24.0).reshape(2, 7, 24)
     if projection is not None and source is not None:
@@ -175,8 +175,8 @@ def test_training_at_strength_zero_is_text2music(objective):
 
 def test_latent_noise_has_its_size_and_leaves_the_vocal_alone():
     vocal = torch.zeros(1, 8, 16, 200)
-    heard = add_latent_noise(vocal, latent_noise=0.1, generator=torch.Generator().manual_seed(1))
-    assert heard.std().item() == pytest.approx(0.1, rel=0.02)
+    noisy = add_latent_noise(vocal, latent_noise=0.1, generator=torch.Generator().manual_seed(1))
+    assert noisy.std().item() == pytest.approx(0.1, rel=0.02)
     assert torch.equal(add_latent_noise(vocal, latent_noise=0.0, generator=torch.Generator()), vocal)
 
 
@@ -219,11 +219,11 @@ def test_a_fresh_projection_changes_nothing_and_learns_at_once(source):
     assert (gradient != 0).any()
 
 
-def test_the_projection_adds_each_frame_of_what_is_heard_by_strength(source):
+def test_the_projection_adds_each_frame_of_its_input_by_strength(source):
     projection = SourceProjection(128).double()
     torch.nn.init.eye_(projection.projection.weight)
-    heard = VocalSource(source.vocal, 2 * source.vocal, source.activity, source.strength)
-    added = projection.injections(heard, torch.ones(2))[0](torch.zeros(2, 7, 128, dtype=torch.float64))
+    doubled = VocalSource(source.vocal, 2 * source.vocal, source.activity, source.strength)
+    added = projection.injections(doubled, torch.ones(2))[0](torch.zeros(2, 7, 128, dtype=torch.float64))
     for item, strength in enumerate((1.0, 0.4)):
         for frame in range(7):
             torch.testing.assert_close(added[item, frame], 2 * strength * source.vocal[item, ..., frame].flatten())

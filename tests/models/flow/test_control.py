@@ -104,7 +104,7 @@ def test_strength_zero_adds_nothing(source, hidden, injection):
 
 
 @BOTH
-def test_a_song_is_heard_in_a_batch_as_it_is_alone(source, hidden, injection):
+def test_a_song_is_encoded_in_a_batch_as_it_is_alone(source, hidden, injection):
     control = trained(encoder(injection))
     together = control.injections(source, TIMESTEP)[2](hidden)
     alone = VocalSource(source.vocal[1:], source.conditioner_input[1:], source.activity[1:], source.strength[1:])

@@ -295,8 +295,8 @@ def test_strength_zero_is_text2music_all_the_way(upstream, source, kind, schedul
     for objective in OBJECTIVES:
         vocal = {"objective": objective, "source": with_strength(source, 0, 0), "conditioner": conditioner}
         assert same(trajectory(upstream, settings, **vocal), plain), objective
-    heard = {"objective": OBJECTIVES[1], "source": source, "conditioner": conditioner}
-    assert not same(trajectory(upstream, settings, **heard), plain)
+    full = {"objective": OBJECTIVES[1], "source": source, "conditioner": conditioner}
+    assert not same(trajectory(upstream, settings, **full), plain)
 
 
 @pytest.mark.parametrize("kind", ["projection", "control", "cross_norm"])
@@ -460,10 +460,10 @@ def test_both_are_guided_as_the_formula_says(upstream, source, objective, guidan
     state = objective.make_x1(upstream.noise, source)
     predict = guided(upstream, settings, objective, source, conditioner)
 
-    def passed(conditions: Conditions, heard: VocalSource) -> Tensor:
+    def passed(conditions: Conditions, given: VocalSource) -> Tensor:
         timestep = (1000 * sigma).expand(2)
-        shown = objective.network_input(state, sigma, heard, upstream.noise)
-        injections = conditioner.injections(heard, timestep)
+        shown = objective.network_input(state, sigma, given, upstream.noise)
+        injections = conditioner.injections(given, timestep)
         output = upstream.transformer.decode(shown, timestep, conditions, injections=injections).sample
         return objective.velocity(state, output, sigma)
 
@@ -515,7 +515,7 @@ def test_guidance_over_the_vocal_needs_a_rule_that_has_it(guidance):
 
 
 def frame_by_frame(upstream: Upstream) -> Upstream:
-    """A network that hears each frame alone: what it answers depends on nothing around it."""
+    """A network that sees each frame alone: what it answers depends on nothing around it."""
     upstream.transformer.__class__ = FrameByFrame
     return upstream
 
@@ -530,7 +530,7 @@ class FrameByFrame(ACEStepTransformer2DModel):
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "heun", "pingpong"])
-def test_windows_change_nothing_for_a_network_that_hears_each_frame_alone(upstream, source, scheduler):
+def test_windows_change_nothing_for_a_network_that_sees_each_frame_alone(upstream, source, scheduler):
     alone = frame_by_frame(upstream)
     settings = SamplerSettings(steps=2, scheduler=scheduler, guidance="cfg", guidance_scale=3.0, guidance_interval=1.0)
     windows = plan_windows(upstream.noise.shape[-1], longest=12, overlap=4)
@@ -564,10 +564,10 @@ def test_off_the_seams_a_window_answers_as_it_does_alone(upstream, source, setti
             assert torch.equal(whole[..., window.frames][..., core], piece[..., core])
 
 
-def test_windows_are_told_one_by_one(upstream):
-    heard, windows = [], plan_windows(upstream.noise.shape[-1], longest=18, overlap=4)
-    trajectory(upstream, PLAIN, windows=windows, on_window=lambda number, count: heard.append((number, count)))
-    assert heard == [(1, 2), (2, 2)] * PLAIN.steps
+def test_windows_are_reported_one_by_one(upstream):
+    reported, windows = [], plan_windows(upstream.noise.shape[-1], longest=18, overlap=4)
+    trajectory(upstream, PLAIN, windows=windows, on_window=lambda number, count: reported.append((number, count)))
+    assert reported == [(1, 2), (2, 2)] * PLAIN.steps
 
 
 def test_settings_refuse_a_scale_below_one():

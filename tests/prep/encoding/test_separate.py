@@ -43,7 +43,7 @@ def separate(disk_wave):
     return lambda mix: np.concatenate(list(separator.vocal(disk_wave(mix))), axis=1)
 
 
-def test_the_mix_is_heard_at_one_level_whatever_its_own(music, separate):
+def test_the_mix_is_separated_at_one_level_whatever_its_own(music, separate):
     """Mean and deviation are taken out before, and put back after: a quieter mix gives the same vocal, quieter."""
     mix = music(1.0).mix
     loud, soft = separate(mix), separate(mix * np.float32(0.25))

@@ -91,15 +91,15 @@ def test_every_order_of_a_long_prompt_holds_the_same_tags(encoder, capsys):
     tags = [f"instrument number {number}" for number in range(90)]
     maker = TextMaker(TextConfig(), encoder, None)
     made = maker.prompt("、".join(tags))
-    heard = made.orders[0].split(", ")
-    assert heard == tags[: len(heard)]
-    assert all(sorted(order.split(", ")) == sorted(heard) for order in made.orders)
+    kept = made.orders[0].split(", ")
+    assert kept == tags[: len(kept)]
+    assert all(sorted(order.split(", ")) == sorted(kept) for order in made.orders)
     assert len(made.orders) == 4
     assert made.mask.sum(1).max() <= MAX_TOKENS
     assert all(encoder.fits(order) for order in made.orders)
-    assert not all(map(encoder.fits, tag_orders(tags[: len(heard) + 1], TextConfig())))
+    assert not all(map(encoder.fits, tag_orders(tags[: len(kept) + 1], TextConfig())))
     say_what_was_shortened(maker)
-    lost = ", ".join(tags[len(heard) :])
+    lost = ", ".join(tags[len(kept) :])
     assert capsys.readouterr().err == (
         'prompt "instrument number 0、instrument number 1、...": longer than 256 tokens; '
         f"these tags are left out: {lost}\n"
@@ -108,14 +108,14 @@ def test_every_order_of_a_long_prompt_holds_the_same_tags(encoder, capsys):
     assert list(maker.shortened) == ["、".join(tags)]
 
 
-def test_of_one_long_tag_the_beginning_is_heard(encoder):
+def test_of_one_long_tag_the_beginning_is_kept(encoder):
     sentence = " ".join(f"then word {number}" for number in range(200))
     maker = TextMaker(TextConfig(), encoder, None)
-    (heard,) = maker.prompt(sentence).orders
-    assert sentence.startswith(heard)
-    assert encoder.fits(heard)
-    assert not encoder.fits(sentence[: len(heard) + 10])
-    assert maker.shortened == {sentence: (f"...{sentence[len(heard) :].lstrip()}",)}
+    (kept,) = maker.prompt(sentence).orders
+    assert sentence.startswith(kept)
+    assert encoder.fits(kept)
+    assert not encoder.fits(sentence[: len(kept) + 10])
+    assert maker.shortened == {sentence: (f"...{sentence[len(kept) :].lstrip()}",)}
 
 
 def test_many_long_prompts_take_few_lines(encoder, capsys):

@@ -1,4 +1,4 @@
-"""The made-up world keeps its own rules, and what is heard is what the truth says."""
+"""The made-up world keeps its own rules, and what sounds is what the truth says."""
 
 from functools import cache
 
@@ -14,17 +14,17 @@ from prep.made_up.world import INSTRUMENTS, PULSING, SCALES, TONICS, draw_world
 
 RATE_HZ = 44_100
 SECONDS = 7.0
-HEARD = range(HELD_OUT_SEED, HELD_OUT_SEED + 4)
+RENDERED = range(HELD_OUT_SEED, HELD_OUT_SEED + 4)
 MANY = range(300)
 
 
 @cache
-def heard(seed: int) -> MadeUpSong:
+def rendered(seed: int) -> MadeUpSong:
     return render_song(seed, SECONDS)
 
 
 @cache
-def told(seed: int, seconds: float = 40.0) -> SongTruth:
+def truth_of(seed: int, seconds: float = 40.0) -> SongTruth:
     world = draw_world(seed, seconds)
     return tell_truth(world, compose(world))
 
@@ -40,7 +40,7 @@ def chord_at(truth: SongTruth, seconds: float) -> str:
 
 
 def test_everything_that_can_be_drawn_is_drawn():
-    truths = [told(seed) for seed in MANY]
+    truths = [truth_of(seed) for seed in MANY]
     assert {truth.key for truth in truths} == set(TONICS)
     assert {truth.mode for truth in truths} == {"major", "minor"}
     assert {truth.singer for truth in truths} == {"female", "male"}
@@ -49,14 +49,14 @@ def test_everything_that_can_be_drawn_is_drawn():
 
 
 def test_without_drums_some_instrument_keeps_the_beat():
-    quiet = [told(seed) for seed in MANY if "drums" not in told(seed).instruments]
+    quiet = [truth_of(seed) for seed in MANY if "drums" not in truth_of(seed).instruments]
     assert len(quiet) > len(MANY) / 10
     assert all(set(truth.instruments) & set(PULSING) for truth in quiet)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_beats_bars_chords_and_sections_agree(seed):
-    truth = told(seed)
+    truth = truth_of(seed)
     np.testing.assert_allclose(np.diff(truth.beats), 60 / truth.tempo_bpm, atol=2e-6)
     np.testing.assert_allclose(np.diff(truth.downbeats), 4 * 60 / truth.tempo_bpm, atol=2e-6)
     assert set(truth.downbeats) <= set(truth.beats)
@@ -71,7 +71,7 @@ def test_beats_bars_chords_and_sections_agree(seed):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_verse_and_chorus_have_their_own_chords(seed):
-    truth = told(seed)
+    truth = truth_of(seed)
     chords = {
         section.name: tuple(chord_at(truth, start) for start in truth.downbeats if section.start <= start < section.end)
         for section in truth.sections
@@ -83,7 +83,7 @@ def test_verse_and_chorus_have_their_own_chords(seed):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_melody_follows_scale_and_chords(seed):
-    truth = told(seed)
+    truth = truth_of(seed)
     scale = {(TONICS.index(truth.key) + rise) % 12 for rise in SCALES[truth.mode]}
     assert {note.midi % 12 for note in truth.notes} <= scale
     strong = [t for t, place in zip(truth.beats, _places_in_bar(truth), strict=True) if place in (0, 2)]
@@ -98,7 +98,7 @@ def _places_in_bar(truth: SongTruth) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_singer_rests_between_phrases_and_where_the_band_plays_alone(seed):
-    truth = told(seed)
+    truth = truth_of(seed)
     gaps = [after.start - note.end for note, after in zip(truth.notes, truth.notes[1:], strict=False)]
     assert sum(gap > 60 / truth.tempo_bpm for gap in gaps) >= 4
     for section in truth.sections:
@@ -107,16 +107,16 @@ def test_singer_rests_between_phrases_and_where_the_band_plays_alone(seed):
 
 
 def test_a_longer_song_starts_with_the_same_melody():
-    short, long = (told(3, seconds) for seconds in (20.0, 40.0))
+    short, long = (truth_of(3, seconds) for seconds in (20.0, 40.0))
     lead_seconds = long.notes[0].start - short.notes[0].start
     for one, other in zip(short.notes[:-1], long.notes, strict=False):
         assert (one.midi, one.syllable) == (other.midi, other.syllable)
         assert other.start - one.start == pytest.approx(lead_seconds, abs=1e-5)
 
 
-@pytest.mark.parametrize("seed", HEARD)
+@pytest.mark.parametrize("seed", RENDERED)
 def test_the_band_strikes_on_the_beat(seed):
-    song = heard(seed)
+    song = rendered(seed)
     strength = _rises(song.inst)
     beat_seconds = 60 / song.truth.tempo_bpm
     beats = np.array(song.truth.beats)[1:-1]
@@ -138,9 +138,9 @@ def _strongest(strength: np.ndarray, seconds: float) -> float:
     return float(strength[frame - 3 : frame + 4].max())
 
 
-@pytest.mark.parametrize("seed", HEARD)
+@pytest.mark.parametrize("seed", RENDERED)
 def test_the_band_plays_the_chords(seed):
-    song = heard(seed)
+    song = rendered(seed)
     long = [chord for chord in song.truth.chords if chord.end - chord.start > 1.0]
     found = [_loudest_triad(song.inst[:, round(c.start * RATE_HZ) : round(c.end * RATE_HZ)]) for c in long]
     assert found == [set(triad(chord.label)) for chord in long]
@@ -157,9 +157,9 @@ def _loudest_triad(samples: np.ndarray) -> set[int]:
     return set(triad(max(labels, key=lambda label: chroma[list(triad(label))].sum())))
 
 
-@pytest.mark.parametrize("seed", HEARD)
+@pytest.mark.parametrize("seed", RENDERED)
 def test_the_singer_sings_the_notes(seed):
-    song = heard(seed)
+    song = rendered(seed)
     for note in song.truth.notes:
         vowel = song.vocal.mean(axis=0)[round((note.start + 0.03) * RATE_HZ) : round((note.end - 0.02) * RATE_HZ)]
         assert abs(_sung_midi(vowel) - note.midi) < 0.5, note
@@ -176,9 +176,9 @@ def _sung_midi(samples: np.ndarray) -> float:
     return float(np.median(69 + 12 * np.log2(RATE_HZ / lags[first] / 440)))
 
 
-@pytest.mark.parametrize("seed", HEARD)
+@pytest.mark.parametrize("seed", RENDERED)
 def test_the_singer_is_silent_in_a_rest_and_a_little_louder_than_the_band_elsewhere(seed):
-    song = heard(seed)
+    song = rendered(seed)
     ends = [
         note.end
         for note, after in zip(song.truth.notes, song.truth.notes[1:], strict=False)
@@ -193,9 +193,9 @@ def test_the_singer_is_silent_in_a_rest_and_a_little_louder_than_the_band_elsewh
         assert np.abs(song.vocal[:, round((end + 0.4) * RATE_HZ) : round((end + 0.5) * RATE_HZ)]).max() < 1e-3
 
 
-@pytest.mark.parametrize("seed", HEARD)
+@pytest.mark.parametrize("seed", RENDERED)
 def test_the_sound_is_stereo_and_level(seed):
-    song = heard(seed)
+    song = rendered(seed)
     for part in (song.vocal, song.inst):
         assert part.dtype == np.float32
         assert 0.3 < np.corrcoef(part)[0, 1] < 0.9999

@@ -41,6 +41,6 @@ def test_every_file_is_decoded_once_and_the_hash_is_of_its_samples(tmp_path, son
     build()
     assert sorted(decoded_files) == sorted(path.name for path in raw.glob("*.wav"))
     songs = read_manifest(tmp_path / "shards").songs()
-    heard = {"full": ["full"], "pair": ["pair_inst", "pair_vocal"], "triple": ["triple_mix"]}
-    for key, files in heard.items():
+    decoded = {"full": ["full"], "pair": ["pair_inst", "pair_vocal"], "triple": ["triple_mix"]}
+    for key, files in decoded.items():
         assert songs[key].sound_sha256 == sha256_of([sample_hash(raw / f"{name}.wav") for name in files])

@@ -11,13 +11,13 @@ from train.loop.fit import fit
 
 @pytest.fixture
 def learnable(make_shards, tiny_config):
-    """learnable(**settings): a mix holds its vocal, which a few quick steps learn to hear."""
+    """learnable(**settings): a mix holds its vocal, which a few quick steps learn to use."""
     shards = make_shards({f"song{number}": [24] for number in range(9)})
-    heard = {"output_type": "mix", "strength_range": (0.9, 1.0), "reference_strength": 1.0}
+    mixes = {"output_type": "mix", "strength_range": (0.9, 1.0), "reference_strength": 1.0}
 
     def make(**settings):
         usual = {"learning_rate": 2e-2, "val_every_n_steps": 3, "accumulate_grad_batches": 1}
-        return tiny_config(shards, accompaniment=heard, **usual | {"checkpoint_every_n_steps": 100} | settings)
+        return tiny_config(shards, accompaniment=mixes, **usual | {"checkpoint_every_n_steps": 100} | settings)
 
     return make
 

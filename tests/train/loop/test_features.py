@@ -197,8 +197,8 @@ def test_the_features_of_a_crop_are_those_of_its_time(short, make_sample, tmp_pa
     for epoch in range(40):
         clip = maker.cut([sample], epoch=epoch)
         first, last = clip.target[0, 0, 0, [0, -1]].tolist()
-        ((heard,),) = filter(None, clip.features)
-        starts = np.asarray(heard)[:, 0]
+        ((features,),) = filter(None, clip.features)
+        starts = np.asarray(features)[:, 0]
         assert starts[0] == pytest.approx(first / FRAMES_PER_SECOND, abs=tolerance)
         assert starts[-1] + step == pytest.approx((last + 1) / FRAMES_PER_SECOND, abs=tolerance)
         assert np.diff(starts).max() < 3 * step  # a chunk of MERT's ends a frame early

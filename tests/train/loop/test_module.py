@@ -141,8 +141,8 @@ def test_strength_0_is_text2music_in_a_trained_model(built, mode):
     plain = estimate(module.transformer, batch, conditions, objective=TEXT2MUSIC, conditioner=None)
     made = estimate(module.transformer, silent, conditions, objective=module.objective, conditioner=module.conditioner)
     assert torch.equal(made.clean, plain.clean)
-    heard = at_strength(batch, 0.5)
-    made = estimate(module.transformer, heard, conditions, objective=module.objective, conditioner=module.conditioner)
+    halved = at_strength(batch, 0.5)
+    made = estimate(module.transformer, halved, conditions, objective=module.objective, conditioner=module.conditioner)
     assert not torch.equal(made.clean, plain.clean)
 
 

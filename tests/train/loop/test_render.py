@@ -57,9 +57,9 @@ def test_rendered_songs_are_heard_and_seen_and_training_does_not_notice(song_sha
         for name in names:
             steps = [1, 2] if name.endswith("made") else [1]
             assert [event.step for event in read(name)] == steps
-    heard = shown.Audio(next(name for name in shown.Tags()["audio"] if name.endswith("made")))[0]
-    assert heard.sample_rate == 44_100
-    assert heard.length_frames % 4096 == 0
+    audio = shown.Audio(next(name for name in shown.Tags()["audio"] if name.endswith("made")))[0]
+    assert audio.sample_rate == 44_100
+    assert audio.length_frames % 4096 == 0
 
 
 def test_a_base_without_decoder_is_noticed_once_and_trains(song_shards, tiny_config, tmp_path, capsys):

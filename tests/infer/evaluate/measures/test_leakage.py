@@ -52,7 +52,7 @@ def test_a_voice_through_a_short_filter_is_found_whole(songs, delay):
     assert projection_db(voice, 0.3 * np.roll(voice, delay)) == pytest.approx(0.0, abs=0.1)
 
 
-def test_neither_measure_hears_levels(songs):
+def test_neither_measure_depends_on_levels(songs):
     leak, louder = (measure_leakage(songs[1].vocal, Clip(gain * songs[1].band.wave)) for gain in (1.0, 0.1))
     assert louder.fine == pytest.approx(leak.fine, abs=1e-4)
     assert louder.projection_db == pytest.approx(leak.projection_db, abs=1e-3)
