@@ -24,12 +24,14 @@ from demucs.apply import BagOfModels
 from torch import Tensor, nn
 
 from benchmarks.prep import build, music
-from common.latents import LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ, frames_of
+from common.bases import ACE_STEP_1
 from common.system import give_memory_back
 from models.acestep1.codec.codec import Codec
 from prep.config import PrepConfig
 from prep.encoding.encode import SongEncoder
 from prep.encoding.separate import Separator
+
+LATENTS = ACE_STEP_1.latents
 
 ENCODE_GFLOP, SEPARATE_GFLOP = 69.0, 37.0
 """For a second of one part, and for a second of a full song with its overlaps: docs/scaling.md."""
@@ -75,14 +77,14 @@ class CountedCodec(nn.Module):
         self.card, self.weight = card, nn.Parameter(torch.zeros(1))
 
     def encode(self, wave: Tensor, *, longest: int) -> Tensor:
-        self.card.work(ENCODE_GFLOP * wave.shape[-1] / SAMPLE_RATE_HZ)
-        return torch.zeros(LATENT_CHANNELS, LATENT_ROWS, frames_of(wave.shape[-1]))
+        self.card.work(ENCODE_GFLOP * wave.shape[-1] / LATENTS.sample_rate_hz)
+        return torch.zeros(LATENTS.channels, LATENTS.rows, LATENTS.frames_of(wave.shape[-1]))
 
 
 class CountedDemucs(nn.Module):
     """A separator that takes half of the mix for the vocal."""
 
-    sources, samplerate, audio_channels = ("drums", "bass", "other", "vocals"), SAMPLE_RATE_HZ, 2
+    sources, samplerate, audio_channels = ("drums", "bass", "other", "vocals"), LATENTS.sample_rate_hz, 2
     segment = WINDOW_SECONDS
 
     def __init__(self, card: CountedGpu, overlap: float) -> None:
@@ -172,7 +174,7 @@ def build_seconds(steps: Sequence[Step], songs: Sequence[float], workers: int) -
 def write_song(folder: Path, seconds: float, *, form: str) -> None:
     """A made-up song as song.flac, or as its mix and vocal."""
     names = {"song": ["song.flac"], "stems": ["song_mix.flac", "song_vocal.flac"]}[form]
-    files = [soundfile.SoundFile(folder / name, "w", SAMPLE_RATE_HZ, 2, "PCM_16") for name in names]
+    files = [soundfile.SoundFile(folder / name, "w", LATENTS.sample_rate_hz, 2, "PCM_16") for name in names]
     for minute in music(seconds):
         for file, wave in zip(files, minute, strict=False):
             file.write(wave)

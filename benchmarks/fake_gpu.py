@@ -17,19 +17,22 @@ from torch import Tensor
 from benchmarks.counting import Counting, Counts, GpuLimits
 from benchmarks.fake_cuda import CUDA, backward, fake_cuda
 from benchmarks.full_size import default_dtype
+from common.bases import ACE_STEP_1
 from common.config import load_config
-from common.latents import FRAMES_PER_SECOND, LatentStatistics
+from common.latents import LatentStatistics
 from models.acestep1.sizes import PUBLISHED
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.lora import attach_lora
 from models.flow.sampler import SamplerSettings, sample
-from models.loading.checkpoint import without_notes
 from models.loading.int8 import to_int8
+from models.loading.weights import without_notes
 from train.config import TrainingConfig
 from train.data.clips import Batch, ClipBatch, ClipMaker
 from train.loop.memory import estimated_bytes
 from train.loop.module import AccompanimentModule, conditioning_of, encode
 from train.loop.optim import make_optimizer
+
+LATENTS = ACE_STEP_1.latents
 
 GIB = 2**30
 TEXT_TOKENS = 60
@@ -104,15 +107,15 @@ def make_transformer(base_dtype: str, blocks: int) -> ACEStepTransformer2DModel:
 
 def make_batch(config: TrainingConfig, *, features: bool = False) -> Batch:
     """A batch as long as the config's crop, without noise: a generator of a device that is not there draws none."""
-    maker = ClipMaker(config, conditioning_of(config), STATISTICS)
-    return maker.without_noise(make_clips(config.crop_frames, config.batch_size, features=features).to(CUDA))
+    maker = ClipMaker(config, conditioning_of(config), STATISTICS, ACE_STEP_1.latents)
+    return maker.without_noise(make_clips(maker.crop_frames, config.batch_size, features=features).to(CUDA))
 
 
 def make_clips(frames: int, batch: int, *, features: bool) -> ClipBatch:
     def half(*shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float16)
 
-    seconds = frames / FRAMES_PER_SECOND
+    seconds = frames / LATENTS.frames_per_second
     ssl = ((half(round(75 * seconds), 1024),) * batch, (half(round(50 * seconds), 768),) * batch)
     return ClipBatch(
         keys=("clip",) * batch,
@@ -120,7 +123,7 @@ def make_clips(frames: int, batch: int, *, features: bool) -> ClipBatch:
         vocal=half(batch, 8, 16, frames),
         activity=half(batch, frames),
         strength=torch.empty(batch),
-        text=half(batch, TEXT_TOKENS, 768),
+        text=half(batch, TEXT_TOKENS, ACE_STEP_1.text_width),
         text_mask=torch.empty(batch, TEXT_TOKENS, dtype=torch.bool),
         lyric_ids=torch.empty(batch, LYRIC_TOKENS, dtype=torch.int64),
         lyric_mask=torch.empty(batch, LYRIC_TOKENS, dtype=torch.bool),

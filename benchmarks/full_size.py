@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.latents import LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ, frames_of
+from common.bases import ACE_STEP_1
 from models.acestep1.codec.codec import Codec, CodecConfig, decode_audio
 from models.acestep1.codec.vocoder import Vocoder, VocoderConfig
 from models.acestep1.sizes import PUBLISHED
@@ -23,13 +23,16 @@ from models.adapters.lora import attach_lora
 from models.device import default_device
 from models.flow.conditioning import SourceProjection, VocalSource
 from models.flow.sampler import SamplerSettings, sample
-from models.loading.checkpoint import without_notes
+from models.loading.weights import without_notes
+from models.protocols import FlowNetwork
 from prep.config import EncodeConfig
 from train.config import TrainingConfig
 from train.data.clips import Batch
 from train.loop.losses import denoising_loss
 from train.loop.module import conditioning_of, encode, estimate
 from train.loop.optim import BETAS
+
+LATENTS = ACE_STEP_1.latents
 
 GIB = 2**30
 TEXT_TOKENS = 64
@@ -47,12 +50,12 @@ def main() -> None:
     torch.manual_seed(0)
 
     print(f"{device}, {dtype}, {arguments.seconds:g} s of audio, rank {arguments.rank}")
-    samples = int(arguments.seconds * SAMPLE_RATE_HZ)
+    samples = int(arguments.seconds * LATENTS.sample_rate_hz)
     with measured("encode a wave", device):
         encode_noise(samples, device)
     with measured("build the transformer", device):
         transformer = random_transformer(device, dtype)
-    clip = random_clip(transformer, frames_of(samples), device)
+    clip = random_clip(transformer, LATENTS.frames_of(samples), device)
     with measured("one LoRA training step", device):
         training_step(transformer, clip, rank=arguments.rank)
     with measured(f"{arguments.steps} guided sampling steps", device):
@@ -92,7 +95,7 @@ def encode_noise(samples: int, device: torch.device) -> None:
     """A wave as prep encodes it, codec included: in float32, in pieces of the default length."""
     with device, torch.inference_mode():
         codec = Codec(CodecConfig(**without_notes(PUBLISHED.codec)), encoder=True, decoder=False).eval()
-        codec.encode(torch.randn(2, samples), longest=EncodeConfig().piece_frames)
+        codec.encode(torch.randn(2, samples), longest=EncodeConfig().piece_frames(ACE_STEP_1.latents))
 
 
 def random_transformer(device: torch.device, dtype: torch.dtype) -> ACEStepTransformer2DModel:
@@ -111,10 +114,10 @@ def default_dtype(dtype: torch.dtype) -> Generator[None]:
         torch.set_default_dtype(before)
 
 
-def random_clip(transformer: ACEStepTransformer2DModel, frames: int, device: torch.device) -> Batch:
+def random_clip(transformer: FlowNetwork, frames: int, device: torch.device) -> Batch:
     """A batch of one clip with noise for music, a prompt and lyrics."""
-    latents = torch.randn(3, 1, LATENT_CHANNELS, LATENT_ROWS, frames, device=device)
-    text = torch.randn(1, TEXT_TOKENS, transformer.genre_embedder.in_features, device=device)
+    latents = torch.randn(3, 1, LATENTS.channels, LATENTS.rows, frames, device=device)
+    text = torch.randn(1, TEXT_TOKENS, transformer.spec.text_width, device=device)
     lyrics = torch.full((1, LYRIC_TOKENS), 2, device=device)
     everything = torch.ones(1, frames, device=device)
     return Batch(
@@ -138,7 +141,7 @@ def training_step(transformer: ACEStepTransformer2DModel, clip: Batch, *, rank: 
     """Forward, backward and optimiser step as `train run` takes them, blocks recomputed in the backward pass."""
     config = TrainingConfig()
     attach_lora(transformer, rank=rank, alpha=rank, target_modules=config.lora.target_modules)
-    projection = SourceProjection(transformer.inner_width).to(transformer.device)
+    projection = SourceProjection(128, transformer.inner_width).to(transformer.device)
     trained = [p for p in [*transformer.parameters(), *projection.parameters()] if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=BETAS)
     transformer.enable_gradient_checkpointing()

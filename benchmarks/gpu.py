@@ -25,21 +25,23 @@ import torch
 from torch import Tensor
 
 from benchmarks.full_size import default_dtype, peak_bytes, random_clip, reset_peak
-from common.latents import SAMPLE_RATE_HZ
+from common.bases import ACE_STEP_1
 from models.acestep1.codec.codec import Codec, CodecConfig
 from models.acestep1.sizes import PUBLISHED, TINY
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.lora import attach_lora
 from models.flow.conditioning import SourceProjection
 from models.flow.sampler import SamplerSettings, sample
-from models.loading.checkpoint import without_notes
 from models.loading.int8 import to_int8
+from models.loading.weights import without_notes
 from prep.config import EncodeConfig
 from train.config import LoRAConfig, TrainingConfig
 from train.data.clips import Batch
 from train.loop.module import AccompanimentModule, encode
 from train.loop.optim import make_optimizer
 from train.loop.preparation import compile_blocks, forget_compiled
+
+LATENTS = ACE_STEP_1.latents
 
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 2**30
@@ -118,8 +120,8 @@ def encoding(device: torch.device, scale: Workload) -> list[BenchmarkResult]:
     """Seconds of one part of a song that prep's codec encodes in a second, in float32."""
     with device:
         codec = Codec(CodecConfig(**without_notes(scale.sizes.codec)), encoder=True, decoder=False).eval()
-        wave = torch.randn(2, scale.codec_seconds * SAMPLE_RATE_HZ)
-    longest = EncodeConfig().piece_frames
+        wave = torch.randn(2, scale.codec_seconds * LATENTS.sample_rate_hz)
+    longest = EncodeConfig().piece_frames(ACE_STEP_1.latents)
     with torch.inference_mode():
         row = timed("encode, float32", lambda: codec.encode(wave, longest=longest), device, repeats=scale.repeats)
     return [BenchmarkResult(row.what, scale.codec_seconds / row.value, "s of audio a second", row.peak_gib)]
@@ -194,7 +196,7 @@ def make_module(base_dtype: BaseDtype, device: torch.device, scale: Workload) ->
     network.eval().enable_gradient_checkpointing()
     attach_lora(network, rank=scale.rank, alpha=scale.rank, target_modules=TARGETS)
     return AccompanimentModule(
-        config, network, SourceProjection(network.inner_width).to(device), base_fingerprint="random"
+        config, network, SourceProjection(128, network.inner_width).to(device), base_fingerprint="random"
     )
 
 

@@ -27,7 +27,8 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.prep import MIB, music, peak, reset_peak
-from common.latents import SAMPLE_RATE_HZ, LatentStatistics
+from common.bases import ACE_STEP_1, CONFIG_FILE
+from common.latents import LatentStatistics
 from infer.band.generate import generate, write_results
 from infer.band.inputs import read_inputs
 from infer.band.session import Session
@@ -37,16 +38,13 @@ from models.acestep1.sizes import TINY as TINY_SIZES
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.adapter import AdapterCard, Conditioning, LoraCard, save_adapter
 from models.adapters.lora import attach_lora
-from models.loading.checkpoint import (
-    CONFIG_FILE,
-    TINY,
-    WEIGHTS_FILES,
-    open_transformer,
-    part_hash,
-    shapes_of,
-    without_notes,
-)
+from models.loading.checkpoint import TINY, open_transformer, part_hash
+from models.loading.weights import shapes_of, without_notes
 from recipe.random_weights import random_weights
+
+PARTS = ACE_STEP_1.parts
+
+LATENTS = ACE_STEP_1.latents
 
 MEMORY_RUNS = 2
 MOST = 0.03
@@ -146,7 +144,7 @@ def make_request(folder: Path, seconds: float, steps: int, *, base: Path = TINY)
     """A vocal and a fresh adapter, both in `folder`."""
     folder.mkdir(exist_ok=True)
     vocal = folder / "song_vocal.wav"
-    with soundfile.SoundFile(vocal, "w", SAMPLE_RATE_HZ, 2, "PCM_16") as file:
+    with soundfile.SoundFile(vocal, "w", LATENTS.sample_rate_hz, 2, "PCM_16") as file:
         for _, sung in music(seconds):
             file.write(sung)
     return GenerationRequest(
@@ -162,15 +160,15 @@ def make_request(folder: Path, seconds: float, steps: int, *, base: Path = TINY)
 
 def write_base(folder: Path) -> Path:
     """The tiny bundle around a larger transformer of random weights."""
-    for part in ("music_dcae_f8c8", "music_vocoder", "umt5-base"):
+    for part in (PARTS.codec, PARTS.vocoder, PARTS.text_encoder):
         shutil.copytree(TINY / part, folder / part)
     config = TINY_SIZES.transformer | LARGER
     with torch.device("meta"):
         shapes = shapes_of(ACEStepTransformer2DModel(**without_notes(config)))
-    transformer = folder / "ace_step_transformer"
+    transformer = folder / PARTS.transformer
     transformer.mkdir()
     (transformer / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8", newline="\n")
-    save_file(random_weights(shapes, seed=1, gains={}), transformer / WEIGHTS_FILES["ace_step_transformer"])
+    save_file(random_weights(shapes, seed=1, gains={}), transformer / ACE_STEP_1.weights_file(PARTS.transformer))
     return folder
 
 
@@ -184,7 +182,7 @@ def make_adapter(folder: Path, base: Path) -> Path:
         lora=LoraCard(r=8, lora_alpha=8, use_rslora=True, use_dora=False, target_modules=TARGETS, blocks=None),
         statistics=LatentStatistics(silence=((0.0,) * 16,) * 8, mean=(0.0,) * 8, std=(1.0,) * 8),
         vocal_lufs=-20.0,
-        base_fingerprint=part_hash(base, "ace_step_transformer"),
+        base_fingerprint=part_hash(base, PARTS.transformer),
         shards_fingerprint="",
         epoch=0,
         step=0,

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 import torch
 
-from common.latents import SAMPLE_RATE_HZ
+from common.bases import ACE_STEP_1
 from models.loading.checkpoint import TINY
 from prep.building.identity import hash_song
 from prep.building.jobs import EncodeSetup, SongJob, encode_song
@@ -27,6 +27,8 @@ from prep.config import PrepConfig, load_prep_config
 from prep.encoding.encode import SongEncoder
 from prep.encoding.separate import find_separator
 from prep.sources.scan import scan
+
+LATENTS = ACE_STEP_1.latents
 
 MIB = 2**20
 
@@ -98,7 +100,7 @@ def peak() -> int:
 def write_song(folder: Path, seconds: float, *, form: str) -> None:
     """A sung tone with pauses over noise as song.wav, or as its vocal and mix; never more than a minute in memory."""
     names = {"song": ["song.wav"], "stems": ["song_mix.wav", "song_vocal.wav"]}[form]
-    files = [soundfile.SoundFile(folder / name, "w", SAMPLE_RATE_HZ, 2, "PCM_16") for name in names]
+    files = [soundfile.SoundFile(folder / name, "w", LATENTS.sample_rate_hz, 2, "PCM_16") for name in names]
     for minute in music(seconds):
         for file, wave in zip(files, minute, strict=False):
             file.write(wave)
@@ -110,7 +112,7 @@ def music(seconds: float) -> Iterator[Sequence[np.ndarray]]:
     """Mix and vocal [n, 2], a minute at a time."""
     rng = np.random.default_rng(0)
     for start in np.arange(0, seconds, 60.0):
-        t = start + np.arange(round(min(60.0, seconds - start) * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+        t = start + np.arange(round(min(60.0, seconds - start) * LATENTS.sample_rate_hz)) / LATENTS.sample_rate_hz
         vocal = 0.3 * np.sin(2 * np.pi * (220 + start) * t) * ((t % 0.75) < 0.5)
         band = 0.05 * rng.normal(size=(t.size, 2))
         yield vocal[:, None] + band, np.stack([vocal, vocal], axis=1)

@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from benchmarks.made_shards import make_shards
-from common.audio.wave import at_codec_rate, read_audio
+from common.audio.wave import read_audio, stereo_at
+from common.bases import ACE_STEP_1
 from models.loading.checkpoint import TINY, open_codec, open_text_encoder
 from shards.reader import read_manifest
 from shards.tar import npy_array
@@ -91,7 +92,7 @@ def run_loader(config: TrainingConfig, *, in_memory: bool) -> tuple[int, float]:
     samples = ShardSamples(folder, manifest, "inst")
     if in_memory:
         samples.remember({segment.key for segment in segments}, room=room_in_memory())
-    maker = ClipMaker(config, conditioning_of(config), manifest.statistics)
+    maker = ClipMaker(config, conditioning_of(config), manifest.statistics, ACE_STEP_1.latents)
     per_epoch = BatchLoader(samples, segments, maker, length=1).per_epoch
     loader = BatchLoader(samples, segments, maker, length=EPOCHS * per_epoch)
     started = time.process_time()
@@ -113,7 +114,7 @@ class Encoding:
         started = time.process_time()
         for vocal in self._songs:
             for path in (vocal, vocal.with_name(vocal.name.replace("_vocal", "_inst"))):
-                self._codec.encode(torch.from_numpy(at_codec_rate(read_audio(path))))
+                self._codec.encode(torch.from_numpy(stereo_at(read_audio(path), ACE_STEP_1.latents.sample_rate_hz)))
             prompt = vocal.with_name(vocal.name.replace("_vocal.flac", "_prompt.txt"))
             self._text.embed([prompt.read_text(encoding="utf-8")])
         return len(self._songs), time.process_time() - started

@@ -8,11 +8,11 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
+from common.bases import ACE_STEP_1
 from common.config import Config, load_config
 from common.progress import say
 from demo.results import DemoResults, compare_and_evaluate
 from models.flow.options import Mode
-from models.loading.family import PUBLISHED_ID
 from prep.building.build import build_shards
 from prep.config import PrepConfig
 from prep.made_up.folder import HELD_OUT_SEED, make_songs
@@ -112,6 +112,6 @@ Made in {made.out}/
 Listen:  open {made.results.page.resolve().as_uri()} in a browser
 
 Next, with your own songs and the published model (8.3 GB, fetched the first time):
-  $ prep build-shards my-songs/ shards/ --checkpoint-dir {PUBLISHED_ID}
+  $ prep build-shards my-songs/ shards/ --checkpoint-dir {ACE_STEP_1.published_id}
   $ train run --config image2image_base --shards shards/ --precision bf16
   $ infer generate --vocal me.wav --prompt "piano, drums" --adapter ADAPTER"""

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from common.audio.wave import LOUDNESS_BLOCK_SECONDS, PEAK_CEILING_DBFS
 from common.config import Config, load_config
-from common.latents import FRAMES_PER_SECOND
+from common.latents import LatentLayout
 from shards.schema import Part, SslName, Target
 from shards.writer import SHARD_SAMPLES
 
@@ -77,9 +77,9 @@ class EncodeConfig(Config):
     """Arithmetic of the network. bf16 is for GPUs: it moves latents by 1 % of their deviation, and most CPUs are slower
     with it."""
 
-    @property
-    def piece_frames(self) -> int:
-        return int(self.piece_seconds * FRAMES_PER_SECOND)
+    def piece_frames(self, latents: LatentLayout) -> int:
+        """`piece_seconds` in whole latent frames."""
+        return int(self.piece_seconds * latents.frames_per_second)
 
 
 class LoudnessConfig(Config):

@@ -14,15 +14,17 @@ from typing import Literal
 import numpy as np
 
 from common.audio.wave import gain_to, loudness_lufs, peak_dbfs
+from common.bases import ACE_STEP_1
 from common.config import Config
 from common.files import whole_file
-from common.latents import SAMPLE_RATE_HZ
 from common.progress import progress
 from prep.made_up.folder import HELD_OUT_SEED
 from prep.made_up.melody import compose
 from prep.made_up.render import render_song
 from prep.made_up.truth import SongTruth, tell_truth
 from prep.made_up.world import draw_world
+
+LATENTS = ACE_STEP_1.latents
 
 FULL_SCALE = 2**15
 TARGET_LUFS = -14.0
@@ -119,6 +121,6 @@ def _render(seed: int, path: Path, seconds: float) -> None:
     song = render_song(seed, seconds)
     parts = np.stack([song.vocal, song.inst])
     peak = max(peak_dbfs(part) for part in (*parts, song.mix))
-    gain = gain_to(TARGET_LUFS, lufs=loudness_lufs(song.mix, SAMPLE_RATE_HZ), peak=peak)
+    gain = gain_to(TARGET_LUFS, lufs=loudness_lufs(song.mix, LATENTS.sample_rate_hz), peak=peak)
     with whole_file(path) as partial, partial.open("wb") as file:
         np.save(file, np.rint(parts * gain.factor * FULL_SCALE).astype(np.int16))

@@ -13,14 +13,16 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from common.bases import ACE_STEP_1
 from common.config import Config
-from common.latents import FRAME_SAMPLES
 from models.acestep1.codec.codec import LATENT_SCALE, LATENT_SHIFT, Codec, CodecConfig, normalise_mel
 from models.acestep1.codec.mel import log_mel
 from models.acestep1.sizes import TINY
-from models.loading.checkpoint import network_config
+from models.loading.weights import network_config
 from recipe.corpus import AudioName, Corpus
 from recipe.loop import Draws, Trained, TrainingSettings, fit
+
+LATENTS = ACE_STEP_1.latents
 
 AUDIO_NAMES: Sequence[AudioName] = ("vocal", "inst", "mix")
 
@@ -63,7 +65,7 @@ def train_codec(folder: Path, codec: Codec, corpus: Corpus, settings: CodecSetti
 
 def draw_wave(corpus: Corpus, settings: CodecSettings, rng: np.random.Generator) -> np.ndarray:
     """A crop of a vocal, an accompaniment or a mix, at a drawn level. [2, N]"""
-    crop = corpus.crop(rng, settings.frames * FRAME_SAMPLES)
+    crop = corpus.crop(rng, settings.frames * LATENTS.frame_samples)
     what = AUDIO_NAMES[rng.choice(len(AUDIO_NAMES), p=settings.shares)]
     return crop.audio(what) * np.float32(10 ** (rng.uniform(*settings.gain_db) / 20))
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import UMT5Config, UMT5EncoderModel
 
+from common.bases import ACE_STEP_1
 from common.config import Config
 from common.files import whole_file
 from common.progress import progress
@@ -23,10 +24,11 @@ from models.acestep1.codec.codec import Codec
 from models.acestep1.sizes import TINY
 from models.acestep1.text.encoder import TextEncoder
 from models.acestep1.text.lyric_tokens import INSTRUMENTAL, encode_lyrics
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Conditions
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.flow.conditioning import pack_conditions
 from models.flow.schedule import TIMESTEPS, add_noise, clean_estimate, draw_timesteps
-from models.loading.checkpoint import without_notes
+from models.loading.weights import without_notes
+from models.protocols import Conditions
 from recipe.convolutions import lay_channels_last
 from recipe.corpus import Corpus
 from recipe.loop import Draws, Trained, TrainingSettings, fit
@@ -50,11 +52,11 @@ class FlowSettings(Config):
     lyric_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
     tag_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """How often each of a prompt's FORGETTABLE tags is left out, and of a key that stays its tonic."""
-    shift: float = 3.0
+    shift: float = ACE_STEP_1.shift
     """How far the timesteps are bent towards noise."""
 
 
-class FlowNetwork(nn.Module):
+class TextConditionedFlow(nn.Module):
     """The transformer and the text encoder that it listens to."""
 
     def __init__(self) -> None:
@@ -129,7 +131,9 @@ def _encode_song(path: Path, codec: Codec, corpus: Corpus, seed: int) -> None:
         np.save(file, both.half().cpu().numpy())
 
 
-def train_flow(folder: Path, network: FlowNetwork, songs: LatentSongs, settings: FlowSettings, *, seed: int) -> Trained:
+def train_flow(
+    folder: Path, network: TextConditionedFlow, songs: LatentSongs, settings: FlowSettings, *, seed: int
+) -> Trained:
     device = next(network.parameters()).device
     lay_channels_last(network)
     batch = settings.training.batch

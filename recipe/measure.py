@@ -14,8 +14,8 @@ from demucs.hf import load_safetensors_model
 from pydantic import Field
 from torch import Tensor
 
+from common.bases import ACE_STEP_1
 from common.config import Config
-from common.latents import LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ, frames_of
 from common.progress import progress
 from models.acestep1.codec.codec import Codec, decode_audio
 from models.acestep1.codec.mel import HOP_SAMPLES, log_mel, magnitudes, mel_tables
@@ -38,6 +38,8 @@ from recipe.music_measures import (
     signature,
     sounds_in,
 )
+
+LATENTS = ACE_STEP_1.latents
 
 Numbers = Mapping[str, float]
 
@@ -181,7 +183,7 @@ def make_songs(
 ) -> list[np.ndarray]:
     """One song per truth, from its prompt and sections alone: waves [2, N]."""
     transformer, text_encoder = open_transformer(bundle), open_text_encoder(bundle)
-    frames = frames_of(round(truths[0].seconds * SAMPLE_RATE_HZ))
+    frames = LATENTS.frames_of(round(truths[0].seconds * LATENTS.sample_rate_hz))
     waves = []
     with progress(len(truths), f"text to {target}", "songs") as done:
         for start in range(0, len(truths), settings.batch):
@@ -208,7 +210,7 @@ def make_songs(
 
 def _noise(seed: int, frames: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(LATENT_CHANNELS, LATENT_ROWS, frames, generator=generator)
+    return torch.randn(LATENTS.channels, LATENTS.rows, frames, generator=generator)
 
 
 def _measured(classifier: InstrumentClassifier, wave: np.ndarray) -> tuple[MusicMeasures, np.ndarray]:

@@ -11,12 +11,14 @@ import mir_eval
 import numpy as np
 import torch
 
-from common.latents import SAMPLE_RATE_HZ
+from common.bases import ACE_STEP_1
 from infer.evaluate.measures.clip import Clip
 from infer.evaluate.measures.harmony import estimate_key
 from models.acestep1.codec.mel import MEL_BANDS, log_mel
 from prep.made_up.truth import SongTruth
 from prep.made_up.world import INSTRUMENTS, TONICS, Mode
+
+LATENTS = ACE_STEP_1.latents
 
 RATE_HZ, HOP_SAMPLES = 22_050, 512
 CHORD_FRAMES = round(0.5 * RATE_HZ / HOP_SAMPLES)
@@ -42,7 +44,7 @@ class MusicMeasures:
 
 def measure_music(wave: np.ndarray) -> MusicMeasures:
     """Key, tempo, beats and chords of a wave [2, N]."""
-    mono = librosa.resample(wave.mean(axis=0), orig_sr=SAMPLE_RATE_HZ, target_sr=RATE_HZ)
+    mono = librosa.resample(wave.mean(axis=0), orig_sr=LATENTS.sample_rate_hz, target_sr=RATE_HZ)
     chroma = librosa.feature.chroma_cqt(y=librosa.effects.harmonic(mono), sr=RATE_HZ, hop_length=HOP_SAMPLES)
     tempo, beats = librosa.beat.beat_track(y=mono, sr=RATE_HZ, hop_length=HOP_SAMPLES, units="time")
     return MusicMeasures(estimate_key(Clip(wave)), float(np.atleast_1d(tempo)[0]), beats, find_chords(chroma))

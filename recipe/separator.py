@@ -12,11 +12,13 @@ from demucs.htdemucs import HTDemucs
 from pydantic import Field
 from torch import Tensor
 
+from common.bases import ACE_STEP_1
 from common.config import Config
-from common.latents import SAMPLE_RATE_HZ
 from models.acestep1.sizes import TINY_SEPARATOR
 from recipe.corpus import Corpus
 from recipe.loop import Draws, Trained, TrainingSettings, fit
+
+LATENTS = ACE_STEP_1.latents
 
 
 class SeparatorSettings(Config):
@@ -48,7 +50,7 @@ def train_separator(
 
 def draw_stems(corpus: Corpus, settings: SeparatorSettings, rng: np.random.Generator) -> Tensor:
     """Band and singer over one segment of the separator. [K, 2, N]"""
-    samples = TINY_SEPARATOR["segment"] * SAMPLE_RATE_HZ
+    samples = TINY_SEPARATOR["segment"] * LATENTS.sample_rate_hz
     crop = corpus.crop(rng, samples)
     band = corpus.crop(rng, samples).inst if rng.random() < settings.remixed_share else crop.inst
     gains = 10 ** (rng.uniform(-settings.gain_db, settings.gain_db, size=(2, 1, 1)) / 20)

@@ -11,18 +11,19 @@ import torch
 from demucs.htdemucs import HTDemucs
 from torch import nn
 
+from common.bases import ACE_STEP_1
 from common.config import Config
 from common.files import whole_file
 from common.progress import say
 from models.acestep1.codec.codec import Codec
 from models.acestep1.codec.vocoder import Vocoder
 from models.device import default_device
-from models.loading.checkpoint import Part, part_hash
+from models.loading.checkpoint import part_hash
 from recipe.bundle import write_codec, write_flow, write_separator, write_vocoder
 from recipe.card import CARD_FILE, write_card
 from recipe.corpus import Corpus, CorpusSettings, make_corpus
 from recipe.dcae import CodecSettings, new_codec, train_codec
-from recipe.flow import FlowNetwork, FlowSettings, LatentSongs, encode_songs, train_flow
+from recipe.flow import FlowSettings, LatentSongs, TextConditionedFlow, encode_songs, train_flow
 from recipe.loop import Trained
 from recipe.measure import (
     MeasureSettings,
@@ -34,6 +35,8 @@ from recipe.measure import (
 )
 from recipe.separator import SeparatorSettings, new_separator, train_separator
 from recipe.vocoder import VocoderSettings, new_vocoder, train_vocoder
+
+PARTS = ACE_STEP_1.parts
 
 Stage = Literal[
     "corpus",
@@ -122,8 +125,8 @@ class Recipe:
         return encode_songs(self.work / "latents", self.codec, self.corpus)
 
     @cached_property
-    def flow(self) -> FlowNetwork:
-        flow, folder = self._new(FlowNetwork), self.work / "flow"
+    def flow(self) -> TextConditionedFlow:
+        flow, folder = self._new(TextConditionedFlow), self.work / "flow"
         self.trained["flow"] = train_flow(folder, flow, self.latents, self.settings.flow, seed=self.settings.seed)
         write_flow(self.bundle, flow)
         return flow
@@ -135,7 +138,7 @@ class Recipe:
 
     def _measure_round_trip(self) -> None:
         _ = self.codec, self.vocoder
-        parts: Sequence[Part] = ("music_dcae_f8c8", "music_vocoder")
+        parts: Sequence[str] = (PARTS.codec, PARTS.vocoder)
         self._note("round trip", parts, lambda: {"round trip": measure_round_trip(self.bundle, self.corpus)})
         self._note("vocoder", parts, lambda: {"vocoder": measure_vocoder(self.bundle, self.corpus)})
 
@@ -145,7 +148,7 @@ class Recipe:
 
     def _measure_text2music(self) -> None:
         _ = self.codec, self.vocoder, self.flow
-        parts: Sequence[Part] = ("music_dcae_f8c8", "music_vocoder", "ace_step_transformer", "umt5-base")
+        parts: Sequence[str] = (PARTS.codec, PARTS.vocoder, PARTS.transformer, PARTS.text_encoder)
 
         def measure() -> dict[str, Numbers]:
             found = measure_text2music(self.bundle, self.corpus, self.settings.measure)
@@ -153,7 +156,7 @@ class Recipe:
 
         self._note("text2music", parts, measure)
 
-    def _note(self, name: str, parts: Sequence[Part], measure: Callable[[], Mapping[str, Numbers]]) -> None:
+    def _note(self, name: str, parts: Sequence[str], measure: Callable[[], Mapping[str, Numbers]]) -> None:
         """Measure and write down, unless that was done of these very parts of the bundle."""
         hashes = {part: part_hash(self.bundle, part) for part in parts}
         if self._noted(name).get("parts") == hashes:

@@ -15,16 +15,18 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from common.bases import ACE_STEP_1
 from common.config import Config
-from common.latents import FRAME_SAMPLES
 from models.acestep1.codec.codec import Codec, denormalise_mel, normalise_mel
 from models.acestep1.codec.mel import log_mel, magnitudes, mel_tables
 from models.acestep1.codec.vocoder import GriffinLimConfig, GriffinLimHead, Vocoder
 from models.acestep1.sizes import TINY
-from models.loading.checkpoint import network_config
+from models.loading.weights import network_config
 from recipe.corpus import Corpus
 from recipe.dcae import AUDIO_NAMES, decode, encode
 from recipe.loop import Draws, Trained, TrainingSettings, fit
+
+LATENTS = ACE_STEP_1.latents
 
 MEL_MEAN = -5.0
 """Of a log-mel, about."""
@@ -82,7 +84,9 @@ def train_vocoder(
 
 def draw_wave(corpus: Corpus, settings: VocoderSettings, rng: np.random.Generator) -> Tensor:
     """A crop of a vocal, an accompaniment or a mix, at a drawn level. [2, N]"""
-    crop = corpus.crop(rng, settings.frames * FRAME_SAMPLES).audio(AUDIO_NAMES[int(rng.integers(len(AUDIO_NAMES)))])
+    crop = corpus.crop(rng, settings.frames * LATENTS.frame_samples).audio(
+        AUDIO_NAMES[int(rng.integers(len(AUDIO_NAMES)))]
+    )
     return torch.from_numpy(crop * np.float32(10 ** (rng.uniform(*settings.gain_db) / 20)))
 
 

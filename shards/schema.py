@@ -1,21 +1,21 @@
 """What a shard holds: samples of numpy arrays with a JSON note each, and the manifest over all of them.
 
-C latent channels (8), H latent rows (16), T latent frames, K tag orders, L text tokens, D text width, N lyric tokens,
+C latent channels, H latent rows, T latent frames, K tag orders, L text tokens, D text width, N lyric tokens,
 n MERT frames, m mHuBERT frames.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, Self, get_args
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from common.base import BaseSpec
+from common.bases import ACE_STEP_1, BaseOrigin, BaseSpec, check_statistics
 from common.canonical import sha256_of
 from common.config import Config
 from common.errors import UserError
-from common.latents import LATENT_CHANNELS, LATENT_ROWS, ByChannel, LatentStatistics, frames_of
+from common.latents import LatentLayout, LatentStatistics
 from shards.fingerprint import Fingerprint
 
 Part = Literal["vocal", "inst", "mix"]
@@ -99,10 +99,10 @@ class SegmentAudio(Config):
     start_seconds: float
     """Where it begins in the decoded files."""
     samples: int
-    """Exact length at 44.1 kHz; decoded audio is cut to it."""
+    """Exact length at the codec's rate; decoded audio is cut to it."""
     seconds: float
     frames: int
-    """T, ceil(samples / 4096)."""
+    """T, the latent frames that hold them."""
     lufs: PartLevels
     gain_db: float
     """The one gain that all parts were given."""
@@ -154,56 +154,69 @@ def sample_key(song: str, segment: int) -> str:
     return f"{song}_{segment:03d}"
 
 
+FeatureKey = tuple[Target, SslName]
+"""Features of a target by an SSL network."""
+TARGETS: tuple[Target, ...] = get_args(Target)
+SSL_WIDTHS: Mapping[SslName, int] = {"mert": 1024, "mhubert": 768}
+"""Width of each SSL network's features."""
+FEATURES: Mapping[str, FeatureKey] = {f"{target}_{ssl}": (target, ssl) for target in TARGETS for ssl in SSL_WIDTHS}
+"""Array that holds them -> whose features these are."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One segment of a song, as a shard holds it: each array is the field NAME.npy, `meta` the field json."""
 
     meta: SegmentMeta
-    vocal: np.ndarray  # float16 [C, H, T], scaled DCAE latents
+    vocal: np.ndarray  # float16 [C, H, T], scaled latents
     activity: np.ndarray  # float16 [T], vocal activity in [0, 1]
     text: np.ndarray  # float16 [K, L, D], one prompt in K tag orders
     text_mask: np.ndarray  # bool [K, L]
     lyrics: np.ndarray  # int32 [N], token ids
-    inst: np.ndarray | None = None  # float16 [C, H, T]
-    mix: np.ndarray | None = None  # float16 [C, H, T]
-    inst_mert: np.ndarray | None = None  # float16 [n, 1024]
-    inst_mhubert: np.ndarray | None = None  # float16 [m, 768]
-    mix_mert: np.ndarray | None = None  # float16 [n, 1024]
-    mix_mhubert: np.ndarray | None = None  # float16 [m, 768]
+    targets: Mapping[Target, np.ndarray] = field(default_factory=dict)  # float16 [C, H, T] each
+    features: Mapping[FeatureKey, np.ndarray] = field(default_factory=dict)  # float16 [frames, width] each
+
+    @classmethod
+    def of(cls, meta: SegmentMeta, arrays: Mapping[str, np.ndarray]) -> Self:
+        """The sample that holds these arrays, by name."""
+        return cls(
+            meta,
+            **{name: arrays[name] for name in ARRAYS if name not in OPTIONAL},
+            targets={target: arrays[target] for target in TARGETS if target in arrays},
+            features={key: arrays[name] for name, key in FEATURES.items() if name in arrays},
+        )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays that are there, by name, in the order in which a shard holds them."""
-        found = {name: getattr(self, name) for name in ARRAYS}
-        return {name: array for name, array in found.items() if array is not None}
+        features = {name: self.features[key] for name, key in FEATURES.items() if key in self.features}
+        found = {**vars(self), **self.targets, **features}
+        return {name: found[name] for name in ARRAYS if name in found}
 
 
+LATENTS = "CHT"
 ARRAYS = {
-    "vocal": ("float16", "CHT"),
-    "inst": ("float16", "CHT"),
-    "mix": ("float16", "CHT"),
+    "vocal": ("float16", LATENTS),
+    **dict.fromkeys(TARGETS, ("float16", LATENTS)),
     "activity": ("float16", "T"),
     "text": ("float16", "KLD"),
     "text_mask": ("bool", "KL"),
     "lyrics": ("int32", "N"),
-    "inst_mert": ("float16", "nM"),
-    "inst_mhubert": ("float16", "mQ"),
-    "mix_mert": ("float16", "nM"),
-    "mix_mhubert": ("float16", "mQ"),
+    **{name: ("float16", {"mert": "nM", "mhubert": "mQ"}[ssl]) for name, (_, ssl) in FEATURES.items()},
 }
-"""dtype and shape, in letters, of each array; M is 1024, Q 768."""
-OPTIONAL = frozenset(field.name for field in fields(Sample) if field.default is None)
+"""dtype and shape, in letters, of each array; M and Q are the widths of MERT and mHuBERT."""
+OPTIONAL = frozenset({*TARGETS, *FEATURES})
 """Arrays that a sample need not have."""
 
 
-def check_sample(sample: Sample) -> list[str]:
-    """What is wrong with a sample, a line each; empty for a good one."""
+def check_sample(sample: Sample, latents: LatentLayout) -> list[str]:
+    """What is wrong with a sample of latents of this layout, a line each; empty for a good one."""
     meta = sample.meta
-    sizes = {"C": LATENT_CHANNELS, "H": LATENT_ROWS, "T": meta.frames, "K": len(meta.tag_orders), "M": 1024, "Q": 768}
+    widths = {"M": SSL_WIDTHS["mert"], "Q": SSL_WIDTHS["mhubert"]}
+    sizes = {"C": latents.channels, "H": latents.rows, "T": meta.frames, "K": len(meta.tag_orders), **widths}
     found = sample.arrays()
-    wrong = [f"has no {name}" for name in ARRAYS if name not in found and name not in OPTIONAL]
-    wrong += [problem for name, array in found.items() if (problem := _array_problem(name, array, sizes))]
-    if meta.frames != frames_of(meta.samples):
-        wrong.append(f"{meta.samples} samples make {frames_of(meta.samples)} frames, not {meta.frames}")
+    wrong = [problem for name, array in found.items() if (problem := _array_problem(name, array, sizes))]
+    if meta.frames != (frames := latents.frames_of(meta.samples)):
+        wrong.append(f"{meta.samples} samples make {frames} frames, not {meta.frames}")
     if meta.key != sample_key(meta.song, meta.segment):
         wrong.append(f"key {meta.key} is not segment {meta.segment} of song {meta.song}")
     return wrong
@@ -283,9 +296,9 @@ class VocalMoments(Config):
 
     frames: int
     """Sung frames."""
-    sums: ByChannel
+    sums: tuple[float, ...]
     """Sum of z' over rows and sung frames, [C]."""
-    square_sums: ByChannel
+    square_sums: tuple[float, ...]
     """Sum of the squares of z', [C]."""
 
 
@@ -327,10 +340,11 @@ class Manifest(Config):
     """manifest.json: all that a reader needs to know before it opens a tar."""
 
     format: Literal["backline-shards"] = "backline-shards"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
+    """2 where a reader that knows ACE-Step v1 alone would be wrong."""
     shards: tuple[ShardEntry, ...]
     fingerprint: Fingerprint
-    base: BaseSpec | None = None
+    base: BaseOrigin | None = None
     """The base model whose codec and text encoder made them; null in shards that do not say."""
     totals: Totals
     targets: tuple[Target, ...]
@@ -339,6 +353,22 @@ class Manifest(Config):
     """Median loudness of the vocals as encoded: a vocal is brought to it before inference."""
     statistics: LatentStatistics | None
     """Constants that normalise a vocal latent; null in shards made for inference."""
+
+    @model_validator(mode="after")
+    def _of_its_base(self) -> Self:
+        if (self.version == 1) != (self.spec is ACE_STEP_1):
+            raise ValueError(f"version {self.version} does not go with latents of {self.spec.name}")
+        check_statistics(self.statistics, self.spec)
+        channels = self.spec.latents.channels
+        for vocal in (shard.vocal for shard in self.shards if shard.vocal is not None):
+            if {len(vocal.sums), len(vocal.square_sums)} != {channels}:
+                raise ValueError(f"a shard's sums are not of {channels} channels")
+        return self
+
+    @property
+    def spec(self) -> BaseSpec:
+        """The base model whose latents these are; ACE-Step v1 where shards do not say."""
+        return self.base.spec if self.base else ACE_STEP_1
 
     @property
     def lyrics_language(self) -> str:

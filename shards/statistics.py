@@ -1,6 +1,6 @@
 """The constants that normalise a vocal latent, from sums that each shard keeps (docs/formulation.md, section 3).
 
-C latent channels (8), H latent rows (16), T latent frames; z' = z - silence, the latent of digital silence [C, H].
+C latent channels, H latent rows, T latent frames; z' = z - silence, the latent of digital silence [C, H].
 """
 
 from collections.abc import Iterable

@@ -20,6 +20,7 @@ from numpy.lib import format as npy
 from common.canonical import canonical_json
 from common.config import check_config
 from common.errors import UserError
+from common.latents import LatentLayout
 from shards.schema import ARRAYS, OPTIONAL, Sample, SegmentMeta, check_sample
 
 JSON = "json"
@@ -40,9 +41,9 @@ def open_tar(file: IO[bytes]) -> tarfile.TarFile:
     return tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT, encoding="utf-8", errors="strict")
 
 
-def append_sample(tar: tarfile.TarFile, sample: Sample) -> str:
+def append_sample(tar: tarfile.TarFile, sample: Sample, latents: LatentLayout) -> str:
     """Add one sample, which must be a good one; its `sample_sha256` comes back."""
-    wrong = check_sample(sample)
+    wrong = check_sample(sample, latents)
     assert not wrong, f"{sample.meta.key}: {wrong}"
     digest = hashlib.sha256()
     for field, content in _fields(sample):
@@ -169,4 +170,4 @@ def decode_sample(shard: str, key: str, members: dict[str, bytes]) -> Sample:
         arrays = {name: npy_array(content) for name, content in members.items()}
     except ValueError as error:
         raise UserError(f"{where}: cannot be decoded ({error}). Check with prep verify.") from None
-    return Sample(meta, **arrays)
+    return Sample.of(meta, arrays)

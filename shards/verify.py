@@ -76,7 +76,7 @@ def _verify_samples(folder: Path, manifest: Manifest, entry: ShardEntry) -> Iter
 
 
 def _wrong(manifest: Manifest, segment: SegmentEntry | None, sample: Sample) -> Iterator[str]:
-    yield from check_sample(sample)
+    yield from check_sample(sample, manifest.spec.latents)
     found = (sample.meta.key, sample.meta.song, sample.meta.frames)
     indexed = segment and (segment.key, segment.song, segment.frames)
     if found != indexed:
@@ -85,6 +85,5 @@ def _wrong(manifest: Manifest, segment: SegmentEntry | None, sample: Sample) -> 
         yield f"sha256 is {digest[:8]}, the manifest says {segment.sha256[:8]}"
     elif segment and segment.vocal_lufs != sample.meta.vocal_lufs:
         yield f"its vocal_lufs is {sample.meta.vocal_lufs}, the manifest says {segment.vocal_lufs}"
-    targets = tuple(name for name in ("inst", "mix") if getattr(sample, name) is not None)
-    if set(targets) != set(manifest.targets):
-        yield f"holds targets {list(targets)}, the manifest says {list(manifest.targets)}"
+    if sample.targets.keys() != set(manifest.targets):
+        yield f"holds targets {list(sample.targets)}, the manifest says {list(manifest.targets)}"

@@ -2,7 +2,7 @@
 
 Files wait below .build until all are whole, then take their places, the manifest last (shards/commit.py).
 Same songs in the same order, same bytes.
-C latent channels (8), H latent rows (16).
+C latent channels, H latent rows.
 """
 
 from collections.abc import Generator, Iterable, Sequence
@@ -14,9 +14,10 @@ from typing import Self
 
 import numpy as np
 
-from common.base import BaseSpec
+from common.bases import ACE_STEP_1, BaseOrigin
 from common.canonical import canonical_json, sha256_of_file, unicode_text
 from common.files import whole_file
+from common.latents import LatentLayout
 from shards.commit import BUILD_FOLDER, commit
 from shards.fingerprint import Fingerprint
 from shards.lock import remove_if_empty
@@ -55,14 +56,14 @@ class ShardWriter:
         *,
         fingerprint: Fingerprint,
         targets: Sequence[Target],
-        base: BaseSpec | None = None,
+        base: BaseOrigin | None = None,
         shard_samples: int = SHARD_SAMPLES,
         silence: np.ndarray | None = None,
         append: Manifest | None = None,
     ) -> None:
         self._out, self._shard_samples, self._silence = out, shard_samples, silence
         self._fingerprint = append.fingerprint.joined(fingerprint) if append else fingerprint
-        self._targets, self._base = tuple(targets), base
+        self._targets, self._base, self._spec = tuple(targets), base, base.spec if base else ACE_STEP_1
         self._done: list[ShardEntry] = list(append.shards) if append else []
         self._rejections: list[Rejection] = []
         self._staged: list[Path] = []
@@ -125,6 +126,7 @@ class ShardWriter:
         """The manifest over the shards that are finished."""
         shards = tuple(self._done)
         return Manifest(
+            version=1 if self._spec is ACE_STEP_1 else 2,
             shards=shards,
             fingerprint=self._fingerprint,
             base=self._base,
@@ -142,7 +144,7 @@ class ShardWriter:
     def _shard(self, name: str) -> "_Shard":
         path = self._out / BUILD_FOLDER / name
         self._staged.append(path)
-        return _Shard(path, self._silence)
+        return _Shard(path, self._spec.latents, self._silence)
 
     def _drop(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
@@ -162,8 +164,8 @@ def rejection_of(key: str, error: SongError) -> Rejection:
 class _Shard:
     """A tar that grows below .build; `path` is where it waits once it is whole."""
 
-    def __init__(self, path: Path, silence: np.ndarray | None) -> None:
-        self._path = path
+    def __init__(self, path: Path, latents: LatentLayout, silence: np.ndarray | None) -> None:
+        self._path, self._latents = path, latents
         self._sung = None if silence is None else SungSums(silence)
         self._segments: list[SegmentEntry] = []
         self._songs: list[SongEntry] = []
@@ -178,7 +180,7 @@ class _Shard:
 
     def add(self, samples: Sequence[Sample]) -> None:
         for sample in samples:
-            self._segments.append(_segment_entry(sample.meta, append_sample(self._tar, sample)))
+            self._segments.append(_segment_entry(sample.meta, append_sample(self._tar, sample, self._latents)))
             if self._sung is not None:
                 self._sung.add(sample)
         self._songs.append(_song_entry(samples[0].meta))

@@ -13,14 +13,15 @@ import typer
 import infer.cli
 import prep.cli
 import train.cli
-from common.base import BaseSpec
+from common.bases import ACE_STEP_1, BaseOrigin
 from common.command import run
 from models.acestep1.sizes import PUBLISHED
 from models.adapters.adapter import CARD_FILE, read_card
 from models.loading.checkpoint import TINY, part_hash
-from models.loading.family import CODEC, TEXT, TRANSFORMER
 from shards.reader import read_manifest
 from shards.schema import MANIFEST_FILE
+
+TRANSFORMER, CODEC, TEXT = ACE_STEP_1.parts.transformer, ACE_STEP_1.parts.codec, ACE_STEP_1.parts.text_encoder
 
 APPS: dict[str, typer.Typer] = {"prep": prep.cli.app, "train": train.cli.app, "infer": infer.cli.app}
 SEARCH = ("--optuna-config", "tiny_search", "--study-name", "s")
@@ -202,7 +203,7 @@ def test_what_a_folder_made_asks_for_it(complaint, project, command, unsaid):
 
 
 def test_what_was_made_names_what_made_it(project):
-    tiny = BaseSpec(family="tiny", checkpoint="tiny")
+    tiny = BaseOrigin(family="tiny", checkpoint="tiny")
     assert read_manifest(project / "shards").base == tiny
     card = read_card(project / "adapter")
     assert card.base == tiny
@@ -227,7 +228,7 @@ def test_older_shards_and_adapters_still_open(project, capsys):
 
 def test_a_merged_adapter_opens_with_the_other_parts_beside_it(project):
     assert code_of(["train", "export", "adapter", "merged", "--format", "merged"]) == 0
-    assert read_card(project / "merged").base == BaseSpec(family="tiny")
+    assert read_card(project / "merged").base == BaseOrigin(family="tiny")
     for part in (CODEC, TEXT, "music_vocoder"):
         shutil.copytree(TINY / part, project / "merged" / part)
     source = ("--shards", "shards", "--key", "song-000005", "--infer-steps", "1")

@@ -6,8 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from common.bases import ACE_STEP_1
 from common.config import Config
-from common.latents import FRAMES_PER_SECOND
+from common.latents import LatentLayout
 from models.flow.options import A_MAX, A_MAX_LIMIT, BRIDGES, ControlInjection, Mode, ObjectiveName, OffsetWeight
 from shards.location import is_command
 
@@ -196,7 +197,7 @@ class TrainingConfig(Config):
     """Chance that a clip is trained without its prompt."""
     lyric_dropout: Probability = 0.15
     """Chance that a clip is trained without its lyrics."""
-    shift: Annotated[float, Field(gt=0.0)] = 3.0
+    shift: Annotated[float, Field(gt=0.0)] = ACE_STEP_1.shift
     """Shift of the noise levels drawn in training; inference uses the same."""
 
     ssl_coeff: Annotated[float, Field(ge=0.0)] = 1.0
@@ -232,10 +233,9 @@ class TrainingConfig(Config):
                 f"{shlex.quote(place)}"
             )
 
-    @property
-    def crop_frames(self) -> int:
+    def crop_frames(self, latents: LatentLayout) -> int:
         """Longest clip in latent frames."""
-        return max(1, round((self.crop_seconds or self.max_duration) * FRAMES_PER_SECOND))
+        return max(1, round((self.crop_seconds or self.max_duration) * latents.frames_per_second))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -7,17 +7,16 @@ import torch
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
-from common.base import BaseSpec
+from common.bases import CONFIG_FILE, BaseOrigin
 from common.errors import UserError
 from common.files import check_writable, whole_file
 from common.progress import say
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.adapter import Adapter, base_of, open_adapter, read_card, save_conditioning, whole_folder
 from models.adapters.lora import LORA_FILE, apply_plainly, bare_weights, merge_lora
-from models.loading.checkpoint import CONFIG_FILE, WEIGHTS_FILES, Part, open_transformer, part_hash, resolve_checkpoint
+from models.loading.checkpoint import open_transformer, part_hash, resolve_checkpoint, spec_of
 from models.loading.family import choose_checkpoint, family_of
+from models.protocols import FlowNetwork
 
-PART: Part = "ace_step_transformer"
 LIMIT = 1e-4
 """Largest difference of an export's outputs from the adapter's, against outputs of size 1."""
 NO_CONDITIONING = (
@@ -39,7 +38,7 @@ def export_comfyui(folder: Path, out: Path, checkpoint_dir: str | None = None) -
     _check_free(out)
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: the file is written as .safetensors. Give it that ending.")
-    base = resolve_checkpoint(choose_checkpoint(checkpoint_dir, base_of(read_card(folder)), folder), [PART])
+    base, _ = _find_base(folder, checkpoint_dir)
     transformer = open_transformer(base)
     lora = _open(folder, transformer, base, weight=1.0).card.lora
     if lora is None:
@@ -64,18 +63,18 @@ def export_merged(folder: Path, out: Path, checkpoint_dir: str | None = None) ->
     Raises UserError if `out` exists, or the adapter does not fit the base.
     """
     _check_free(out)
-    base = resolve_checkpoint(choose_checkpoint(checkpoint_dir, base_of(read_card(folder)), folder), [PART])
+    base, part = _find_base(folder, checkpoint_dir)
     transformer = open_transformer(base)
     adapter = _open(folder, transformer, base, weight=read_card(folder).lora_weight)
     expected = made_up_answer(transformer)
     merge_lora(transformer)
     with whole_folder(out) as partial:
-        (partial / PART).mkdir()
-        shutil.copyfile(base / PART / CONFIG_FILE, partial / PART / CONFIG_FILE)
+        (partial / part).mkdir()
+        shutil.copyfile(base / part / CONFIG_FILE, partial / part / CONFIG_FILE)
         weights = {name: tensor.contiguous() for name, tensor in transformer.state_dict().items()}
-        save_file(weights, partial / PART / WEIGHTS_FILES[PART], metadata={"format": "pt"})
-        merged = {"lora": None, "lora_weight": 1.0, "base_fingerprint": part_hash(partial, PART)}
-        merged["base"] = BaseSpec(family=family_of(partial, PART))
+        save_file(weights, partial / part / spec_of(base).weights_file(part), metadata={"format": "pt"})
+        merged = {"lora": None, "lora_weight": 1.0, "base_fingerprint": part_hash(partial, part)}
+        merged["base"] = BaseOrigin(model=spec_of(base).name, family=family_of(partial, part))
         save_conditioning(partial, adapter.conditioner, adapter.card.model_copy(update=merged))
         del transformer, weights
         transformer = open_transformer(partial)
@@ -83,8 +82,15 @@ def export_merged(folder: Path, out: Path, checkpoint_dir: str | None = None) ->
         _compare(out, transformer, expected)
 
 
+def _find_base(folder: Path, checkpoint_dir: str | None) -> tuple[Path, str]:
+    """The base of an adapter, and the name of its transformer."""
+    name = choose_checkpoint(checkpoint_dir, base_of(read_card(folder)), folder)
+    part = spec_of(name).parts.transformer
+    return resolve_checkpoint(name, [part]), part
+
+
 @torch.no_grad()
-def made_up_answer(transformer: ACEStepTransformer2DModel) -> Tensor:
+def made_up_answer(transformer: FlowNetwork) -> Tensor:
     """What a transformer makes of a fixed input that goes through every layer an adapter may sit on."""
     generator = torch.Generator().manual_seed(0)
 
@@ -100,11 +106,13 @@ def made_up_answer(transformer: ACEStepTransformer2DModel) -> Tensor:
     return transformer.decode(drawn(1, 8, 16, 32), torch.tensor([500.0]), conditions).sample
 
 
-def _open(folder: Path, transformer: ACEStepTransformer2DModel, base: Path, *, weight: float) -> Adapter:
-    return open_adapter(folder, transformer, weight=weight, base_fingerprint=part_hash(base, PART))
+def _open(folder: Path, transformer: FlowNetwork, base: Path, *, weight: float) -> Adapter:
+    return open_adapter(
+        folder, transformer, weight=weight, base_fingerprint=part_hash(base, spec_of(base).parts.transformer)
+    )
 
 
-def _compare(out: Path, transformer: ACEStepTransformer2DModel, expected: Tensor) -> None:
+def _compare(out: Path, transformer: FlowNetwork, expected: Tensor) -> None:
     difference = (made_up_answer(transformer) - expected).abs().max().item()
     limit = LIMIT * max(1.0, expected.abs().max().item())
     if difference > limit:

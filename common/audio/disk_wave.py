@@ -22,8 +22,9 @@ SAMPLE_BYTES = 4
 class DiskWave:
     """A wave [2, N] that grows at its end. Its files, one a channel, go when it is closed or the process ends."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, rate_hz: int, folder: Path | None = None) -> None:
         """`folder` must have room for 20 MiB a minute; by default it is the system's temporary one."""
+        self.rate_hz = rate_hz
         self._folder = folder
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)

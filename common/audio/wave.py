@@ -1,6 +1,6 @@
 """Audio files in and out, and the measures that prep and infer must take alike: loudness, peak, vocal activity.
 
-Samples are float32 arrays [c, N]: c channels, N samples; full scale is 1. T latent frames, ceil(N / 4096) at 44.1 kHz.
+Samples are float32 arrays [c, N]: c channels, N samples; full scale is 1. T latent frames.
 """
 
 import math
@@ -19,7 +19,7 @@ from common.audio.decode import AudioStream, audio_stream
 from common.audio.loudness import LOUDNESS_BLOCK_SECONDS, integrated_lufs
 from common.errors import UserError
 from common.files import whole_file
-from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ, frames_of
+from common.latents import LatentLayout
 
 PEAK_CEILING_DBFS = -1.0
 """No levelled part goes above this peak."""
@@ -176,14 +176,14 @@ def _resample_piece(samples: np.ndarray, old: int, new: int) -> np.ndarray:
     return torchaudio.functional.resample(torch.from_numpy(samples.astype(np.float32)), old, new).numpy()
 
 
-def at_codec_rate(audio: Audio) -> np.ndarray:
-    """The clip as the codec takes it: stereo [2, N] at 44.1 kHz."""
-    return resample(to_stereo(audio.samples), audio.rate_hz, SAMPLE_RATE_HZ)
+def stereo_at(audio: Audio, rate_hz: int) -> np.ndarray:
+    """The clip as a codec takes it: stereo [2, N] at `rate_hz`."""
+    return resample(to_stereo(audio.samples), audio.rate_hz, rate_hz)
 
 
-def codec_rate_blocks(stream: AudioStream) -> Iterator[np.ndarray]:
-    """`at_codec_rate` of a file that is being decoded, in blocks [2, n]."""
-    return resample_blocks(map(to_stereo, stream.blocks), stream.rate_hz, SAMPLE_RATE_HZ)
+def stereo_blocks_at(stream: AudioStream, rate_hz: int) -> Iterator[np.ndarray]:
+    """`stereo_at` of a file that is being decoded, in blocks [2, n]."""
+    return resample_blocks(map(to_stereo, stream.blocks), stream.rate_hz, rate_hz)
 
 
 def decibels(amplitude: float) -> float:
@@ -218,7 +218,7 @@ def _measured_blocks(samples: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (samples[:, start : start + size] for start in range(0, samples.shape[-1], size))
 
 
-def frame_levels(samples: np.ndarray, *, frame_samples: int = FRAME_SAMPLES) -> np.ndarray:
+def frame_levels(samples: np.ndarray, *, frame_samples: int) -> np.ndarray:
     """RMS in dBFS over all channels of each frame, float64 [ceil(N / frame_samples)]; the last one counts zeros too."""
     size = frame_samples * math.ceil(MEASURED_SAMPLES / frame_samples)
     powers = [_frame_powers(block, frame_samples) for block in _measured_blocks(samples, size)]
@@ -231,13 +231,12 @@ def _frame_powers(samples: np.ndarray, frame_samples: int) -> np.ndarray:
     return np.pad(power, (0, -power.size % frame_samples)).reshape(-1, frame_samples).mean(axis=1)
 
 
-def vocal_activity(vocal: np.ndarray) -> np.ndarray:
-    """How much each latent frame is sung, float32 [T] in [0, 1], of a levelled vocal [2, N] at 44.1 kHz.
+def vocal_activity(vocal: np.ndarray, latents: LatentLayout) -> np.ndarray:
+    """How much each latent frame is sung, float32 [T] in [0, 1], of a levelled vocal [2, N] at the codec's rate.
 
     0 at or below -50 dBFS RMS, 1 at or above -40, linear in dB between.
     """
-    activity = (frame_levels(vocal) - SILENT_DBFS) / (SUNG_DBFS - SILENT_DBFS)
-    assert activity.size == frames_of(vocal.shape[-1])
+    activity = (frame_levels(vocal, frame_samples=latents.frame_samples) - SILENT_DBFS) / (SUNG_DBFS - SILENT_DBFS)
     return np.clip(activity, 0.0, 1.0).astype(np.float32)
 
 

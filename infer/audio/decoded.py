@@ -1,6 +1,6 @@
 """An audio file of any length as the codec takes it, and as latents, with no more than a piece of it in memory.
 
-C latent channels (8), H latent rows (16), T latent frames, N audio samples at 44.1 kHz.
+C latent channels, H latent rows, T latent frames, N audio samples at the codec's rate.
 """
 
 from collections.abc import Generator, Iterator
@@ -14,8 +14,7 @@ from torch import Tensor
 
 from common.audio.decode import AudioStream, audio_stream
 from common.audio.disk_wave import DiskWave
-from common.audio.wave import codec_rate_blocks
-from common.latents import frames_of
+from common.audio.wave import stereo_blocks_at
 from models.acestep1.codec.codec import Codec
 
 
@@ -33,12 +32,12 @@ class DecodedAudio:
 
 
 @contextmanager
-def decode_file(path: Path) -> Generator[DecodedAudio]:
-    """Decode a file; its wave can be read within the block. Raises UserError where it cannot be decoded."""
-    with DiskWave() as wave:
+def decode_file(path: Path, rate_hz: int) -> Generator[DecodedAudio]:
+    """Decode a file; its wave at `rate_hz` can be read within the block. Raises UserError where that fails."""
+    with DiskWave(rate_hz) as wave:
         with audio_stream(path) as stream:
             counted = _Counted(stream)
-            wave.extend(codec_rate_blocks(replace(stream, blocks=iter(counted))))
+            wave.extend(stereo_blocks_at(replace(stream, blocks=iter(counted)), rate_hz))
         yield DecodedAudio(wave, counted.samples, stream.rate_hz)
 
 
@@ -62,4 +61,4 @@ def encode(wave: DiskWave, codec: Codec, *, frames: int | None = None) -> Tensor
     def read(start: int, end: int) -> Tensor:
         return torch.from_numpy(wave.read(start, end)).to(device)
 
-    return codec.encode_from(read, frames or frames_of(wave.samples)).cpu()
+    return codec.encode_from(read, frames or codec.layout.frames_of(wave.samples)).cpu()

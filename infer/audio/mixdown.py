@@ -12,7 +12,6 @@ from pydantic import Field
 from common.audio.disk_wave import BLOCK_SAMPLES, DiskWave
 from common.audio.wave import PEAK_CEILING_DBFS, peak_dbfs, resample_blocks
 from common.config import Config
-from common.latents import SAMPLE_RATE_HZ
 
 OUTPUT_RATE_HZ = 48_000
 """Rate of everything that infer writes."""
@@ -32,10 +31,10 @@ def output_samples(samples: int, rate_hz: int) -> int:
     return round(samples * OUTPUT_RATE_HZ / rate_hz)
 
 
-def at_output_rate(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
-    """A wave at 44.1 kHz as `samples` at 48 kHz; resampling gives at most one sample more, which is cut."""
+def at_output_rate(blocks: Iterable[np.ndarray], rate_hz: int, samples: int) -> Iterator[np.ndarray]:
+    """A wave at `rate_hz` as `samples` at 48 kHz; resampling gives at most one sample more, which is cut."""
     left = samples
-    for block in resample_blocks(blocks, SAMPLE_RATE_HZ, OUTPUT_RATE_HZ):
+    for block in resample_blocks(blocks, rate_hz, OUTPUT_RATE_HZ):
         yield block[:, :left]
         left -= min(left, block.shape[1])
     assert not left, f"{samples - left} samples for {samples}"

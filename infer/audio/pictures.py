@@ -1,6 +1,6 @@
 """Pictures of a clip, as PNG: its waveform and its log-mel spectrogram, both drawn over the clip's whole length.
 
-N samples of a stereo wave [2, N] at 44.1 kHz; W, H width and height of a picture in pixels; F mel frames.
+N samples of a stereo wave [2, N] at MEASURED_RATE_HZ; W, H width and height of a picture in pixels; F mel frames.
 """
 
 from pathlib import Path
@@ -12,6 +12,8 @@ from PIL import Image
 from common.files import whole_file
 from models.acestep1.codec.mel import HOP_SAMPLES, WINDOW_SAMPLES, log_mel
 
+MEASURED_RATE_HZ = 44_100
+"""Rate of the waves that infer draws and measures."""
 WIDTH = 1200
 WAVE_HEIGHT = 96
 WAVE_COLOUR = (58, 141, 149)

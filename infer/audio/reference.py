@@ -3,7 +3,7 @@
 B songs, C latent channels (8), H latent rows (16, low frequencies first), T latent frames.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ from torch import Tensor
 from common.canonical import unicode_text
 from common.config import Config
 from common.errors import UserError
-from common.latents import LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ, frames_of
+from common.latents import LatentLayout
 from infer.audio.decoded import decode_file, encode
 from models.acestep1.codec.codec import Codec
 
@@ -50,33 +50,33 @@ class EncodedReference:
 
 
 def read_reference(
-    path: Path, *, samples: int, encoder: Callable[[], Codec], sha256: Callable[[Path], str]
+    path: Path, latents: LatentLayout, *, samples: int, encoder: Callable[[], Codec], sha256: Callable[[Path], str]
 ) -> EncodedReference:
-    """Read a reference at its own level and encode as much of it as `samples` at 44.1 kHz, the vocal's, take.
+    """Read a reference at its own level and encode as much of it as `samples` at the codec's rate, the vocal's, take.
 
     `encoder` opens the codec, once the file is read; `sha256` hashes the file.
     Raises UserError for a file that cannot be read, or ends a latent frame or more before the vocal does.
     """
-    frames = frames_of(samples)
-    with decode_file(path) as decoded:
-        if frames_of(decoded.wave.samples) < frames:
-            needed = samples / SAMPLE_RATE_HZ
+    frames, rate_hz = latents.frames_of(samples), latents.sample_rate_hz
+    with decode_file(path, rate_hz) as decoded:
+        if latents.frames_of(decoded.wave.samples) < frames:
+            needed = samples / rate_hz
             raise UserError(
                 f"{path.name}: {decoded.seconds:.2f} s is shorter than the vocal ({needed:.2f} s). Give a longer one."
             )
-        latents = encode(decoded.wave, encoder(), frames=frames)
-    return EncodedReference(latents, ReferenceRecord(file=unicode_text(path.as_posix()), sha256=sha256(path)))
+        encoded = encode(decoded.wave, encoder(), frames=frames)
+    return EncodedReference(encoded, ReferenceRecord(file=unicode_text(path.as_posix()), sha256=sha256(path)))
 
 
 def blend_latents(generated: Tensor, reference: Tensor, settings: BlendSettings) -> Tensor:
     """generated, reference [..., C, H, T]: their mix by mix_ratio, and the reference alone in preserved rows."""
-    share = settings.mix_ratio * frequency_mask(settings).to(generated)
+    share = settings.mix_ratio * frequency_mask(settings, generated.shape[-3:]).to(generated)
     return share * generated + (1 - share) * reference
 
 
-def frequency_mask(settings: BlendSettings) -> Tensor:
-    """1 where what was generated takes part, 0 where the reference is preserved, [C, H, 1]."""
-    mask = torch.ones(LATENT_CHANNELS, LATENT_ROWS, 1)
+def frequency_mask(settings: BlendSettings, shape: Sequence[int]) -> Tensor:
+    """1 where what was generated takes part, 0 where the reference is preserved, [C, H, 1] for latents [C, H, T]."""
+    mask = torch.ones(*shape[:2], 1)
     if settings.preserve_low:
         mask[:, LOW_ROWS] = 0
     if settings.preserve_high:

@@ -30,7 +30,7 @@ from models.adapters.adapter import CARD_FILE, AdapterCard
 from models.adapters.lora import LORA_FILE
 from models.adapters.style import Style
 from models.loading.checkpoint import is_whole, part_hash
-from models.loading.family import CODEC, describe_base
+from models.loading.family import describe_base
 
 BYTES_A_SECOND = OUTPUT_RATE_HZ * 2 * 3
 """Of a result: stereo, 24 bits."""
@@ -87,7 +87,7 @@ def write_results(
     planned = [folder / f"{name}{ending}" for ending in _endings(plan)]
     ours = [path for path in planned if not path.exists()]
     try:
-        with _output_wave(session.checked(_vocal_blocks(vocal, decoder)), vocal) as vocal_wave:
+        with _output_wave(session.checked(_vocal_blocks(vocal, decoder)), plan, vocal) as vocal_wave:
             results = tuple(_write(plan, inputs, vocal_wave, drawn, session, name))
         path = folder / f"{name}.json"
         with whole_file(path) as unfinished:
@@ -118,9 +118,10 @@ def _vocal_blocks(vocal: VocalInput, decoder: LatentDecoder) -> Iterator[np.ndar
     return decoder.blocks(vocal.latents, vocal.samples) if vocal.wave is None else vocal.wave.blocks()
 
 
-def _output_wave(blocks: Iterator[np.ndarray], vocal: VocalInput) -> DiskWave:
-    """A wave at 44.1 kHz as it is written: at 48 kHz, as long as the vocal."""
-    return DiskWave().extend(at_output_rate(blocks, vocal.output_samples))
+def _output_wave(blocks: Iterator[np.ndarray], plan: GenerationPlan, vocal: VocalInput) -> DiskWave:
+    """A wave at the codec's rate as it is written: at 48 kHz, as long as the vocal."""
+    rate_hz = plan.runtime.spec.latents.sample_rate_hz
+    return DiskWave(OUTPUT_RATE_HZ).extend(at_output_rate(blocks, rate_hz, vocal.output_samples))
 
 
 def _write(
@@ -137,7 +138,7 @@ def _write(
     for at, (seed, latents) in enumerate(zip(plan.seeds, drawn, strict=True)):
         mix, band = f"{name}_mix{_ending(plan, at)}", None
         blocks = decoder.blocks(_blended(latents, inputs, settings), vocal.samples)
-        with _output_wave(session.checked(blocks), vocal) as made:
+        with _output_wave(session.checked(blocks), plan, vocal) as made:
             if plan.selection.card.output_type == "accompaniment":
                 band = f"{name}_accompaniment{_ending(plan, at)}"
                 write_audio_blocks(folder / band, made.blocks(), OUTPUT_RATE_HZ)
@@ -155,6 +156,7 @@ def _blended(latents: Tensor, inputs: GenerationInputs, settings: GenerationSett
 def _record(plan: GenerationPlan, inputs: GenerationInputs, session: Session) -> GenerationRecord:
     """All but the results."""
     runtime, selection = plan.runtime, plan.selection
+    codec = runtime.spec.parts.codec
     return GenerationRecord(
         key=inputs.vocal.key,
         vocal=inputs.vocal.record,
@@ -166,9 +168,9 @@ def _record(plan: GenerationPlan, inputs: GenerationInputs, session: Session) ->
         style=None if selection.style is None else _style_record(session, selection.style),
         reference=None if inputs.reference is None else inputs.reference.record,
         checkpoint_dir=unicode_text(selection.checkpoint),
-        base=describe_base(selection.checkpoint, runtime.base, CODEC),
+        base=describe_base(selection.checkpoint, runtime.base, codec),
         base_fingerprint=selection.card.base_fingerprint,
-        networks={CODEC: part_hash(runtime.base, CODEC)} if is_whole(runtime.base, CODEC) else {},
+        networks={codec: part_hash(runtime.base, codec)} if is_whole(runtime.base, codec) else {},
         device=str(runtime.device),
         dtype=str(runtime.dtype).removeprefix("torch."),
         rate_hz=OUTPUT_RATE_HZ,

@@ -29,7 +29,7 @@ from infer.request.text_inputs import (
 from infer.request.vocal import VocalInput, vocal_from_file, vocal_from_shards
 from models.acestep1.text.lyric_tokens import INSTRUMENTAL
 from models.adapters.adapter import base_of
-from models.loading.family import CODEC, TEXT, check_alike, known_base
+from models.loading.family import check_alike, known_base
 from shards.reader import read_manifest, read_song
 from shards.schema import Sample
 
@@ -51,15 +51,16 @@ def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationI
     """
     request = plan.request
     if request.vocal is not None:
-        encoder, lufs = partial(session.codec_encoder, plan.runtime), _vocal_lufs(plan.selection)
-        with vocal_from_file(request.vocal, encoder=encoder, sha256=session.sha256, lufs=lufs) as vocal:
+        latents, lufs = plan.runtime.spec.latents, _vocal_lufs(plan.selection)
+        encoder = partial(session.codec_encoder, plan.runtime)
+        with vocal_from_file(request.vocal, latents, encoder=encoder, sha256=session.sha256, lufs=lufs) as vocal:
             yield GenerationInputs(vocal, _text_of_file(plan, session, request.vocal), _reference(plan, session, vocal))
         return
     assert request.shards is not None
     assert request.key is not None
     _check_shards(plan, request.shards)
     segments = read_song(request.shards, request.key)
-    vocal = vocal_from_shards(request.shards, request.key, segments)
+    vocal = vocal_from_shards(request.shards, request.key, segments, plan.runtime.spec.latents.sample_rate_hz)
     yield GenerationInputs(vocal, _text_of_shards(plan, session, segments[0]), _reference(plan, session, vocal))
 
 
@@ -67,7 +68,8 @@ def _check_shards(plan: GenerationPlan, shards: Path) -> None:
     """Raises UserError where latents or prompt are by other networks than what the adapters learned from."""
     manifest = read_manifest(shards)
     networks = manifest.fingerprint.networks
-    shared = [CODEC] if plan.request.prompt else [CODEC, TEXT]
+    parts = manifest.spec.parts
+    shared = [parts.codec] if plan.request.prompt else [parts.codec, parts.text_encoder]
     used: dict[str, str] = {name: digest for name, digest in networks.items() if name in shared}
     base = known_base(manifest.base, networks.values())
     for folder, card in zip(plan.selection.folders, plan.selection.cards, strict=True):
@@ -87,7 +89,8 @@ def _reference(plan: GenerationPlan, session: Session, vocal: VocalInput) -> Enc
     if plan.request.blend is None:
         return None
     encoder = partial(session.codec_encoder, plan.runtime)
-    return read_reference(plan.request.blend, samples=vocal.samples, encoder=encoder, sha256=session.sha256)
+    latents, samples = plan.runtime.spec.latents, vocal.samples
+    return read_reference(plan.request.blend, latents, samples=samples, encoder=encoder, sha256=session.sha256)
 
 
 def _text_of_shards(plan: GenerationPlan, session: Session, first: Sample) -> TextInputs:

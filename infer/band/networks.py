@@ -1,6 +1,6 @@
 """The band: latents drawn for a vocal, and the waves they stand for.
 
-C latent channels (8), H latent rows (16), T latent frames, N audio samples at 44.1 kHz.
+C latent channels, H latent rows, T latent frames, N audio samples at the codec's rate.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,24 +18,24 @@ from infer.request.text_inputs import TextInputs, encode_conditions, encode_null
 from infer.request.vocal import VocalInput
 from models.acestep1.codec.codec import WINDOW_FRAMES, Codec, decode_audio, decode_audio_in_pieces
 from models.acestep1.codec.vocoder import Vocoder
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.combined import CombinedAdapters, open_adapters
 from models.adapters.style import Style
 from models.flow.sampler import draw_noise, sample
 from models.loading.checkpoint import open_codec, open_vocoder, part_hash
+from models.protocols import FlowNetwork
 
 
 @dataclass(frozen=True)
 class AccompanimentSampler:
     """A transformer in which adapters are active."""
 
-    transformer: ACEStepTransformer2DModel
+    transformer: FlowNetwork
     adapters: CombinedAdapters
 
     @classmethod
     def load(
         cls,
-        transformer: ACEStepTransformer2DModel,
+        transformer: FlowNetwork,
         runtime: Runtime,
         adapters: Sequence[Path],
         weights: Sequence[float],
@@ -47,7 +47,7 @@ class AccompanimentSampler:
         Raises UserError where an adapter does not belong to this base, or a style does not fit it.
         """
         transformer.unload_lora()
-        fingerprint = part_hash(runtime.base, "ace_step_transformer")
+        fingerprint = part_hash(runtime.base, runtime.spec.parts.transformer)
         return cls(
             transformer,
             open_adapters(adapters, transformer, weights=weights, base_fingerprint=fingerprint, style=style),
@@ -84,7 +84,7 @@ class AccompanimentSampler:
                 self.transformer,
                 conditional,
                 unconditional,
-                draw_noise(generators, vocal.latents.shape[-1]).to(device),
+                draw_noise(generators, vocal.latents.shape).to(device),
                 settings.sampler,
                 objective=self.adapters.objective,
                 source=source,
@@ -113,7 +113,7 @@ class LatentDecoder:
 
     @torch.no_grad()
     def blocks(self, latents: Tensor, samples: int) -> Iterator[np.ndarray]:
-        """Latents [C, H, T] as [2, samples] at 44.1 kHz, in blocks [2, n]: what is longer than a window in windows."""
+        """Latents [C, H, T] as [2, samples], in blocks [2, n]: what is longer than a window in windows."""
         latents = latents.to(self.device)
         if latents.shape[-1] <= WINDOW_FRAMES:
             yield decode_audio(self.codec, self.vocoder, latents, samples=samples).cpu().numpy()

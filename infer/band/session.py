@@ -19,7 +19,7 @@ from infer.request.vocal import VocalInput
 from models.acestep1.codec.codec import Codec
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.style import Style
-from models.loading.checkpoint import WEIGHTS_FILES, open_codec, open_text_encoder, open_transformer
+from models.loading.checkpoint import open_codec, open_text_encoder, open_transformer
 
 if TYPE_CHECKING:  # heavy, and not needed where shards hold the prompt
     from models.acestep1.text.encoder import TextEncoder
@@ -72,7 +72,7 @@ class Session:
     def codec_encoder(self, runtime: Runtime) -> Codec:
         return self._network(
             "codec_encoder",
-            (runtime.device, _stamps(runtime.base / "music_dcae_f8c8")),
+            (runtime.device, _stamps(runtime.base / runtime.spec.parts.codec)),
             runtime,
             lambda: open_codec(runtime.base, encoder=True, decoder=False).to(runtime.device),
         )
@@ -80,13 +80,13 @@ class Session:
     def text_encoder(self, runtime: Runtime) -> "TextEncoder":
         return self._network(
             "text_encoder",
-            (runtime.device, _stamps(runtime.base / "umt5-base")),
+            (runtime.device, _stamps(runtime.base / runtime.spec.parts.text_encoder)),
             runtime,
             lambda: open_text_encoder(runtime.base).to(runtime.device),
         )
 
     def decoder(self, runtime: Runtime) -> LatentDecoder:
-        parts = (_stamps(runtime.base / "music_dcae_f8c8"), _stamps(runtime.base / "music_vocoder"))
+        parts = (_stamps(runtime.base / runtime.spec.parts.codec), _stamps(runtime.base / runtime.spec.parts.vocoder))
         return self._network("decoder", (runtime.device, parts), runtime, lambda: LatentDecoder.open(runtime))
 
     def sampler(
@@ -106,7 +106,7 @@ class Session:
     def _transformer(self, runtime: Runtime) -> ACEStepTransformer2DModel:
         return self._network(
             "transformer",
-            (runtime.device, runtime.dtype, _stamps(runtime.base / "ace_step_transformer")),
+            (runtime.device, runtime.dtype, _stamps(runtime.base / runtime.spec.parts.transformer)),
             runtime,
             lambda: open_transformer(runtime.base, dtype=runtime.dtype).to(runtime.device),
         )
@@ -192,6 +192,6 @@ def _stamps(path: Path) -> tuple[tuple[Path, int, int], ...]:
 def _has_room(runtime: Runtime) -> bool:
     if runtime.device.type != "cuda":
         return True
-    files = [runtime.base / part / name for part, name in WEIGHTS_FILES.items()]
+    files = [runtime.base / part / runtime.spec.weights_file(part) for part in runtime.spec.files]
     free, _ = torch.cuda.mem_get_info(runtime.device)
     return free >= WORK_BYTES + sum(file.stat().st_size for file in files if file.is_file())

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from common.audio.wave import at_codec_rate, loudness_lufs, read_audio
+from common.audio.wave import loudness_lufs, read_audio, stereo_at
 from common.config import Config, check_config, read_json
 from common.files import whole_file
-from infer.audio.pictures import write_mel_picture, write_wave_picture
+from infer.audio.pictures import MEASURED_RATE_HZ, write_mel_picture, write_wave_picture
 
 CARD = "take.card"
 """JSON, written last. No key of a sample can give a file this name."""
@@ -63,7 +63,7 @@ def describe(path: Path) -> Sound:
     """Measure an audio file and draw its pictures beside it."""
     audio = read_audio(path)
     lufs = loudness_lufs(audio.samples, audio.rate_hz)
-    wave = at_codec_rate(audio)
+    wave = stereo_at(audio, MEASURED_RATE_HZ)
     pictures = {kind: f"{path.stem}_{kind}.png" for kind in ("wave", "mel")}
     write_wave_picture(path.with_name(pictures["wave"]), wave)
     write_mel_picture(path.with_name(pictures["mel"]), wave)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.audio.wave import at_codec_rate, read_audio
+from common.audio.wave import read_audio, stereo_at
 from common.errors import UserError
+from infer.audio.pictures import MEASURED_RATE_HZ
 from infer.band.networks import LatentDecoder
 from infer.band.session import Session
 from infer.compare.ratings import Interval, bootstrap_mean
@@ -25,8 +26,8 @@ from infer.evaluate.measures.sanity import faults, measure_sanity
 from infer.evaluate.measures.sets import FeatureScaler, adherence, frechet_distance, kernel_distance, set_features
 from infer.request.request import Runtime
 from models.acestep1.codec.codec import Codec
-from models.loading.checkpoint import Part, resolve_checkpoint
-from models.loading.family import CODEC, check_belongs
+from models.loading.checkpoint import resolve_checkpoint, spec_of
+from models.loading.family import check_belongs
 
 SYSTEMS = ("result", "true", "codec", "text2music", "shuffled", "vocal", "noise")
 """In the order in which they are shown: what is judged, then its anchors from the best to the worst."""
@@ -140,7 +141,8 @@ class RoundTrip:
     @classmethod
     def open(cls, name: str, items: Sequence[EvaluationItem], session: Session) -> "RoundTrip":
         """Raises UserError for another codec than the items were made with, as far as their records say."""
-        parts: list[Part] = [CODEC, "music_vocoder"]
+        spec = spec_of(name)
+        parts = [spec.parts.codec, spec.parts.vocoder]
         base = resolve_checkpoint(name, parts)
         for path, record in records_of(items):
             if record.base is not None:
@@ -184,7 +186,7 @@ def next_song(items: Sequence[EvaluationItem], number: int) -> EvaluationItem:
 
 def read_clip(path: Path) -> Clip:
     """Raises UserError for what cannot be read."""
-    return Clip(at_codec_rate(read_audio(path)))
+    return Clip(stereo_at(read_audio(path), MEASURED_RATE_HZ))
 
 
 def as_long_as(wave: np.ndarray, other: np.ndarray) -> np.ndarray:

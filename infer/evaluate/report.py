@@ -11,9 +11,8 @@ from PIL import Image, ImageDraw
 
 from common.canonical import canonical_json
 from common.files import check_writable, whole_file
-from common.latents import SAMPLE_RATE_HZ
 from common.table import in_columns
-from infer.audio.pictures import mel_picture
+from infer.audio.pictures import MEASURED_RATE_HZ, mel_picture
 from infer.band.session import Session
 from infer.compare.ratings import Interval
 from infer.compare.templates import fill
@@ -139,7 +138,7 @@ def plot(loaded: LoadedItem, report: ClipReport) -> bytes:
         draw.text((4, top + 3), f"{name}: {key}{tempo}", fill=INK)
         sheet.paste(Image.fromarray(picture), (0, top + MARGIN))
         if name != "vocal":
-            _draw_beats(draw, clip.pulse.beats / (clip.wave.shape[1] / SAMPLE_RATE_HZ), top + MARGIN)
+            _draw_beats(draw, clip.pulse.beats / (clip.wave.shape[1] / MEASURED_RATE_HZ), top + MARGIN)
         top += MARGIN + len(picture)
     _draw_fits(draw, report, top)
     content = io.BytesIO()

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from common.base import BaseSpec
+from common.bases import BaseOrigin
 from common.config import Config
 from infer.audio.mixdown import MixdownSettings
 from infer.audio.reference import BlendSettings, ReferenceRecord
@@ -99,7 +99,7 @@ class GenerationRecord(Config):
     reference: ReferenceRecord | None
     """The reference accompaniment that was blended in."""
     checkpoint_dir: str
-    base: BaseSpec | None = None
+    base: BaseOrigin | None = None
     """The base model that the checkpoint was."""
     base_fingerprint: str
     """Hash of the transformer."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 
+from common.bases import BaseSpec
 from common.config import apply_setting, check_config
 from common.errors import UserError
 from common.progress import say
@@ -15,7 +16,7 @@ from models.adapters.adapter import AdapterCard, base_of, check_adapter, read_ca
 from models.adapters.combined import combine_cards
 from models.adapters.style import Style, find_style
 from models.device import chosen_device
-from models.loading.checkpoint import Part, resolve_checkpoint
+from models.loading.checkpoint import resolve_checkpoint, spec_of
 from models.loading.family import check_one_family, choose_checkpoint
 
 Precision = Literal["32", "bf16"]
@@ -81,6 +82,11 @@ class Runtime:
     base: Path
     device: torch.device
     precision: Precision | None = None
+
+    @property
+    def spec(self) -> BaseSpec:
+        """The base model."""
+        return spec_of(self.base)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -220,7 +226,7 @@ def find_runtime(request: GenerationRequest, settings: GenerationSettings, selec
     Raises UserError for a base without the parts that are needed, of parts that do not go together or with what the
     adapters were trained on, and where there is no such device.
     """
-    parts, device = _parts(request, settings), chosen_device(request.device)
+    parts, device = _parts(request, settings, spec_of(selection.checkpoint)), chosen_device(request.device)
     base = resolve_checkpoint(selection.checkpoint, parts)
     check_one_family(selection.checkpoint, base, parts)
     for folder, card in zip(selection.folders, selection.cards, strict=True):
@@ -232,7 +238,7 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _parts(request: GenerationRequest, settings: GenerationSettings) -> list[Part]:
+def _parts(request: GenerationRequest, settings: GenerationSettings, spec: BaseSpec) -> list[str]:
     """A song of shards with its own prompt needs no text encoder, but for ERG."""
-    parts: list[Part] = ["ace_step_transformer", "music_dcae_f8c8", "music_vocoder"]
-    return [*parts, "umt5-base"] if request.prompt or request.vocal or settings.sampler.erg else parts
+    parts = [spec.parts.transformer, spec.parts.codec, spec.parts.vocoder]
+    return [*parts, spec.parts.text_encoder] if request.prompt or request.vocal or settings.sampler.erg else parts

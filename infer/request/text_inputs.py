@@ -16,8 +16,8 @@ from common.texts.tags import spelt, tags_of
 from common.texts.text import UTF_8, read_text
 from models.acestep1.text.lyric_tokens import INSTRUMENTAL, VOCABULARY_FILE, encode_lyrics, open_lyric_vocabulary
 from models.acestep1.transformer.erg import lyric_queries, weakened
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Conditions
 from models.flow.conditioning import pack_conditions
+from models.protocols import Conditions, FlowNetwork
 from shards.schema import Sample
 
 if TYPE_CHECKING:
@@ -95,13 +95,13 @@ def cached_lyrics(sample: Sample, language: str) -> TokenizedLyrics:
 
 
 @torch.no_grad()
-def encode_conditions(transformer: ACEStepTransformer2DModel, text: TextInputs) -> Conditions:
+def encode_conditions(transformer: FlowNetwork, text: TextInputs) -> Conditions:
     """What the transformer, and each of its blocks, makes of the words: states [1, E, I]."""
     return _encode(transformer, text.prompt.states, text.lyrics.ids, with_lyrics=True)
 
 
 @torch.no_grad()
-def encode_null_conditions(transformer: ACEStepTransformer2DModel, text: TextInputs) -> Conditions:
+def encode_null_conditions(transformer: FlowNetwork, text: TextInputs) -> Conditions:
     """What guidance leads away from (docs/upstream.md, section 7).
 
     The words left out, as training leaves them out: a text of zeros as long as theirs, no lyrics. With ERG it is the
@@ -114,13 +114,12 @@ def encode_null_conditions(transformer: ACEStepTransformer2DModel, text: TextInp
     return _encode(transformer, states, ids, with_lyrics=False)
 
 
-def _encode(transformer: ACEStepTransformer2DModel, text: Tensor, ids: Tensor, *, with_lyrics: bool) -> Conditions:
+def _encode(transformer: FlowNetwork, text: Tensor, ids: Tensor, *, with_lyrics: bool) -> Conditions:
     device = transformer.device
     text, ids = text[None].to(device), ids[None].to(device)
     text_mask = torch.ones(text.shape[:2], dtype=torch.bool, device=device)
-    speaker = text.new_zeros(1, transformer.speaker_embedder.in_features)
     lyric_mask = torch.full(ids.shape, with_lyrics, device=device)
-    return transformer.prepare(pack_conditions(transformer.encode(text, text_mask, speaker, ids, lyric_mask)))
+    return transformer.prepare(pack_conditions(transformer.condition(text, text_mask, ids, lyric_mask)))
 
 
 def read_text_file(path: Path) -> str:

@@ -1,6 +1,6 @@
 """The vocal that a band is made for: from an audio file, levelled and encoded as in training, or from shards.
 
-C latent channels (8), H latent rows (16), T latent frames, N audio samples at 44.1 kHz.
+C latent channels, H latent rows, T latent frames, N audio samples at the codec's rate.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from common.audio.disk_wave import DiskWave
 from common.audio.wave import vocal_activity, vocal_gain
 from common.canonical import unicode_text
 from common.errors import UserError
-from common.latents import SAMPLE_RATE_HZ
+from common.latents import LatentLayout
 from common.texts.naming import song_of_vocal
 from infer.audio.decoded import DecodedAudio, decode_file, encode
 from infer.audio.mixdown import output_samples
@@ -41,20 +41,20 @@ class VocalInput:
 
 @contextmanager
 def vocal_from_file(
-    path: Path, *, encoder: Callable[[], Codec], sha256: Callable[[Path], str], lufs: float
+    path: Path, latents: LatentLayout, *, encoder: Callable[[], Codec], sha256: Callable[[Path], str], lufs: float
 ) -> Generator[VocalInput]:
     """Read, level and encode a vocal, whose wave can be read within the block; `lufs` is the loudness of training.
 
     `encoder` opens the codec, once the file is read; `sha256` hashes the file.
     Raises UserError for a file that cannot be read, is silent or shorter than a loudness block.
     """
-    with DiskWave() as wave:
-        with decode_file(path) as decoded:
+    with DiskWave(latents.sample_rate_hz) as wave:
+        with decode_file(path, latents.sample_rate_hz) as decoded:
             _level(path, decoded, lufs, wave)
         yield VocalInput(
             key=unicode_text(song_of_vocal(path)),
             latents=encode(wave, encoder()),
-            activity=torch.from_numpy(np.concatenate([vocal_activity(block) for block in wave.blocks()])),
+            activity=torch.from_numpy(np.concatenate([vocal_activity(block, latents) for block in wave.blocks()])),
             wave=wave,
             samples=wave.samples,
             output_samples=output_samples(decoded.samples, decoded.rate_hz),
@@ -68,13 +68,13 @@ def _level(path: Path, decoded: DecodedAudio, lufs: float, onto: DiskWave) -> No
     """The gain is that with which prep levels a vocal that comes alone."""
     wave = decoded.wave
     try:
-        gain = vocal_gain(wave.blocks, SAMPLE_RATE_HZ, lufs, samples=wave.samples)
+        gain = vocal_gain(wave.blocks, wave.rate_hz, lufs, samples=wave.samples)
     except UserError as error:
         raise UserError(f"{path.name}: {error}") from None
     onto.extend(block * gain.factor for block in wave.blocks())
 
 
-def vocal_from_shards(folder: Path, key: str, segments: Sequence[Sample]) -> VocalInput:
+def vocal_from_shards(folder: Path, key: str, segments: Sequence[Sample], rate_hz: int) -> VocalInput:
     """The segments of one song, joined: all but the last fill their frames, so that their latents lie end to end."""
     samples = sum(segment.meta.samples for segment in segments)
     latents = np.concatenate([segment.vocal for segment in segments], axis=-1)
@@ -84,11 +84,11 @@ def vocal_from_shards(folder: Path, key: str, segments: Sequence[Sample]) -> Voc
         activity=torch.from_numpy(np.concatenate([segment.activity for segment in segments])).float(),
         wave=None,
         samples=samples,
-        output_samples=output_samples(samples, SAMPLE_RATE_HZ),
+        output_samples=output_samples(samples, rate_hz),
         record=VocalRecord(
             shards=unicode_text(folder.as_posix()),
             segments=tuple(s.meta.key for s in segments),
             sha256=hashlib.sha256(latents.tobytes()).hexdigest(),
-            seconds=samples / SAMPLE_RATE_HZ,
+            seconds=samples / rate_hz,
         ),
     )

@@ -14,20 +14,18 @@ from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from common.base import BaseSpec
+from common.bases import ACE_STEP_1, BaseOrigin, check_statistics
 from common.config import Config, check_config, read_json
 from common.errors import UserError
 from common.files import flush
 from common.latents import LatentStatistics
-from models.acestep1.text.lyric_tokens import VOCABULARY_FILE
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.lora import check_whole, load_lora, save_lora
 from models.flow.conditioning import (
     TEXT2MUSIC,
@@ -40,8 +38,8 @@ from models.flow.conditioning import (
 from models.flow.control import ControlEncoder
 from models.flow.options import A_MAX, BRIDGES, ControlInjection, Mode, ObjectiveName, OffsetWeight
 from models.flow.sampler import SamplerSettings
-from models.loading.checkpoint import Part
 from models.loading.family import check_belongs, known_base
+from models.protocols import FlowNetwork
 
 CARD_FILE = "adapter.json"
 PROJECTION_FILE = "source_projection.safetensors"
@@ -91,14 +89,13 @@ class Conditioning(Config):
             return self.control is not None
         return self.source_projection or self.objective not in BRIDGES
 
-    def make_conditioner(
-        self, transformer: ACEStepTransformer2DModel, *, seed: int = 0
-    ) -> SourceProjection | ControlEncoder | None:
+    def make_conditioner(self, transformer: FlowNetwork, *, seed: int = 0) -> SourceProjection | ControlEncoder | None:
         """A fresh path for the vocal into this transformer, which changes nothing yet; None if there is none."""
         if self.control is not None:
             return ControlEncoder(
                 depth=self.control.depth,
                 dim=self.control.dim,
+                frame_values=transformer.spec.latents.frame_values,
                 out_dim=transformer.inner_width,
                 blocks=len(transformer.transformer_blocks),
                 injection_layers=self.control.injection_layers,
@@ -106,7 +103,9 @@ class Conditioning(Config):
                 controlnet_scale=self.control.controlnet_scale,
                 seed=seed,
             )
-        return SourceProjection(transformer.inner_width) if self.source_projection else None
+        if not self.source_projection:
+            return None
+        return SourceProjection(transformer.spec.latents.frame_values, transformer.inner_width)
 
     def vocal_source(
         self, latents: Tensor, activity: Tensor, strength: Tensor, statistics: LatentStatistics
@@ -151,7 +150,7 @@ class AdapterCard(Config):
     """Loudness of the training vocals, to which a vocal is brought before it is encoded; null where unknown."""
     lyrics_language: str = "en"
     """Language that the lyrics of the training songs were read in."""
-    base: BaseSpec | None = None
+    base: BaseOrigin | None = None
     """The base model it was trained on; null in adapters that do not say."""
     base_fingerprint: str
     """Hash of the transformer it was trained on."""
@@ -165,6 +164,11 @@ class AdapterCard(Config):
     validation: dict[str, float] = Field(default_factory=dict)
     """Latest validation figures, by name."""
 
+    @model_validator(mode="after")
+    def _of_its_base(self) -> Self:
+        check_statistics(self.statistics, self.base.spec if self.base else ACE_STEP_1)
+        return self
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -177,7 +181,7 @@ class Adapter:
 
 def save_adapter(
     folder: Path,
-    transformer: ACEStepTransformer2DModel,
+    transformer: FlowNetwork,
     conditioner: SourceProjection | ControlEncoder | None,
     card: AdapterCard,
 ) -> None:
@@ -208,19 +212,20 @@ def read_card(folder: Path) -> AdapterCard:
     return check_config(AdapterCard, read_json(folder / CARD_FILE), str(folder / CARD_FILE))
 
 
-def base_of(card: AdapterCard) -> BaseSpec:
+def base_of(card: AdapterCard) -> BaseOrigin:
     """The base model of an adapter, as far as it is known."""
     return known_base(card.base, [card.base_fingerprint])
 
 
-def check_adapter(folder: Path, card: AdapterCard, name: str, checkpoint: Path, *, parts: Collection[Part]) -> None:
+def check_adapter(folder: Path, card: AdapterCard, name: str, checkpoint: Path, *, parts: Collection[str]) -> None:
     """Raises UserError unless `parts` of the checkpoint `name` belong to the codec and text encoder of its training."""
-    used = {part: digest for part, digest in card.networks.items() if part in parts or part == VOCABULARY_FILE}
+    wanted = {*parts, base_of(card).spec.lyric_vocabulary}
+    used = {part: digest for part, digest in card.networks.items() if part in wanted}
     check_belongs(folder, base_of(card), used, name, checkpoint, parts=parts)
 
 
 def open_adapter(
-    folder: Path, transformer: ACEStepTransformer2DModel, *, weight: float, base_fingerprint: str, name: str = "adapter"
+    folder: Path, transformer: FlowNetwork, *, weight: float, base_fingerprint: str, name: str = "adapter"
 ) -> Adapter:
     """Load an adapter into `transformer` under a `name` of its own, active with `weight`, everything frozen.
 

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.latents import LatentStatistics
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Injections
 from models.adapters.adapter import AdapterCard, open_adapter
 from models.adapters.style import Style, load_style
 from models.flow.conditioning import Conditioner, Objective, VocalSource
+from models.protocols import FlowNetwork, Injections
 
 STYLE = "style"
 """Name of a style's LoRA in the transformer."""
@@ -67,7 +67,7 @@ def combine_cards(folders: Sequence[Path], cards: Sequence[AdapterCard], weights
 
 def open_adapters(
     folders: Sequence[Path],
-    transformer: ACEStepTransformer2DModel,
+    transformer: FlowNetwork,
     *,
     weights: Sequence[float],
     base_fingerprint: str,

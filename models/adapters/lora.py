@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.safetensors_header import sort_metadata
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.lora_layer import adopt
+from models.protocols import FlowNetwork
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """The one file of a LoRA folder, under the name that diffusers and upstream look for."""
@@ -40,7 +40,7 @@ class LoraReport:
 
 
 def attach_lora(
-    transformer: ACEStepTransformer2DModel,
+    transformer: FlowNetwork,
     *,
     rank: int,
     alpha: int,
@@ -76,12 +76,12 @@ def attach_lora(
     return LoraReport(layers, sum(parameter.numel() for parameter in parameters.values()))
 
 
-def trained_parameters(transformer: ACEStepTransformer2DModel) -> dict[str, nn.Parameter]:
+def trained_parameters(transformer: FlowNetwork) -> dict[str, nn.Parameter]:
     """Parameters of the attached adapter by name, in a fixed order."""
     return {name: parameter for name, parameter in transformer.named_parameters() if parameter.requires_grad}
 
 
-def set_lora_dropout(transformer: ACEStepTransformer2DModel, *, active: bool) -> None:
+def set_lora_dropout(transformer: FlowNetwork, *, active: bool) -> None:
     """Switch the adapters' dropout while the network around them stays in eval mode."""
     for module in transformer.modules():
         if isinstance(module, LoraLayer):
@@ -93,7 +93,7 @@ def lora_scale(*, rank: int, alpha: float, use_rslora: bool) -> float:
     return alpha / math.sqrt(rank) if use_rslora else alpha / rank
 
 
-def save_lora(transformer: ACEStepTransformer2DModel, folder: Path) -> None:
+def save_lora(transformer: FlowNetwork, folder: Path) -> None:
     """Write the attached adapter as folder/pytorch_lora_weights.safetensors, float32, scale 1.
 
     The trained scale is multiplied into lora_B and the metadata says alpha = r without rsLoRA, because some loaders
@@ -111,7 +111,7 @@ def save_lora(transformer: ACEStepTransformer2DModel, folder: Path) -> None:
     sort_metadata(folder / LORA_FILE)
 
 
-def load_lora(transformer: ACEStepTransformer2DModel, folder: Path, *, name: str, weight: float) -> None:
+def load_lora(transformer: FlowNetwork, folder: Path, *, name: str, weight: float) -> None:
     """Add the adapter of `folder` under `name`, active and scaled by `weight`.
 
     Raises UserError if the file is missing or broken, or holds a tensor that does not fit this transformer.
@@ -126,7 +126,7 @@ def load_lora(transformer: ACEStepTransformer2DModel, folder: Path, *, name: str
 
 
 def check_whole(
-    transformer: ACEStepTransformer2DModel,
+    transformer: FlowNetwork,
     folder: Path,
     *,
     target_modules: Sequence[str],
@@ -140,7 +140,7 @@ def check_whole(
         raise UserError(f"{path}: no weights for {missing[0]}, though its card names it. Copy the whole folder.")
 
 
-def bare_weights(folder: Path, transformer: ACEStepTransformer2DModel) -> dict[str, Tensor]:
+def bare_weights(folder: Path, transformer: FlowNetwork) -> dict[str, Tensor]:
     """The weights of a LoRA folder as ComfyUI takes them; `transformer` is the base, without the adapter.
 
     DoRA's magnitudes m become `dora_scale` = m * |W| / |W + B @ A| (lengths of rows), because ComfyUI divides by the
@@ -176,15 +176,13 @@ def _row_lengths(matrix: Tensor) -> Tensor:
     return matrix.norm(dim=1, keepdim=True)
 
 
-def merge_lora(transformer: ACEStepTransformer2DModel) -> None:
+def merge_lora(transformer: FlowNetwork) -> None:
     """Put the loaded adapter's update into the weights themselves, and take the adapter away."""
     transformer.fuse_lora()
     transformer.unload_lora()
 
 
-def _matched(
-    transformer: ACEStepTransformer2DModel, target_modules: Sequence[str], blocks: tuple[int, int] | None
-) -> list[str]:
+def _matched(transformer: FlowNetwork, target_modules: Sequence[str], blocks: tuple[int, int] | None) -> list[str]:
     """Names of the linear layers that are to carry an adapter. Every asked-for name must match something."""
     count = len(transformer.transformer_blocks)
     first, last = blocks or (0, count - 1)
@@ -212,7 +210,7 @@ def _initialise(parameters: Mapping[str, nn.Parameter], seed: int) -> None:
             parameter.data.copy_(drawn)
 
 
-def check_fit(transformer: ACEStepTransformer2DModel, path: Path, shapes: Mapping[str, Sequence[int]]) -> None:
+def check_fit(transformer: FlowNetwork, path: Path, shapes: Mapping[str, Sequence[int]]) -> None:
     """Raises UserError unless tensors of these `shapes`, read from `path`, are a LoRA for this transformer."""
     layers = dict(transformer.named_modules())
     if not shapes:

@@ -25,8 +25,8 @@ from torch import Tensor
 from common.config import Config, check_config, parse_json, read_json
 from common.errors import UserError
 from common.progress import say
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.lora import LORA_FILE, MAGNITUDE, check_fit, lora_scale, shapes_in
+from models.protocols import FlowNetwork
 
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -84,7 +84,7 @@ def find_style(named: Path, weight: float) -> Style:
     return Style(path, _config_of(path), weight)
 
 
-def load_style(transformer: ACEStepTransformer2DModel, style: Style, *, name: str) -> None:
+def load_style(transformer: FlowNetwork, style: Style, *, name: str) -> None:
     """Add the LoRA of a style under `name`, at scale 1. Raises UserError if it does not fit this transformer."""
     found = _by_layer(style.path, [layer for layer, _ in transformer.named_modules()])
     if style.config is None and not any("alpha" in parts for parts in found.values()):

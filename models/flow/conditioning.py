@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.latents import LATENT_CHANNELS, LATENT_ROWS, LatentStatistics
-from models.acestep1.transformer.transformer import Conditions, Injections
+from common.latents import LatentStatistics
 from models.flow import schedule
 from models.flow.options import A_MAX, A_MAX_LIMIT, BRIDGES, ObjectiveName, OffsetWeight
+from models.protocols import Conditions, Injections
 
 
 def pack_conditions(conditions: Conditions) -> Conditions:
@@ -150,9 +150,9 @@ class Conditioner(Protocol):
 class SourceProjection(nn.Module):
     """Adds a linear image of each vocal frame to the input of block 0: proj_in(x_s) + P(r*v). Starts as zero."""
 
-    def __init__(self, inner_dim: int) -> None:
+    def __init__(self, frame_values: int, inner_dim: int) -> None:
         super().__init__()
-        self.projection = nn.Linear(LATENT_CHANNELS * LATENT_ROWS, inner_dim, bias=False)
+        self.projection = nn.Linear(frame_values, inner_dim, bias=False)
         nn.init.zeros_(self.projection.weight)
 
     def injections(self, source: VocalSource, timestep: Tensor) -> Injections:

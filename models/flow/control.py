@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.errors import UserError
-from common.latents import LATENT_CHANNELS, LATENT_ROWS
 from models.acestep1.transformer.timestep import FREQUENCIES, timestep_sinusoid
-from models.acestep1.transformer.transformer import Injections
 from models.flow.conditioning import VocalSource, frames_first
 from models.flow.options import ControlInjection
+from models.protocols import Injections
 
 ROPE_THETA = 1_000_000.0
 QUIETEST_CONTROL = 1e-3
@@ -25,9 +24,9 @@ QUIETEST_CONTROL = 1e-3
 class ControlEncoder(nn.Module):
     """Vocal latents to residuals for the inputs of `injection_layers` of a base with `blocks` blocks.
 
-    Fresh, it changes nothing: the last layer of each residual starts at zero ("zero"), or its gate does ("cross_norm").
-    Its weights are drawn from `seed`. Raises UserError for a width that the heads do not divide and for a layer named
-    twice or absent from the base.
+    A latent frame has `frame_values` numbers. Fresh, it changes nothing: the last layer of each residual starts at zero
+    ("zero"), or its gate does ("cross_norm"). Its weights are drawn from `seed`. Raises UserError for a width that the
+    heads do not divide and for a layer named twice or absent from the base.
     """
 
     def __init__(
@@ -36,6 +35,7 @@ class ControlEncoder(nn.Module):
         depth: int = 6,
         dim: int = 1536,
         head_dim: int = 128,
+        frame_values: int,
         out_dim: int,
         blocks: int,
         injection_layers: Sequence[int],
@@ -48,7 +48,7 @@ class ControlEncoder(nn.Module):
         self.injection_layers = tuple(injection_layers)
         self.controlnet_scale = controlnet_scale
         self.head_dim = head_dim
-        self.patch_embed = nn.Linear(LATENT_CHANNELS * LATENT_ROWS, dim)
+        self.patch_embed = nn.Linear(frame_values, dim)
         self.time_embed = nn.Sequential(nn.Linear(2 * FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.blocks = nn.ModuleList(ControlBlock(dim, head_dim) for _ in range(depth))
         self.norm = nn.RMSNorm(dim, eps=1e-6)

@@ -10,14 +10,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from common.bases import ACE_STEP_1
 from common.config import Config
-from common.latents import LATENT_CHANNELS, LATENT_ROWS
 from models.acestep1.transformer.erg import diffusion_queries, weakened
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Conditions, Injections
 from models.flow.conditioning import TEXT2MUSIC, Conditioner, Objective, VocalSource
 from models.flow.guidance import Apg, apg_double, cfg, cfg_double, cfg_zero_star, decayed_scale, guidance_interval
 from models.flow.schedule import TIMESTEPS, OmegaMean, euler_step, heun_step, inference_sigmas, pingpong_step
 from models.flow.windows import LatentWindow, cross_fade, plan_windows
+from models.protocols import Conditions, FlowNetwork, Injections
 
 Predict = Callable[[Tensor, Tensor, int], Tensor]
 """State [B, C, H, T], its sigma [] and the index of the step -> velocity [B, C, H, T]."""
@@ -36,7 +36,7 @@ class SamplerSettings(Config):
     """Sampling steps."""
     scheduler: Literal["euler", "heun", "pingpong"] = "euler"
     """What a step does: euler, heun (two network passes a step) or pingpong (fresh noise after each step)."""
-    shift: Annotated[float, Field(gt=0)] = 3.0
+    shift: Annotated[float, Field(gt=0)] = ACE_STEP_1.shift
     """How far the grid of sigmas is bent towards noise; the value the network was trained with."""
     omega_scale: float = 10.0
     """How much a step is enlarged about its mean, 10 by 4.6 %; 0 for plain steps."""
@@ -66,7 +66,7 @@ class SamplerSettings(Config):
 
 @torch.no_grad()
 def sample(
-    transformer: ACEStepTransformer2DModel,
+    transformer: FlowNetwork,
     conditions: Conditions,
     null: Conditions,
     noise: Tensor,
@@ -88,7 +88,7 @@ def sample(
     What is longer than the network takes at once goes through it in `windows`, at every step: their velocities are
     cross-faded, so that they walk from one noise to one song together (by default those of plan_windows).
     """
-    windows = windows or plan_windows(noise.shape[-1])
+    windows = windows or plan_windows(noise.shape[-1], longest=transformer.spec.longest_frames)
     conditional, unconditional = transformer.prepare(conditions), transformer.prepare(null)
     predicts = [
         GuidedVelocity(
@@ -111,17 +111,16 @@ def sample(
         objective.make_x1(noise, source),
         inference_sigmas(settings.steps, shift=settings.shift),
         settings,
-        renoise=lambda: objective.make_x1(draw_noise(generators, noise.shape[-1]).to(noise), source),
+        renoise=lambda: objective.make_x1(draw_noise(generators, noise.shape[1:]).to(noise), source),
         on_step=on_step,
     )
 
 
-def draw_noise(generators: Sequence[torch.Generator] | None, frames: int) -> Tensor:
-    """Plain noise [B, C, H, frames] float32, each song's from its own generator, so that a batch changes nothing."""
+def draw_noise(generators: Sequence[torch.Generator] | None, shape: Sequence[int]) -> Tensor:
+    """Plain noise [B, *shape] float32, each song's from its own generator, so that a batch changes nothing."""
     if generators is None:
         raise ValueError("this scheduler draws fresh noise: pass one generator per song")
-    shape = (LATENT_CHANNELS, LATENT_ROWS, frames)
-    return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in generators])
+    return torch.stack([torch.randn(tuple(shape), generator=g, device=g.device) for g in generators])
 
 
 def integrate(
@@ -182,7 +181,7 @@ class GuidedVelocity:
 
     def __init__(
         self,
-        transformer: ACEStepTransformer2DModel,
+        transformer: FlowNetwork,
         conditions: Conditions,
         null: Conditions,
         settings: SamplerSettings,

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Conditions
 from models.flow.conditioning import A_MAX_LIMIT
 from models.flow.sampler import GuidedVelocity, OnStep, SamplerSettings, draw_noise, integrate
 from models.flow.schedule import add_noise, inference_sigmas
+from models.protocols import Conditions, FlowNetwork
 
 
 @torch.no_grad()
 def sdedit(
-    transformer: ACEStepTransformer2DModel,
+    transformer: FlowNetwork,
     conditions: Conditions,
     null: Conditions,
     noise: Tensor,
@@ -44,6 +44,6 @@ def sdedit(
         add_noise(vocal, noise, sigmas[0]),
         sigmas,
         settings,
-        renoise=lambda: draw_noise(generators, noise.shape[-1]).to(noise),
+        renoise=lambda: draw_noise(generators, noise.shape[1:]).to(noise),
         on_step=on_step,
     )

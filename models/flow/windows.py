@@ -10,12 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.latents import FRAMES_PER_SECOND
-
-LONGEST_FRAMES = math.ceil(240 * FRAMES_PER_SECOND)
-"""What the network takes at once, and was trained with at most: 240 s."""
-OVERLAP_FRAMES = LONGEST_FRAMES // 10
-"""What two neighbours share, and cross-fade over: 24 s, so that no bar is decided by one of them alone."""
+OVERLAP = 10
+"""Two neighbours share, and cross-fade over, one in ten of the longest window's frames: 24 s of 240, so that no bar is
+decided by one of them alone."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +28,13 @@ class LatentWindow:
         return slice(self.start, self.end)
 
 
-def plan_windows(
-    frames: int, *, longest: int = LONGEST_FRAMES, overlap: int = OVERLAP_FRAMES
-) -> tuple[LatentWindow, ...]:
+def plan_windows(frames: int, *, longest: int, overlap: int | None = None) -> tuple[LatentWindow, ...]:
     """As few windows as cover all frames, of one length, each sharing `overlap` frames (or some more) with the next.
 
-    No frame lies in three windows. `longest` must be three overlaps or more.
+    No frame lies in three windows. `longest`, what the network takes at once, must be three overlaps or more; an
+    overlap is a tenth of it by default.
     """
+    overlap = longest // OVERLAP if overlap is None else overlap
     assert 3 * overlap <= longest, f"windows of {longest} frames cannot share {overlap}"
     if frames <= longest:
         return (LatentWindow(0, frames),)

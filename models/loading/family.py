@@ -5,31 +5,23 @@ alone), each part's config.json says which family it is of.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from common.base import BaseSpec
+from common.bases import ACE_STEP_1, BASES, CONFIG_FILE, BaseOrigin
 from common.canonical import sha256_of_file
 from common.config import read_json
 from common.errors import UserError
 from common.progress import say
 from models.acestep1.sizes import PUBLISHED, Sizes
 from models.acestep1.sizes import TINY as TINY_SIZES
-from models.acestep1.text.lyric_tokens import VOCABULARY_FILE
-from models.loading.checkpoint import CONFIG_FILE, TINY, Part, is_whole, part_hash
+from models.loading.checkpoint import TINY, is_whole, part_hash, spec_of
 from models.loading.hub import revision_of
 
-PUBLISHED_ID = "ACE-Step/ACE-Step-v1-3.5B"
-TRANSFORMER: Part = "ace_step_transformer"
-CODEC: Part = "music_dcae_f8c8"
-TEXT: Part = "umt5-base"
 FAMILIES: Mapping[str, Sizes] = {"ace-step-1": PUBLISHED, "tiny": TINY_SIZES}
-SIZES_OF: Mapping[Part, str] = {
-    TRANSFORMER: "transformer",
-    CODEC: "codec",
-    "music_vocoder": "vocoder",
-    TEXT: "text_encoder",
-}
+ROLES: Mapping[str, str] = {name: role for spec in BASES.values() for role, name in asdict(spec.parts).items()}
+"""What each part is to its base model; sizes are listed under that name."""
 PUBLISHED_HASHES = frozenset(
     {
         "7cc1e50cedadda72bc03fd0f8b1f19fb8377e55be8a8f6db10445a1b0e2b43ef",
@@ -39,7 +31,7 @@ PUBLISHED_HASHES = frozenset(
 """part_hash of the published transformer and codec."""
 
 
-def choose_checkpoint(given: str | None, base: BaseSpec | None, what: object = None) -> str:
+def choose_checkpoint(given: str | None, base: BaseOrigin | None, what: object = None) -> str:
     """The --checkpoint-dir that is `given`, else that which made `what`; then it is said. There is no other default.
 
     A Hugging Face id without a revision means the commit that made `what`, if that was of the same id.
@@ -52,52 +44,55 @@ def choose_checkpoint(given: str | None, base: BaseSpec | None, what: object = N
         return base.name
     unsaid = "which base model?" if base is None else f"{what}: made with a checkpoint that it does not name."
     raise UserError(
-        f"{unsaid} Give --checkpoint-dir {PUBLISHED_ID}, or a folder of that layout; "
+        f"{unsaid} Give --checkpoint-dir {ACE_STEP_1.published_id}, or a folder of that layout; "
         "--checkpoint-dir tiny is for trying."
     )
 
 
-def describe_base(name: str, folder: Path, part: Part) -> BaseSpec:
+def describe_base(name: str, folder: Path, part: str) -> BaseOrigin:
     """What a checkpoint, found in `folder` under its `name`, is recorded as; `part` decides the family."""
     revision = revision_of(folder)
     named = name == "tiny" or (revision is not None and not Path(name).expanduser().is_dir())
-    return BaseSpec(
+    return BaseOrigin(
+        model=spec_of(folder).name,
         family=family_of(folder, part),
         checkpoint=name.partition("@")[0] if named else None,
         revision=revision if named else None,
     )
 
 
-def known_base(base: BaseSpec | None, hashes: Iterable[str]) -> BaseSpec:
+def known_base(base: BaseOrigin | None, hashes: Iterable[str]) -> BaseOrigin:
     """`base`, as far as it was recorded, and what the hashes of its networks tell."""
     found = frozenset(hashes)
-    if (base is None or base.name is None) and found & {part_hash(TINY, TRANSFORMER), part_hash(TINY, CODEC)}:
-        return BaseSpec(family="tiny", checkpoint="tiny")
-    return base or BaseSpec(family="ace-step-1" if found & PUBLISHED_HASHES else None)
+    if (base is None or base.name is None) and found & {
+        part_hash(TINY, part) for part in (ACE_STEP_1.parts.transformer, ACE_STEP_1.parts.codec)
+    }:
+        return BaseOrigin(family="tiny", checkpoint="tiny")
+    return base or BaseOrigin(family="ace-step-1" if found & PUBLISHED_HASHES else None)
 
 
-def family_of(folder: Path, part: Part) -> str | None:
+def family_of(folder: Path, part: str) -> str | None:
     """The family whose sizes a part's config.json has; None for other sizes, or without such a file."""
     path = folder / part / CONFIG_FILE
     config = read_json(path) if path.is_file() else None
     if not isinstance(config, dict):
         return None
     for family, sizes in FAMILIES.items():
-        wanted = getattr(sizes, SIZES_OF[part])
+        wanted = getattr(sizes, ROLES[part])
         if all(config.get(key) == wanted.get(key) for key in _telling(part)):
             return family
     return None
 
 
 @cache
-def _telling(part: Part) -> frozenset[str]:
+def _telling(part: str) -> frozenset[str]:
     """Settings in which families differ."""
-    each = [getattr(sizes, SIZES_OF[part]) for sizes in FAMILIES.values()]
+    each = [getattr(sizes, ROLES[part]) for sizes in FAMILIES.values()]
     named = {key for config in each for key in config if not key.startswith("_")}
     return frozenset(key for key in named if any(config.get(key) != each[0].get(key) for config in each))
 
 
-def check_one_family(name: str, folder: Path, parts: Iterable[Part]) -> None:
+def check_one_family(name: str, folder: Path, parts: Iterable[str]) -> None:
     """Raises UserError where a checkpoint's parts are of several families."""
     known = [(part, family) for part in parts if (family := family_of(folder, part))]
     for part, family in known[1:]:
@@ -109,14 +104,17 @@ def check_one_family(name: str, folder: Path, parts: Iterable[Part]) -> None:
 
 
 def check_belongs(
-    what: object, base: BaseSpec, networks: Mapping[str, str], name: str, folder: Path, *, parts: Iterable[Part]
+    what: object, base: BaseOrigin, networks: Mapping[str, str], name: str, folder: Path, *, parts: Iterable[str]
 ) -> None:
     """Raises UserError unless `what`, made with `networks` of a `base`, goes with the checkpoint `name` in `folder`.
 
     `parts` are those that are used; of them and of what made the latents, whatever the folder holds is compared by
     content, the rest by family. What can be told by neither is said.
     """
+    spec = spec_of(folder)
     way_out = f"Use the checkpoint that made it{f' (--checkpoint-dir {base.name})' if base.name else ''}."
+    if base.spec is not spec:
+        raise UserError(f"{what}: is of {base.spec.name}, {name} is of {spec.name}. {way_out}")
     compared = False
     for part in parts:
         family = family_of(folder, part)
@@ -134,11 +132,17 @@ def check_belongs(
 
 
 def check_alike(
-    what: object, base: BaseSpec, networks: Mapping[str, str], other: object, theirs: BaseSpec, those: Mapping[str, str]
+    what: object,
+    base: BaseOrigin,
+    networks: Mapping[str, str],
+    other: object,
+    theirs: BaseOrigin,
+    those: Mapping[str, str],
 ) -> None:
     """Raises UserError where `what`, made with `networks` of `base`, and `other`, with `those` of `theirs`, differ."""
-    if base.family and theirs.family and base.family != theirs.family:
-        raise UserError(f"{what}: is of {base.family}, {other} is of {theirs.family}. Give one that goes with it.")
+    ours, others = base.family or base.model, theirs.family or theirs.model
+    if base.spec is not theirs.spec or (base.family and theirs.family and ours != others):
+        raise UserError(f"{what}: is of {ours}, {other} is of {others}. Give one that goes with it.")
     for network in sorted(networks.keys() & those.keys()):
         if networks[network] != those[network]:
             raise UserError(
@@ -150,10 +154,11 @@ def check_alike(
 def _hashes(folder: Path, networks: Mapping[str, str]) -> dict[str, str]:
     """Those of `networks` that decide latents and texts, as far as the folder holds them whole."""
     found: dict[str, str] = {}
-    for part in (CODEC, TEXT):
+    spec = spec_of(folder)
+    for part in (spec.parts.codec, spec.parts.text_encoder):
         if part in networks and is_whole(folder, part):
             found[part] = part_hash(folder, part)
-    vocabulary = folder / VOCABULARY_FILE
-    if VOCABULARY_FILE in networks and vocabulary.is_file():
-        found[VOCABULARY_FILE] = sha256_of_file(vocabulary)
+    vocabulary = folder / spec.lyric_vocabulary
+    if vocabulary.name in networks and vocabulary.is_file():
+        found[vocabulary.name] = sha256_of_file(vocabulary)
     return found

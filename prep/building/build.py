@@ -17,11 +17,11 @@ from common.errors import UserError
 from common.files import check_writable
 from common.memory import explain_out_of_memory
 from common.progress import progress, say
-from models.acestep1.text.lyric_tokens import VOCABULARY_FILE, open_lyric_vocabulary
-from models.loading.checkpoint import open_text_encoder, resolve_checkpoint
-from models.loading.family import CODEC, TEXT, check_one_family, choose_checkpoint, describe_base, known_base
+from models.acestep1.text.lyric_tokens import open_lyric_vocabulary
+from models.loading.checkpoint import open_text_encoder, resolve_checkpoint, spec_of
+from models.loading.family import check_one_family, choose_checkpoint, describe_base, known_base
 from prep.building.cache import CACHE_FILE, BuildCache, remember_manifest
-from prep.building.identity import HashedSong, build_fingerprint, sound_identity
+from prep.building.identity import VOCABULARIES, HashedSong, build_fingerprint, sound_identity
 from prep.building.jobs import EncodedPart, EncodeSetup, SongJob
 from prep.building.plan import Plan, plan_build
 from prep.building.reword import Changes, rewrite
@@ -125,12 +125,16 @@ def equip(
     found: Scan, config: PrepConfig, *, checkpoint: str, devices: Sequence[str], ssl_folder: Path | None
 ) -> EncodeSetup:
     """What these songs need; the networks are found, not opened. Raises UserError for one that is not there."""
-    folder = resolve_checkpoint(checkpoint, [CODEC, TEXT])
-    check_one_family(checkpoint, folder, [CODEC, TEXT])
+    spec = spec_of(checkpoint)
+    parts = [spec.parts.codec, spec.parts.text_encoder]
+    folder = resolve_checkpoint(checkpoint, parts)
+    check_one_family(checkpoint, folder, parts)
     separated = any(song.is_full for song in found.songs)
     separator = find_separator(config.separator.name, folder) if separated else None
     ssl = tuple((name, (ssl_folder or folder) / name) for name in config.ssl)
-    return EncodeSetup(config, folder, separator, tuple(devices), ssl, describe_base(checkpoint, folder, CODEC))
+    return EncodeSetup(
+        config, folder, separator, tuple(devices), ssl, describe_base(checkpoint, folder, spec.parts.codec)
+    )
 
 
 def fingerprint_of(setup: EncodeSetup) -> Fingerprint:
@@ -180,7 +184,7 @@ class _Build:
         """The older manifest, without a vocabulary that need not be the one that its texts are made with now."""
         if self.plan.older is None:
             return None
-        fingerprint = self.plan.older.fingerprint.part(lambda name: name != VOCABULARY_FILE)
+        fingerprint = self.plan.older.fingerprint.part(lambda name: name not in VOCABULARIES)
         return self.plan.older.model_copy(update={"fingerprint": fingerprint})
 
     @property
@@ -280,7 +284,7 @@ class _Build:
                 with writer.rejecting(hashed.song.key):
                     wordless += self._pack_song(hashed, writer)
                 done.update(note=hashed.song.key)
-        _say_what_is_missing(songs, wordless)
+        _say_what_is_missing(songs, wordless, self.setup.base.spec.lyric_vocabulary)
 
     def _pack_song(self, hashed: HashedSong, writer: ShardWriter) -> bool:
         """Add one song; whether words were left out of its lyrics. Raises SongError where it cannot be used."""
@@ -318,7 +322,7 @@ def _say_notes(manifest: Manifest, new: Sequence[HashedSong]) -> None:
         say(f"{len(noted) - NOTED_SONGS} more songs were mended or have a silent channel: prep status names them.")
 
 
-def _say_what_is_missing(songs: Sequence[HashedSong], wordless: int) -> None:
+def _say_what_is_missing(songs: Sequence[HashedSong], wordless: int, vocabulary: str) -> None:
     for kind, default, missing in (
         ("prompt", NO_PROMPT, [hashed.song.name for hashed in songs if not hashed.song.has_prompt]),
         ("lyrics", NO_LYRICS, [hashed.song.name for hashed in songs if not hashed.song.has_lyrics]),
@@ -327,5 +331,5 @@ def _say_what_is_missing(songs: Sequence[HashedSong], wordless: int) -> None:
             without = f"{len(missing)} of {len(songs)} new songs have no KEY_{kind}.txt ({named(missing)})"
             say(f'{without}; their {kind} {"is" if kind == "prompt" else "are"} "{default}".')
     if wordless:
-        say(f"{wordless} of {len(songs)} new songs have words in their lyrics, which need {VOCABULARY_FILE} in the "
+        say(f"{wordless} of {len(songs)} new songs have words in their lyrics, which need {vocabulary} in the "
             "checkpoint folder; only their tags are kept.")  # fmt: skip

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.bases import BASES
 from common.canonical import sha256_of, sha256_of_file, unicode_text
-from models.acestep1.text.lyric_tokens import VOCABULARY_FILE
-from models.loading.checkpoint import part_hash
+from models.loading.checkpoint import SEPARATOR, part_hash, spec_of
 from prep.building.cache import Stamp, stamp_of
 from prep.config import PrepConfig
 from prep.encoding.separate import SeparatorFiles
@@ -14,14 +14,14 @@ from prep.sources.scan import SongFiles
 from shards.fingerprint import Fingerprint
 from shards.schema import Part, SongEntry, SongError, Source, SslName, audio_identity, text_identity
 
-CODEC, TEXT, SEPARATOR = "music_dcae_f8c8", "umt5-base", "demucs"
 STEPS = {"decode": 3, "align": 3, "separate": 2, "segment": 1, "level": 2, "encode": 2, "text": 2}
 """Version of each step's code; raise one when a change alters the bytes that its step makes."""
 ARITHMETIC = {"cuda": "cuda without TF32"}
 """Devices that a fingerprint says more of than their name: builds of a version that left TF32 on are others."""
 NO_BYTES = {"text": {"prompt_cache_mib"}}
 """Settings that are in no fingerprint, as they change no bytes."""
-WORDS = frozenset({"text", TEXT, VOCABULARY_FILE})
+VOCABULARIES = frozenset(spec.lyric_vocabulary for spec in BASES.values())
+WORDS = frozenset({"text", *VOCABULARIES, *(spec.parts.text_encoder for spec in BASES.values())})
 """Settings, networks and steps that decide a sample's texts and nothing else."""
 
 
@@ -71,9 +71,11 @@ def build_fingerprint(
     ssl: Mapping[SslName, Path] | None = None,
 ) -> Fingerprint:
     """Everything that decides the bytes of a build, but the songs."""
-    networks = {CODEC: part_hash(checkpoint, "music_dcae_f8c8"), TEXT: part_hash(checkpoint, "umt5-base")}
-    if (checkpoint / VOCABULARY_FILE).is_file():
-        networks[VOCABULARY_FILE] = sha256_of_file(checkpoint / VOCABULARY_FILE)
+    spec = spec_of(checkpoint)
+    networks = {part: part_hash(checkpoint, part) for part in (spec.parts.codec, spec.parts.text_encoder)}
+    vocabulary = checkpoint / spec.lyric_vocabulary
+    if vocabulary.is_file():
+        networks[vocabulary.name] = sha256_of_file(vocabulary)
     if separator is not None:
         networks[SEPARATOR] = separator.content_hash()
     if ssl:
@@ -98,8 +100,8 @@ def sound_changes(older: Fingerprint, newer: Fingerprint) -> list[str]:
 
 def text_changes(older: Fingerprint, newer: Fingerprint) -> list[str]:
     """What is different among that which decides texts."""
-    was, now = (VOCABULARY_FILE in fingerprint.networks for fingerprint in (older, newer))
-    vocabulary = [] if was == now else [f"{VOCABULARY_FILE} {'is there now' if now else 'has gone'}"]
+    was, now = (VOCABULARIES & fingerprint.networks.keys() for fingerprint in (older, newer))
+    vocabulary = [f"{name} {'is there now' if name in now else 'has gone'}" for name in sorted(was ^ now)]
     return older.part(WORDS.__contains__).differences(newer.part(WORDS.__contains__)) + vocabulary
 
 

@@ -1,27 +1,24 @@
 """What a worker is given and what it gives back, whoever starts it: one song through the networks."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from common.base import BaseSpec
+from common.bases import BaseOrigin
 from common.system import give_memory_back
 from prep.building.identity import HashedSong
-from prep.building.segment_cache import SegmentCache, segment_arrays
+from prep.building.segment_cache import SegmentCache
 from prep.config import PrepConfig
 from prep.encoding.encode import EncodedSegment, SongEncoder, open_encoder
 from prep.encoding.separate import Separator, SeparatorFiles, open_separator
-from shards.schema import ARRAYS, Rejection, SongError, SslName
+from shards.schema import ARRAYS, LATENTS, Rejection, SongError, SslName
 from shards.writer import rejection_of
 
 if TYPE_CHECKING:  # it imports transformers, which few builds need
     from prep.encoding.ssl import SslEncoder
-
-LATENTS = "CHT"
-"""Shape of what the codec makes."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class EncodeSetup:
     """Songs and workers are dealt out over these."""
     ssl: tuple[tuple[SslName, Path], ...] = ()
     """Networks for SSL features, and their folders."""
-    base: BaseSpec | None = None
+    base: BaseOrigin = field(default_factory=BaseOrigin)
     """As which base model the manifest names the checkpoint."""
 
     def open(self, device: str) -> SongEncoder:
@@ -86,7 +83,10 @@ class EncodeSetup:
         return SslEncoder(name, open_ssl_network(name, folder).to(torch.device(device)))
 
     def _open_separator(self, device: torch.device) -> Separator | None:
-        return None if self.separator is None else open_separator(self.separator, self.config.separator, device)
+        if self.separator is None:
+            return None
+        rate_hz = self.base.spec.latents.sample_rate_hz
+        return open_separator(self.separator, self.config.separator, device, rate_hz=rate_hz)
 
 
 def encode_song(job: SongJob, encoder: SongEncoder) -> Iterator[SegmentResult]:
@@ -109,6 +109,6 @@ def encode_song(job: SongJob, encoder: SongEncoder) -> Iterator[SegmentResult]:
 
 
 def _result(key: str, number: int, segment: EncodedSegment, *, is_last: bool) -> SegmentResult:
-    latents = [name for name in segment_arrays(segment) if ARRAYS[name][1] == LATENTS]
+    latents = [name for name in segment.arrays if ARRAYS[name][1] == LATENTS]
     encoded = tuple(EncodedPart(key, name, number) for name in latents)
     return SegmentResult(key, None, number, encoded, segment.audio.seconds, is_last)

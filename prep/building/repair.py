@@ -9,6 +9,7 @@ import numpy as np
 
 from common.config import check_config
 from common.errors import UserError
+from common.latents import LatentLayout
 from common.progress import progress
 from models.acestep1.text.lyric_tokens import open_lyric_vocabulary
 from models.loading.checkpoint import open_text_encoder
@@ -50,15 +51,17 @@ def drop_damaged(out: Path) -> Repair:
     with build_folder(out) as room:
         restored = restore_manifest(room, out)
         manifest = read_manifest(out)
+        latents = manifest.spec.latents
         damaged = _damaged(out, manifest)
-        kept = {entry.name: _whole_songs(out, entry) for entry in damaged}
+        kept = {entry.name: _whole_songs(out, entry, latents) for entry in damaged}
         lost = [key for entry in damaged for key in _lost(entry, kept[entry.name])]
         if len(lost) == manifest.totals.segments:
             raise UserError(f"{out}: no song is whole. Make all anew: prep build-shards RAW {out} --rebuild")
         with _writer(out, manifest) as writer:
             for entry in damaged:
                 songs = kept[entry.name]
-                writer.rewrite(entry.name, (sample for sample in salvage(out, entry) if sample.meta.song in songs))
+                whole = salvage(out, entry, latents)
+                writer.rewrite(entry.name, (sample for sample in whole if sample.meta.song in songs))
         _tidy(room, out)
     return Repair(tuple(entry.name for entry in damaged), tuple(lost), restored)
 
@@ -104,9 +107,9 @@ def _damaged(out: Path, manifest: Manifest) -> list[ShardEntry]:
     return [entry for entry in manifest.shards if verify_shard(out, manifest, entry)]
 
 
-def _whole_songs(out: Path, entry: ShardEntry) -> set[str]:
+def _whole_songs(out: Path, entry: ShardEntry, latents: LatentLayout) -> set[str]:
     """Songs of which every segment is as the manifest says."""
-    found = {sample.meta.key for sample in salvage(out, entry)}
+    found = {sample.meta.key for sample in salvage(out, entry, latents)}
     return {
         song
         for song, segments in groupby(entry.segments, key=lambda segment: segment.song)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from prep.building.identity import HashedSong
-from prep.building.segment_cache import segment_arrays
 from prep.encoding.encode import EncodedSegment
 from prep.encoding.text import LyricIds, PromptStates
 from shards.schema import Sample, SegmentMeta, sample_key
@@ -42,4 +41,5 @@ def _sample(
         sources=hashed.sources,
         sound_sha256=sound_sha256,
     )
-    return Sample(meta, **segment_arrays(segment), text=prompt.text, text_mask=prompt.mask, lyrics=lyrics.ids)
+    texts = {"text": prompt.text, "text_mask": prompt.mask, "lyrics": lyrics.ids}
+    return Sample.of(meta, {**segment.arrays, **texts})

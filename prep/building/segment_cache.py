@@ -6,7 +6,7 @@ song that was stopped half way is read and separated again, and only the segment
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ class SegmentCache:
 
     def write(self, number: int, segment: EncodedSegment, *, segments: int, sound_sha256: str) -> None:
         """Keep a segment of a song that has so many. Raises UserError where the disk refuses it."""
-        arrays = {name: np.ascontiguousarray(array) for name, array in segment_arrays(segment).items()}
+        arrays = {name: np.ascontiguousarray(array) for name, array in segment.arrays.items()}
         notes = {AUDIO: segment.audio.model_dump_json(), SEGMENTS: str(segments), SOUND: sound_sha256}
         with whole_file(self.path(number)) as partial:
             partial.write_bytes(save(arrays, notes))  # it writes memory as it lies
@@ -57,7 +57,7 @@ class SegmentCache:
             with safe_open(self.path(number), framework="np") as file:
                 audio, names = SegmentAudio.model_validate_json(file.metadata()[AUDIO], strict=True), set(file.keys())
                 arrays = {name: file.get_tensor(name) for name in ARRAYS if name in names}
-            yield EncodedSegment(audio, **arrays)
+            yield EncodedSegment(audio, arrays)
 
     @property
     def sound_sha256(self) -> str:
@@ -67,9 +67,3 @@ class SegmentCache:
     def _notes(self, number: int) -> dict[str, str]:
         with safe_open(self.path(number), framework="np") as file:
             return file.metadata()
-
-
-def segment_arrays(segment: EncodedSegment) -> dict[str, np.ndarray]:
-    """The arrays that a segment has, by name."""
-    found = {field.name: getattr(segment, field.name) for field in fields(segment) if field.name != "audio"}
-    return {name: array for name, array in found.items() if array is not None}

@@ -13,7 +13,7 @@ from common.audio.disk_wave import DiskWave
 from common.audio.wave import LevelGain, loudness_lufs, vocal_activity, vocal_gain
 from common.errors import UserError
 from common.files import check_writable
-from common.latents import SAMPLE_RATE_HZ, frames_of
+from common.latents import LatentLayout
 from common.progress import say
 from common.texts.naming import split_name, text_beside
 from common.texts.tags import one_line, tags_of
@@ -21,8 +21,8 @@ from common.texts.text import UTF_8
 from models.acestep1.codec.codec import Codec
 from models.acestep1.text.lyric_tokens import open_lyric_vocabulary
 from models.adapters.adapter import check_adapter, read_card
-from models.loading.checkpoint import open_text_encoder, resolve_checkpoint
-from models.loading.family import CODEC, TEXT, check_one_family, describe_base
+from models.loading.checkpoint import open_text_encoder, resolve_checkpoint, spec_of
+from models.loading.family import check_one_family, describe_base
 from prep.building.identity import build_fingerprint, hash_song
 from prep.building.sample import make_samples
 from prep.building.workers import torch_threads
@@ -58,10 +58,13 @@ def encode_vocal(
     """
     check_writable(out)
     song = _song(vocal, prompt, lyrics)
-    folder = resolve_checkpoint(checkpoint, [CODEC, TEXT])
-    check_one_family(checkpoint, folder, [CODEC, TEXT])
+    spec = spec_of(checkpoint)
+    latents, parts = spec.latents, [spec.parts.codec, spec.parts.text_encoder]
+    folder = resolve_checkpoint(checkpoint, parts)
+    check_one_family(checkpoint, folder, parts)
     if adapter is not None:
-        check_adapter(adapter, read_card(adapter), checkpoint, folder, parts=[CODEC, TEXT])
+        check_adapter(adapter, read_card(adapter), checkpoint, folder, parts=parts)
+    base = describe_base(checkpoint, folder, spec.parts.codec)
     fingerprint = build_fingerprint(config, folder, None, torch.device(device).type)
     fingerprint = fingerprint.model_copy(update={"settings": {**fingerprint.settings, "vocal_lufs": vocal_lufs}})
     with build_folder(out) as room, torch_threads(config.threads_per_worker):
@@ -69,17 +72,18 @@ def encode_vocal(
         _check_is_ours(out, hashed.audio_sha256)
         with ExitStack() as waves:
             file = decoded_file(
-                "vocal", decoded(vocal), config.silent_channel, lambda: waves.enter_context(DiskWave(room))
+                "vocal",
+                decoded(vocal, latents.sample_rate_hz),
+                config.silent_channel,
+                lambda: waves.enter_context(DiskWave(latents.sample_rate_hz, room)),
             )
             wave = file.wave
-            gain = vocal_gain(wave.blocks, SAMPLE_RATE_HZ, vocal_lufs, samples=wave.samples)
-            cuts = _spans(vocal, wave, config)
+            gain = vocal_gain(wave.blocks, wave.rate_hz, vocal_lufs, samples=wave.samples)
+            cuts = _spans(vocal, wave, latents, config)
             codec = open_encoder(folder, config.encode, device)
             segments = [_encode(codec, file, span, gain, config.encode) for span in cuts]
         texts = TextMaker(config.text, open_text_encoder(folder).to(device), open_lyric_vocabulary(folder))
-        with ShardWriter(
-            out, fingerprint=fingerprint, targets=(), base=describe_base(checkpoint, folder, CODEC)
-        ) as writer:
+        with ShardWriter(out, fingerprint=fingerprint, targets=(), base=base) as writer:
             for note in file.notes:
                 say(f"{hashed.song.key}: {note.sentence}")
             writer.add(make_samples(hashed, segments, texts.prompt(song.prompt), texts.lyrics(song.lyrics)))
@@ -117,23 +121,23 @@ def _check_is_ours(out: Path, audio_sha256: str) -> None:
         raise UserError(f"{out}: holds another vocal, {others[0]}, which would be replaced. Give another folder.")
 
 
-def _spans(vocal: Path, wave: DiskWave, config: PrepConfig) -> list[SampleSpan]:
-    seconds = wave.samples / SAMPLE_RATE_HZ
+def _spans(vocal: Path, wave: DiskWave, latents: LatentLayout, config: PrepConfig) -> list[SampleSpan]:
+    seconds = wave.samples / wave.rate_hz
     if seconds < config.segment.min_seconds:
         least = f"segment.min_seconds ({config.segment.min_seconds:g} s)"
         raise UserError(f"{vocal.name}: {seconds:.2f} s is shorter than {least}. Give a longer vocal.")
     levels = np.concatenate([mix_levels(block) for block in wave.blocks()])
-    return cut(levels, SampleSpan(0, wave.samples), config.segment)
+    return cut(levels, SampleSpan(0, wave.samples), latents, config.segment)
 
 
 def _encode(codec: Codec, file: DecodedFile, span: SampleSpan, gain: LevelGain, config: EncodeConfig) -> EncodedSegment:
-    wave = file.wave.read(span.start, span.end)
+    wave, rate_hz = file.wave.read(span.start, span.end), file.wave.rate_hz
     audio = SegmentAudio(
-        start_seconds=span.start / SAMPLE_RATE_HZ,
+        start_seconds=span.start / rate_hz,
         samples=wave.shape[1],
-        seconds=wave.shape[1] / SAMPLE_RATE_HZ,
-        frames=frames_of(wave.shape[1]),
-        lufs=PartLevels(vocal=finite(loudness_lufs(wave, SAMPLE_RATE_HZ))),
+        seconds=wave.shape[1] / rate_hz,
+        frames=codec.layout.frames_of(wave.shape[1]),
+        lufs=PartLevels(vocal=finite(loudness_lufs(wave, rate_hz))),
         gain_db=gain.db,
         peak_limited=gain.peak_limited,
         separator=None,
@@ -143,5 +147,6 @@ def _encode(codec: Codec, file: DecodedFile, span: SampleSpan, gain: LevelGain, 
         stems=file.notes,
     )
     wave *= gain.factor
-    latents = encode_wave(codec, wave, longest=config.piece_frames)
-    return EncodedSegment(audio, latents, vocal_activity(wave).astype(np.float16))
+    latents = encode_wave(codec, wave, longest=config.piece_frames(codec.layout))
+    activity = vocal_activity(wave, codec.layout).astype(np.float16)
+    return EncodedSegment(audio, {"vocal": latents, "activity": activity})

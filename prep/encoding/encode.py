@@ -1,10 +1,10 @@
 """One song's sound into latents: decode, align or separate, cut, level, encode. No text here.
 
 What is as long as a song lies on the disk; of segments, one is in memory at a time.
-N samples at 44.1 kHz, stereo [2, N]; C latent channels (8), H latent rows (16), T latent frames.
+N samples at the codec's rate, stereo [2, N]; C latent channels, H latent rows, T latent frames.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,10 +16,10 @@ import torch
 
 from common.audio.decode import audio_stream
 from common.audio.disk_wave import DiskWave
-from common.audio.wave import codec_rate_blocks, vocal_activity
+from common.audio.wave import stereo_blocks_at, vocal_activity
 from common.errors import UserError
-from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ, frames_of
-from models.acestep1.codec.codec import LONGEST_PIECE, Codec
+from common.latents import LatentLayout
+from models.acestep1.codec.codec import Codec
 from models.loading.checkpoint import open_codec
 from prep.config import EncodeConfig, PrepConfig
 from prep.encoding.gate import bleed_db, gate_levels, gate_opening, gated
@@ -44,14 +44,8 @@ class EncodedSegment:
     """The sound of one segment as a sample holds it."""
 
     audio: SegmentAudio
-    vocal: np.ndarray  # float16 [C, H, T]
-    activity: np.ndarray  # float16 [T]
-    inst: np.ndarray | None = None  # float16 [C, H, T]
-    mix: np.ndarray | None = None  # float16 [C, H, T]
-    inst_mert: np.ndarray | None = None  # float16 [n, 1024]
-    inst_mhubert: np.ndarray | None = None  # float16 [m, 768]
-    mix_mert: np.ndarray | None = None  # float16 [n, 1024]
-    mix_mhubert: np.ndarray | None = None  # float16 [m, 768]
+    arrays: Mapping[str, np.ndarray]
+    """The vocal, its activity, targets and features, under the names that a sample has for them."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +80,10 @@ class SongEncoder:
     ) -> None:
         self._config, self._codec, self._open_separator, self._ssl = config, codec, open_separator, ssl
 
+    @property
+    def _rate_hz(self) -> int:
+        return self._codec.layout.sample_rate_hz
+
     @cached_property
     def _separator(self) -> Separator | None:
         return self._open_separator()
@@ -98,19 +96,19 @@ class SongEncoder:
         """
         with ExitStack() as waves:
             sound = SoundHash(song)
-            tracks = self.tracks(song, lambda: waves.enter_context(DiskWave(scratch)), sound)
-            planned = tuple(plan_segments(tracks, self._config))
+            tracks = self.tracks(song, lambda: waves.enter_context(DiskWave(self._rate_hz, scratch)), sound)
+            planned = tuple(plan_segments(tracks, self._codec.layout, self._config))
             _check_sung(planned, self._config.min_vocal_activity)
             yield PreparedSong(tracks, planned, sound.hexdigest())
 
     def encode(self, song: PreparedSong, number: int) -> EncodedSegment:
         """A segment through the codec; the same whichever were encoded before it."""
         tracks, planned = song.tracks, song.segments[number]
-        arrays = dict[str, np.ndarray]()
+        arrays = {"activity": planned.activity.astype(np.float16)}
         for part in ("vocal", *self._config.targets):
             arrays |= self._encode(part, _levelled(tracks, part, planned.span, planned.level))
-        activity = planned.activity.astype(np.float16)
-        return EncodedSegment(audio=_segment_audio(tracks, planned), activity=activity, **arrays)
+        audio = _segment_audio(tracks, planned, self._codec.layout)
+        return EncodedSegment(audio, arrays)
 
     def tracks(self, song: SongFiles, new_wave: Callable[[], DiskWave], sound: SoundHash) -> SongTracks:
         """A song's parts, given or separated, at full length. Raises SongError where they cannot be had."""
@@ -122,14 +120,14 @@ class SongEncoder:
             only = song.files["mix"].name
             raise SongError("no_separator", f"{only}: a full song, but separator.name is none. Add its stems.")
         file = self._decoded("mix", song.files["mix"], new_wave, sound)
-        mix = file.wave
-        spans(_levels(mix.blocks()), mix.samples, self._config.trim, self._config.segment)  # else not worth separating
+        mix, config = file.wave, self._config
+        spans(_levels(mix.blocks()), mix.samples, self._codec.layout, config.trim, config.segment)  # else why separate
         vocal = new_wave().extend(self._separator.vocal(mix))
         tracks = SongTracks({"vocal": vocal, "mix": mix}, mix.samples, "inst", separator=self._separator.name)
         return self._gated(replace(tracks, notes=file.notes), new_wave)
 
     def _decoded(self, part: Part, path: Path, new_wave: Callable[[], DiskWave], sound: SoundHash) -> DecodedFile:
-        return decoded_file(part, decoded(path, sound), self._config.silent_channel, new_wave)
+        return decoded_file(part, decoded(path, self._rate_hz, sound), self._config.silent_channel, new_wave)
 
     def _gated(self, tracks: SongTracks, new_wave: Callable[[], DiskWave]) -> SongTracks:
         gate_db = self._config.separator.gate_db
@@ -143,28 +141,31 @@ class SongEncoder:
 
     def _encode(self, part: Part, wave: np.ndarray) -> dict[str, np.ndarray]:
         """What a sample holds of one part, by field."""
-        latents = {str(part): encode_wave(self._codec, wave, longest=self._config.encode.piece_frames)}
-        return latents if part == "vocal" else latents | {f"{part}_{ssl.name}": ssl.encode(wave) for ssl in self._ssl}
+        longest = self._config.encode.piece_frames(self._codec.layout)
+        latents = {str(part): encode_wave(self._codec, wave, longest=longest)}
+        if part == "vocal":
+            return latents
+        return latents | {f"{part}_{ssl.name}": ssl.encode(wave, self._rate_hz) for ssl in self._ssl}
 
 
-def decoded(path: Path, sound: SoundHash | None = None) -> Iterator[np.ndarray]:
-    """A file in blocks [2, n] at 44.1 kHz, hashed by `sound` in passing. Raises SongError where it cannot be read."""
+def decoded(path: Path, rate_hz: int, sound: SoundHash | None = None) -> Iterator[np.ndarray]:
+    """A file in blocks [2, n] at `rate_hz`, hashed by `sound` in passing. Raises SongError where it cannot be read."""
     try:
         with audio_stream(path) as stream:
-            yield from codec_rate_blocks(stream if sound is None else sound.hashed(path, stream))
+            yield from stereo_blocks_at(stream if sound is None else sound.hashed(path, stream), rate_hz)
     except UserError as error:
         raise SongError("unreadable", str(error)) from None
 
 
-def plan_segments(tracks: SongTracks, config: PrepConfig) -> Iterator[PlannedSegment]:
+def plan_segments(tracks: SongTracks, latents: LatentLayout, config: PrepConfig) -> Iterator[PlannedSegment]:
     """The segments that can be heard, with their gains. Raises SongError where there are none."""
     levels = _levels(tracks.part("mix", block) for block in tracks.blocks())
     audible = 0
-    for span in spans(levels, tracks.samples, config.trim, config.segment):
-        found = level({part: measure(tracks.part(part, span)) for part in PARTS}, config.loudness)
+    for span in spans(levels, tracks.samples, latents, config.trim, config.segment):
+        found = level({part: measure(tracks.part(part, span), tracks.rate_hz) for part in PARTS}, config.loudness)
         if found is not None:
             audible += 1
-            yield PlannedSegment(span, found, vocal_activity(_levelled(tracks, "vocal", span, found)))
+            yield PlannedSegment(span, found, vocal_activity(_levelled(tracks, "vocal", span, found), latents))
     if not audible:
         raise SongError("silent", "every block of its mix lies under the gate of BS.1770 (-70 LUFS).")
 
@@ -190,7 +191,7 @@ def open_encoder(folder: Path, config: EncodeConfig, device: str) -> Codec:
     codec = open_codec(folder, encoder=True, decoder=False).to(device, PRECISIONS[config.precision])
     if config.precision != "fp32":
         try:
-            encode_wave(codec, np.zeros((2, FRAME_SAMPLES), dtype=np.float32))
+            encode_wave(codec, np.zeros((2, codec.layout.frame_samples), dtype=np.float32))
         except RuntimeError as error:
             reason = str(error).strip().partition("\n")[0]
             named = f"encode.precision {config.precision}"
@@ -199,7 +200,7 @@ def open_encoder(folder: Path, config: EncodeConfig, device: str) -> Codec:
 
 
 @torch.inference_mode()
-def encode_wave(codec: Codec, wave: np.ndarray, *, longest: int = LONGEST_PIECE) -> np.ndarray:
+def encode_wave(codec: Codec, wave: np.ndarray, *, longest: int | None = None) -> np.ndarray:
     """Scaled latents of [2, N] as shards hold them, float16 [C, H, T], made of `longest` frames at a time."""
     device = next(codec.parameters()).device
     latents = codec.encode(torch.from_numpy(wave).to(device), longest=longest)
@@ -208,17 +209,17 @@ def encode_wave(codec: Codec, wave: np.ndarray, *, longest: int = LONGEST_PIECE)
 
 def silence_latent(codec: Codec) -> np.ndarray:
     """z_silence, float32 [C, H]: the median over frames of encoded digital silence."""
-    wave = np.zeros((2, SILENCE_SECONDS * SAMPLE_RATE_HZ), dtype=np.float32)
+    wave = np.zeros((2, SILENCE_SECONDS * codec.layout.sample_rate_hz), dtype=np.float32)
     return np.median(encode_wave(codec, wave).astype(np.float32), axis=-1)
 
 
-def _segment_audio(tracks: SongTracks, planned: PlannedSegment) -> SegmentAudio:
+def _segment_audio(tracks: SongTracks, planned: PlannedSegment, latents: LatentLayout) -> SegmentAudio:
     samples = planned.span.end - planned.span.start
     return SegmentAudio(
-        start_seconds=planned.span.start / SAMPLE_RATE_HZ,
+        start_seconds=planned.span.start / latents.sample_rate_hz,
         samples=samples,
-        seconds=samples / SAMPLE_RATE_HZ,
-        frames=frames_of(samples),
+        seconds=samples / latents.sample_rate_hz,
+        frames=latents.frames_of(samples),
         lufs=planned.level.lufs,
         gain_db=planned.level.gain.db,
         peak_limited=planned.level.gain.peak_limited,

@@ -1,4 +1,4 @@
-"""The vocal of a full song, by Demucs, window after window. Waves are stereo [2, N] at 44.1 kHz.
+"""The vocal of a full song, by Demucs, window after window. Waves are stereo [2, N].
 
 Demucs' own checkpoints (.th) are pickles and are refused. A safetensors file names the class that it wants to be made:
 we compare that name with Demucs' own classes before Demucs opens the file, for it would import whatever is named.
@@ -27,7 +27,6 @@ from common.audio.disk_wave import DiskWave
 from common.canonical import sha256_of, sha256_of_file
 from common.config import Config, check_config
 from common.errors import UserError
-from common.latents import SAMPLE_RATE_HZ
 from models.device import whole_float32
 from prep.config import SeparatorConfig
 
@@ -78,7 +77,7 @@ class Separator:
         vocals = model.sources.index("vocals")
         self._vocals, self._shares = vocals, [row[vocals] for row in model.weights]
         seconds = min(float(network.segment) for network in self._networks)  # a bag's networks see the same windows
-        self._window = int(SAMPLE_RATE_HZ * seconds)
+        self._window = int(model.samplerate * seconds)
         self._stride = int((1 - config.overlap) * self._window)
 
     def vocal(self, mix: DiskWave) -> Iterator[np.ndarray]:
@@ -151,10 +150,10 @@ def find_separator(name: str, checkpoint: Path) -> SeparatorFiles | None:
     return found
 
 
-def open_separator(files: SeparatorFiles, config: SeparatorConfig, device: torch.device) -> Separator:
+def open_separator(files: SeparatorFiles, config: SeparatorConfig, device: torch.device, *, rate_hz: int) -> Separator:
     """Open a model that `find_separator` found.
 
-    Raises UserError where its weights do not fit, or where it separates no stereo vocals at 44.1 kHz.
+    Raises UserError where its weights do not fit, or where it separates no stereo vocals at `rate_hz`.
     """
     models = []
     for path in files.weights:
@@ -166,11 +165,9 @@ def open_separator(files: SeparatorFiles, config: SeparatorConfig, device: torch
             raise UserError(f"{path}: its weights do not fit its own arguments ({reason}).") from None
     weights = None if files.bag.weights is None else [list(row) for row in files.bag.weights]
     model = BagOfModels(models, weights, files.bag.segment)
-    if "vocals" not in model.sources or model.samplerate != SAMPLE_RATE_HZ or model.audio_channels != 2:
+    if "vocals" not in model.sources or model.samplerate != rate_hz or model.audio_channels != 2:
         found = f"{', '.join(model.sources)} at {model.samplerate} Hz, {model.audio_channels} channels"
-        raise UserError(
-            f"{files.name}: separates {found}; a stereo model with vocals at {SAMPLE_RATE_HZ} Hz is needed."
-        )
+        raise UserError(f"{files.name}: separates {found}; a stereo model with vocals at {rate_hz} Hz is needed.")
     return Separator(files.name, model, config, device)
 
 

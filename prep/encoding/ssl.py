@@ -18,10 +18,9 @@ from transformers.utils import logging
 from common.canonical import sha256_of, sha256_of_file
 from common.config import read_json
 from common.errors import UserError
-from common.latents import SAMPLE_RATE_HZ
 from models.acestep1.text.encoder import network_options
 from models.device import whole_float32
-from shards.schema import SslName
+from shards.schema import SSL_WIDTHS, SslName
 
 FILES = ("config.json", "model.safetensors")
 FRAME_HOP = 320
@@ -38,12 +37,11 @@ class SslKind:
     repository: str
     rate_hz: int
     chunk_seconds: int
-    width: int
 
 
 SSL_KINDS: dict[SslName, SslKind] = {
-    "mert": SslKind("m-a-p/MERT-v1-330M", 24_000, 5, 1024),
-    "mhubert": SslKind("utter-project/mHuBERT-147", 16_000, 30, 768),
+    "mert": SslKind("m-a-p/MERT-v1-330M", 24_000, 5),
+    "mhubert": SslKind("utter-project/mHuBERT-147", 16_000, 30),
 }
 
 
@@ -54,11 +52,11 @@ class SslEncoder:
     name: SslName
     network: HubertModel
 
-    def encode(self, wave: np.ndarray) -> np.ndarray:
-        """Features of [2, N] at 44.1 kHz as shards hold them, float16 [frames, D]."""
+    def encode(self, wave: np.ndarray, rate_hz: int) -> np.ndarray:
+        """Features of [2, N] as shards hold them, float16 [frames, D]."""
         on_device = torch.from_numpy(wave).to(self.network.device)
         found = ssl_features(
-            on_device, SAMPLE_RATE_HZ, SSL_KINDS[self.name], lambda chunks: last_hidden_state(self.network, chunks)
+            on_device, rate_hz, SSL_KINDS[self.name], lambda chunks: last_hidden_state(self.network, chunks)
         )
         return found.to("cpu", torch.float16).contiguous().numpy()
 
@@ -98,11 +96,11 @@ def open_ssl_network(name: SslName, folder: Path) -> HubertModel:
     and no code from the folder is run. Raises UserError for a missing file, an option that would need that code, or
     weights that do not fit.
     """
-    kind = SSL_KINDS[name]
+    kind, width = SSL_KINDS[name], SSL_WIDTHS[name]
     config = _network_config(name, folder)
-    if config.hidden_size != kind.width:
+    if config.hidden_size != width:
         raise UserError(
-            f"{folder}: {name} must be {kind.width} wide, this one is {config.hidden_size}; use {kind.repository}."
+            f"{folder}: {name} must be {width} wide, this one is {config.hidden_size}; use {kind.repository}."
         )
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the loader prints a table of keys; what matters of it is checked below

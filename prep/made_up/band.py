@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.latents import SAMPLE_RATE_HZ
 from prep.made_up.drums import play_drums
-from prep.made_up.signal import add_at
+from prep.made_up.signal import SAMPLE_RATE_HZ, add_at
 from prep.made_up.timbres import TIMBRES, Timbre, play
 from prep.made_up.world import Bar, Energy, Instrument, World, stream
 

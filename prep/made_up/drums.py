@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import butter, sosfilt
 
-from common.latents import SAMPLE_RATE_HZ
-from prep.made_up.signal import add_at, panned
+from prep.made_up.signal import SAMPLE_RATE_HZ, add_at, panned
 from prep.made_up.world import SECTION_BARS, Bar, Energy, World, stream
 
 

@@ -10,9 +10,9 @@ from typing import Literal
 from common.audio.wave import write_audio
 from common.errors import UserError
 from common.files import whole_file
-from common.latents import SAMPLE_RATE_HZ
 from common.progress import progress
 from prep.made_up.render import MadeUpSong, render_song
+from prep.made_up.signal import SAMPLE_RATE_HZ
 
 HELD_OUT_SEED = 900_000
 SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 600.0

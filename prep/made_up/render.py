@@ -6,9 +6,9 @@ import numpy as np
 from scipy.signal import oaconvolve
 
 from common.audio.wave import frame_levels
-from common.latents import SAMPLE_RATE_HZ
 from prep.made_up.band import play_band
 from prep.made_up.melody import compose
+from prep.made_up.signal import SAMPLE_RATE_HZ
 from prep.made_up.truth import SongTruth, tell_truth
 from prep.made_up.voice import sing
 from prep.made_up.world import draw_world, stream

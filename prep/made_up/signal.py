@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.signal import butter, sosfilt
 
-from common.latents import SAMPLE_RATE_HZ
-
+SAMPLE_RATE_HZ = 44_100
+"""Of made-up songs."""
 TABLE_SIZE = 4096
 """Samples of one period in a wavetable."""
 

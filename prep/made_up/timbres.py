@@ -5,8 +5,7 @@ from functools import cache
 
 import numpy as np
 
-from common.latents import SAMPLE_RATE_HZ
-from prep.made_up.signal import harmonic_table, look_up, panned
+from prep.made_up.signal import SAMPLE_RATE_HZ, harmonic_table, look_up, panned
 
 TOP_HARMONIC_HZ = 14_000.0
 HELD = np.inf

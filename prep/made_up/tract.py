@@ -10,8 +10,7 @@ from functools import cache
 import numpy as np
 from scipy.fft import irfft, rfft
 
-from common.latents import SAMPLE_RATE_HZ
-from prep.made_up.signal import harmonic_table, look_up
+from prep.made_up.signal import SAMPLE_RATE_HZ, harmonic_table, look_up
 
 HOP = 256
 WINDOW = 1024

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from common.config import Config
-from common.latents import SAMPLE_RATE_HZ
 from prep.made_up.melody import Phrase
+from prep.made_up.signal import SAMPLE_RATE_HZ
 from prep.made_up.world import BEATS_PER_BAR, TONICS, Bar, Energy, Mode, Player, SectionName, Singer, World
 
 TOLD_BY_THE_VOCAL = ("bpm", "key")

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.latents import SAMPLE_RATE_HZ
 from prep.made_up.melody import Phrase, SungNote
 from prep.made_up.phonemes import BREATH, CONSONANTS, VOWELS
-from prep.made_up.signal import add_at, band_noise, smooth
+from prep.made_up.signal import SAMPLE_RATE_HZ, add_at, band_noise, smooth
 from prep.made_up.tract import HOP, TractControls, frames_in, hertz_of, utter
 from prep.made_up.world import Singer, stream
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from common.audio.decode import audio_seconds
 from common.audio.wave import write_audio
+from common.bases import BaseSpec
 from common.errors import UserError
-from common.latents import FRAME_SAMPLES, LATENT_CHANNELS, LATENT_ROWS, SAMPLE_RATE_HZ
 from prep.building.jobs import EncodeSetup
 from prep.building.plan import Plan
 from prep.building.workers import default_workers, torch_threads
@@ -21,13 +21,14 @@ from prep.encoding.encode import SongEncoder
 from prep.reports.status import survey
 from prep.sources.remarks import listed
 from prep.sources.scan import NO_LYRICS, NO_PROMPT, SongFiles
-from shards.schema import Part
+from shards.schema import SSL_WIDTHS, Part
 
 MEASURED_SECONDS = 8.0
-TEXT_BYTES = 4 * 32 * 768 * 2
-"""Texts of one sample: four orders of a prompt of 32 tokens."""
-SSL_BYTES = {"mert": 75 * 1024 * 2, "mhubert": 50 * 768 * 2}
-"""A second of one target."""
+TEXT_STATES = 4 * 32
+"""Of one sample: four orders of a prompt of 32 tokens."""
+SSL_FRAMES_PER_SECOND = {"mert": 75, "mhubert": 50}
+HALF_BYTES = 2
+"""Of a float16."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,14 @@ def estimate(songs: Sequence[SongFiles], setup: EncodeSetup, workers: int) -> Bu
     costs = {full: _measure(setup, full=full) for full in sorted({song.is_full for song in songs})}
     work = sum(seconds.get(song.key, 0.0) * costs[song.is_full] for song in songs)
     segments = sum(ceil(length / setup.config.segment.max_seconds) for length in seconds.values())
-    total = sum(seconds.values())
+    total, spec = sum(seconds.values()), setup.base.spec
+    text_bytes = TEXT_STATES * spec.text_width * HALF_BYTES
     return BuildEstimate(
         songs=len(songs),
         unreadable=len(songs) - len(seconds),
         hours=total / 3600,
         shards=ceil(segments / setup.config.shard_samples),
-        gigabytes=(total * bytes_per_second(setup.config) + segments * TEXT_BYTES) / 1e9,
+        gigabytes=(total * bytes_per_second(setup.config, spec) + segments * text_bytes) / 1e9,
         hours_of_work=work / _lanes(setup.devices, workers) / 3600,
         workers=workers,
     )
@@ -109,11 +111,11 @@ def _duration(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{ceil(hours * 60)} min"
 
 
-def bytes_per_second(config: PrepConfig) -> float:
+def bytes_per_second(config: PrepConfig, spec: BaseSpec) -> float:
     """Space that a second of audio takes, texts aside."""
-    latents = LATENT_CHANNELS * LATENT_ROWS * 2 * (1 + len(config.targets)) + 2
-    features = sum(SSL_BYTES[name] for name in config.ssl) * len(config.targets)
-    return latents * SAMPLE_RATE_HZ / FRAME_SAMPLES + features
+    frame = spec.latents.frame_values * (1 + len(config.targets)) + 1  # the last is the activity
+    features = sum(SSL_FRAMES_PER_SECOND[name] * SSL_WIDTHS[name] for name in config.ssl) * len(config.targets)
+    return (frame * spec.latents.frames_per_second + features) * HALF_BYTES
 
 
 def song_seconds(song: SongFiles) -> float | None:
@@ -130,11 +132,12 @@ def _measure(setup: EncodeSetup, *, full: bool) -> float:
         return 0.0  # such songs are rejected at once
     config = setup.config.model_copy(update={"min_vocal_activity": 0.0})
     encoder = replace(setup, config=config).open(setup.devices[0])
-    noise = np.random.default_rng(0).normal(0, 0.1, (2, round(MEASURED_SECONDS * SAMPLE_RATE_HZ))).astype(np.float32)
+    rate_hz = setup.base.spec.latents.sample_rate_hz
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, round(MEASURED_SECONDS * rate_hz))).astype(np.float32)
     with TemporaryDirectory() as folder, torch_threads(setup.config.threads_per_worker):
         mix, vocal = Path(folder) / "mix.wav", Path(folder) / "vocal.wav"
         for path in (mix, vocal):
-            write_audio(path, noise, SAMPLE_RATE_HZ)
+            write_audio(path, noise, rate_hz)
         files: dict[Part, Path] = {"mix": mix} if full else {"mix": mix, "vocal": vocal}
         song = SongFiles("measured", "measured", files, NO_PROMPT, NO_LYRICS, has_prompt=True)
         _encode(encoder, song)

@@ -1,7 +1,7 @@
 """Whether given stems belong together sample by sample, and the mending of those that nearly do.
 
 What is left of a mix without its vocal becomes the band: a stem of another level, sign or time than in its mix, or one
-that is not in it, leaves its voice there. Waves are stereo [2, N] at 44.1 kHz.
+that is not in it, leaves its voice there. Waves are stereo [2, N].
 """
 
 import math
@@ -12,7 +12,6 @@ import numpy as np
 
 from common.audio.disk_wave import DiskWave
 from common.audio.leakage import projection_db
-from common.latents import SAMPLE_RATE_HZ
 from prep.config import StemsConfig
 from prep.sources.channels import Channel, channel_energies, silent_channel
 from prep.sources.fit import EXCERPT_SAMPLES, StemFit, exact, fit_stem, loudest, mended
@@ -43,18 +42,16 @@ class _Held:
     """Stems that are not in the mix."""
 
 
-def align(
-    given: Mapping[Part, DiskWave], config: StemsConfig | None = None, new_wave: Callable[[], DiskWave] = DiskWave
-) -> SongTracks:
+def align(given: Mapping[Part, DiskWave], config: StemsConfig, new_wave: Callable[[], DiskWave]) -> SongTracks:
     """The song that two or three parts make, cut to the shortest.
 
     A stem that one gain, sign and delay brings to where it lies in the mix is brought there, and noted.
     Raises SongError for lengths more than 0.5 s apart, a stem more than 50 ms off the mix, and parts that hold each
     other or do not sum up, by more than `config` allows.
     """
-    config = config or StemsConfig()
     lengths = [wave.samples for wave in given.values()]
-    apart = (max(lengths) - min(lengths)) / SAMPLE_RATE_HZ
+    (rate_hz,) = {wave.rate_hz for wave in given.values()}
+    apart = (max(lengths) - min(lengths)) / rate_hz
     if apart > MAX_LENGTH_DIFFERENCE_SECONDS:
         limit = f"at most {MAX_LENGTH_DIFFERENCE_SECONDS:g} s is allowed"
         raise SongError("misaligned", f"its files differ in length by {apart:.2f} s ({limit}).")
@@ -80,7 +77,7 @@ def _hold(held: _Held, part: Part, new_wave: Callable[[], DiskWave]) -> _Held:
     fit = fit_stem(tracks.waves[part], tracks.waves["mix"])
     if not fit.is_found:
         return replace(held, missing=held.missing | {part})
-    seconds = abs(fit.delay_samples) / SAMPLE_RATE_HZ
+    seconds = abs(fit.delay_samples) / tracks.rate_hz
     if seconds > MAX_DELAY_SECONDS:
         where = "later" if fit.delay_samples > 0 else "earlier"
         limit = f"at most {MAX_DELAY_SECONDS * 1000:g} ms is mended"
@@ -89,13 +86,14 @@ def _hold(held: _Held, part: Part, new_wave: Callable[[], DiskWave]) -> _Held:
         return held
     fit = exact(fit)
     wave = mended(tracks.waves[part], fit, new_wave())
-    brought = replace(tracks, waves={**tracks.waves, part: wave}, notes=(*tracks.notes, _note(part, fit)))
+    notes = (*tracks.notes, _note(part, fit, tracks.rate_hz))
+    brought = replace(tracks, waves={**tracks.waves, part: wave}, notes=notes)
     brought = _measured(brought)
     return replace(held, tracks=brought) if _trouble(brought) < _trouble(tracks) else held
 
 
-def _note(part: Part, fit: StemFit) -> StemNote:
-    delay_ms = fit.delay_samples / SAMPLE_RATE_HZ * 1000
+def _note(part: Part, fit: StemFit, rate_hz: int) -> StemNote:
+    delay_ms = fit.delay_samples / rate_hz * 1000
     return StemNote(part=part, gain_db=fit.gain_db, inverted=fit.gain < 0, delay_ms=delay_ms)
 
 

@@ -2,7 +2,7 @@
 
 The rest of the mix is interference, as loud as the stem. What is sought is the gain and delay under which most bins of
 a spectrogram are left with little: where the rest pauses, a true stem leaves nothing, and such bins decide.
-Waves are stereo [2, N] at 44.1 kHz; M bins of the spectrograms of loud excerpts, of both channels, in a row.
+Waves are stereo [2, N]; M bins of the spectrograms of loud excerpts, of both channels, in a row.
 """
 
 import math
@@ -15,7 +15,6 @@ import scipy.signal
 
 from common.audio.disk_wave import BLOCK_SAMPLES, DiskWave
 from common.audio.wave import decibels, frame_levels
-from common.latents import SAMPLE_RATE_HZ
 
 FRAME_SAMPLES = 8192
 EXCERPT_SAMPLES, EXCERPTS = 16 * FRAME_SAMPLES, 4
@@ -35,7 +34,7 @@ BETTER_DB, BETTER_SHARE = 0.5, 0.18
 it lowers them."""
 SEARCHED_SECONDS, NEAR_SECONDS = 1.0, 0.05
 """Delays up to the former are found; of those within the latter, and of those beyond, the likeliest is tried."""
-SEARCHED_IN_SAMPLES = 20 * SAMPLE_RATE_HZ
+SEARCHED_IN_SECONDS = 20
 EXACT_DB, EXACT_SAMPLES = 0.05, 0.02
 """Gains this near to none, and delays this near to whole samples, are taken for that. A steady tone fits its mix a
 period off too, but not so nearly."""
@@ -143,13 +142,14 @@ def likely_lags(stem: DiskWave, mix: DiskWave) -> list[int]:
     does not.
     """
     samples = min(stem.samples, mix.samples)
-    (start,) = loudest(stem, samples, count=1, length=SEARCHED_IN_SAMPLES)
-    end = min(start + SEARCHED_IN_SAMPLES, samples)
+    length = SEARCHED_IN_SECONDS * stem.rate_hz
+    (start,) = loudest(stem, samples, count=1, length=length)
+    end = min(start + length, samples)
     size = scipy.fft.next_fast_len(2 * (end - start), real=True)
     x, y = (scipy.fft.rfft(wave.read(start, end), size) for wave in (stem, mix))
     cross = np.sum(np.conj(x) * y, axis=0)
     correlation = np.abs(scipy.fft.irfft(cross / np.sqrt(np.abs(cross) + 1e-12), size))
-    reach, near = (min(int(s * SAMPLE_RATE_HZ), end - start - 1) for s in (SEARCHED_SECONDS, NEAR_SECONDS))
+    reach, near = (min(int(s * stem.rate_hz), end - start - 1) for s in (SEARCHED_SECONDS, NEAR_SECONDS))
     lags = np.arange(-reach, reach + 1)
     heights, is_near = correlation[lags], np.abs(lags) <= near
     kinds = (kind for kind in (is_near, ~is_near) if kind.any())
@@ -183,7 +183,7 @@ def _judged(bins: _Bins, gain: float, delay: float, *, lag: int) -> StemFit:
 
 def _bins(stem: DiskWave, mix: DiskWave, starts: Sequence[int], *, lag: int) -> _Bins:
     """Spectra of the stem and of what the mix has `lag` samples later."""
-    low, high = (round(hz * FRAME_SAMPLES / SAMPLE_RATE_HZ) for hz in (LOWEST_HZ, HIGHEST_HZ))
+    low, high = (round(hz * FRAME_SAMPLES / stem.rate_hz) for hz in (LOWEST_HZ, HIGHEST_HZ))
     x = np.concatenate([_spectra(padded(stem, at - lag, at - lag + EXCERPT_SAMPLES)) for at in starts])[:, low:high]
     y = np.concatenate([_spectra(padded(mix, at, at + EXCERPT_SAMPLES)) for at in starts])[:, low:high]
     power = np.square(np.abs(x))

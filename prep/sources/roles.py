@@ -10,7 +10,6 @@ import numpy as np
 import scipy.fft
 
 from common.audio.wave import frame_levels
-from common.latents import SAMPLE_RATE_HZ
 from prep.sources.tracks import SongTracks
 from shards.schema import Part
 
@@ -59,7 +58,7 @@ def _look(tracks: SongTracks, part: Part) -> _Look | None:
     if not np.isfinite(level).any() or not power.any():
         return None
     loud = np.percentile(level[np.isfinite(level)], 95)
-    bass = power[: round(BASS_HZ * FRAME_SAMPLES / SAMPLE_RATE_HZ)].sum() / power.sum()
+    bass = power[: round(BASS_HZ * FRAME_SAMPLES / tracks.rate_hz)].sum() / power.sum()
     return _Look(float(10 * np.log10(max(bass, 1e-9))), float(np.mean(level < loud - PAUSE_DB)))
 
 

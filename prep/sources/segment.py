@@ -1,7 +1,7 @@
 """Where a song begins, ends and is cut, and the gain of each piece.
 
-N samples at 44.1 kHz, stereo [2, N]. A level is the RMS in dBFS of LEVEL_SAMPLES of the mix; positions are decided on
-levels alone, so that they can be gathered while a song streams by.
+N samples at the codec's rate, stereo [2, N]. A level is the RMS in dBFS of LEVEL_SAMPLES of the mix; positions are
+decided on levels alone, so that they can be gathered while a song streams by.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.audio.wave import LevelGain, frame_levels, gain_to, loudness_lufs, peak_dbfs
-from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ
+from common.latents import LatentLayout
 from prep.config import LoudnessConfig, SegmentConfig, TrimConfig
 from shards.schema import Part, PartLevels, SongError
 
@@ -60,42 +60,45 @@ def mix_levels(mix: np.ndarray) -> np.ndarray:
     return frame_levels(mix, frame_samples=LEVEL_SAMPLES)
 
 
-def spans(levels: np.ndarray, samples: int, trim: TrimConfig, segment: SegmentConfig) -> list[SampleSpan]:
+def spans(
+    levels: np.ndarray, samples: int, latents: LatentLayout, trim: TrimConfig, segment: SegmentConfig
+) -> list[SampleSpan]:
     """The segments of a song: its outer silence left out, cut where it is quiet.
 
     Raises SongError for a song that is silent, or shorter than segment.min_seconds.
     """
-    window = sounding(levels, samples, trim)
-    found = (window.end - window.start) / SAMPLE_RATE_HZ
+    window = sounding(levels, samples, latents.sample_rate_hz, trim)
+    found = (window.end - window.start) / latents.sample_rate_hz
     if found < segment.min_seconds:
         raise SongError(
             "too_short",
             f"{found:.2f} s without its outer silence is shorter than segment.min_seconds ({segment.min_seconds:g} s).",
         )
-    return cut(levels, window, segment)
+    return cut(levels, window, latents, segment)
 
 
-def sounding(levels: np.ndarray, samples: int, trim: TrimConfig) -> SampleSpan:
+def sounding(levels: np.ndarray, samples: int, rate_hz: int, trim: TrimConfig) -> SampleSpan:
     """The song without its outer silence. Raises SongError where nothing is louder than trim.silence_dbfs."""
     loud = np.flatnonzero(levels > trim.silence_dbfs)
     if loud.size == 0:
         peak = f"its loudest moment is at {levels.max():.1f} dBFS"
         raise SongError("silent", f"{peak}, no louder than trim.silence_dbfs ({trim.silence_dbfs:g} dBFS).")
-    keep = math.ceil(trim.keep_seconds * SAMPLE_RATE_HZ / LEVEL_SAMPLES)
+    keep = math.ceil(trim.keep_seconds * rate_hz / LEVEL_SAMPLES)
     start, end = max(int(loud[0]) - keep, 0), int(loud[-1]) + 1 + keep
     return SampleSpan(start * LEVEL_SAMPLES, min(end * LEVEL_SAMPLES, samples))
 
 
-def cut(levels: np.ndarray, window: SampleSpan, segment: SegmentConfig) -> list[SampleSpan]:
+def cut(levels: np.ndarray, window: SampleSpan, latents: LatentLayout, segment: SegmentConfig) -> list[SampleSpan]:
     """Pieces of at most max_seconds, each but the last a whole number of latent frames, and none under min_seconds."""
+    rate_hz, frame = latents.sample_rate_hz, latents.frame_samples
     limit, search, least = (
-        int(seconds * SAMPLE_RATE_HZ) for seconds in (segment.max_seconds, segment.search_seconds, segment.min_seconds)
+        int(seconds * rate_hz) for seconds in (segment.max_seconds, segment.search_seconds, segment.min_seconds)
     )
     pieces, start = [], window.start
     while window.end - start > limit:
-        latest = min(limit, window.end - start - least) // FRAME_SAMPLES
-        earliest = max(latest - search // FRAME_SAMPLES, 1)
-        candidates = start + FRAME_SAMPLES * np.arange(earliest, latest + 1)
+        latest = min(limit, window.end - start - least) // frame
+        earliest = max(latest - search // frame, 1)
+        candidates = start + frame * np.arange(earliest, latest + 1)
         end = int(candidates[np.argmin(_levels_around(levels, candidates))])
         pieces.append(SampleSpan(start, end))
         start = end
@@ -110,9 +113,9 @@ def _levels_around(levels: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return (power[high] - power[low]) / (high - low)
 
 
-def measure(wave: np.ndarray) -> PartLoudness:
+def measure(wave: np.ndarray, rate_hz: int) -> PartLoudness:
     """Loudness and peak of [2, N]."""
-    return PartLoudness(audible_lufs(wave), peak_dbfs(wave))
+    return PartLoudness(audible_lufs(wave, rate_hz), peak_dbfs(wave))
 
 
 def level(parts: Mapping[Part, PartLoudness], config: LoudnessConfig) -> Level | None:
@@ -126,9 +129,9 @@ def level(parts: Mapping[Part, PartLoudness], config: LoudnessConfig) -> Level |
     return Level(lufs, gain_to(config.target_lufs, lufs=measured, peak=peak, ceiling_dbfs=config.peak_dbfs))
 
 
-def audible_lufs(wave: np.ndarray) -> float | None:
+def audible_lufs(wave: np.ndarray, rate_hz: int) -> float | None:
     """Loudness of [2, N] without a constant offset, of which only the onset could be heard; None where it is silent."""
-    return finite(loudness_lufs(wave, SAMPLE_RATE_HZ, offset=wave.mean(axis=1, keepdims=True)))
+    return finite(loudness_lufs(wave, rate_hz, offset=wave.mean(axis=1, keepdims=True)))
 
 
 def finite(lufs: float) -> float | None:

@@ -1,4 +1,4 @@
-"""A song's three parts, given or separated, to be read piece by piece. Waves are stereo [2, N] at 44.1 kHz."""
+"""A song's three parts, given or separated, to be read piece by piece. Waves are stereo [2, N] at the codec's rate."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +24,11 @@ class SongTracks:
     bleed_db: float | None = None
     leak_db: float | None = None
     notes: tuple[StemNote, ...] = ()
+
+    @property
+    def rate_hz(self) -> int:
+        """Rate of all waves."""
+        return next(iter(self.waves.values())).rate_hz
 
     def part(self, name: Part, span: SampleSpan) -> np.ndarray:
         """One part of a stretch of the song, [2, n]; it is the caller's to change."""

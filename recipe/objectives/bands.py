@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from common.bases import ACE_STEP_1
 from common.latents import LatentStatistics
 from common.progress import progress
 from infer.evaluate.measures.sets import frechet_distance
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Conditions
+from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.adapter import Adapter
 from models.flow.conditioning import frames_first
 from models.flow.sampler import SamplerSettings, draw_noise, sample
 from models.flow.sdedit import sdedit
+from models.protocols import Conditions
 from recipe.objectives.songs import JudgedSongs
 from train.config import TrainingConfig
 from train.data.clips import Batch, Choice, ClipMaker, Cut
@@ -55,7 +57,7 @@ def song_batches(
     size: int,
 ) -> Iterator[SongBatch]:
     """All judged songs, `size` at a time: song k with the vocal of song vocals[k], and noise that `seed` decides."""
-    maker = ClipMaker(config, conditioning_of(config), statistics)
+    maker = ClipMaker(config, conditioning_of(config), statistics, ACE_STEP_1.latents)
     frames = judged.samples[0].meta.frames
     whole = Choice(Cut(0, frames, tag_order=0), config.accompaniment.reference_strength)
     for start in range(0, len(vocals), size):
@@ -63,7 +65,7 @@ def song_batches(
         singers = [judged.samples[number] for number in vocals[start : start + size]]
         chosen = [whole] * len(songs)
         sung = maker.assemble(singers, chosen)
-        noise = draw_noise([seeded("objectives", seed, song.meta.key) for song in songs], frames)
+        noise = draw_noise([seeded("objectives", seed, song.meta.key) for song in songs], songs[0].vocal.shape)
         batch = replace(
             maker.without_noise(maker.assemble(songs, chosen)), source=maker.without_noise(sung).source, noise=noise
         )
@@ -116,7 +118,7 @@ def measure_gains(
 ) -> dict[str, float]:
     """val/x0_gain, val/conditioning_gain and the like, on the judged songs."""
     asked = config.model_copy(update={"seed": JUDGING_SEED})
-    maker = ClipMaker(asked, conditioning_of(asked), adapter.card.statistics)
+    maker = ClipMaker(asked, conditioning_of(asked), adapter.card.statistics, ACE_STEP_1.latents)
     validation = Validation({song.meta.song: song for song in judged.samples}, maker)
     module = AccompanimentModule(
         asked, transformer, adapter.conditioner, base_fingerprint=adapter.card.base_fingerprint

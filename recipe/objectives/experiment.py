@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from common.bases import ACE_STEP_1
 from common.canonical import sha256_of
 from common.config import Config, check_config, read_json
 from common.files import whole_file
@@ -21,7 +22,7 @@ from infer.evaluate.measures.clip import Clip
 from infer.request.request import Runtime
 from models.adapters.adapter import open_adapter
 from models.flow.sampler import SamplerSettings
-from models.loading.checkpoint import Part, open_transformer, part_hash
+from models.loading.checkpoint import open_transformer, part_hash
 from prep.made_up.render import song_key
 from recipe.convolutions import lay_channels_last
 from recipe.loop import claim, save_whole
@@ -44,7 +45,6 @@ from recipe.objectives.training import Pace, measure_pace, placed, train, traini
 from shards.reader import read_manifest, read_song
 from train.config import TrainingConfig
 
-PARTS: Sequence[Part] = ("ace_step_transformer", "music_dcae_f8c8", "music_vocoder", "umt5-base")
 ANCHORS = ("true", "codec")
 """The true accompaniments, and what codec and vocoder leave of them."""
 UNTRAINED = ("text2music", "sdedit")
@@ -74,7 +74,7 @@ class Experiment:
 
     def __init__(self, bundle: Path, work: Path, settings: ObjectivesSettings) -> None:
         self.bundle, self.work, self.settings = bundle, work, settings
-        self.parts = {str(part): part_hash(bundle, part) for part in PARTS}
+        self.parts = {str(part): part_hash(bundle, part) for part in ACE_STEP_1.files}
 
     def run(self) -> ObjectivesReport:
         """Every unit that is not finished, seed by seed, then the report over all."""
@@ -130,7 +130,7 @@ class Experiment:
 
     @cached_property
     def pace(self) -> Pace:
-        base, shards = self.parts["ace_step_transformer"], self._shards("training")
+        base, shards = self.parts[ACE_STEP_1.parts.transformer], self._shards("training")
         return measure_pace(self.work, self.bundle, self.settings, shards=shards, base=base)
 
     @cached_property
@@ -191,7 +191,9 @@ class Experiment:
         assert unit.sampler is not None
         config = placed(unit.training, shards=self._shards("training"), logs=self.folder(unit))
         folder, transformer = train(config, self.bundle), open_transformer(self.bundle)
-        adapter = open_adapter(folder, transformer, weight=1.0, base_fingerprint=self.parts["ace_step_transformer"])
+        adapter = open_adapter(
+            folder, transformer, weight=1.0, base_fingerprint=self.parts[ACE_STEP_1.parts.transformer]
+        )
         gains = measure_gains(transformer, adapter, self.judged, config)
         draw = adapted(transformer, adapter, unit.sampler)
         own, exchanged = (self._bands(unit, draw, exchanged=which) for which in (False, True))

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.audio.wave import at_codec_rate, read_audio
+from common.audio.wave import read_audio, stereo_at
+from common.bases import ACE_STEP_1
 from common.progress import progress
 from infer.evaluate.measures.clip import Clip
 from models.acestep1.text.lyric_tokens import INSTRUMENTAL
@@ -53,7 +54,7 @@ def make_shards(songs: Path, out: Path, bundle: Path, *, seconds: float) -> None
 
 def true_bands(samples: Sequence[Sample]) -> Tensor:
     """Latents [N, C, H, T] of the accompaniments of songs of one length."""
-    return torch.from_numpy(np.stack([sample.inst for sample in samples if sample.inst is not None])).float()
+    return torch.from_numpy(np.stack([sample.targets["inst"] for sample in samples])).float()
 
 
 @dataclass(frozen=True)
@@ -88,4 +89,4 @@ class JudgedSongs:
 
     def _clip(self, number: int, part: str) -> Clip:
         path = self.folder / f"{song_key(self.truths[number].seed)}_{part}.flac"
-        return Clip(at_codec_rate(read_audio(path)))
+        return Clip(stereo_at(read_audio(path), ACE_STEP_1.latents.sample_rate_hz))

@@ -25,21 +25,24 @@ from benchmarks.fake_gpu import (
     training_steps,
 )
 from benchmarks.full_size import default_dtype, random_clip
+from common.bases import ACE_STEP_1
 from common.config import load_config
-from common.latents import SAMPLE_RATE_HZ
 from models.acestep1.codec.codec import Codec, CodecConfig, decode_audio, decode_mel_in_windows, vocode_in_blocks
 from models.acestep1.codec.vocoder import Vocoder, VocoderConfig
 from models.acestep1.sizes import PUBLISHED
 from models.adapters.lora import attach_lora, trained_parameters
 from models.flow.conditioning import SourceProjection
 from models.flow.sampler import SamplerSettings, draw_noise, sample
-from models.loading.checkpoint import TINY, network_config, open_transformer
+from models.loading.checkpoint import TINY, open_transformer
+from models.loading.weights import network_config
 from prep.config import PrepConfig
 from train.config import TrainingConfig
 from train.loop.losses import denoising_loss
 from train.loop.memory import estimated_bytes
 from train.loop.module import conditioning_of, encode, estimate
 from train.loop.optim import make_optimizer
+
+LATENTS = ACE_STEP_1.latents
 
 BLOCKS = 2
 SECONDS = 10
@@ -154,7 +157,7 @@ def vocal_guided_pingpong(blocks: int) -> Tensor:
         vocal, activity = torch.empty(1, 8, 16, 108, device=CUDA), torch.empty(1, 108, device=CUDA)
         source = conditioning.vocal_source(vocal, activity, torch.tensor([0.5], device=CUDA), STATISTICS)
         seeds = [torch.Generator().manual_seed(0)]
-        noise = draw_noise(seeds, 108).to(CUDA)
+        noise = draw_noise(seeds, (8, 16, 108)).to(CUDA)
         return sample(
             network, told, told, noise, settings, source=source, conditioner=conditioner, generators=seeds
         )  # fmt: skip
@@ -173,7 +176,8 @@ def test_codec_and_vocoder(device, dtype):
         vocoder = Vocoder(network_config(VocoderConfig, PUBLISHED.vocoder, "")).eval()
     with Strict(), torch.no_grad():
         latents = codec.encode(
-            torch.empty(2, 25 * SAMPLE_RATE_HZ, device=CUDA), longest=PrepConfig().encode.piece_frames
+            torch.empty(2, 25 * LATENTS.sample_rate_hz, device=CUDA),
+            longest=PrepConfig().encode.piece_frames(ACE_STEP_1.latents),
         )
         assert latents.device == CUDA
         assert latents.dtype == torch.float32
@@ -219,7 +223,7 @@ def test_the_backward_pass_in_python_is_torchs():
     for parameter in trained_parameters(transformer).values():
         nn.init.normal_(parameter, std=0.05)
     transformer.enable_gradient_checkpointing()
-    projection = SourceProjection(transformer.inner_width)
+    projection = SourceProjection(128, transformer.inner_width)
     trained = [*trained_parameters(transformer).values(), *projection.parameters()]
     clip = random_clip(transformer, 30, torch.device("cpu"))
     clip = replace(clip, source=replace(clip.source, strength=torch.tensor([0.5])))

@@ -14,26 +14,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from common.audio.wave import write_audio
-from common.latents import FRAME_SAMPLES, FRAMES_PER_SECOND, LatentStatistics
+from common.bases import ACE_STEP_1, CONFIG_FILE
+from common.latents import LatentStatistics
 from models.acestep1.sizes import TINY as TINY_SIZES
 from models.acestep1.text.encoder import build_network, stored_shapes
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.adapter import AdapterCard, Conditioning, LoraCard, save_adapter
 from models.adapters.lora import attach_lora
 from models.flow.sampler import SamplerSettings
-from models.loading.checkpoint import (
-    CONFIG_FILE,
-    TINY,
-    WEIGHTS_FILES,
-    open_transformer,
-    part_hash,
-    shapes_of,
-    without_notes,
-)
+from models.loading.checkpoint import TINY, open_transformer, part_hash
+from models.loading.weights import shapes_of, without_notes
 from recipe.random_weights import random_weights
 from shards.fingerprint import Fingerprint
 from shards.schema import PartLevels, Sample, SegmentMeta, sample_key
 from shards.writer import ShardWriter
+
+LATENTS = ACE_STEP_1.latents
 
 VOCAL_LUFS = -20.0
 OPENERS = (
@@ -56,7 +52,7 @@ def voice(seconds: float, rate_hz: int) -> np.ndarray:
 def song_sample(song: str, segment: int, frames: int, cut: int = 0) -> Sample:
     """A segment of a made-up vocal; it ends `cut` samples before its last frame does."""
     random = np.random.default_rng(list(sample_key(song, segment).encode()))
-    samples = frames * FRAME_SAMPLES - cut
+    samples = frames * LATENTS.frame_samples - cut
     meta = SegmentMeta(
         key=sample_key(song, segment),
         song=song,
@@ -68,7 +64,7 @@ def song_sample(song: str, segment: int, frames: int, cut: int = 0) -> Sample:
         sources=(),
         start_seconds=0.0,
         samples=samples,
-        seconds=frames / FRAMES_PER_SECOND,
+        seconds=frames / LATENTS.frames_per_second,
         frames=frames,
         lufs=PartLevels(vocal=VOCAL_LUFS),
         gain_db=0.0,
@@ -195,12 +191,12 @@ def deep_base(decoder_only) -> Path:
     config = TINY_SIZES.transformer | {"num_layers": 20, "lyric_encoder_layers": 6}
     with torch.device("meta"):
         shapes = shapes_of(ACEStepTransformer2DModel(**without_notes(config)))
-    write_network(transformer, config, shapes, WEIGHTS_FILES["ace_step_transformer"])
+    write_network(transformer, config, shapes, ACE_STEP_1.weights_file("ace_step_transformer"))
     text = decoder_only / "umt5-base"
     shutil.copytree(TINY / "umt5-base", text)
     config = TINY_SIZES.text_encoder | {"num_layers": 10}
     shapes = stored_shapes(build_network(config, text / CONFIG_FILE))
-    write_network(text, config, shapes, WEIGHTS_FILES["umt5-base"])
+    write_network(text, config, shapes, ACE_STEP_1.weights_file("umt5-base"))
     return decoder_only
 
 

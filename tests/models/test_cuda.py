@@ -36,7 +36,7 @@ def adapted(base_dtype: str, device: torch.device) -> tuple[ACEStepTransformer2D
     if base_dtype == "int8":
         to_int8(transformer)
     attach_lora(transformer, rank=4, alpha=4, target_modules=["to_q", "to_k", "to_v", "to_out.0", "lyric_proj"])
-    projection, drawn = SourceProjection(transformer.inner_width), torch.Generator().manual_seed(5)
+    projection, drawn = SourceProjection(128, transformer.inner_width), torch.Generator().manual_seed(5)
     for weight in (*trained_parameters(transformer).values(), *projection.parameters()):
         nn.init.normal_(weight, std=0.05, generator=drawn)
     return transformer.to(device), projection.to(device)
@@ -74,7 +74,7 @@ def drawn(base_dtype: str, device: torch.device, **settings) -> Tensor:
     told = encode(transformer, clip)
     silent = replace(told, states=torch.zeros_like(told.states))
     seeds = [torch.Generator().manual_seed(2)]
-    noise = draw_noise(seeds, 30).to(device)
+    noise = draw_noise(seeds, (8, 16, 30)).to(device)
     wanted = SamplerSettings(steps=4, guidance_scale=3.0, guidance_interval=1.0, **settings)
     return sample(
         transformer, told, silent, noise, wanted, source=clip.source, conditioner=projection, generators=seeds

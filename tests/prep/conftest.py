@@ -9,18 +9,20 @@ import pytest
 
 from common.audio.disk_wave import DiskWave
 from common.audio.wave import write_audio
+from common.bases import ACE_STEP_1
 from common.canonical import sha256_of_file
-from common.latents import SAMPLE_RATE_HZ
 from prep.building.build import BuildReport, build_shards
 from prep.config import PrepConfig
 from prep.encoding.encode import SongEncoder
 from prep.sources.segment import Parts
 
+LATENTS = ACE_STEP_1.latents
+
 
 def make_parts(seconds: float, *, seed: int = 0) -> Parts:
     """Half a second sung, a quarter of a second pause, and so on, over a steady band; on the grid of 16-bit files."""
     rng = np.random.default_rng(seed)
-    t = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    t = np.arange(round(seconds * LATENTS.sample_rate_hz)) / LATENTS.sample_rate_hz
     tone = np.sin(2 * np.pi * (220 + 20 * seed) * t)
     voice = (0.3 * tone + 0.02 * rng.normal(size=t.size)) * ((t % 0.75) < 0.5)
     band = 0.05 * rng.normal(size=(2, t.size)) + 0.1 * np.sin(2 * np.pi * 110 * t)
@@ -36,7 +38,7 @@ def write_song(
     seconds: float = 1.5,
     seed: int = 0,
     prompt: str | None = "folk, guitar, slow",
-    rate_hz: int = SAMPLE_RATE_HZ,
+    rate_hz: int = LATENTS.sample_rate_hz,
 ) -> None:
     """Write stems as KEY_part.wav, and with parts=("song",) the mix alone as KEY.wav."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +59,7 @@ def music() -> Callable[..., Parts]:
 @pytest.fixture
 def disk_wave() -> Callable[[np.ndarray], DiskWave]:
     """disk_wave(wave) holds that wave [2, N]."""
-    return lambda wave: DiskWave().extend([wave])
+    return lambda wave: DiskWave(ACE_STEP_1.latents.sample_rate_hz).extend([wave])
 
 
 @pytest.fixture

@@ -219,7 +219,7 @@ def test_bands_are_those_that_infer_draws(which, whole):
     drawn = load_file(made.folder(unit) / f"{which}.safetensors")["bands"]
     for number, song in enumerate(judged.samples):
         sung = judged.samples[judged.others[number]] if which == "exchanged" else song
-        vocal = vocal_from_shards(whole / "shards" / "judged", sung.meta.song, [sung])
+        vocal = vocal_from_shards(whole / "shards" / "judged", sung.meta.song, [sung], 44_100)
         seed = seed_of("objectives", 0, song.meta.key)
         settings = GenerationSettings(
             ref_strength=1,

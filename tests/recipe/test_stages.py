@@ -7,7 +7,7 @@ import pytest
 import torch
 from demucs.hf import load_safetensors_model
 
-from common.latents import SAMPLE_RATE_HZ
+from common.bases import ACE_STEP_1
 from models.acestep1.codec.mel import magnitudes, mel_tables
 from models.flow.sampler import SamplerSettings, sample
 from models.loading.checkpoint import open_codec, open_text_encoder, open_transformer, open_vocoder
@@ -15,12 +15,14 @@ from prep.made_up.folder import HELD_OUT_SEED
 from recipe.bundle import write_codec, write_flow, write_separator, write_vocoder
 from recipe.corpus import Corpus, CorpusSettings, make_corpus
 from recipe.dcae import CodecSettings, moment_penalty, new_codec, train_codec
-from recipe.flow import FlowNetwork, FlowSettings, LatentSongs, conditions, draw_prompt, train_flow, word_ids
+from recipe.flow import FlowSettings, LatentSongs, TextConditionedFlow, conditions, draw_prompt, train_flow, word_ids
 from recipe.loop import TrainingSettings
 from recipe.measure import MeasureSettings, si_sdr_db
 from recipe.separator import SeparatorSettings, error_db, new_separator
 from recipe.stages import STAGES, Recipe, RecipeSettings
 from recipe.vocoder import VocoderSettings, new_vocoder, spectral_losses
+
+LATENTS = ACE_STEP_1.latents
 
 PROMPT = "piano, bass, drums, female vocal, 112bpm, A minor key, energetic"
 SONGS = CorpusSettings(songs=2, crop_songs=2, judged=1, seconds=5.0)
@@ -48,7 +50,7 @@ def corpus(tmp_path_factory) -> Corpus:
 def test_songs_sum_are_level_and_stay_as_they_are(corpus):
     song = corpus.song(0)
     np.testing.assert_array_equal(song.audio("mix"), song.vocal + song.inst)
-    assert song.vocal.shape == (2, 5 * SAMPLE_RATE_HZ)
+    assert song.vocal.shape == (2, 5 * LATENTS.sample_rate_hz)
     assert 0.5 < np.abs(song.audio("mix")).max() <= 10 ** (-1 / 20) + 1e-4
     before = {path: path.stat().st_mtime_ns for path in corpus.folder.iterdir()}
     corpus.path(1).unlink()
@@ -115,7 +117,7 @@ def test_prompts_say_what_sounds():
 
 
 def test_words_that_are_left_out_change_nothing():
-    network = FlowNetwork().eval()
+    network = TextConditionedFlow().eval()
     lyrics = [word_ids("[verse]\n\n[chorus]\n"), word_ids("[instrumental]")]
     yes, no = torch.tensor([True, True]), torch.tensor([False, False])
 
@@ -134,7 +136,7 @@ def test_prompts_steer_what_the_transformer_makes(tmp_path):
     latents = (level + 0.1 * rng.normal(size=(2, 2, 8, 16, 12))).astype(np.float16)
     songs = LatentSongs(latents, ["piano", "organ"], ["[verse]", "[verse]"])
     torch.manual_seed(0)
-    network = FlowNetwork()
+    network = TextConditionedFlow()
     settings = FlowSettings(training=short(90), shortest_frames=12)
     settings = settings.model_copy(update={"training": settings.training.model_copy(update={"batch": 8})})
     train_flow(tmp_path, network, songs, settings, seed=1)
@@ -151,7 +153,7 @@ def test_prompts_steer_what_the_transformer_makes(tmp_path):
 
 
 def test_a_bundle_holds_the_networks_and_is_small(tmp_path):
-    codec, vocoder, separator, flow = new_codec(), new_vocoder(), new_separator(), FlowNetwork()
+    codec, vocoder, separator, flow = new_codec(), new_vocoder(), new_separator(), TextConditionedFlow()
     write_codec(tmp_path, codec)
     write_vocoder(tmp_path, vocoder)
     write_separator(tmp_path, separator)

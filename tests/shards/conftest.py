@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ
+from common.bases import ACE_STEP_1
 from shards.fingerprint import Fingerprint
 from shards.reader import read_manifest
 from shards.schema import Manifest, PartLevels, Sample, SegmentMeta, Source, sample_key
 from shards.writer import ShardWriter
+
+LATENTS = ACE_STEP_1.latents
 
 
 def random_sample(song: str = "ballad", segment: int = 0, *, frames: int = 12, targets=("inst", "mix")) -> Sample:
@@ -31,8 +33,8 @@ def random_sample(song: str = "ballad", segment: int = 0, *, frames: int = 12, t
         lyrics="[instrumental]",
         sources=(Source(part="vocal", file=f"{song}_vocal.wav", sha256="0" * 64),),
         start_seconds=segment * 2.0,
-        samples=frames * FRAME_SAMPLES - 5,
-        seconds=(frames * FRAME_SAMPLES - 5) / SAMPLE_RATE_HZ,
+        samples=frames * LATENTS.frame_samples - 5,
+        seconds=(frames * LATENTS.frame_samples - 5) / LATENTS.sample_rate_hz,
         frames=frames,
         lufs=PartLevels(vocal=-20.0 - segment, mix=-17.0),
         gain_db=3.0,
@@ -42,15 +44,14 @@ def random_sample(song: str = "ballad", segment: int = 0, *, frames: int = 12, t
         residual_db=None,
         bleed_db=None,
     )
-    return Sample(
-        meta,
-        vocal=latents(),
-        activity=np.linspace(0, 1, frames, dtype=np.float16),
-        text=rng.normal(size=(2, 5, 6)).astype(np.float16),
-        text_mask=np.array([[True] * 5, [True] * 4 + [False]]),
-        lyrics=np.array([261, 259, 1, 2], dtype=np.int32),
-        **{name: latents() for name in targets},
-    )
+    arrays = {
+        "vocal": latents(),
+        "activity": np.linspace(0, 1, frames, dtype=np.float16),
+        "text": rng.normal(size=(2, 5, 6)).astype(np.float16),
+        "text_mask": np.array([[True] * 5, [True] * 4 + [False]]),
+        "lyrics": np.array([261, 259, 1, 2], dtype=np.int32),
+    }
+    return Sample.of(meta, arrays | {name: latents() for name in targets})
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from common.bases import ACE_STEP_1
 from common.errors import UserError
 from shards.reader import read_manifest
 from shards.schema import MANIFEST_FILE
@@ -28,7 +29,7 @@ class Boom:
 def test_nothing_is_unpickled(tmp_path, make_sample, monkeypatch, assert_same):
     monkeypatch.chdir(tmp_path)
     with Path("shard-000000.tar").open("wb") as file, open_tar(file) as tar:
-        append_sample(tar, make_sample())
+        append_sample(tar, make_sample(), ACE_STEP_1.latents)
         bomb = pickle.dumps(Boom())
         for field in ("pkl", "vocal.pyd", "text.pth", "npy"):
             member = tarfile.TarInfo(f"ballad_000.{field}")
@@ -76,7 +77,7 @@ def members(make_sample):
     """The members of one good sample, by name."""
     written = io.BytesIO()
     with open_tar(written) as tar:
-        append_sample(tar, make_sample(targets=()))
+        append_sample(tar, make_sample(targets=()), ACE_STEP_1.latents)
     written.seek(0)
     with tarfile.open(fileobj=written) as tar:
         files = ((member.name, tar.extractfile(member)) for member in tar)
@@ -115,8 +116,8 @@ def test_a_name_that_is_given_twice_or_is_no_text_is_one_line(tar_of, members, m
     content = path.read_bytes()
     end = len(content.rstrip(b"\0")) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE + tarfile.BLOCKSIZE
     with path.open("wb") as file, open_tar(file) as tar:
-        append_sample(tar, make_sample(targets=()))
-        append_sample(tar, make_sample(targets=()))
+        append_sample(tar, make_sample(targets=()), ACE_STEP_1.latents)
+        append_sample(tar, make_sample(targets=()), ACE_STEP_1.latents)
     assert "duplicate file name in tar file" in complaint(path)
     header = tarfile.TarInfo("\udcff_000.json").tobuf(tarfile.USTAR_FORMAT, errors="surrogateescape")
     path.write_bytes(content[:end] + header + content[end:])
@@ -251,7 +252,7 @@ def test_no_figure_of_the_index_can_be_another(tmp_path, songs, write):
 def test_a_manifest_that_lost_a_channel_is_one_line(tmp_path, songs, write, at):
     write(tmp_path, songs[:1], silence=np.zeros((8, 16)))
     edited(tmp_path, lambda values: (values["statistics"] | values["shards"][0]["vocal"])[at].pop())
-    with pytest.raises(UserError, match=rf"^.*manifest\.json: [\w.]*{at}: Tuple should have at least 8 items after"):
+    with pytest.raises(UserError, match=r"^.*manifest\.json: .*channels"):
         read_manifest(tmp_path)
 
 
@@ -283,7 +284,7 @@ def test_targets_that_are_not_there_are_found_in_each_sample(damaged):
 
 
 def test_a_bad_sample_is_found_though_all_hashes_fit(tmp_path, songs, write, monkeypatch):
-    monkeypatch.setattr("shards.tar.check_sample", lambda sample: [])
+    monkeypatch.setattr("shards.tar.check_sample", lambda sample, latents: [])
     songs[0][1].vocal[0, 0, 0] = np.nan
     write(tmp_path, songs[:1])
     assert problems(tmp_path) == ["shard-000000.tar, a_001: vocal holds NaN or infinity"]

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from common.bases import ACE_STEP_1
 from common.errors import UserError
 from common.files import move_file
 from shards.commit import COMMIT_FILE, settle
@@ -196,7 +197,7 @@ def shard(tmp_path, songs, write):
 def salvaged(shard, assert_same):
     """Keys of what is salvaged; each sample is as it was written."""
     folder, entry, written = shard
-    found = list(salvage(folder, entry))
+    found = list(salvage(folder, entry, ACE_STEP_1.latents))
     for sample in found:
         assert_same(sample, written[sample.meta.key])
     return [sample.meta.key for sample in found]
@@ -231,5 +232,5 @@ def test_a_sample_that_the_manifest_does_not_have_so_is_not_salvaged(shard, make
     strange = [make_sample("a", frames=20), make_sample("z"), *written.values()]
     with tarfile.open(folder / entry.name, "w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in strange:
-            append_sample(tar, sample)
+            append_sample(tar, sample, ACE_STEP_1.latents)
     assert salvaged(shard, assert_same) == list(written)

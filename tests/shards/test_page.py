@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from common.base import BaseSpec
+from common.bases import BaseOrigin
 from common.config import Config
 from common.latents import LatentStatistics
 from shards.fingerprint import Fingerprint
@@ -29,7 +29,7 @@ from shards.schema import (
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "shards.md").read_text(encoding="utf-8")
 OBJECTS: tuple[type[Config], ...] = (
-    Manifest, BaseSpec, ShardEntry, SegmentEntry, SongEntry, VocalMoments, Totals, Fingerprint, LatentStatistics,
+    Manifest, BaseOrigin, ShardEntry, SegmentEntry, SongEntry, VocalMoments, Totals, Fingerprint, LatentStatistics,
     SegmentMeta, PartLevels, Source, StemNote, Rejection,
 )  # fmt: skip
 

@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from webdataset.compat import WebDataset
 
+from common.bases import ACE_STEP_1, BASES, BaseOrigin
 from common.errors import UserError
+from common.latents import LatentLayout
 from shards.fingerprint import Fingerprint
 from shards.lock import build_folder
 from shards.reader import read_manifest, read_shard, read_song
@@ -116,8 +118,8 @@ def test_replacing_removes_only_what_the_old_manifest_names(tmp_path, songs, wri
 def test_an_error_leaves_the_old_build_and_no_half_written_file(tmp_path, songs, write):
     first = write(tmp_path, songs[:1])
     before = hashes(tmp_path)
-    bad = dataclasses.replace(songs[1][0], lyrics=None)
-    with pytest.raises(AssertionError, match="has no lyrics"):
+    bad = dataclasses.replace(songs[1][0], lyrics=np.int32(3))
+    with pytest.raises(AssertionError, match="lyrics is int32"):
         write(tmp_path, [songs[2], [bad]], append=first, shard_samples=2)
     assert hashes(tmp_path) == before
     assert not (tmp_path / ".build").exists()
@@ -154,7 +156,7 @@ def test_without_a_song_there_is_no_manifest(tmp_path, fingerprint):
 def test_a_bad_sample_is_never_written(tmp_path, fingerprint, make_sample):
     sample = make_sample()
     wrong = dataclasses.replace(sample, vocal=sample.vocal.astype(np.float32), activity=sample.activity[:-1])
-    assert check_sample(wrong) == [
+    assert check_sample(wrong, ACE_STEP_1.latents) == [
         "vocal is float32 [8, 16, 12], expected float16 [8, 16, 12]",
         "activity is float16 [11], expected float16 [12]",
     ]
@@ -164,40 +166,48 @@ def test_a_bad_sample_is_never_written(tmp_path, fingerprint, make_sample):
 
 def test_check_sample_finds_each_fault(make_sample):
     sample = make_sample()
-    nan = sample.inst.copy()
+    nan = sample.targets["inst"].copy()
     nan[0, 0, 0] = np.nan
-    assert check_sample(sample) == []
-    assert check_sample(dataclasses.replace(sample, inst=nan)) == ["inst holds NaN or infinity"]
-    assert check_sample(dataclasses.replace(sample, text_mask=sample.text_mask[:, :3])) == [
+    assert check_sample(sample, ACE_STEP_1.latents) == []
+    assert check_sample(
+        dataclasses.replace(sample, targets=dict(sample.targets) | {"inst": nan}), ACE_STEP_1.latents
+    ) == ["inst holds NaN or infinity"]
+    assert check_sample(dataclasses.replace(sample, text_mask=sample.text_mask[:, :3]), ACE_STEP_1.latents) == [
         "text_mask is bool [2, 3], expected bool [2, 5]"
     ]
-    assert check_sample(dataclasses.replace(sample, lyrics=np.int32(3))) == ["lyrics is int32 [], expected int32 ['N']"]
-    assert check_sample(dataclasses.replace(sample, activity=sample.activity * np.float16(2))) == [
+    assert check_sample(dataclasses.replace(sample, lyrics=np.int32(3)), ACE_STEP_1.latents) == [
+        "lyrics is int32 [], expected int32 ['N']"
+    ]
+    assert check_sample(dataclasses.replace(sample, activity=sample.activity * np.float16(2)), ACE_STEP_1.latents) == [
         "activity runs from 0 to 2, expected 0 to 1"
     ]
     below = sample.activity - np.float16(0.5)
-    assert check_sample(dataclasses.replace(sample, activity=below)) == [
+    assert check_sample(dataclasses.replace(sample, activity=below), ACE_STEP_1.latents) == [
         "activity runs from -0.5 to 0.5, expected 0 to 1"
     ]
-    assert check_sample(dataclasses.replace(sample, text=sample.text[:1])) == [
+    assert check_sample(dataclasses.replace(sample, text=sample.text[:1]), ACE_STEP_1.latents) == [
         "text is float16 [1, 5, 6], expected float16 [2, 5, 6]"
     ]
-    narrow = {"mix_mert": np.zeros((3, 768), np.float16), "inst_mhubert": np.zeros((3, 1024), np.float16)}
-    assert check_sample(dataclasses.replace(sample, **narrow)) == [
+    narrow = {("mix", "mert"): np.zeros((3, 768), np.float16), ("inst", "mhubert"): np.zeros((3, 1024), np.float16)}
+    assert check_sample(dataclasses.replace(sample, features=narrow), ACE_STEP_1.latents) == [
         "inst_mhubert is float16 [3, 1024], expected float16 [3, 768]",
         "mix_mert is float16 [3, 768], expected float16 [3, 1024]",
     ]
     longer = sample.meta.model_copy(update={"samples": 13 * 4096})
-    assert check_sample(dataclasses.replace(sample, meta=longer)) == ["53248 samples make 13 frames, not 12"]
+    assert check_sample(dataclasses.replace(sample, meta=longer), ACE_STEP_1.latents) == [
+        "53248 samples make 13 frames, not 12"
+    ]
     other = sample.meta.model_copy(update={"song": "other"})
-    assert check_sample(dataclasses.replace(sample, meta=other)) == ["key ballad_000 is not segment 0 of song other"]
+    assert check_sample(dataclasses.replace(sample, meta=other), ACE_STEP_1.latents) == [
+        "key ballad_000 is not segment 0 of song other"
+    ]
 
 
 def test_a_vocal_alone_has_no_targets(tmp_path, fingerprint, make_sample):
     with ShardWriter(tmp_path, fingerprint=fingerprint, targets=()) as writer:
         writer.add([make_sample(targets=())])
     assert read_manifest(tmp_path).targets == ()
-    assert read_song(tmp_path, "ballad")[0].inst is None
+    assert not read_song(tmp_path, "ballad")[0].targets
     assert verify(tmp_path) == []
 
 
@@ -305,7 +315,7 @@ def test_any_name_and_text_survives(tmp_path, make_sample, song, segment, frames
         sample, meta=sample.meta.model_copy(update={"prompt": prompt, "lyrics": lyrics, "tag_orders": (prompt, prompt)})
     )
     with (tmp_path / "shard.tar").open("wb") as file, open_tar(file) as tar:
-        append_sample(tar, sample)
+        append_sample(tar, sample, ACE_STEP_1.latents)
     (read,) = read_samples(tmp_path / "shard.tar")
     assert_same(read, sample)
 
@@ -331,3 +341,23 @@ def test_a_lock_file_left_by_a_dead_process_is_no_obstacle(tmp_path):
     (tmp_path / ".build" / "lock").touch()
     with build_folder(tmp_path):
         pass
+
+
+def test_shards_of_another_base_are_of_version_2_and_hold_its_latents(tmp_path, fingerprint, make_sample, monkeypatch):
+    wide = dataclasses.replace(ACE_STEP_1, name="wide", latents=LatentLayout(48_000, 1920, channels=64, rows=1))
+    monkeypatch.setitem(BASES, "wide", wide)
+    sample = make_sample()
+    latents = np.zeros((64, 1, 12), np.float16)
+    meta = sample.meta.model_copy(update={"samples": 12 * 1920 - 5})
+    sample = dataclasses.replace(sample, meta=meta, vocal=latents, targets={"inst": latents})
+    with ShardWriter(
+        tmp_path, fingerprint=fingerprint, targets=["inst"], base=BaseOrigin(model="wide"), silence=np.zeros((64, 1))
+    ) as writer:
+        writer.add([sample])
+    manifest = read_manifest(tmp_path)
+    assert (manifest.version, manifest.spec) == (2, wide)
+    assert verify(tmp_path) == []
+    values = json.loads((tmp_path / MANIFEST_FILE).read_text())
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(values | {"version": 1}))
+    with pytest.raises(UserError, match="version 1 does not go with latents of wide"):
+        read_manifest(tmp_path)

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common.latents import SAMPLE_RATE_HZ, frames_of
+from common.bases import ACE_STEP_1
+
+LATENTS = ACE_STEP_1.latents
 
 TAG_ORDERS, TEXT_WIDTH = 4, 768
 LYRIC_TOKENS = 600
@@ -16,7 +18,7 @@ def minute(make_sample):
     """minute(targets, tokens): a segment of 60 s, with a prompt of so many tokens and many verses."""
 
     def make(targets, tokens, *, seconds=60):
-        sample = make_sample(frames=frames_of(seconds * SAMPLE_RATE_HZ), targets=targets)
+        sample = make_sample(frames=LATENTS.frames_of(seconds * LATENTS.sample_rate_hz), targets=targets)
         words = "word, " * (tokens // 2)  # a comma is a token too
         texts = {"prompt": words, "tag_orders": (words,) * TAG_ORDERS, "lyrics": "la la\n" * (LYRIC_TOKENS // 4)}
         return replace(

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.base import BaseSpec
-from common.latents import FRAME_SAMPLES, FRAMES_PER_SECOND
+from common.bases import ACE_STEP_1, BaseOrigin
 from shards.fingerprint import Fingerprint
 from shards.schema import PartLevels, Sample, SegmentMeta, SslName, Target, sample_key
 from shards.writer import ShardWriter
 from train.config import TrainingConfig
 
-TINY_BASE = BaseSpec(family="tiny", checkpoint="tiny")
+LATENTS = ACE_STEP_1.latents
+
+TINY_BASE = BaseOrigin(family="tiny", checkpoint="tiny")
 TEXT_WIDTH = 768  # of the tiny base
 FEATURE_SHAPES: dict[SslName, tuple[int, int]] = {"mert": (75, 1024), "mhubert": (50, 768)}  # frames a second, width
 
@@ -39,8 +40,8 @@ def made_sample(
         tag_orders=("piano, drums", "drums, piano"),
         lyrics="[instrumental]",
         start_seconds=0.0,
-        samples=frames * FRAME_SAMPLES,
-        seconds=frames / FRAMES_PER_SECOND,
+        samples=frames * LATENTS.frame_samples,
+        seconds=frames / LATENTS.frames_per_second,
         frames=frames,
         lufs=PartLevels(vocal=-20.0),
         gain_db=0.0,
@@ -51,17 +52,17 @@ def made_sample(
         bleed_db=None,
         sources=(),
     )
-    return Sample(
-        meta=meta,
-        vocal=vocal.astype(np.float16),
-        inst=inst.astype(np.float16) if "inst" in targets else None,
-        mix=(vocal + inst).astype(np.float16) if "mix" in targets else None,
-        activity=random.choice([0.0, 0.5, 1.0], frames).astype(np.float16),
-        text=(random.standard_normal((2, 5, TEXT_WIDTH)) * text_mask[:, :, None]).astype(np.float16),
-        text_mask=text_mask,
-        lyrics=np.array([261, 259, 6688, 2], dtype=np.int32),
-        **_made_features(random, frames / FRAMES_PER_SECOND, targets, features),
-    )
+    held = {"inst": inst.astype(np.float16), "mix": (vocal + inst).astype(np.float16)}
+    arrays = {
+        "vocal": vocal.astype(np.float16),
+        "activity": random.choice([0.0, 0.5, 1.0], frames).astype(np.float16),
+        "text": (random.standard_normal((2, 5, TEXT_WIDTH)) * text_mask[:, :, None]).astype(np.float16),
+        "text_mask": text_mask,
+        "lyrics": np.array([261, 259, 6688, 2], dtype=np.int32),
+        **{target: held[target] for target in targets},
+        **_made_features(random, frames / LATENTS.frames_per_second, targets, features),
+    }
+    return Sample.of(meta, arrays)
 
 
 def _made_features(
@@ -96,7 +97,7 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
         targets: Sequence[Target] = ("inst", "mix"),
         features: Sequence[SslName] = (),
         shard_samples: int = 4,
-        base: BaseSpec | None = TINY_BASE,
+        base: BaseOrigin | None = TINY_BASE,
         folder: str = "shards",
     ) -> Path:
         fingerprint = Fingerprint(settings={"text": {"lyrics_language": "ja"}}, networks={}, steps={})

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from common.bases import ACE_STEP_1
 from common.config import CONFIGS, load_config, read_json
 from common.errors import UserError
 from train.config import TARGET_MODULES, AccompanimentConfig, LoRAConfig, TrainingConfig
@@ -67,8 +68,8 @@ def test_strengths_follow_the_reference_strength():
 
 
 def test_a_crop_is_counted_in_latent_frames():
-    assert TrainingConfig().crop_frames == 2584
-    assert TrainingConfig(crop_seconds=30).crop_frames == 323
+    assert TrainingConfig().crop_frames(ACE_STEP_1.latents) == 2584
+    assert TrainingConfig(crop_seconds=30).crop_frames(ACE_STEP_1.latents) == 323
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.bases import ACE_STEP_1
 from common.config import load_config
-from common.latents import FRAMES_PER_SECOND
 from models.acestep1.sizes import PUBLISHED
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
-from models.loading.checkpoint import without_notes
 from models.loading.int8 import to_int8
+from models.loading.weights import without_notes
 from prep.config import PrepConfig
 from prep.reports.estimate import bytes_per_second
 from shards.writer import SHARD_SAMPLES
@@ -18,6 +18,8 @@ from train.config import TrainingConfig
 from train.data.plan import WINDOW_SHARDS
 from train.loop.memory import BLOCK_BYTES, OPTIMIZER_BYTES
 from train.loop.module import conditioning_of
+
+LATENTS = ACE_STEP_1.latents
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
 CONFIGS = [
@@ -81,7 +83,7 @@ def test_the_frozen_base():
 
 @pytest.mark.parametrize("seconds", [10, 60, 240])
 def test_what_the_blocks_keep(seconds):
-    transformer, frames, kept = published(), round(seconds * FRAMES_PER_SECOND), BLOCK_BYTES[torch.bfloat16]
+    transformer, frames, kept = published(), round(seconds * LATENTS.frames_per_second), BLOCK_BYTES[torch.bfloat16]
     positions, blocks = frames * transformer.inner_width, len(transformer.transformer_blocks)
     sizes = (positions * (2 * blocks + kept), positions * blocks * kept)
     assert cells(f"{seconds} s") == [str(frames), *(f"{size / GIB:.2f}" for size in sizes)]
@@ -100,7 +102,7 @@ def test_what_a_run_leaves(name):
 def test_what_is_streamed():
     frame_bytes = 2 * (2 * 8 * 16 + 1)  # vocal, target, activity
     feature_bytes = 2 * (75 * 1024 + 50 * 768)
-    second_bytes = frame_bytes * FRAMES_PER_SECOND + feature_bytes
+    second_bytes = frame_bytes * LATENTS.frames_per_second + feature_bytes
     assert f"(computed: {feature_bytes:,} bytes a second more)".replace(",", " ") in PAGE
     by_default, few = (2 * WINDOW_SHARDS * segments * 240 * second_bytes / 1e9 for segments in (SHARD_SAMPLES, 8))
     assert f"make it {by_default:.0f} GB" in PAGE
@@ -109,7 +111,7 @@ def test_what_is_streamed():
 
 def test_disk():
     def an_hour(*settings: str) -> float:
-        return 3600 * bytes_per_second(load_config(PrepConfig, "prep_base", settings)) / 1e6
+        return 3600 * bytes_per_second(load_config(PrepConfig, "prep_base", settings), ACE_STEP_1) / 1e6
 
     one = ('targets=["inst"]',)
     assert cells("vocal, inst, mix and activity")[0] == f"{an_hour():.1f} MB"

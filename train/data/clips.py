@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.latents import LatentStatistics
+from common.latents import LatentLayout, LatentStatistics
 from models.adapters.adapter import Conditioning
 from models.flow.conditioning import VocalSource, add_latent_noise
 from models.flow.schedule import draw_timesteps
-from shards.schema import Sample
+from shards.schema import SSL_WIDTHS, Sample, Target
 from train.config import TrainingConfig
 from train.data.plan import clip_frames, seed_of
 
@@ -98,6 +98,12 @@ class ClipMaker:
     config: TrainingConfig
     conditioning: Conditioning
     statistics: LatentStatistics
+    latents: LatentLayout
+
+    @property
+    def crop_frames(self) -> int:
+        """Longest clip in latent frames."""
+        return self.config.crop_frames(self.latents)
 
     def batch(self, samples: Sequence[Sample], *, epoch: int) -> Batch:
         """The batch that `samples`, all of one clip length, make in this epoch."""
@@ -165,7 +171,7 @@ class ClipMaker:
         generator = torch.Generator().manual_seed(seed_of(config.seed, epoch, sample.meta.key, "choices"))
         at, at_tag_order, keep_text, keep_lyrics, keep_vocal, at_strength = torch.rand(6, generator=generator).tolist()
         low, high = config.accompaniment.strengths
-        frames = clip_frames(sample.meta.frames, config.crop_frames)
+        frames = clip_frames(sample.meta.frames, self.crop_frames)
         return Choice(
             Cut(int(at * (sample.meta.frames - frames + 1)), frames, tag_order=int(at_tag_order * len(sample.text))),
             strength=low + (high - low) * at_strength if keep_vocal >= config.accompaniment.vocal_dropout else 0.0,
@@ -176,9 +182,7 @@ class ClipMaker:
         )
 
     def _target(self, sample: Sample) -> np.ndarray:
-        target = sample.inst if self.config.accompaniment.output_type == "accompaniment" else sample.mix
-        assert target is not None, "the manifest promised this target"
-        return target
+        return sample.targets[target_of(self.config)]
 
     def _features(self, samples: Sequence[Sample], cuts: Sequence[Cut]) -> Features:
         """SSL features of the targets under the cuts, if the loss wants them."""
@@ -197,11 +201,14 @@ class ClipMaker:
         return networks if any(networks) else ()
 
 
-def features_of(sample: Sample, config: TrainingConfig) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """MERT and mHuBERT features of the target that a run learns to make."""
-    if config.accompaniment.output_type == "accompaniment":
-        return sample.inst_mert, sample.inst_mhubert
-    return sample.mix_mert, sample.mix_mhubert
+def target_of(config: TrainingConfig) -> Target:
+    """What a run learns to make."""
+    return "inst" if config.accompaniment.output_type == "accompaniment" else "mix"
+
+
+def features_of(sample: Sample, config: TrainingConfig) -> tuple[np.ndarray | None, ...]:
+    """Features of the target that a run learns to make, by each SSL network."""
+    return tuple(sample.features.get((target_of(config), ssl)) for ssl in SSL_WIDTHS)
 
 
 def _stacked(arrays: Sequence[np.ndarray]) -> Tensor:

@@ -16,7 +16,7 @@ from shards.location import ShardLocation
 from shards.reader import read_shard
 from shards.schema import OPTIONAL, Manifest, Sample, SslName, Target
 from train.config import TrainingConfig
-from train.data.clips import ClipBatch, ClipMaker
+from train.data.clips import ClipBatch, ClipMaker, target_of
 from train.data.plan import WINDOW_SHARDS, Segment, ShardWindow, batches_per_epoch, plan_epoch, validation_songs
 from train.data.prefetch import in_order
 
@@ -60,11 +60,6 @@ def check_manifest(manifest: Manifest, config: TrainingConfig) -> None:
         raise UserError(
             f"{config.dataset_path}: no latent statistics in the manifest. Build shards with prep build-shards."
         )
-
-
-def target_of(config: TrainingConfig) -> Target:
-    """The field that a run learns to make."""
-    return "inst" if config.accompaniment.output_type == "accompaniment" else "mix"
 
 
 def room_in_memory(processes: int = 1) -> int:
@@ -143,8 +138,8 @@ class BatchLoader:
     ) -> None:
         self._samples, self._segments, self._maker = samples, tuple(segments), maker
         self._length, self._rank, self._ranks = length, rank, ranks
-        config = maker.config
-        batches = batches_per_epoch(segments, batch_size=config.batch_size, crop_frames=config.crop_frames)
+        size = maker.config.batch_size
+        batches = batches_per_epoch(segments, batch_size=size, crop_frames=maker.crop_frames)
         self.per_epoch = -(-batches // ranks)
         self.handed = 0
         self._epoch, self._done = 0, 0  # epochs behind the next batch, and batches of its own
@@ -213,7 +208,7 @@ class BatchLoader:
             seed=config.seed,
             epoch=epoch,
             batch_size=config.batch_size,
-            crop_frames=config.crop_frames,
+            crop_frames=self._maker.crop_frames,
         )
         schedule = striped(windows, self._rank, self._ranks)[done:]
         shard_of = {segment.key: segment.shard for segment in self._segments}
@@ -228,7 +223,8 @@ class BatchLoader:
         """A hash of all that decides which batch comes when."""
         config = self._maker.config
         listed = [(segment.key, segment.frames, segment.shard) for segment in self._segments]
-        return hashlib.sha256(repr((listed, config.seed, config.batch_size, config.crop_frames)).encode()).hexdigest()
+        decided = (listed, config.seed, config.batch_size, self._maker.crop_frames)
+        return hashlib.sha256(repr(decided).encode()).hexdigest()
 
 
 def striped(windows: Sequence[ShardWindow], rank: int, ranks: int) -> list[ScheduledBatch]:

@@ -14,8 +14,8 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 
 from common.errors import UserError
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.device import chosen_device
+from models.protocols import FlowNetwork
 from train.config import TrainingConfig
 from train.devices.ranks import WatchedDDP, WatchedModelParallel
 
@@ -92,7 +92,7 @@ def make_strategy(name: StrategyName, *, ranks: int, config: TrainingConfig) -> 
     return DividedBase(ranks)
 
 
-def divide(transformer: ACEStepTransformer2DModel, trained: Iterable[nn.Parameter], mesh: DeviceMesh) -> None:
+def divide(transformer: FlowNetwork, trained: Iterable[nn.Parameter], mesh: DeviceMesh) -> None:
     """Leave each rank its share of the frozen weights, fetched block by block when needed."""
     whole = set(trained)
     if (

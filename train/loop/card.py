@@ -2,24 +2,21 @@
 
 from collections.abc import Mapping
 
-from common.base import BaseSpec
-from models.acestep1.text.lyric_tokens import VOCABULARY_FILE
+from common.bases import BaseOrigin
 from models.adapters.adapter import AdapterCard, LoraCard
 from models.flow.sampler import SamplerSettings
-from models.loading.family import CODEC, TEXT
 from shards.schema import Manifest
 from train.loop.module import AccompanimentModule, conditioning_of
 
-SHARED_NETWORKS = (CODEC, TEXT, VOCABULARY_FILE)
-"""Networks that inference must share with the data; what separated the songs it need not."""
-
 
 def card_of(
-    module: AccompanimentModule, manifest: Manifest, base: BaseSpec, figures: Mapping[str, float]
+    module: AccompanimentModule, manifest: Manifest, base: BaseOrigin, figures: Mapping[str, float]
 ) -> AdapterCard:
     """The card of what `module` holds now; `figures` are those of its latest validation."""
     config = module.config
     assert manifest.statistics is not None
+    spec = manifest.spec
+    shared = (spec.parts.codec, spec.parts.text_encoder, spec.lyric_vocabulary)  # but not what separated the songs
     return AdapterCard(
         conditioning=conditioning_of(config),
         output_type=config.accompaniment.output_type,
@@ -40,7 +37,7 @@ def card_of(
         lyrics_language=manifest.lyrics_language,
         base=base,
         base_fingerprint=module.base_fingerprint,
-        networks={name: value for name, value in manifest.fingerprint.networks.items() if name in SHARED_NETWORKS},
+        networks={name: value for name, value in manifest.fingerprint.networks.items() if name in shared},
         shards_fingerprint=manifest.fingerprint.digest,
         epoch=module.data_epoch,
         step=module.global_step,

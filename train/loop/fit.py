@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 
-from common.base import BaseSpec
+from common.bases import BaseOrigin
 from common.files import check_writable, whole_file
 from models.adapters.adapter import save_adapter
 from shards.schema import Manifest
@@ -117,7 +117,7 @@ def fit(
     write_config(config, folder)
 
     interruption = SignalStop()
-    milestones = Milestones(folder / CHECKPOINTS, _saver(data.manifest, base.spec), data.validation, interruption)
+    milestones = Milestones(folder / CHECKPOINTS, _saver(data.manifest, base.origin), data.validation, interruption)
     taking_part: list[Callback] = [interruption, SampleCaching(data), TrainingCurves(), milestones, ProgressDisplay()]
     if config.render_every_n_steps:
         clips = data.validation.clips if data.validation else []
@@ -205,7 +205,7 @@ def quiet_lightning() -> Generator[None]:
         log.setLevel(level)
 
 
-def _saver(manifest: Manifest, base: BaseSpec) -> Save:
+def _saver(manifest: Manifest, base: BaseOrigin) -> Save:
     def save(module: AccompanimentModule, folder: Path, figures: Mapping[str, float]) -> None:
         save_adapter(folder, module.transformer, module.conditioner, card_of(module, manifest, base, figures))
 

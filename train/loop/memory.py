@@ -73,9 +73,9 @@ def in_gib(count: int) -> str:
 def _kept_bytes(module: AccompanimentModule) -> int:
     """Blocks that recompute keep their input only, and one at a time all the rest."""
     transformer, config = module.transformer, module.config
-    frames = config.batch_size * config.crop_frames
+    frames = config.batch_size * config.crop_frames(transformer.spec.latents)
     positions, blocks = frames * transformer.inner_width, len(transformer.transformer_blocks)
-    dtype = transformer.final_layer.scale_shift_table.dtype
+    dtype = transformer.weight_dtype
     again = config.gradient_checkpointing
     kept = positions * (blocks * dtype.itemsize + BLOCK_BYTES[dtype] if again else blocks * BLOCK_BYTES[dtype])
     if isinstance(module.conditioner, ControlEncoder):
@@ -87,5 +87,5 @@ def _render_bytes(module: AccompanimentModule) -> int:
     """The decoders, and the window that is in them, in proportion to the base."""
     if not module.config.render_every_n_steps:
         return 0
-    share = min(1.0, module.config.crop_frames / WINDOW_FRAMES)
+    share = min(1.0, module.config.crop_frames(module.transformer.spec.latents) / WINDOW_FRAMES)
     return round((DECODER_BYTES + share * WINDOW_BYTES) * module.transformer.inner_width / PUBLISHED_WIDTH)

@@ -16,12 +16,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from common.errors import UserError
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Conditions
 from models.adapters.adapter import Conditioning, ControlShape
 from models.adapters.lora import set_lora_dropout
 from models.flow.conditioning import Conditioner, Objective, SourceProjection, pack_conditions
 from models.flow.control import ControlEncoder
 from models.flow.schedule import TIMESTEPS, add_noise
+from models.protocols import Conditions, FlowNetwork
 from train.config import TrainingConfig
 from train.data.clips import Batch
 from train.data.loader import BatchLoader
@@ -70,14 +70,13 @@ def conditioning_of(config: TrainingConfig) -> Conditioning:
     )
 
 
-def encode(transformer: ACEStepTransformer2DModel, batch: Batch) -> Conditions:
+def encode(transformer: FlowNetwork, batch: Batch) -> Conditions:
     """Prompt and lyrics of each clip as it would be conditioned alone; there are no speakers."""
-    speaker = batch.text.new_zeros(len(batch.text), transformer.speaker_embedder.in_features)
-    return pack_conditions(transformer.encode(batch.text, batch.text_mask, speaker, batch.lyric_ids, batch.lyric_mask))
+    return pack_conditions(transformer.condition(batch.text, batch.text_mask, batch.lyric_ids, batch.lyric_mask))
 
 
 def estimate(
-    transformer: ACEStepTransformer2DModel,
+    transformer: FlowNetwork,
     batch: Batch,
     conditions: Conditions,
     *,
@@ -125,7 +124,7 @@ class AccompanimentModule(LightningModule):
     def __init__(
         self,
         config: TrainingConfig,
-        transformer: ACEStepTransformer2DModel,
+        transformer: FlowNetwork,
         conditioner: SourceProjection | ControlEncoder | None,
         *,
         base_fingerprint: str,

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import torch
 
-from common.base import BaseSpec
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from common.bases import BaseOrigin
 from models.adapters.lora import attach_lora
-from models.loading.checkpoint import Part, open_transformer, part_hash, resolve_checkpoint
-from models.loading.family import TRANSFORMER, check_belongs, choose_checkpoint, describe_base, known_base
+from models.loading.checkpoint import open_transformer, part_hash, resolve_checkpoint, spec_of
+from models.loading.family import check_belongs, choose_checkpoint, describe_base, known_base
 from models.loading.int8 import to_int8
+from models.protocols import FlowNetwork
 from shards.location import location_of
 from shards.reader import read_manifest, read_shard
 from shards.schema import Manifest, Sample
 from train.config import TrainingConfig
-from train.data.clips import ClipMaker, features_of
-from train.data.loader import ShardSamples, Split, check_manifest, split, target_of
+from train.data.clips import ClipMaker, features_of, target_of
+from train.data.loader import ShardSamples, Split, check_manifest, split
 from train.data.plan import FEWEST_VALIDATION_SONGS
 from train.loop.callbacks import announce
 from train.loop.memory import estimated_bytes, in_gib
@@ -59,7 +59,7 @@ class Base:
     folder: Path
     fingerprint: str
     """Hash of its transformer."""
-    spec: BaseSpec
+    origin: BaseOrigin
     """Written into adapter.json."""
 
 
@@ -70,17 +70,18 @@ def find_base(config: TrainingConfig, manifest: Manifest, given: str | None) -> 
     its transformer.
     """
     name = choose_checkpoint(given, base_of_shards(manifest), config.dataset_path)
-    folder = resolve_checkpoint(name, [TRANSFORMER])
-    check_shards(config, manifest, name, folder, [TRANSFORMER])
-    return Base(name, folder, part_hash(folder, TRANSFORMER), describe_base(name, folder, TRANSFORMER))
+    part = spec_of(name).parts.transformer
+    folder = resolve_checkpoint(name, [part])
+    check_shards(config, manifest, name, folder, [part])
+    return Base(name, folder, part_hash(folder, part), describe_base(name, folder, part))
 
 
-def base_of_shards(manifest: Manifest) -> BaseSpec:
+def base_of_shards(manifest: Manifest) -> BaseOrigin:
     """The base model of shards, as far as it is known."""
     return known_base(manifest.base, manifest.fingerprint.networks.values())
 
 
-def check_shards(config: TrainingConfig, manifest: Manifest, name: str, folder: Path, parts: Sequence[Part]) -> None:
+def check_shards(config: TrainingConfig, manifest: Manifest, name: str, folder: Path, parts: Sequence[str]) -> None:
     """Raises UserError where `parts` of a checkpoint do not belong to the networks that made the shards."""
     networks = manifest.fingerprint.networks
     check_belongs(config.dataset_path, base_of_shards(manifest), networks, name, folder, parts=parts)
@@ -104,7 +105,7 @@ def make_data(config: TrainingConfig, shards: Shards, *, reuse_base_of: Validati
     Raises UserError if a sample is not where the manifest says.
     """
     assert shards.manifest.statistics is not None
-    maker = ClipMaker(config, conditioning_of(config), shards.manifest.statistics)
+    maker = ClipMaker(config, conditioning_of(config), shards.manifest.statistics, shards.manifest.spec.latents)
     validated = shards.split.validation
     held_out = shards.samples.load(sorted({one.shard for one in validated}), {one.key for one in validated})
     validation = (
@@ -123,7 +124,7 @@ def make_module(config: TrainingConfig, base: Path, fingerprint: str, data: Data
 
 @contextmanager
 def adapters_on(
-    transformer: ACEStepTransformer2DModel, config: TrainingConfig, fingerprint: str, data: Data
+    transformer: FlowNetwork, config: TrainingConfig, fingerprint: str, data: Data
 ) -> Generator[AccompanimentModule]:
     """An opened base with fresh adapters for as long as the block runs; afterwards the base is what it was."""
     try:
@@ -135,7 +136,7 @@ def adapters_on(
 
 
 def _with_adapters(
-    config: TrainingConfig, transformer: ACEStepTransformer2DModel, fingerprint: str, data: Data
+    config: TrainingConfig, transformer: FlowNetwork, fingerprint: str, data: Data
 ) -> AccompanimentModule:
     report = attach_lora(
         transformer,
@@ -164,20 +165,20 @@ def _with_adapters(
     return module
 
 
-def compile_blocks(transformer: ACEStepTransformer2DModel) -> None:
+def compile_blocks(transformer: FlowNetwork) -> None:
     """Let torch compile the blocks, each at its first call."""
     for block in transformer.transformer_blocks:
         block.compile()
 
 
-def forget_compiled(transformer: ACEStepTransformer2DModel) -> None:
+def forget_compiled(transformer: FlowNetwork) -> None:
     """Let the blocks run as they are; torch stops compiling what it had to compile anew too often."""
     for block in transformer.transformer_blocks:
         block._compiled_call_impl = None
     torch.compiler.reset()
 
 
-def open_base(config: TrainingConfig, base: Path) -> ACEStepTransformer2DModel:
+def open_base(config: TrainingConfig, base: Path) -> FlowNetwork:
     """The frozen transformer in the number format that `config` wants."""
     wanted = config.base_dtype or "float32"
     transformer = open_transformer(base, dtype=torch.float32 if wanted == "float32" else torch.bfloat16)

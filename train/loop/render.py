@@ -14,10 +14,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from common.errors import UserError
-from common.latents import SAMPLE_RATE_HZ
 from models.flow.sampler import SamplerSettings, sample
-from models.loading.checkpoint import Part, open_codec, open_vocoder, resolve_checkpoint
-from models.loading.family import CODEC
+from models.loading.checkpoint import open_codec, open_vocoder, resolve_checkpoint, spec_of
 from shards.schema import Manifest
 from train.config import TrainingConfig
 from train.data.clips import Batch
@@ -40,7 +38,8 @@ def make_rendering(
 
     Raises UserError for a codec that did not make the shards.
     """
-    parts: list[Part] = [CODEC, "music_vocoder"]
+    spec = spec_of(checkpoint_dir)
+    parts = [spec.parts.codec, spec.parts.vocoder]
     try:
         base = resolve_checkpoint(checkpoint_dir, parts)
     except UserError as error:
@@ -110,7 +109,7 @@ class PartDecoder:
             mel = decode_mel_in_windows(self.codec, latents)
             wave = vocode_in_blocks(self.vocoder, mel)
         wave = wave.mean(dim=0).clamp(-1, 1)
-        logger.experiment.add_audio(name, wave.cpu(), step, sample_rate=SAMPLE_RATE_HZ)
+        logger.experiment.add_audio(name, wave.cpu(), step, sample_rate=self.codec.layout.sample_rate_hz)
         picture = ((mel.mean(dim=0) - MEL_LOW) / (MEL_HIGH - MEL_LOW)).clamp(0, 1).flip(0)
         logger.experiment.add_image(name, picture.cpu(), step, dataformats="HW")
 

@@ -181,7 +181,7 @@ def gain(losses: Tensor, others: Tensor, seed: int) -> GainInterval:
 
 def _clip(sample: Sample, maker: ClipMaker, strength: float) -> Batch:
     """The middle of a song with all its conditions and noise of its own; validation needs no features."""
-    frames = clip_frames(sample.meta.frames, maker.config.crop_frames)
+    frames = clip_frames(sample.meta.frames, maker.crop_frames)
     cut = Cut(start=(sample.meta.frames - frames) // 2, frames=frames, tag_order=0)
     clip = maker.without_noise(maker.assemble([sample], [Choice(cut, strength)]))
     generator = seeded(maker.config.seed, "validation", sample.meta.key)

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 
 from common.errors import UserError
 from common.memory import ran_out, said_of
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from models.protocols import FlowNetwork
 from train.config import TrainingConfig
 from train.data.loader import room_in_memory
 from train.data.plan import seed_of
@@ -47,7 +47,7 @@ class TrialResources:
     """What all trials of a process share."""
 
     shards: Shards
-    transformer: ACEStepTransformer2DModel
+    transformer: FlowNetwork
     fingerprint: str  # of the base
     where: Hardware
     previous_validation: Validation | None = None  # of the trial before

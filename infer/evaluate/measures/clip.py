@@ -10,7 +10,7 @@ import librosa
 import numpy as np
 
 from common.audio.wave import resample
-from common.latents import SAMPLE_RATE_HZ
+from infer.audio.pictures import MEASURED_RATE_HZ
 
 ANALYSIS_RATE_HZ = 22_050
 HOP_SAMPLES = 512
@@ -33,7 +33,7 @@ class Clip:
     @cached_property
     def mono(self) -> np.ndarray:
         """float32 [M] at 22.05 kHz."""
-        mono = resample(self.wave.mean(axis=0, keepdims=True), SAMPLE_RATE_HZ, ANALYSIS_RATE_HZ)[0]
+        mono = resample(self.wave.mean(axis=0, keepdims=True), MEASURED_RATE_HZ, ANALYSIS_RATE_HZ)[0]
         return np.pad(mono, (0, max(0, round(SHORTEST_SECONDS * ANALYSIS_RATE_HZ) - mono.size)))
 
     @cached_property

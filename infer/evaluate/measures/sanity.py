@@ -10,12 +10,14 @@ import librosa
 import numpy as np
 
 from common.audio.wave import LOUDNESS_BLOCK_SECONDS, decibels, frame_levels, loudness_lufs, peak_dbfs
-from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ
+from infer.audio.pictures import MEASURED_RATE_HZ
 from infer.evaluate.measures.clip import ANALYSIS_RATE_HZ, Clip
 
 FULL_SCALE = 1 - 2.0**-15
 """A sample from here on counts as clipped."""
-LEVEL_SAMPLES = round(0.04 * SAMPLE_RATE_HZ)
+LENGTH_ERROR_SECONDS = 4096 / MEASURED_RATE_HZ
+"""A band whose length differs from the vocal's by more is at fault; a latent frame of ACE-Step v1 is as long."""
+LEVEL_SAMPLES = round(0.04 * MEASURED_RATE_HZ)
 SILENT_DBFS = -50.0
 """A frame of 40 ms below this is silent."""
 ROLL_OFF = 0.95
@@ -58,7 +60,7 @@ def measure_sanity(vocal: Clip, band: Clip, true: Clip | None) -> Sanity:
     tones = librosa.stft(band.mono, n_fft=2048, hop_length=512)
     power = np.mean(np.abs(tones) ** 2, axis=1)
     return Sanity(
-        length_error_seconds=(wave.shape[1] - vocal.wave.shape[1]) / SAMPLE_RATE_HZ,
+        length_error_seconds=(wave.shape[1] - vocal.wave.shape[1]) / MEASURED_RATE_HZ,
         clipped=float(np.mean(np.abs(wave) >= FULL_SCALE)),
         dc_dbfs=_finite(decibels(float(np.abs(wave.mean(axis=1)).max()))),
         lufs=_loudness(wave),
@@ -76,7 +78,7 @@ def faults(facts: Sanity) -> tuple[str, ...]:
     """What is wrong with a band, in words; nothing for a proper one."""
     low, high = LEVEL_RANGE_DB
     found = {
-        "length": abs(facts.length_error_seconds) > FRAME_SAMPLES / SAMPLE_RATE_HZ,
+        "length": abs(facts.length_error_seconds) > LENGTH_ERROR_SECONDS,
         "clipped": facts.clipped > 0,
         "dc": facts.dc_dbfs is not None and facts.dc_dbfs > DC_DBFS,
         "silent": facts.silent > MOST_SILENT,
@@ -111,9 +113,9 @@ def _flatness(tones: np.ndarray) -> float | None:
 
 
 def _loudness(wave: np.ndarray) -> float | None:
-    if wave.shape[1] < LOUDNESS_BLOCK_SECONDS * SAMPLE_RATE_HZ:
+    if wave.shape[1] < LOUDNESS_BLOCK_SECONDS * MEASURED_RATE_HZ:
         return None
-    return _finite(loudness_lufs(wave, SAMPLE_RATE_HZ))
+    return _finite(loudness_lufs(wave, MEASURED_RATE_HZ))
 
 
 def _correlation(wave: np.ndarray) -> float | None:

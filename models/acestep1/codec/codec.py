@@ -11,19 +11,20 @@ from diffusers.models.autoencoders.autoencoder_dc import Decoder, Encoder
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.bases import ACE_STEP_1
 from common.config import Config
-from common.latents import FRAME_SAMPLES, FRAMES_PER_SECOND, frames_of
 from models.acestep1.codec.encoder_pieces import encode_in_pieces
 from models.acestep1.codec.mel import HOP_SAMPLES, log_mel
 from models.acestep1.codec.vocoder import Vocoder
 from models.device import whole_float32
 
-MEL_FRAMES = FRAME_SAMPLES // HOP_SAMPLES
+LAYOUT = ACE_STEP_1.latents
+MEL_FRAMES = LAYOUT.frame_samples // HOP_SAMPLES
 """Mel frames under one latent frame."""
 MEL_LOW, MEL_HIGH = -11.0, 3.0
 LATENT_SCALE, LATENT_SHIFT = 0.1786, -1.9091
 
-LONGEST_PIECE = int(20 * FRAMES_PER_SECOND)
+LONGEST_PIECE = int(20 * LAYOUT.frames_per_second)
 """Latent frames that are encoded at once."""
 WINDOW_FRAMES, WINDOW_HOP = 512, 256  # latent frames of an overlapped decode
 WINDOW_TRIM = WINDOW_FRAMES * MEL_FRAMES // 4  # mel frames that a window gives up at an inner edge
@@ -60,31 +61,36 @@ class CodecConfig(Config):
 class Codec(nn.Module):
     """One or both halves of the DCAE; weights keep the published names (`encoder.*`, `decoder.*`)."""
 
+    layout = LAYOUT
+    """Of the latents that it makes and takes."""
+
     def __init__(self, config: CodecConfig, *, encoder: bool, decoder: bool) -> None:
         super().__init__()
         self.encoder = _encoder(config) if encoder else None
         self.decoder = _decoder(config) if decoder else None
 
-    def encode(self, wave: Tensor, *, longest: int = LONGEST_PIECE) -> Tensor:
+    def encode(self, wave: Tensor, *, longest: int | None = None) -> Tensor:
         """Scaled latents of a stereo wave, zero-padded on the right to whole frames. [2, N] -> [C, H, ceil(N/4096)].
 
-        More than `longest` frames are encoded in pieces: the same but for rounding, in the memory of a piece. Float32
-        whatever the dtype of the weights, which is that of the network's own arithmetic.
+        More than `longest` frames (LONGEST_PIECE) are encoded in pieces: the same but for rounding, in the memory of a
+        piece. Float32 whatever the dtype of the weights, which is that of the network's own arithmetic.
         """
-        return self.encode_from(lambda start, end: wave[:, start:end], frames_of(wave.shape[-1]), longest=longest)
+        return self.encode_from(
+            lambda start, end: wave[:, start:end], LAYOUT.frames_of(wave.shape[-1]), longest=longest
+        )
 
     @whole_float32()
-    def encode_from(self, read: Callable[[int, int], Tensor], frames: int, *, longest: int = LONGEST_PIECE) -> Tensor:
+    def encode_from(self, read: Callable[[int, int], Tensor], frames: int, *, longest: int | None = None) -> Tensor:
         """`encode` of a wave that need not be in memory: [C, H, frames] of what `read(start, end)` gives, [2, n]."""
         assert self.encoder is not None, "opened without its encoder"
         dtype = next(self.encoder.parameters()).dtype
 
         def mel(piece: slice) -> Tensor:
-            start, end = piece.start * FRAME_SAMPLES, piece.stop * FRAME_SAMPLES
+            start, end = piece.start * LAYOUT.frame_samples, piece.stop * LAYOUT.frame_samples
             wave = read(start, end)
             return normalise_mel(log_mel(functional.pad(wave, (0, end - start - wave.shape[-1])))).to(dtype)[None]
 
-        raw = encode_in_pieces(self.encoder, mel, frames=frames, longest=longest)
+        raw = encode_in_pieces(self.encoder, mel, frames=frames, longest=longest or LONGEST_PIECE)
         return (raw.float() - LATENT_SHIFT) * LATENT_SCALE
 
     def decode_mel(self, latents: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from diffusers.models.autoencoders.autoencoder_dc import EfficientViTBlock, Enco
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.latents import FRAME_SAMPLES
+from common.bases import ACE_STEP_1
 from models.acestep1.codec.mel import HOP_SAMPLES, PADDING
 
 
@@ -60,7 +60,7 @@ def context_of(encoder: Encoder) -> int:
     """Latent frames that all before the attention looks aside, and the mel, which mirrors a piece at its ends."""
     mel_frames = ceil(PADDING / HOP_SAMPLES) + reach(encoder.conv_in)
     mel_frames += sum(reach(stage) << halved for halved, stage in enumerate(encoder.down_blocks[:-1]))
-    return ceil(mel_frames * HOP_SAMPLES / FRAME_SAMPLES)
+    return ceil(mel_frames * HOP_SAMPLES / ACE_STEP_1.latents.frame_samples)
 
 
 def encode_in_pieces(encoder: Encoder, mel: Callable[[slice], Tensor], *, frames: int, longest: int) -> Tensor:

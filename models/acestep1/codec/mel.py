@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchaudio.functional import melscale_fbanks
 
-from common.latents import SAMPLE_RATE_HZ
+from common.bases import ACE_STEP_1
 
 WINDOW_SAMPLES = 2048
 HOP_SAMPLES = 512
@@ -36,7 +36,13 @@ class MelTables:
 def mel_tables(device: torch.device) -> MelTables:
     """Exact float32 tables: a periodic Hann window; 128 triangles of Slaney's scale and area, 40 to 16000 Hz."""
     filters = melscale_fbanks(
-        SPECTRUM_BINS, LOWEST_HZ, HIGHEST_HZ, MEL_BANDS, SAMPLE_RATE_HZ, norm="slaney", mel_scale="slaney"
+        SPECTRUM_BINS,
+        LOWEST_HZ,
+        HIGHEST_HZ,
+        MEL_BANDS,
+        ACE_STEP_1.latents.sample_rate_hz,
+        norm="slaney",
+        mel_scale="slaney",
     )
     return MelTables(torch.hann_window(WINDOW_SAMPLES, device=device), filters.to(device))
 

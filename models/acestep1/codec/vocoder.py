@@ -15,7 +15,6 @@ from torch.nn import functional
 from torchaudio.functional import griffinlim
 
 from common.config import Config
-from common.latents import SAMPLE_RATE_HZ
 from models.acestep1.codec.mel import (
     HIGHEST_HZ,
     HOP_SAMPLES,
@@ -49,7 +48,7 @@ class BackboneConfig(Config):
     kernel_sizes: tuple[Literal[7]] = (7,)
     drop_path_rate: float = 0.0
     """Stored, but of use to nobody: it acts in training only."""
-    sampling_rate: Literal[44100] = SAMPLE_RATE_HZ
+    sampling_rate: Literal[44100] = 44_100
     hop_length: Literal[512] = HOP_SAMPLES
     n_fft: Literal[2048] = WINDOW_SAMPLES
     win_length: Literal[2048] = WINDOW_SAMPLES

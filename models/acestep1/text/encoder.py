@@ -16,12 +16,13 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
+from common.bases import ACE_STEP_1
 from common.errors import UserError
 from common.texts.tags import spelt
 from models.acestep1.transformer.erg import weakened as weak
 from models.device import whole_float32
 
-MAX_TOKENS = 256
+MAX_TOKENS = ACE_STEP_1.text_tokens
 WEAK_BLOCKS = (8, 9)
 """Blocks whose queries entropy rectifying guidance weakens in its unconditional pass."""
 CODE_OPTIONS = ("attn_implementation", "_attn_implementation")

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
+from common.bases import ACE_STEP_1
 from common.errors import UserError
 from models.acestep1.text.lyric_cleaning import clean_line
 
-VOCABULARY_FILE = "lyric_vocab.json"
+VOCABULARY_FILE = ACE_STEP_1.lyric_vocabulary
 SPACE = 2
 """Stands for a space between words, and ends every line."""
 START = 261

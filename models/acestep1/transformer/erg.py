@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from common.errors import UserError
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 
 TAU = 0.01
 """What a weakened query projection is multiplied by."""
@@ -29,18 +28,18 @@ def weakened(projections: Iterable[nn.Module]) -> Generator[None]:
             hook.remove()
 
 
-def lyric_queries(transformer: ACEStepTransformer2DModel) -> list[nn.Module]:
+def lyric_queries(transformer: nn.Module) -> list[nn.Module]:
     """Query projections to weaken while the unconditional conditions are encoded. Raises UserError for other sizes."""
     return _named(transformer, [f"lyric_encoder.encoders.{i}.self_attn.linear_q" for i in LYRIC_LAYERS])
 
 
-def diffusion_queries(transformer: ACEStepTransformer2DModel) -> list[nn.Module]:
+def diffusion_queries(transformer: nn.Module) -> list[nn.Module]:
     """Query projections to weaken while the unconditional velocity is predicted. Raises UserError for other sizes."""
     kinds = ("attn", "cross_attn")
     return _named(transformer, [f"transformer_blocks.{i}.{kind}.to_q" for i in DIFFUSION_BLOCKS for kind in kinds])
 
 
-def _named(transformer: ACEStepTransformer2DModel, names: list[str]) -> list[nn.Module]:
+def _named(transformer: nn.Module, names: list[str]) -> list[nn.Module]:
     modules = dict(transformer.named_modules())
     missing = [name for name in names if name not in modules]
     if missing:

@@ -8,49 +8,25 @@ network's. Timesteps, position tables and the core of the linear attention are f
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders.peft import PeftAdapterMixin
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from common.bases import ACE_STEP_1
 from common.errors import UserError
-from models.acestep1.transformer.attention import KeysValues, RotaryTable, rotary_table
+from models.acestep1.transformer.attention import RotaryTable, rotary_table
 from models.acestep1.transformer.block import BlockContext, TransformerBlock
 from models.acestep1.transformer.lyric_encoder import LyricEncoder
 from models.acestep1.transformer.patches import FinalLayer, PatchEmbedding
 from models.acestep1.transformer.projection_loss import Projector, projection_loss
 from models.acestep1.transformer.timestep import TimestepEmbedder, timestep_sinusoid
-
-Injections = Mapping[int, Callable[[Tensor], Tensor]]
-"""Block index -> what becomes of that block's input [B, T, I], for example h -> h + residual."""
-
-SslFeatures = Sequence[Sequence[Tensor | None] | None]
-"""Per entry of `ssl_names`: per item the features [frames, dim] or None; None where that network's loss is not wanted.
-"""
+from models.protocols import Conditions, FlowNetwork, Injections, SslFeatures, Velocity
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """What the latents are conditioned on; depends on neither latents nor timestep, so it is made once per song."""
-
-    states: Tensor  # [B, E, I]
-    mask: Tensor  # [B, E] bool, True where a token is real
-    keys_values: tuple[KeysValues, ...] | None = None  # each block's keys and values of them, from `prepare`
-
-
-@dataclass(frozen=True)
-class Velocity:
-    """The network's answer: the velocity noise - data, and the projection losses where features were given."""
-
-    sample: Tensor  # [B, C, H, T]
-    projection_losses: tuple[tuple[str, Tensor], ...]  # (SSL network's name, scalar)
-
-
-class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class ACEStepTransformer2DModel(FlowNetwork, ConfigMixin):
     """Predicts the velocity of noisy latents. Class and argument names are the checkpoint's, defaults its config.
 
     `inner_dim`, `max_position` and `max_width` stand in every config.json and have no effect: the width is heads *
@@ -58,6 +34,7 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     a published config.json lacks them and gets the published shape.
     """
 
+    spec = ACE_STEP_1
     _supports_gradient_checkpointing = True
     _gradient_checkpointing_func: Callable[..., Tensor]  # enable_gradient_checkpointing sets it
 
@@ -133,7 +110,7 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
         Padding keeps its place in the sequence, so that padded text moves the positions of the lyrics.
         """
-        batch, dtype = len(text), self._weight_dtype()
+        batch, dtype = len(text), self.weight_dtype
         require_shape("text", text, (*text_mask.shape, self.genre_embedder.in_features))
         require_shape("speaker", speaker, (batch, self.speaker_embedder.in_features))
         require_shape("lyric_ids", lyric_ids, (batch, lyric_ids.shape[-1]))
@@ -145,11 +122,16 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         states = torch.cat((speaker_token, self.genre_embedder(text.to(dtype)), self.lyric_proj(lyrics)), dim=1)
         return Conditions(states, torch.cat((text_mask.new_ones(batch, 1), text_mask, lyric_mask), dim=1))
 
+    def condition(self, text: Tensor, text_mask: Tensor, lyric_ids: Tensor, lyric_mask: Tensor) -> Conditions:
+        """`encode` without a speaker, which no song has."""
+        speaker = text.new_zeros(len(text), self.speaker_embedder.in_features)
+        return self.encode(text, text_mask, speaker, lyric_ids, lyric_mask)
+
     def prepare(self, conditions: Conditions) -> Conditions:
         """The conditions with what each block makes of them, for many steps under these weights and this LoRA."""
         if conditions.keys_values is not None:
             return conditions
-        states = conditions.states.to(self._weight_dtype())
+        states = conditions.states.to(self.weight_dtype)
         table = self._table(states.shape[1], states.device)
         blocks = cast("list[TransformerBlock]", self.transformer_blocks)
         return replace(conditions, keys_values=tuple(block.cross_attn.keys_values(states, table) for block in blocks))
@@ -174,7 +156,7 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         depths = {depth for _, depth in self._projected_blocks} if ssl_features else set()
         kept: dict[int, Tensor] = {}
 
-        states = self.proj_in(latents.to(self._weight_dtype()))
+        states = self.proj_in(latents.to(self.weight_dtype))
         for index, block in enumerate(self.transformer_blocks):
             keys_values = None if conditions.keys_values is None else conditions.keys_values[index]
             if index in injections:
@@ -221,7 +203,8 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             ssl_features=ssl_hidden_states,
         )
 
-    def _weight_dtype(self) -> torch.dtype:
+    @property
+    def weight_dtype(self) -> torch.dtype:
         """The network's own dtype; an adapter's weights may have another."""
         return self.final_layer.scale_shift_table.dtype
 
@@ -246,12 +229,12 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self, latents: Tensor, timestep: Tensor, conditions: Conditions, mask: Tensor | None
     ) -> tuple[BlockContext, Tensor]:
         """What all blocks share, and the embedded timestep [B, I], which the final layer takes as it is."""
-        embedded = self.timestep_embedder(timestep_sinusoid(timestep).to(self._weight_dtype()))
+        embedded = self.timestep_embedder(timestep_sinusoid(timestep).to(self.weight_dtype))
         context = BlockContext(
             modulation=self.t_block(embedded).unflatten(-1, (6, -1)),
             latent_mask=None if mask is None else mask.bool(),
             latent_table=self._table(latents.shape[-1], latents.device),
-            conditions=conditions.states.to(self._weight_dtype()),
+            conditions=conditions.states.to(self.weight_dtype),
             # Without a mask the attention may take its fastest kernel: worth looking once per pass.
             condition_mask=None if bool(conditions.mask.all()) else conditions.mask.bool(),
             condition_table=self._table(conditions.states.shape[1], latents.device),

@@ -13,21 +13,23 @@ from hypothesis import strategies as st
 
 from common.audio.decode import audio_stream
 from common.audio.wave import (
-    at_codec_rate,
-    codec_rate_blocks,
     gain_to,
     loudness_lufs,
     peak_dbfs,
     read_audio,
     resample,
     resample_blocks,
+    stereo_at,
+    stereo_blocks_at,
     to_stereo,
     vocal_activity,
     vocal_gain,
     write_audio,
 )
+from common.bases import ACE_STEP_1
 from common.errors import UserError
-from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ
+
+LATENTS = ACE_STEP_1.latents
 
 
 def sine(seconds=1.0, *, hz=440.0, rate_hz=44_100, level_dbfs=-12.0):
@@ -187,8 +189,8 @@ def test_resampling_keeps_a_sine(rate_hz):
 
 def test_codec_rate_takes_mono_at_any_rate(tmp_path):
     write_audio(tmp_path / "a.wav", sine(0.5, rate_hz=32_000)[:1], 32_000)
-    samples = at_codec_rate(read_audio(tmp_path / "a.wav"))
-    assert samples.shape == (2, SAMPLE_RATE_HZ // 2)
+    samples = stereo_at(read_audio(tmp_path / "a.wav"), 44_100)
+    assert samples.shape == (2, LATENTS.sample_rate_hz // 2)
     np.testing.assert_array_equal(samples[0], samples[1])
 
 
@@ -230,11 +232,11 @@ def test_a_silent_vocal_cannot_be_levelled():
 
 def test_activity_is_linear_between_its_two_levels():
     levels = [-60.0, -50.0, -47.5, -45.0, -42.0, -40.0, -20.0]
-    frame = FRAME_SAMPLES / SAMPLE_RATE_HZ
+    frame = LATENTS.frame_samples / LATENTS.sample_rate_hz
     vocal = np.concatenate([sine(frame, hz=10 / frame, level_dbfs=level) for level in levels], axis=1)
-    np.testing.assert_allclose(vocal_activity(vocal), [0, 0, 0.25, 0.5, 0.8, 1, 1], atol=1e-3)
-    assert vocal_activity(vocal[:, :-1]).shape == (7,)
-    assert vocal_activity(vocal[:, : FRAME_SAMPLES + 1]).shape == (2,)
+    np.testing.assert_allclose(vocal_activity(vocal, ACE_STEP_1.latents), [0, 0, 0.25, 0.5, 0.8, 1, 1], atol=1e-3)
+    assert vocal_activity(vocal[:, :-1], ACE_STEP_1.latents).shape == (7,)
+    assert vocal_activity(vocal[:, : LATENTS.frame_samples + 1], ACE_STEP_1.latents).shape == (2,)
 
 
 @pytest.mark.parametrize("rate_hz", [8000, 22_050, 44_101, 48_000, 192_000])
@@ -258,8 +260,8 @@ def test_an_odd_rate_is_resampled_without_seams():
     np.testing.assert_allclose(resample(wave, 44_101, 44_100), expected, atol=1e-6)
 
 
-def test_codec_rate_blocks_are_the_whole_file(tmp_path):
+def test_stereo_blocks_at_are_the_whole_file(tmp_path):
     write_audio(tmp_path / "a.wav", np.tile(sine(2.0, rate_hz=48_000), (3, 1)), 48_000)
     with audio_stream(tmp_path / "a.wav", block_samples=1000) as stream:
-        streamed = np.concatenate(list(codec_rate_blocks(stream)), axis=1)
-    np.testing.assert_array_equal(streamed, at_codec_rate(read_audio(tmp_path / "a.wav")))
+        streamed = np.concatenate(list(stereo_blocks_at(stream, 44_100)), axis=1)
+    np.testing.assert_array_equal(streamed, stereo_at(read_audio(tmp_path / "a.wav"), 44_100))

@@ -20,7 +20,7 @@ def joined(blocks):
 
 
 def mixed(vocal, band, mixdown_settings=PLAIN):
-    with DiskWave() as sung, DiskWave() as played:
+    with DiskWave(44_100) as sung, DiskWave(44_100) as played:
         sung.append(vocal)
         played.append(band)
         return joined(mixdown(sung, played, mixdown_settings))
@@ -31,7 +31,7 @@ def mixed(vocal, band, mixdown_settings=PLAIN):
 def test_a_result_has_the_vocals_length_to_the_sample(samples, rate_hz):
     wave = resample(np.zeros((2, samples), np.float32), rate_hz, 44_100)
     expected = output_samples(samples, rate_hz)
-    assert joined(at_output_rate([wave], expected)).shape == (2, expected)
+    assert joined(at_output_rate([wave], 44_100, expected)).shape == (2, expected)
     assert abs(expected / 48_000 - samples / rate_hz) <= 0.5 / 48_000 + 1e-12
 
 
@@ -60,7 +60,7 @@ def test_the_highest_peak_may_be_chosen(highest):
     loud = noise(500, 2.0)
     chosen = MixdownSettings(peak_dbfs=highest)
     assert peak_dbfs(mixed(loud, loud, chosen)) == pytest.approx(highest, abs=1e-4)
-    with DiskWave() as tape:
+    with DiskWave(44_100) as tape:
         tape.append(loud)
         assert peak_dbfs(joined(below_ceiling(tape, chosen))) == pytest.approx(highest, abs=1e-4)
 

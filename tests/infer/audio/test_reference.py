@@ -6,11 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.audio.wave import at_codec_rate, read_audio, write_audio
+from common.audio.wave import read_audio, stereo_at, write_audio
+from common.bases import ACE_STEP_1
 from common.canonical import sha256_of_file
 from common.errors import UserError
 from infer.audio.reference import BlendSettings, blend_latents, frequency_mask, read_reference
 from models.loading.checkpoint import TINY, open_codec
+
+LATENTS = ACE_STEP_1.latents
 
 
 def encoder():
@@ -47,15 +50,15 @@ def test_preserved_rows_are_the_references_and_the_others_are_blended(latents, l
     for rows, preserved in ((slice(0, 4), low), (slice(4, 12), False), (slice(12, 16), high)):
         assert torch.equal(blended[:, rows], (reference if preserved else plain)[:, rows])
     assert not torch.equal(plain[:, :4], reference[:, :4])
-    mask = frequency_mask(BlendSettings(preserve_low=low, preserve_high=high))
+    mask = frequency_mask(BlendSettings(preserve_low=low, preserve_high=high), (8, 16, 3))
     assert mask.sum() == 8 * (16 - 4 * low - 4 * high)
 
 
 def test_a_reference_is_encoded_as_long_as_the_vocal(tmp_path, make_voice):
     path = tmp_path / "band.flac"
     write_audio(path, make_voice(1.5, 48_000), 48_000)
-    reference = read_reference(path, samples=30_000, encoder=encoder, sha256=sha256_of_file)
-    wave = at_codec_rate(read_audio(path))[:, : 8 * 4096]
+    reference = read_reference(path, LATENTS, samples=30_000, encoder=encoder, sha256=sha256_of_file)
+    wave = stereo_at(read_audio(path), 44_100)[:, : 8 * 4096]
     with torch.no_grad():
         expected = open_codec(TINY, encoder=True, decoder=False).encode(torch.from_numpy(wave))
     assert torch.equal(reference.latents, expected)
@@ -66,9 +69,11 @@ def test_a_reference_that_ends_too_soon_says_so(tmp_path, make_voice):
     write_audio(tmp_path / "band.wav", make_voice(0.5, 48_000), 48_000)
     message = "band.wav: 0.50 s is shorter than the vocal (1.00 s). Give a longer one."
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        read_reference(tmp_path / "band.wav", samples=44_100, encoder=encoder, sha256=sha256_of_file)
+        read_reference(tmp_path / "band.wav", LATENTS, samples=44_100, encoder=encoder, sha256=sha256_of_file)
     assert (
-        read_reference(tmp_path / "band.wav", samples=22_051, encoder=encoder, sha256=sha256_of_file).latents.shape[-1]
+        read_reference(
+            tmp_path / "band.wav", LATENTS, samples=22_051, encoder=encoder, sha256=sha256_of_file
+        ).latents.shape[-1]
         == 6
     )
 
@@ -76,7 +81,7 @@ def test_a_reference_that_ends_too_soon_says_so(tmp_path, make_voice):
 def test_silence_is_no_hindrance(tmp_path):
     write_audio(tmp_path / "rest.wav", np.zeros((2, 48_000), np.float32), 48_000)
     assert (
-        read_reference(tmp_path / "rest.wav", samples=44_100, encoder=encoder, sha256=sha256_of_file)
+        read_reference(tmp_path / "rest.wav", LATENTS, samples=44_100, encoder=encoder, sha256=sha256_of_file)
         .latents.isfinite()
         .all()
     )

@@ -38,7 +38,7 @@ CONTROL = Conditioning(
 def inputs(shards):
     segments = read_song(shards, "ballad")
     words = TextInputs(cached_prompt(segments[0]), cached_lyrics(segments[0], "en"))
-    return vocal_from_shards(shards, "ballad", segments), words
+    return vocal_from_shards(shards, "ballad", segments, 44_100), words
 
 
 def settled(*folders, **flags):
@@ -87,7 +87,9 @@ def test_that_holds_for_blends_in_windows_and_under_guidance_over_the_vocal(
 ):
     sampler = SamplerSettings(steps=4, guidance_scale=7.0, guidance_interval=1.0)
     folder = make_adapter(conditioning, sampler=sampler)
-    monkeypatch.setattr("models.flow.sampler.plan_windows", lambda frames: plan_windows(frames, longest=12, overlap=3))
+    monkeypatch.setattr(
+        "models.flow.sampler.plan_windows", lambda frames, longest: plan_windows(frames, longest=12, overlap=3)
+    )
     flags = {"lora_weights": (0.0, 0.0), "vocal_guidance_scale": 3.0}
     (ours,) = drawn_together(inputs, [folder, folder], 3, ref_strength=0, **flags)
     assert torch.equal(ours, text2music(inputs, 3, sampler))
@@ -142,7 +144,9 @@ def test_the_vocal_changes_the_band(inputs, make_adapter, conditioning):
 def test_steps_and_windows_are_counted(inputs, adapter, capsys, monkeypatch):
     drawn(inputs, adapter, 1, 2)
     assert "sampling: 8/8 steps" in capsys.readouterr().err
-    monkeypatch.setattr("models.flow.sampler.plan_windows", lambda frames: plan_windows(frames, longest=12, overlap=3))
+    monkeypatch.setattr(
+        "models.flow.sampler.plan_windows", lambda frames, longest: plan_windows(frames, longest=12, overlap=3)
+    )
     monkeypatch.setattr("common.progress.PLAIN_LINE_SECONDS", 0.0)
     drawn(inputs, adapter, 1)
     lines = capsys.readouterr().err.splitlines()

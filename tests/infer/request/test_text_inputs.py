@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.bases import ACE_STEP_1
 from common.errors import UserError
 from common.latents import LatentStatistics
 from infer.request.text_inputs import (
@@ -88,10 +89,10 @@ def test_words_and_their_absence_are_those_of_training(shards, words, dropped):
     """With and without words, the transformer is conditioned as train conditions it on the same sample."""
     transformer = open_transformer(TINY)
     sample = read_song(shards, "ballad")[0]
-    sample = replace(sample, inst=sample.vocal, text=sample.text[:1], text_mask=sample.text_mask[:1])
+    sample = replace(sample, targets={"inst": sample.vocal}, text=sample.text[:1], text_mask=sample.text_mask[:1])
     config = TrainingConfig(text_dropout=float(dropped), lyric_dropout=float(dropped))
     statistics = LatentStatistics(silence=((0.0,) * 16,) * 8, mean=(0.0,) * 8, std=(1.0,) * 8)
-    clip = ClipMaker(config, conditioning_of(config), statistics).batch([sample], epoch=0)
+    clip = ClipMaker(config, conditioning_of(config), statistics, ACE_STEP_1.latents).batch([sample], epoch=0)
     ours = (encode_null_conditions if dropped else encode_conditions)(transformer, words)
     with torch.no_grad():
         theirs = encode(transformer, clip)

@@ -8,48 +8,50 @@ import torch
 
 from common.audio.disk_wave import DiskWave
 from common.audio.wave import (
-    at_codec_rate,
     loudness_lufs,
     read_audio,
+    stereo_at,
     to_stereo,
     vocal_activity,
     vocal_gain,
     write_audio,
 )
+from common.bases import ACE_STEP_1
 from common.canonical import sha256_of_file
 from common.errors import UserError
-from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ, frames_of
 from infer.audio.decoded import encode
 from infer.request.vocal import vocal_from_file, vocal_from_shards
 from models.flow.windows import plan_windows
 from models.loading.checkpoint import TINY, open_codec
 from shards.reader import read_song
 
+LATENTS = ACE_STEP_1.latents
+
 CPU = torch.device("cpu")
 
 
 def from_file(path, lufs=-20.0):
     encoder = partial(open_codec, TINY, encoder=True, decoder=False)
-    return vocal_from_file(path, encoder=encoder, sha256=sha256_of_file, lufs=lufs)
+    return vocal_from_file(path, LATENTS, encoder=encoder, sha256=sha256_of_file, lufs=lufs)
 
 
 def test_a_file_is_levelled_as_training_vocals_and_encoded(vocal_file):
-    given = at_codec_rate(read_audio(vocal_file))
-    expected = given * vocal_gain(lambda: [given], SAMPLE_RATE_HZ, -23.0, samples=given.shape[1]).factor
+    given = stereo_at(read_audio(vocal_file), 44_100)
+    expected = given * vocal_gain(lambda: [given], LATENTS.sample_rate_hz, -23.0, samples=given.shape[1]).factor
     with from_file(vocal_file, lufs=-23.0) as vocal:
         assert vocal.key == "ballad"
         wave = vocal.wave.read(0, vocal.samples)
-        assert loudness_lufs(wave, SAMPLE_RATE_HZ) == pytest.approx(-23.0, abs=1e-3)
+        assert loudness_lufs(wave, LATENTS.sample_rate_hz) == pytest.approx(-23.0, abs=1e-3)
         np.testing.assert_array_equal(wave, expected)
         with torch.no_grad():
             latents = open_codec(TINY, encoder=True, decoder=False).encode(torch.from_numpy(wave))
         torch.testing.assert_close(vocal.latents, latents, rtol=0, atol=0)
-        np.testing.assert_array_equal(vocal.activity.numpy(), vocal_activity(wave))
+        np.testing.assert_array_equal(vocal.activity.numpy(), vocal_activity(wave, ACE_STEP_1.latents))
         assert (vocal.record.lufs, vocal.record.seconds) == (-23.0, 1.5)
 
 
 def test_only_the_level_of_the_file_is_changed(vocal_file):
-    plain = at_codec_rate(read_audio(vocal_file))
+    plain = stereo_at(read_audio(vocal_file), 44_100)
     with from_file(vocal_file) as vocal:
         wave = vocal.wave.read(0, vocal.samples)
     np.testing.assert_allclose(wave / np.abs(wave).max(), plain / np.abs(plain).max(), atol=1e-6)
@@ -61,8 +63,8 @@ def test_lengths_follow_the_file(tmp_path, make_voice, rate_hz):
     write_audio(tmp_path / "a.wav", to_stereo(samples), rate_hz)
     with from_file(tmp_path / "a.wav") as vocal:
         assert vocal.output_samples == round(samples.shape[1] * 48_000 / rate_hz)
-        assert vocal.latents.shape == (8, 16, frames_of(vocal.samples))
-        assert vocal.activity.shape == (frames_of(vocal.samples),)
+        assert vocal.latents.shape == (8, 16, LATENTS.frames_of(vocal.samples))
+        assert vocal.activity.shape == (LATENTS.frames_of(vocal.samples),)
 
 
 def test_joined_files_are_read_to_their_end(tmp_path, make_voice):
@@ -88,18 +90,18 @@ def test_a_vocal_that_cannot_be_used_says_why(tmp_path, make_voice, seconds, lev
 
 def test_a_wave_on_the_disk_is_encoded_as_in_memory():
     """Longer than what the codec takes at once, whole or only its first frames."""
-    wave = 0.1 * np.random.default_rng(0).standard_normal((2, 240 * FRAME_SAMPLES - 100)).astype(np.float32)
+    wave = 0.1 * np.random.default_rng(0).standard_normal((2, 240 * LATENTS.frame_samples - 100)).astype(np.float32)
     codec = open_codec(TINY, encoder=True, decoder=False)
-    with DiskWave() as on_disk, torch.no_grad():
+    with DiskWave(44_100) as on_disk, torch.no_grad():
         on_disk.append(wave)
         assert torch.equal(encode(on_disk, codec), codec.encode(torch.from_numpy(wave)))
-        first = codec.encode(torch.from_numpy(wave[:, : 40 * FRAME_SAMPLES]))
+        first = codec.encode(torch.from_numpy(wave[:, : 40 * LATENTS.frame_samples]))
         assert torch.equal(encode(on_disk, codec, frames=40), first)
 
 
 def test_segments_of_a_song_lie_end_to_end(shards):
     segments = read_song(shards, "ballad")
-    vocal = vocal_from_shards(shards, "ballad", segments)
+    vocal = vocal_from_shards(shards, "ballad", segments, 44_100)
     assert vocal.latents.shape == (8, 16, 12 + 7)
     np.testing.assert_array_equal(vocal.latents[..., 12:].numpy(), segments[1].vocal.astype(np.float32))
     np.testing.assert_array_equal(vocal.activity[:12].numpy(), segments[0].activity.astype(np.float32))
@@ -109,6 +111,6 @@ def test_segments_of_a_song_lie_end_to_end(shards):
 
 
 def test_a_song_may_be_longer_than_the_network_takes_at_once(shards):
-    vocal = vocal_from_shards(shards, "hymn", read_song(shards, "hymn"))
+    vocal = vocal_from_shards(shards, "hymn", read_song(shards, "hymn"), 44_100)
     assert vocal.latents.shape[-1] == 2700
-    assert len(plan_windows(2700)) == 2
+    assert len(plan_windows(2700, longest=ACE_STEP_1.longest_frames)) == 2

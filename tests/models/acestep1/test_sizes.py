@@ -13,7 +13,7 @@ from models.acestep1.sizes import PUBLISHED, TINY
 from models.acestep1.text.encoder import build_network
 from models.acestep1.text.encoder import stored_shapes as stored_text_shapes
 from models.loading.checkpoint import TINY as TINY_FOLDER
-from models.loading.checkpoint import network_config, shapes_of
+from models.loading.weights import network_config, shapes_of
 
 PARTS = {
     "ace_step_transformer": "transformer",

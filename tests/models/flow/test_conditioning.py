@@ -164,7 +164,7 @@ def training_input(objective: Objective, projection: SourceProjection | None, st
 
 @pytest.mark.parametrize("objective", OBJECTIVES[:4])
 def test_training_at_strength_zero_is_text2music(objective):
-    projection = SourceProjection(24)
+    projection = SourceProjection(128, 24)
     torch.nn.init.normal_(projection.projection.weight)
     plain = training_input(TEXT2MUSIC, None, None)
     silent = training_input(objective, projection, 0.0)
@@ -208,7 +208,7 @@ def test_smoothing_leaves_a_steady_voice_alone(frames):
 
 
 def test_a_fresh_projection_changes_nothing_and_learns_at_once(source):
-    projection = SourceProjection(24).double()
+    projection = SourceProjection(128, 24).double()
     hidden = torch.randn(2, 7, 24, dtype=torch.float64)
     injected = projection.injections(source, torch.ones(2))[0](hidden)
     assert torch.equal(injected, hidden)
@@ -220,7 +220,7 @@ def test_a_fresh_projection_changes_nothing_and_learns_at_once(source):
 
 
 def test_the_projection_adds_each_frame_of_its_input_by_strength(source):
-    projection = SourceProjection(128).double()
+    projection = SourceProjection(128, 128).double()
     torch.nn.init.eye_(projection.projection.weight)
     doubled = VocalSource(source.vocal, 2 * source.vocal, source.activity, source.strength)
     added = projection.injections(doubled, torch.ones(2))[0](torch.zeros(2, 7, 128, dtype=torch.float64))
@@ -231,7 +231,7 @@ def test_the_projection_adds_each_frame_of_its_input_by_strength(source):
 
 def test_an_injection_keeps_the_dtype_of_the_network(source):
     hidden = torch.zeros(2, 7, 24, dtype=torch.bfloat16)
-    assert SourceProjection(24).injections(source, torch.ones(2))[0](hidden).dtype == torch.bfloat16
+    assert SourceProjection(128, 24).injections(source, torch.ones(2))[0](hidden).dtype == torch.bfloat16
 
 
 # Packing

@@ -31,6 +31,7 @@ def encoder(
     injection: ControlInjection = "zero", *, scale: float = 1.0, layers: tuple[int, ...] = (0, 2)
 ) -> ControlEncoder:
     return ControlEncoder(
+        frame_values=128,
         depth=2,
         dim=32,
         head_dim=16,
@@ -217,5 +218,5 @@ def test_a_block_named_twice_is_refused():
 
 def test_a_width_that_the_heads_do_not_divide_is_refused():
     with pytest.raises(UserError) as refused:
-        ControlEncoder(dim=1000, out_dim=WIDTH, blocks=3, injection_layers=(0,))
+        ControlEncoder(frame_values=128, dim=1000, out_dim=WIDTH, blocks=3, injection_layers=(0,))
     assert str(refused.value) == "control_encoder_dim: 1000 is not a multiple of 128; 1536 is the default."

@@ -82,7 +82,7 @@ def test_conditions_of_the_golden_are_upstreams(upstream):
 
 
 def test_noise_of_the_golden_comes_from_one_generator_per_song(upstream):
-    assert torch.equal(draw_noise(generators(42, 43), upstream.notes["frame_length"]), upstream.noise)
+    assert torch.equal(draw_noise(generators(42, 43), (8, 16, upstream.notes["frame_length"])), upstream.noise)
 
 
 @pytest.mark.parametrize("case", ["apg_interval05", "apg_interval1_decay1", "cfg_interval1", "cfg_star", "no_guidance"])
@@ -128,7 +128,7 @@ def test_audio2audio_is_upstreams(upstream):
     reference = upstream.inputs["ref_latents"]
     share = 1 - upstream.notes["cases"]["audio2audio"]["ref_audio_strength"]
     settings = upstream.settings("audio2audio", steps=int(share * STEPS))
-    noise = draw_noise(generators(42, 43), reference.shape[-1])
+    noise = draw_noise(generators(42, 43), reference.shape[1:])
     start = add_noise(reference, noise, torch.tensor(shift_sigma(share, SHIFT)))
     sigmas = inference_sigmas(settings.steps, shift=SHIFT, sigma_max=share)
     predict = GuidedVelocity(upstream.transformer, upstream.full, upstream.null, settings, eps=noise)
@@ -137,7 +137,7 @@ def test_audio2audio_is_upstreams(upstream):
 
 def retake_noise(upstream: Upstream, case: str) -> Tensor:
     angle = upstream.notes["cases"][case]["retake_variance"] * math.pi / 2
-    second = draw_noise(generators(*upstream.notes["retake_generator_seeds"]), upstream.noise.shape[-1])
+    second = draw_noise(generators(*upstream.notes["retake_generator_seeds"]), upstream.noise.shape[1:])
     return math.cos(angle) * upstream.noise + math.sin(angle) * second
 
 
@@ -225,11 +225,12 @@ def with_strength(source: VocalSource, *strength: float) -> VocalSource:
 
 
 def projection(upstream: Upstream) -> SourceProjection:
-    return SourceProjection(upstream.transformer.inner_width)
+    return SourceProjection(128, upstream.transformer.inner_width)
 
 
 def encoder(upstream: Upstream, control_injection) -> ControlEncoder:
     return ControlEncoder(
+        frame_values=128,
         depth=1,
         dim=32,
         head_dim=16,
@@ -344,7 +345,7 @@ def test_pingpong_returns_to_noise_of_the_kind_it_came_from(upstream, source, ob
     sigmas, fresh = inference_sigmas(settings.steps, shift=SHIFT), generators(1, 2)
     state = objective.make_x1(upstream.noise, source)
     for step in range(settings.steps):
-        noise = objective.make_x1(draw_noise(fresh, state.shape[-1]), source)
+        noise = objective.make_x1(draw_noise(fresh, state.shape[1:]), source)
         velocity = predict(state, sigmas[step], step)
         state = pingpong_step(state, velocity, sigmas[step], sigmas[step + 1], noise=noise)
         assert torch.equal(states[step], state)

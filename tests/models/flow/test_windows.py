@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.flow.windows import LONGEST_FRAMES, OVERLAP_FRAMES, LatentWindow, cross_fade, plan_windows
+from common.bases import ACE_STEP_1
+from models.flow.windows import OVERLAP, LatentWindow, cross_fade, plan_windows
 
 PLANS = st.tuples(st.integers(1, 400), st.integers(3, 90), st.integers(1, 30)).filter(lambda p: 3 * p[2] <= p[1])
 
@@ -57,7 +58,9 @@ def test_the_weights_of_a_frame_sum_to_one(plan):
 
 
 def test_four_minutes_are_one_window_and_six_are_two():
-    assert plan_windows(LONGEST_FRAMES) == (LatentWindow(0, LONGEST_FRAMES),)
-    one, other = plan_windows(LONGEST_FRAMES * 3 // 2)
-    assert one.end - other.start in (OVERLAP_FRAMES, OVERLAP_FRAMES + 1)
-    assert one.end < LONGEST_FRAMES
+    longest = ACE_STEP_1.longest_frames
+    assert longest == 2584
+    assert plan_windows(longest, longest=longest) == (LatentWindow(0, longest),)
+    one, other = plan_windows(longest * 3 // 2, longest=longest)
+    assert one.end - other.start - longest // OVERLAP in (0, 1)
+    assert one.end < longest

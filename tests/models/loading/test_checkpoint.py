@@ -14,22 +14,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from common.bases import ACE_STEP_1
 from common.errors import UserError
 from models.acestep1.codec.codec import decode_audio
 from models.loading.checkpoint import (
     TINY,
-    WEIGHTS_FILES,
     open_codec,
     open_text_encoder,
     open_transformer,
     open_vocoder,
     part_hash,
-    read_weights,
     resolve_checkpoint,
 )
+from models.loading.weights import read_weights
 
-DCAE = Path("music_dcae_f8c8") / WEIGHTS_FILES["music_dcae_f8c8"]
-VOCODER = Path("music_vocoder") / WEIGHTS_FILES["music_vocoder"]
+DCAE = Path("music_dcae_f8c8") / ACE_STEP_1.weights_file("music_dcae_f8c8")
+VOCODER = Path("music_vocoder") / ACE_STEP_1.weights_file("music_vocoder")
 OPENERS: dict[str, Callable[[Path], torch.nn.Module]] = {
     "ace_step_transformer": open_transformer,
     "music_dcae_f8c8": lambda folder: open_codec(folder, encoder=True, decoder=True),
@@ -111,7 +111,7 @@ def test_networks_come_ready_for_use(part):
 
 
 def test_weights_are_the_files(folder):
-    weights = load_file(folder / "ace_step_transformer" / WEIGHTS_FILES["ace_step_transformer"])
+    weights = load_file(folder / "ace_step_transformer" / ACE_STEP_1.weights_file("ace_step_transformer"))
     for dtype in (torch.float32, torch.bfloat16):
         found = open_transformer(folder, dtype=dtype).state_dict()
         assert found.keys() == weights.keys()
@@ -126,7 +126,7 @@ def test_an_opened_network_does_not_share_memory_with_its_file(folder):
 
 @pytest.mark.parametrize("part", OPENERS)
 def test_a_missing_weight_is_named(folder, part):
-    path = folder / part / WEIGHTS_FILES[part]
+    path = folder / part / ACE_STEP_1.weights_file(part)
     name = sorted(load_file(path))[-1]
     rewrite(path, lambda weights: weights.pop(name))
     assert complaint(lambda: OPENERS[part](folder)) == (
@@ -136,7 +136,7 @@ def test_a_missing_weight_is_named(folder, part):
 
 @pytest.mark.parametrize("part", OPENERS)
 def test_an_unknown_weight_is_named(folder, part):
-    path = folder / part / WEIGHTS_FILES[part]
+    path = folder / part / ACE_STEP_1.weights_file(part)
     rewrite(path, lambda weights: weights.update(extra=torch.zeros(1)))
     assert complaint(lambda: OPENERS[part](folder)) == (
         f"{path}: weights do not fit config.json: 1 unknown; the first is extra."
@@ -165,9 +165,9 @@ def test_all_that_does_not_fit_is_counted(folder):
 
 @pytest.mark.parametrize("part", OPENERS)
 def test_a_missing_file_is_named(folder, part):
-    (folder / part / WEIGHTS_FILES[part]).unlink()
+    (folder / part / ACE_STEP_1.weights_file(part)).unlink()
     assert complaint(lambda: OPENERS[part](folder)) == (
-        f"{folder / part / WEIGHTS_FILES[part]}: no such file. It holds the weights of {part}."
+        f"{folder / part / ACE_STEP_1.weights_file(part)}: no such file. It holds the weights of {part}."
     )
     (folder / part / "config.json").unlink()
     assert complaint(lambda: OPENERS[part](folder)) == (
@@ -178,7 +178,7 @@ def test_a_missing_file_is_named(folder, part):
 @pytest.mark.parametrize("part", OPENERS)
 @pytest.mark.parametrize("size", [0, 100, 5000])
 def test_a_file_cut_short_is_one_line(folder, part, size):
-    path = folder / part / WEIGHTS_FILES[part]
+    path = folder / part / ACE_STEP_1.weights_file(part)
     path.write_bytes(path.read_bytes()[:size])
     message = complaint(lambda: OPENERS[part](folder))
     assert message.startswith(f"{path}: damaged (")
@@ -224,7 +224,7 @@ def test_weights_that_may_not_be_read_are_one_line(folder, monkeypatch):
     def refused(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr("models.loading.checkpoint.safe_open", refused)
+    monkeypatch.setattr("models.loading.weights.safe_open", refused)
     monkeypatch.setattr("models.loading.checkpoint.sha256_of_file", refused)
     path = folder / VOCODER
     assert complaint(lambda: open_vocoder(folder)) == f"{path}: cannot be opened. Is this user allowed to read it?"
@@ -275,9 +275,9 @@ def test_the_unwanted_half_is_not_read(folder):
 
 
 def test_part_hash_depends_on_content_only(folder):
-    for part in (*WEIGHTS_FILES, "demucs"):
+    for part in (*ACE_STEP_1.files, "demucs"):
         assert part_hash(folder, part) == part_hash(TINY, part)
-    assert len({part_hash(TINY, part) for part in WEIGHTS_FILES}) == len(WEIGHTS_FILES)
+    assert len({part_hash(TINY, part) for part in ACE_STEP_1.files}) == len(ACE_STEP_1.files)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])

@@ -9,18 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from common.base import BaseSpec
+from common.bases import ACE_STEP_1, CONFIG_FILE, BaseOrigin
 from common.canonical import sha256_of_file
 from common.errors import UserError
 from models.acestep1.sizes import PUBLISHED
 from models.acestep1.sizes import TINY as TINY_SIZES
 from models.acestep1.text.lyric_tokens import VOCABULARY_FILE
-from models.loading.checkpoint import CONFIG_FILE, TINY, WEIGHTS_FILES, Part, part_hash
+from models.loading.checkpoint import TINY, part_hash
 from models.loading.family import (
-    CODEC,
     PUBLISHED_HASHES,
-    TEXT,
-    TRANSFORMER,
     check_alike,
     check_belongs,
     check_one_family,
@@ -30,9 +27,11 @@ from models.loading.family import (
     known_base,
 )
 
-VOCODER: Part = "music_vocoder"
-PARTS: tuple[Part, ...] = (TRANSFORMER, CODEC, VOCODER, TEXT)
-TINY_BASE, REAL_BASE = BaseSpec(family="tiny", checkpoint="tiny"), BaseSpec(family="ace-step-1")
+TRANSFORMER, CODEC, TEXT = ACE_STEP_1.parts.transformer, ACE_STEP_1.parts.codec, ACE_STEP_1.parts.text_encoder
+
+VOCODER: str = "music_vocoder"
+PARTS: tuple[str, ...] = (TRANSFORMER, CODEC, VOCODER, TEXT)
+TINY_BASE, REAL_BASE = BaseOrigin(family="tiny", checkpoint="tiny"), BaseOrigin(family="ace-step-1")
 NETWORKS: dict[str, str] = {part: part_hash(TINY, part) for part in (CODEC, TEXT)}
 
 
@@ -63,7 +62,7 @@ def complaint(action: Callable[[], object]) -> str:
     return str(raised.value)
 
 
-def change_weights(folder: Path, part: Part) -> None:
+def change_weights(folder: Path, part: str) -> None:
     (path,) = (folder / part).glob("*.safetensors")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -153,14 +152,14 @@ def keep_decoder(folder: Path) -> None:
 
 def test_what_cannot_be_told_is_said(write_configs, capsys):
     base = write_configs(transformer=PUBLISHED.transformer)
-    check_belongs("shards", BaseSpec(), {}, "ACE-Step/x", base, parts=[TRANSFORMER])
+    check_belongs("shards", BaseOrigin(), {}, "ACE-Step/x", base, parts=[TRANSFORMER])
     assert capsys.readouterr().err == "shards: cannot be told to belong to ACE-Step/x; taken as if it did.\n"
 
 
 def test_what_recorded_nothing_is_known_by_its_networks():
     assert known_base(None, NETWORKS.values()) == TINY_BASE
     assert known_base(None, [part_hash(TINY, TRANSFORMER)]) == TINY_BASE
-    assert known_base(None, ["a" * 64]) == BaseSpec()
+    assert known_base(None, ["a" * 64]) == BaseOrigin()
     assert known_base(REAL_BASE, ["a" * 64]) == REAL_BASE
 
 
@@ -170,7 +169,7 @@ def test_the_published_networks_are_known_by_what_their_files_are(goldens_folder
     found = set()
     for part in (TRANSFORMER, CODEC):
         config = sha256_of_file(goldens_folder / "published" / part / CONFIG_FILE)
-        listed = f"{CONFIG_FILE}\0{config}\n{WEIGHTS_FILES[part]}\0{files[part]['published_sha256']}\n"
+        listed = f"{CONFIG_FILE}\0{config}\n{ACE_STEP_1.weights_file(part)}\0{files[part]['published_sha256']}\n"
         found.add(hashlib.sha256(listed.encode()).hexdigest())
     assert found == PUBLISHED_HASHES
     for digest in found:
@@ -179,7 +178,7 @@ def test_the_published_networks_are_known_by_what_their_files_are(goldens_folder
 
 def test_a_vocal_of_another_codec_than_an_adapter_is_refused():
     check_alike("vocal", TINY_BASE, NETWORKS, "adapter", TINY_BASE, NETWORKS)
-    check_alike("vocal", TINY_BASE, {}, "adapter", BaseSpec(), NETWORKS)
+    check_alike("vocal", TINY_BASE, {}, "adapter", BaseOrigin(), NETWORKS)
     assert complaint(lambda: check_alike("vocal", TINY_BASE, {}, "adapter", REAL_BASE, {})) == (
         "vocal: is of tiny, adapter is of ace-step-1. Give one that goes with it."
     )
@@ -194,7 +193,7 @@ def test_there_is_no_default_but_what_made_it(capsys):
     assert choose_checkpoint("mine", TINY_BASE, "shards") == "mine"
     assert choose_checkpoint(None, TINY_BASE, "shards") == "tiny"
     assert capsys.readouterr().err == "shards: made with checkpoint tiny, which is used here too.\n"
-    pinned = BaseSpec(checkpoint="ACE-Step/x", revision="c" * 40)
+    pinned = BaseOrigin(checkpoint="ACE-Step/x", revision="c" * 40)
     assert choose_checkpoint(None, pinned, "shards") == f"ACE-Step/x@{'c' * 40}"
     assert choose_checkpoint("ACE-Step/x", pinned, "shards") == f"ACE-Step/x@{'c' * 40}"
     assert choose_checkpoint("ACE-Step/x@main", pinned, "shards") == "ACE-Step/x@main"
@@ -210,9 +209,9 @@ def test_there_is_no_default_but_what_made_it(capsys):
 def test_only_what_others_have_too_is_recorded(tmp_path):
     """A folder's path says nothing elsewhere; an id and its commit do."""
     assert describe_base("tiny", TINY, CODEC) == TINY_BASE
-    assert describe_base(str(TINY), TINY, CODEC) == BaseSpec(family="tiny")
+    assert describe_base(str(TINY), TINY, CODEC) == BaseOrigin(family="tiny")
     snapshot = Path(shutil.copytree(TINY / CODEC, tmp_path / "snapshots" / ("d" * 40) / CODEC)).parent
-    recorded = BaseSpec(family="tiny", checkpoint="someone/music", revision="d" * 40)
+    recorded = BaseOrigin(family="tiny", checkpoint="someone/music", revision="d" * 40)
     assert describe_base("someone/music", snapshot, CODEC) == recorded
     assert describe_base(f"someone/music@{'d' * 40}", snapshot, CODEC) == recorded
-    assert describe_base(str(snapshot), snapshot, CODEC) == BaseSpec(family="tiny")
+    assert describe_base(str(snapshot), snapshot, CODEC) == BaseOrigin(family="tiny")

@@ -17,14 +17,16 @@ import pytest
 import torch
 from huggingface_hub import _tree_cache, constants
 
-from common.base import BaseSpec
+from common.bases import ACE_STEP_1, BaseOrigin
 from common.errors import UserError
 from models.loading import hub
-from models.loading.checkpoint import TINY, Part, open_vocoder, resolve_checkpoint
-from models.loading.family import CODEC, TEXT, TRANSFORMER, describe_base
+from models.loading.checkpoint import TINY, open_vocoder, resolve_checkpoint
+from models.loading.family import describe_base
+
+TRANSFORMER, CODEC, TEXT = ACE_STEP_1.parts.transformer, ACE_STEP_1.parts.codec, ACE_STEP_1.parts.text_encoder
 
 NAME = "someone/music"
-VOCODER: Part = "music_vocoder"
+VOCODER: str = "music_vocoder"
 FIRST, SECOND = "1" * 40, "2" * 40
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 ROOT = Path(__file__).resolve().parents[3]
@@ -155,7 +157,7 @@ def unplugged(monkeypatch) -> Callable[[], None]:
     return go
 
 
-def complaint(name: str = NAME, parts: tuple[Part, ...] = (VOCODER,)) -> str:
+def complaint(name: str = NAME, parts: tuple[str, ...] = (VOCODER,)) -> str:
     with pytest.raises(UserError) as raised:
         resolve_checkpoint(name, parts)
     assert "\n" not in str(raised.value)
@@ -183,7 +185,7 @@ def test_what_was_recorded_is_fetched_at_its_commit(server):
     """prep on one day, train on another: the id with its commit is what shards name, and what training asks for."""
     folder = resolve_checkpoint(NAME, [CODEC])
     recorded = describe_base(NAME, folder, CODEC)
-    assert recorded == BaseSpec(family="tiny", checkpoint=NAME, revision=FIRST)
+    assert recorded == BaseOrigin(family="tiny", checkpoint=NAME, revision=FIRST)
     server.main = SECOND
     hub._commits.clear()
     assert recorded.name is not None

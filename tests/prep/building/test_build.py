@@ -11,8 +11,8 @@ import torch
 
 from common.audio.disk_wave import DiskWave
 from common.audio.wave import loudness_lufs, read_audio
+from common.bases import ACE_STEP_1
 from common.errors import UserError
-from common.latents import SAMPLE_RATE_HZ
 from models.loading.checkpoint import TINY, open_codec
 from prep.building.build import build_shards
 from prep.building.workers import torch_threads
@@ -25,6 +25,8 @@ from prep.sources.segment import SampleSpan
 from prep.sources.sound import SoundHash
 from shards.reader import read_manifest, read_shard, read_song
 from shards.verify import verify
+
+LATENTS = ACE_STEP_1.latents
 
 
 def rejected(folder):
@@ -39,13 +41,13 @@ def test_samples_hold_what_the_codec_makes_of_the_levelled_parts(tmp_path, song,
     meta = sample.meta
     waves = {part: read_audio(tmp_path / "raw" / f"pair_{part}.wav").samples for part in ("vocal", "mix")}
     waves["inst"] = waves["mix"] - waves["vocal"]
-    start, factor = round(meta.start_seconds * SAMPLE_RATE_HZ), np.float32(10 ** (meta.gain_db / 20))
+    start, factor = round(meta.start_seconds * LATENTS.sample_rate_hz), np.float32(10 ** (meta.gain_db / 20))
     codec = open_codec(TINY, encoder=True, decoder=False)
     for part, wave in waves.items():
         levelled = wave[:, start : start + meta.samples] * factor
         with torch_threads(1):
             np.testing.assert_array_equal(getattr(sample, part), encode_wave(codec, levelled))
-    assert loudness_lufs(waves["mix"][:, start:] * factor, SAMPLE_RATE_HZ) == pytest.approx(-14.0, abs=0.05)
+    assert loudness_lufs(waves["mix"][:, start:] * factor, LATENTS.sample_rate_hz) == pytest.approx(-14.0, abs=0.05)
     assert (meta.derived, meta.separator, meta.residual_db) == ("inst", None, None)
     assert (meta.prompt, meta.lyrics, meta.name, len(meta.tag_orders)) == (
         "folk, guitar, slow",
@@ -64,7 +66,7 @@ def test_joined_files_are_kept_to_their_end(tmp_path, music, build):
     (tmp_path / "raw").mkdir()
     for part in ("vocal", "mix"):
         path = tmp_path / "raw" / f"pair_{part}.mp3"
-        soundfile.write(path, getattr(parts, part).T, SAMPLE_RATE_HZ)
+        soundfile.write(path, getattr(parts, part).T, LATENTS.sample_rate_hz)
         path.write_bytes(2 * path.read_bytes())
     build()
     samples = read_song(tmp_path / "shards", "pair")
@@ -78,9 +80,9 @@ def test_a_full_song_is_separated_into_parts_that_sum_to_it(tmp_path, song, conf
     (full,) = scan(tmp_path).songs
     files = find_separator("auto", TINY)
     assert files is not None
-    separator = open_separator(files, config.separator, torch.device("cpu"))
+    separator = open_separator(files, config.separator, torch.device("cpu"), rate_hz=44_100)
     encoder = SongEncoder(config, open_codec(TINY, encoder=True, decoder=False), lambda: separator)
-    tracks = encoder.tracks(full, DiskWave, SoundHash(full))
+    tracks = encoder.tracks(full, lambda: DiskWave(44_100), SoundHash(full))
     parts = tracks.piece(SampleSpan(0, tracks.samples))
     np.testing.assert_array_equal(parts.mix, read_audio(tmp_path / "full.wav").samples)
     np.testing.assert_array_equal(parts.inst, parts.mix - parts.vocal)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from common.audio.wave import read_audio
+from common.bases import ACE_STEP_1
 from common.errors import UserError
 from models.acestep1.codec.codec import LONGEST_PIECE
 from models.loading.checkpoint import TINY
@@ -22,7 +23,7 @@ FLOAT16_STEP = 2.0**-9
 
 
 def test_prep_encodes_as_long_pieces_as_the_codec_does_for_others():
-    assert EncodeConfig().piece_frames == LONGEST_PIECE
+    assert EncodeConfig().piece_frames(ACE_STEP_1.latents) == LONGEST_PIECE
 
 
 def test_pieces_leave_the_same_shards_but_for_rounding_whatever_the_workers(tmp_path, song, build, config, hashes):

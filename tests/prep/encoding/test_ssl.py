@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from common.audio.wave import read_audio
+from common.bases import ACE_STEP_1
 from common.errors import UserError
-from common.latents import SAMPLE_RATE_HZ
 from prep.building.workers import torch_threads
 from prep.encoding.ssl import SSL_KINDS, last_hidden_state, open_ssl_network, ssl_features
 from shards.reader import read_manifest, read_song
 from shards.verify import verify
+
+LATENTS = ACE_STEP_1.latents
 
 
 def signal(samples, *, pitch, amplitude):
@@ -101,13 +103,13 @@ def test_a_build_keeps_features_of_each_target(tmp_path, song, build, config, ss
     assert found["inst_mert"].shape == (pytest.approx(75 * seconds, abs=1), 1024)
     assert found["mix_mhubert"].shape == (pytest.approx(50 * seconds, abs=1), 768)
     inst = read_audio(tmp_path / "raw" / "a_inst.wav").samples
-    start = round(sample.meta.start_seconds * SAMPLE_RATE_HZ)
+    start = round(sample.meta.start_seconds * LATENTS.sample_rate_hz)
     levelled = inst[:, start : start + sample.meta.samples] * np.float32(10 ** (sample.meta.gain_db / 20))
     network = open_ssl_network("mert", ssl_networks / "mert")
     with torch_threads(1):
         expected = ssl_features(
             torch.from_numpy(levelled),
-            SAMPLE_RATE_HZ,
+            LATENTS.sample_rate_hz,
             SSL_KINDS["mert"],
             lambda chunks: last_hidden_state(network, chunks),
         )

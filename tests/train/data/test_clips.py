@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.bases import ACE_STEP_1
 from common.latents import LatentStatistics
 from train.data.clips import Batch, Choice, ClipMaker, Cut
 from train.data.plan import seeded
@@ -19,7 +20,7 @@ def maker(tiny_config, tmp_path):
 
     def make(**settings):
         config = tiny_config(tmp_path, **settings)
-        return ClipMaker(config, conditioning_of(config), STATISTICS)
+        return ClipMaker(config, conditioning_of(config), STATISTICS, ACE_STEP_1.latents)
 
     return make
 
@@ -47,7 +48,7 @@ def test_all_parts_are_cut_from_the_same_frames(maker, make_sample):
     starts = set()
     for epoch in range(30):
         clip = maker(accompaniment={"latent_noise": 0.0, "activity_gate": False}).batch([sample], epoch=epoch)
-        inst = torch.tensor(sample.inst, dtype=torch.float32)
+        inst = torch.tensor(sample.targets["inst"], dtype=torch.float32)
         (start,) = [s for s in range(19) if torch.equal(clip.target[0], inst[:, :, s : s + 22])]
         vocal = (torch.tensor(sample.vocal, dtype=torch.float32) - 0.25) / 2
         assert torch.equal(clip.source.vocal[0], vocal[:, :, start : start + 22])
@@ -69,7 +70,7 @@ def test_activity_is_smoothed_where_gating_is_on(maker, make_sample):
 def test_the_target_follows_the_output_type(maker, make_sample):
     sample = make_sample("song", 0, 22)
     mix = maker(accompaniment={"output_type": "mix"}).batch([sample], epoch=0)
-    assert torch.equal(mix.target[0], torch.tensor(sample.mix, dtype=torch.float32))
+    assert torch.equal(mix.target[0], torch.tensor(sample.targets["mix"], dtype=torch.float32))
 
 
 def test_both_tag_orders_are_drawn_without_their_padding(maker, make_sample):
@@ -125,7 +126,7 @@ def test_features_are_cut_with_the_clip(maker, make_sample):
     sample = make_sample("song", 0, 40)
     mert = np.arange(279, dtype=np.float16)[:, None] * np.ones((1, 1024), np.float16)
     mhubert = np.arange(186, dtype=np.float16)[:, None] * np.ones((1, 768), np.float16)
-    sample = replace(sample, inst_mert=mert, inst_mhubert=mhubert)
+    sample = replace(sample, features={("inst", "mert"): mert, ("inst", "mhubert"): mhubert})
     choice = Choice(Cut(start=10, frames=20, tag_order=0), strength=0.5)
     clip = maker().without_noise(maker().assemble([sample], [choice]))
     (first,), (second,) = clip.features

@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train.data.loader
 import train.loop.observe
-from common.latents import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, LatentStatistics, frames_of
+from common.bases import ACE_STEP_1
+from common.latents import LatentStatistics
 from models.adapters.lora import LORA_FILE
 from models.loading.checkpoint import TINY
 from prep.encoding.ssl import FRAME_HOP, SSL_KINDS, ssl_features
@@ -20,6 +21,8 @@ from train.data.clips import ClipMaker
 from train.loop.fit import fit
 from train.loop.module import conditioning_of
 from train.loop.preparation import make_data, make_module, open_shards
+
+LATENTS = ACE_STEP_1.latents
 
 BOTH = ("mert", "mhubert")
 NOTICE = "these shards hold no SSL features: training without feature losses (prep build-shards --ssl makes them)"
@@ -184,23 +187,23 @@ def test_the_features_of_a_crop_are_those_of_its_time(short, make_sample, tmp_pa
         within = torch.arange((chunks.shape[-1] - 400) // FRAME_HOP + 1) * FRAME_HOP / kind.rate_hz
         return (starts + within)[:, :, None]
 
-    wave = torch.zeros(2, round(seconds * SAMPLE_RATE_HZ))
-    features = ssl_features(wave, SAMPLE_RATE_HZ, kind, times).numpy()
-    frames = frames_of(wave.shape[-1])
+    wave = torch.zeros(2, round(seconds * LATENTS.sample_rate_hz))
+    features = ssl_features(wave, LATENTS.sample_rate_hz, kind, times).numpy()
+    frames = LATENTS.frames_of(wave.shape[-1])
     numbered = np.broadcast_to(np.arange(frames, dtype=np.float16), (8, 16, frames))
-    sample = replace(make_sample("a", 0, frames), inst=numbered, **{f"inst_{name}": features})
+    sample = replace(make_sample("a", 0, frames), targets={"inst": numbered}, features={("inst", name): features})
     config = short(tmp_path)
-    maker = ClipMaker(config, conditioning_of(config), STATISTICS)
+    maker = ClipMaker(config, conditioning_of(config), STATISTICS, ACE_STEP_1.latents)
     step = FRAME_HOP / kind.rate_hz
-    tolerance = 1 / FRAMES_PER_SECOND + step
+    tolerance = 1 / LATENTS.frames_per_second + step
     firsts = set()
     for epoch in range(40):
         clip = maker.cut([sample], epoch=epoch)
         first, last = clip.target[0, 0, 0, [0, -1]].tolist()
         ((features,),) = filter(None, clip.features)
         starts = np.asarray(features)[:, 0]
-        assert starts[0] == pytest.approx(first / FRAMES_PER_SECOND, abs=tolerance)
-        assert starts[-1] + step == pytest.approx((last + 1) / FRAMES_PER_SECOND, abs=tolerance)
+        assert starts[0] == pytest.approx(first / LATENTS.frames_per_second, abs=tolerance)
+        assert starts[-1] + step == pytest.approx((last + 1) / LATENTS.frames_per_second, abs=tolerance)
         assert np.diff(starts).max() < 3 * step  # a chunk of MERT's ends a frame early
         firsts.add(first)
     assert len(firsts) > math.sqrt(min(40, frames - 21))

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from common.bases import ACE_STEP_1
 from common.errors import UserError
 from common.files import whole_file
 from models.adapters.adapter import CARD_FILE, open_adapter, read_card
@@ -109,10 +110,10 @@ def poisoned(folder, make_sample):
         with whole_file(folder / entry.name) as partial, partial.open("wb") as file, open_tar(file) as tar:
             for segment in entry.segments:
                 sample = make_sample(segment.song, int(segment.key[-3:]), segment.frames)
-                append_sample(tar, sample)
+                append_sample(tar, sample, ACE_STEP_1.latents)
         content = (folder / entry.name).read_bytes()
         for segment in entry.segments:
-            inst = make_sample(segment.song, int(segment.key[-3:]), segment.frames).inst
+            inst = make_sample(segment.song, int(segment.key[-3:]), segment.frames).targets["inst"]
             content = content.replace(inst.tobytes(), np.full_like(inst, np.nan).tobytes())
         (folder / entry.name).write_bytes(content)
 

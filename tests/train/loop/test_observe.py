@@ -49,7 +49,7 @@ def test_curves_are_means_over_the_steps_since_the_last_point(song_shards, tiny_
 @pytest.mark.parametrize(("injection", "gates"), [("zero", 0), ("cross_norm", 2)])
 def test_the_vocals_path_is_silent_when_fresh(injection: ControlInjection, gates: int):
     control = ControlEncoder(
-        depth=1, dim=128, out_dim=32, blocks=4, injection_layers=(0, 2), control_injection=injection
+        frame_values=128, depth=1, dim=128, out_dim=32, blocks=4, injection_layers=(0, 2), control_injection=injection
     )
     shown = vocal_path_norms(control)
     assert len(shown) == 2 + gates

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from common.bases import ACE_STEP_1
 from common.latents import LatentStatistics
 from models.adapters.adapter import Conditioning
 from models.adapters.lora import attach_lora
@@ -26,7 +27,7 @@ def asked(tiny_config, tmp_path, make_sample):
         attach_lora(transformer, rank=4, alpha=4, target_modules=config.lora.target_modules, dropout=0.5)
         conditioning = conditioning_of(config)
         conditioner = conditioning.make_conditioner(transformer)
-        maker = ClipMaker(config, conditioning, STATISTICS)
+        maker = ClipMaker(config, conditioning, STATISTICS, ACE_STEP_1.latents)
         samples = {f"s{n}": make_sample(f"s{n}", 0, frames) for n, frames in enumerate((24, 9, 17))}
         return AccompanimentModule(config, transformer, conditioner, base_fingerprint="b"), Validation(samples, maker)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from common.audio.wave import resample
-from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ
+from common.bases import ACE_STEP_1
 from models.acestep1.codec.codec import (
     BLOCK_MEL_FRAMES,
     LONGEST_PIECE,
@@ -25,7 +25,9 @@ from models.acestep1.codec.codec import (
 )
 from models.acestep1.codec.mel import HOP_SAMPLES, log_mel
 from models.acestep1.codec.vocoder import Vocoder, VocoderConfig, fold
-from models.loading.checkpoint import network_config
+from models.loading.weights import network_config
+
+LATENTS = ACE_STEP_1.latents
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def vocoder(golden) -> Vocoder:
 @pytest.fixture
 def wave(golden) -> Tensor:
     """[2, N] at 44100 Hz."""
-    return torch.from_numpy(resample(golden("logmel").inputs["wav_48k"].numpy(), 48_000, SAMPLE_RATE_HZ))
+    return torch.from_numpy(resample(golden("logmel").inputs["wav_48k"].numpy(), 48_000, LATENTS.sample_rate_hz))
 
 
 def noise(frames: int) -> Tensor:
@@ -75,7 +77,7 @@ def test_latents_are_upstreams_however_many_frames_are_encoded_at_once(golden, c
 
 
 def test_normalised_mel_is_upstreams(golden, wave):
-    padded = torch.nn.functional.pad(wave, (0, -wave.shape[-1] % FRAME_SAMPLES))
+    padded = torch.nn.functional.pad(wave, (0, -wave.shape[-1] % LATENTS.frame_samples))
     expected = golden("logmel").expected["mel_normalised"]
     torch.testing.assert_close(normalise_mel(log_mel(padded)), expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(denormalise_mel(normalise_mel(log_mel(padded))), log_mel(padded))
@@ -107,7 +109,7 @@ def test_decoded_wave_is_upstreams(golden, codec, vocoder):
     known = golden("codec_decode")
     found = decode_audio(codec, vocoder, known.inputs["latents"][0])
     torch.testing.assert_close(found, known.expected["wav_44k"], rtol=0, atol=2e-5)
-    at_48k = torch.from_numpy(resample(found.numpy(), SAMPLE_RATE_HZ, 48_000))
+    at_48k = torch.from_numpy(resample(found.numpy(), LATENTS.sample_rate_hz, 48_000))
     torch.testing.assert_close(at_48k, known.expected["wav_48k"], rtol=0, atol=2e-5)
 
 
@@ -142,18 +144,18 @@ def test_a_half_alone_gives_the_same_numbers(golden, codec, wave, half):
         assert torch.equal(alone.decode_mel(noise(3)), codec.decode_mel(noise(3)))
 
 
-@pytest.mark.parametrize("samples", [1, FRAME_SAMPLES, FRAME_SAMPLES + 1])
+@pytest.mark.parametrize("samples", [1, LATENTS.frame_samples, LATENTS.frame_samples + 1])
 def test_a_wave_becomes_whole_frames_and_its_padding_is_silence(codec, samples):
     wave = 0.1 * torch.ones(2, samples)
-    frames = -(-samples // FRAME_SAMPLES)
-    padded = torch.cat([wave, torch.zeros(2, frames * FRAME_SAMPLES - samples)], dim=1)
+    frames = -(-samples // LATENTS.frame_samples)
+    padded = torch.cat([wave, torch.zeros(2, frames * LATENTS.frame_samples - samples)], dim=1)
     assert codec.encode(wave).shape == (8, 16, frames)
     assert torch.equal(codec.encode(wave), codec.encode(padded))
 
 
 def test_decoded_audio_is_cut_to_the_samples_asked_for(codec, vocoder):
     whole = decode_audio(codec, vocoder, noise(2))
-    assert whole.shape == (2, 2 * FRAME_SAMPLES)
+    assert whole.shape == (2, 2 * LATENTS.frame_samples)
     assert torch.equal(decode_audio(codec, vocoder, noise(2), samples=5000), whole[:, :5000])
 
 

@@ -8,11 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.latents import FRAME_SAMPLES, SAMPLE_RATE_HZ
+from common.bases import ACE_STEP_1
 from models.acestep1.codec.codec import MEL_FRAMES, Codec, CodecConfig
 from models.acestep1.codec.encoder_pieces import context_of, cut
 from models.acestep1.sizes import PUBLISHED
-from models.loading.checkpoint import TINY, network_config, open_codec
+from models.loading.checkpoint import TINY, open_codec
+from models.loading.weights import network_config
+
+LATENTS = ACE_STEP_1.latents
 
 FRAMES = 40
 ROUNDING = 1e-5
@@ -27,7 +30,7 @@ def codec() -> Codec:
 @pytest.fixture(scope="module")
 def music() -> Tensor:
     """Four notes a second over noise, [2, N]; the last frame is not full."""
-    t = torch.arange(FRAMES * FRAME_SAMPLES - 100) / SAMPLE_RATE_HZ
+    t = torch.arange(FRAMES * LATENTS.frame_samples - 100) / LATENTS.sample_rate_hz
     notes = torch.sin(440 * math.pi * (1 + (4 * t).floor() % 5 / 4) * t) * torch.exp(-4 * (t % 0.25))
     return 0.3 * notes + 0.02 * torch.randn(2, t.numel(), generator=torch.Generator().manual_seed(0))
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.bases import ACE_STEP_1
 from common.errors import UserError
-from common.latents import SAMPLE_RATE_HZ
 from models.acestep1.codec.mel import HOP_SAMPLES, SPECTRUM_BINS, magnitudes, mel_tables
 from models.acestep1.codec.vocoder import (
     MEL_TABLES,
@@ -18,7 +18,9 @@ from models.acestep1.codec.vocoder import (
     stored_shapes,
 )
 from models.acestep1.sizes import PUBLISHED
-from models.loading.checkpoint import network_config, shapes_of
+from models.loading.weights import network_config, shapes_of
+
+LATENTS = ACE_STEP_1.latents
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def test_a_vocoder_of_another_kind_is_refused(change, message):
 
 def tones() -> Tensor:
     """A chord that swells, and noise. [2, 512·60]"""
-    time = torch.arange(60 * HOP_SAMPLES) / SAMPLE_RATE_HZ
+    time = torch.arange(60 * HOP_SAMPLES) / LATENTS.sample_rate_hz
     chord = sum(torch.sin(2 * torch.pi * hertz * time) for hertz in (220.0, 277.2, 329.6)) * torch.sin(8 * time).abs()
     return torch.stack([0.1 * chord, 0.1 * torch.randn(len(time), generator=torch.Generator().manual_seed(2))])
 

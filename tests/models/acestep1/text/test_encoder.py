@@ -6,9 +6,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from common.bases import TOKENIZER_FILE
 from common.errors import UserError
 from models.acestep1.text.encoder import MAX_TOKENS, TextEncoder, build_network, tied
-from models.loading.checkpoint import TOKENIZER_FILE, open_text_encoder, resolve_checkpoint
+from models.loading.checkpoint import open_text_encoder, resolve_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,129 @@
+"""The base models that Backline knows, each a value, and which of them latents and adapters belong to.
+
+A base model is a family of checkpoints that share a layout of latents, a folder layout and a way to be conditioned and
+sampled. What of them is code (their networks) is in models/; everything else is here, without torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from common.config import Config
+from common.latents import LatentLayout, LatentStatistics
+
+CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class PartNames:
+    """A checkpoint's parts, by the names of their folders; shards and adapters name the networks so, too."""
+
+    transformer: str
+    codec: str
+    vocoder: str
+    text_encoder: str
+
+
+@dataclass(frozen=True)
+class BaseSpec:
+    """A base model."""
+
+    name: str
+    families: tuple[str, ...]
+    """Families of checkpoints: the published sizes, and those of the small bundle."""
+    published_id: str
+    """Hugging Face id."""
+    latents: LatentLayout
+    parts: PartNames
+    files: Mapping[str, tuple[str, ...]]
+    """What each part computes with: its config, weights (always the second) and tokenizer."""
+    lyric_vocabulary: str
+    """File beside the parts that turns the words of lyrics into token ids."""
+    text_width: int
+    """Width of a prompt's states."""
+    text_tokens: int
+    """Longest prompt."""
+    shift: float
+    """Shift of the sigmas that it was trained with."""
+    longest_seconds: float
+    """Longest clip that the network takes at once; longer songs go through it in windows."""
+
+    def weights_file(self, part: str) -> str:
+        """Name of the file that holds a part's weights."""
+        return self.files[part][1]
+
+    @property
+    def longest_frames(self) -> int:
+        """`longest_seconds` in latent frames."""
+        return ceil(self.longest_seconds * self.latents.frames_per_second)
+
+
+_PARTS = PartNames(
+    transformer="ace_step_transformer", codec="music_dcae_f8c8", vocoder="music_vocoder", text_encoder="umt5-base"
+)
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+ACE_STEP_1 = BaseSpec(
+    name="ace-step-1",
+    families=("ace-step-1", "tiny"),
+    published_id="ACE-Step/ACE-Step-v1-3.5B",
+    latents=LatentLayout(sample_rate_hz=44_100, frame_samples=4096, channels=8, rows=16),
+    parts=_PARTS,
+    files={
+        _PARTS.transformer: (CONFIG_FILE, _WEIGHTS),
+        _PARTS.codec: (CONFIG_FILE, _WEIGHTS),
+        _PARTS.vocoder: (CONFIG_FILE, _WEIGHTS),
+        _PARTS.text_encoder: (CONFIG_FILE, "model.safetensors", TOKENIZER_FILE),
+    },
+    lyric_vocabulary="lyric_vocab.json",
+    text_width=768,
+    text_tokens=256,
+    shift=3.0,
+    longest_seconds=240.0,
+)
+"""ACE-Step v1. A latent frame is 8 mel frames of 512 samples: 10.77 a second."""
+
+BASES: Mapping[str, BaseSpec] = {spec.name: spec for spec in (ACE_STEP_1,)}
+"""Every base model by its name."""
+
+
+class BaseOrigin(Config):
+    """Which base model latents or an adapter belong to, and where it came from, as their files name it."""
+
+    model: str = Field(default=ACE_STEP_1.name, exclude_if=lambda name: name == ACE_STEP_1.name)
+    """Name of the base model; files of ACE-Step v1 leave it out, as when there was no other."""
+    family: str | None = None
+    """ "ace-step-1" for networks of the published sizes, "tiny" for those of the bundle; null for others."""
+    checkpoint: Annotated[str, Field(pattern=r"^(tiny|\w[\w.-]*/\w[\w.-]*)$")] | None = None
+    """The word tiny or a Hugging Face id; null where it was a folder."""
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    """Commit of the Hugging Face repository."""
+
+    @field_validator("model")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in BASES:
+            raise ValueError(f"{name} is a base model that this Backline does not know ({', '.join(BASES)}); update it")
+        return name
+
+    @property
+    def spec(self) -> BaseSpec:
+        """The base model."""
+        return BASES[self.model]
+
+    @property
+    def name(self) -> str | None:
+        """What --checkpoint-dir takes for it."""
+        return f"{self.checkpoint}@{self.revision}" if self.revision else self.checkpoint
+
+
+def check_statistics(statistics: LatentStatistics | None, spec: BaseSpec) -> None:
+    """Raise ValueError where statistics are not of this base model's latents."""
+    wanted = (spec.latents.channels, spec.latents.rows)
+    if statistics is not None and statistics.shape != wanted:
+        found, expected = (f"{channels} channels of {rows} rows" for channels, rows in (statistics.shape, wanted))
+        raise ValueError(f"statistics are of {found}, latents of {spec.name} have {expected}")

@@ -1,0 +1,75 @@
+"""ACE-Step v1's networks, each from its part of a checkpoint folder in the published layout."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from common.bases import ACE_STEP_1, CONFIG_FILE, TOKENIZER_FILE
+from common.errors import UserError
+from models.loading.weights import filled, network_config, read_part_config, read_weights, shapes_of, without_notes
+
+if TYPE_CHECKING:  # each opener imports its network itself: train need not import what only prep and infer use
+    from models.acestep1.codec.codec import Codec
+    from models.acestep1.codec.vocoder import Vocoder
+    from models.acestep1.text.encoder import TextEncoder
+    from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+
+PARTS = ACE_STEP_1.parts
+HALVES = ("encoder.", "decoder.")
+"""Of the codec; a file may hold one alone."""
+
+
+def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "ACEStepTransformer2DModel":
+    """The transformer, its weights cast to `dtype` one by one as they are read. Raises UserError for bad files."""
+    from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+
+    part = PARTS.transformer
+    config = read_part_config(folder, part)
+    try:
+        with torch.device("meta"):
+            network = ACEStepTransformer2DModel(**without_notes(config))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder / part / CONFIG_FILE}: {error}") from None
+    return filled(network, read_weights(_weights_path(folder, part), shapes_of(network), dtype=dtype))
+
+
+def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "Codec":
+    """The halves asked for; the file need not hold the other, which is never allocated."""
+    from models.acestep1.codec.codec import Codec, CodecConfig
+
+    part = PARTS.codec
+    config = network_config(CodecConfig, read_part_config(folder, part), str(folder / part / CONFIG_FILE))
+    with torch.device("meta"):
+        codec = Codec(config, encoder=encoder, decoder=decoder)
+    unread = tuple(prefix for prefix, wanted in zip(HALVES, (encoder, decoder), strict=True) if not wanted)
+    return filled(codec, read_weights(_weights_path(folder, part), shapes_of(codec), unread=unread))
+
+
+def open_vocoder(folder: Path) -> "Vocoder":
+    """The vocoder, its weight norm folded into plain weights."""
+    from models.acestep1.codec.vocoder import GriffinLimConfig, Vocoder, VocoderConfig, fold, stored_shapes
+
+    part = PARTS.vocoder
+    settings = read_part_config(folder, part)
+    kind = GriffinLimConfig if "head" in settings else VocoderConfig
+    config = network_config(kind, settings, str(folder / part / CONFIG_FILE))
+    with torch.device("meta"):
+        vocoder = Vocoder(config)
+    return filled(vocoder, fold(read_weights(_weights_path(folder, part), stored_shapes(vocoder))))
+
+
+def open_text_encoder(folder: Path) -> "TextEncoder":
+    """The text encoder with its tokenizer, from the folder's files alone."""
+    from models.acestep1.text.encoder import TextEncoder, build_network, open_tokenizer, stored_shapes, tied
+
+    part = PARTS.text_encoder
+    network = build_network(read_part_config(folder, part), folder / part / CONFIG_FILE)
+    weights = read_weights(_weights_path(folder, part), stored_shapes(network))
+    network = filled(network, tied(weights))
+    network.tie_weights()
+    return TextEncoder(network, open_tokenizer(folder / part / TOKENIZER_FILE)).eval()
+
+
+def _weights_path(folder: Path, part: str) -> Path:
+    return folder / part / ACE_STEP_1.weights_file(part)
