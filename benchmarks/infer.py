@@ -34,11 +34,13 @@ from infer.band.inputs import read_inputs
 from infer.band.session import Session
 from infer.request.plan import plan_generation
 from infer.request.request import GenerationRequest
+from models.acestep1.codec.decoder import MelDecoder
 from models.acestep1.sizes import TINY as TINY_SIZES
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.adapter import AdapterCard, Conditioning, LoraCard, save_adapter
 from models.adapters.lora import attach_lora
-from models.loading.checkpoint import TINY, open_transformer, part_hash
+from models.loading.acestep1 import open_transformer
+from models.loading.checkpoint import TINY, part_hash
 from models.loading.weights import shapes_of, without_notes
 from recipe.random_weights import random_weights
 
@@ -103,6 +105,7 @@ def print_time(seconds: float, steps: int, *, tiny: bool) -> None:
         with read_inputs(plan, session) as inputs:
             band = session.sampler(plan.runtime, plan.selection.folders, plan.selection.weights)
             decoder = session.decoder(plan.runtime)
+            assert isinstance(decoder, MelDecoder)
             for network, name in (
                 (band.transformer, "encode"),
                 (band.transformer, "prepare"),

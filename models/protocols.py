@@ -5,10 +5,11 @@ L lyric tokens, E condition tokens, I inner width.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
@@ -81,15 +82,59 @@ class FlowNetwork(ModelMixin, PeftAdapterMixin):
         """
 
 
-class LatentCodec(Protocol):
-    """Sound to latents and back, or one of the two."""
+class LatentCodec(nn.Module):
+    """The encoder of sound into latents."""
+
+    layout: LatentLayout
+    """Of the latents."""
+
+    @abstractmethod
+    def encode(self, wave: Tensor, *, longest: int | None = None) -> Tensor:
+        """Scaled latents of a stereo wave, at most `longest` frames at a time. [2, N] -> [C, H, T] float32."""
+
+    @abstractmethod
+    def encode_from(self, read: Callable[[int, int], Tensor], frames: int, *, longest: int | None = None) -> Tensor:
+        """`encode` of a wave that need not be in memory: [C, H, frames] of what `read(start, end)` gives, [2, n]."""
+
+
+class LatentDecoder:
+    """The way from latents to sound."""
 
     layout: LatentLayout
 
-    def encode(self, wave: Tensor, *, longest: int | None = None) -> Tensor:
-        """Scaled latents of a stereo wave, `longest` frames at a time. [2, N] -> [C, H, T] float32."""
-        ...
+    @abstractmethod
+    def blocks(self, latents: Tensor, samples: int) -> Iterator[np.ndarray]:
+        """Latents [C, H, T] as [2, samples] at the codec's rate, in blocks [2, n], in bounded memory."""
 
-    def encode_from(self, read: Callable[[int, int], Tensor], frames: int, *, longest: int | None = None) -> Tensor:
-        """`encode` of a wave that need not be in memory: [C, H, frames] of what `read(start, end)` gives, [2, n]."""
-        ...
+    def wave(self, latents: Tensor, samples: int) -> np.ndarray:
+        """`blocks` as one [2, samples]."""
+        return np.concatenate(list(self.blocks(latents, samples)), axis=1)
+
+    @abstractmethod
+    def rendering(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents [C, H, T] as a mono wave [N] and as a picture of their spectrum in [0, 1], low notes below."""
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """What cross-attention takes of prompts; at padding the states are whatever the encoder makes there."""
+
+    states: Tensor  # [B, S, D]
+    mask: Tensor  # [B, S] bool
+
+
+class PromptEncoder(nn.Module):
+    """The text encoder with its tokenizer."""
+
+    spec: BaseSpec
+
+    @abstractmethod
+    def embed(self, prompts: Sequence[str], *, weakened: bool = False) -> TextStates:
+        """Text states of `prompts`; `weakened` gives those of entropy rectifying guidance.
+
+        Raises UserError where a network cannot be weakened.
+        """
+
+    @abstractmethod
+    def fits(self, prompt: str) -> bool:
+        """Whether all of a prompt fits the longest that the encoder takes."""

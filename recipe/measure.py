@@ -21,7 +21,7 @@ from models.acestep1.codec.codec import Codec, decode_audio
 from models.acestep1.codec.mel import HOP_SAMPLES, log_mel, magnitudes, mel_tables
 from models.acestep1.codec.vocoder import Vocoder, phased
 from models.flow.sampler import SamplerSettings, sample
-from models.loading.checkpoint import open_codec, open_text_encoder, open_transformer, open_vocoder
+from models.loading.acestep1 import open_codec, open_text_encoder, open_transformer, open_vocoder
 from prep.made_up.truth import SongTruth
 from recipe.bundle import SEPARATOR as SEPARATOR_NAME
 from recipe.corpus import Corpus

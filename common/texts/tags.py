@@ -1,7 +1,9 @@
 """Prompts as tags: what parts them, and how they are spelt for the text encoder."""
 
 import re
-from collections.abc import Iterable
+from bisect import bisect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 SEPARATORS = ",;、，；"
 TAG = re.compile(rf'\s*(?:"(?P<quoted>(?:[^"]|"")*)"\s*(?=[{SEPARATORS}\n]|$)|(?P<plain>[^{SEPARATORS}\n]*))')
@@ -58,3 +60,27 @@ def one_line(prompt: str) -> str:
             start, end = match.span("quoted")
             lines = lines[:start] + lines[start:end].replace("\n", " ") + lines[end:] if start >= 0 else lines
     return " ".join(JOINT.sub(", ", lines).split())
+
+
+@dataclass(frozen=True)
+class FittingTags:
+    """Which tags of a prompt the text encoder has room for."""
+
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+def fitting_tags(
+    fits: Callable[[str], bool],
+    tags: Sequence[str],
+    orders_of: Callable[[Sequence[str]], Sequence[str]] = lambda tags: [spelt(tags)],
+) -> FittingTags:
+    """The first tags, as many as fit in each of the orders that will be encoded; where not even the first does, of it
+    as many letters."""
+    fitting = bisect(range(1, len(tags) + 1), False, key=lambda count: not fits(spelt(tags[:count])))
+    for count in range(fitting, 0, -1):
+        if all(fits(order) for order in orders_of(tags[:count])):
+            return FittingTags(tuple(tags[:count]), tuple(tags[count:]))
+    first = tags[0]
+    letters = bisect(range(1, len(first)), False, key=lambda count: not fits(first[:count]))
+    return FittingTags((first[:letters].rstrip(),), (f"...{first[letters:].lstrip()}", *tags[1:]))

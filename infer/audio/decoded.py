@@ -15,7 +15,7 @@ from torch import Tensor
 from common.audio.decode import AudioStream, audio_stream
 from common.audio.disk_wave import DiskWave
 from common.audio.wave import stereo_blocks_at
-from models.acestep1.codec.codec import Codec
+from models.protocols import LatentCodec
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class _Counted:
 
 
 @torch.no_grad()
-def encode(wave: DiskWave, codec: Codec, *, frames: int | None = None) -> Tensor:
+def encode(wave: DiskWave, codec: LatentCodec, *, frames: int | None = None) -> Tensor:
     """Scaled latents [C, H, T], on the CPU, of a wave, or of its first `frames`."""
     device = next(codec.parameters()).device
 

@@ -17,7 +17,7 @@ from common.config import Config
 from common.errors import UserError
 from common.latents import LatentLayout
 from infer.audio.decoded import decode_file, encode
-from models.acestep1.codec.codec import Codec
+from models.protocols import LatentCodec
 
 LOW_ROWS, HIGH_ROWS = slice(0, 4), slice(12, None)
 """Rows under which the codec's mel bands lie up to about 900 Hz, and from about 6 kHz on."""
@@ -50,7 +50,12 @@ class EncodedReference:
 
 
 def read_reference(
-    path: Path, latents: LatentLayout, *, samples: int, encoder: Callable[[], Codec], sha256: Callable[[Path], str]
+    path: Path,
+    latents: LatentLayout,
+    *,
+    samples: int,
+    encoder: Callable[[], LatentCodec],
+    sha256: Callable[[Path], str],
 ) -> EncodedReference:
     """Read a reference at its own level and encode as much of it as `samples` at the codec's rate, the vocal's, take.
 

@@ -17,7 +17,6 @@ from common.files import check_writable, whole_file
 from infer.audio.mixdown import OUTPUT_RATE_HZ, at_output_rate, below_ceiling, mixdown
 from infer.audio.reference import blend_latents
 from infer.band.inputs import GenerationInputs, read_inputs
-from infer.band.networks import LatentDecoder
 from infer.band.session import Session
 from infer.request.naming import free_name
 from infer.request.plan import GenerationPlan, plan_generation
@@ -31,6 +30,7 @@ from models.adapters.lora import LORA_FILE
 from models.adapters.style import Style
 from models.loading.checkpoint import is_whole, part_hash
 from models.loading.family import describe_base
+from models.protocols import LatentDecoder
 
 BYTES_A_SECOND = OUTPUT_RATE_HZ * 2 * 3
 """Of a result: stereo, 24 bits."""

@@ -1,14 +1,13 @@
-"""The band: latents drawn for a vocal, and the waves they stand for.
+"""The band: latents drawn for a vocal.
 
-C latent channels, H latent rows, T latent frames, N audio samples at the codec's rate.
+C latent channels, H latent rows, T latent frames.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,12 +15,10 @@ from infer.request.record import GenerationSettings
 from infer.request.request import Runtime
 from infer.request.text_inputs import TextInputs, encode_conditions, encode_null_conditions
 from infer.request.vocal import VocalInput
-from models.acestep1.codec.codec import WINDOW_FRAMES, Codec, decode_audio, decode_audio_in_pieces
-from models.acestep1.codec.vocoder import Vocoder
 from models.adapters.combined import CombinedAdapters, open_adapters
 from models.adapters.style import Style
 from models.flow.sampler import draw_noise, sample
-from models.loading.checkpoint import open_codec, open_vocoder, part_hash
+from models.loading.checkpoint import part_hash
 from models.protocols import FlowNetwork
 
 
@@ -95,33 +92,3 @@ class AccompanimentSampler:
             )
             drawn.append(latents[0].cpu())
         return drawn
-
-
-@dataclass(frozen=True)
-class LatentDecoder:
-    """The way from latents to sound: the codec's decoder and the vocoder."""
-
-    codec: Codec
-    vocoder: Vocoder
-    device: torch.device
-
-    @classmethod
-    def open(cls, runtime: Runtime) -> Self:
-        """Both from the base; the codec's encoder is not read."""
-        codec = open_codec(runtime.base, encoder=False, decoder=True)
-        return cls(codec.to(runtime.device), open_vocoder(runtime.base).to(runtime.device), runtime.device)
-
-    @torch.no_grad()
-    def blocks(self, latents: Tensor, samples: int) -> Iterator[np.ndarray]:
-        """Latents [C, H, T] as [2, samples], in blocks [2, n]: what is longer than a window in windows."""
-        latents = latents.to(self.device)
-        if latents.shape[-1] <= WINDOW_FRAMES:
-            yield decode_audio(self.codec, self.vocoder, latents, samples=samples).cpu().numpy()
-            return
-        for piece in decode_audio_in_pieces(self.codec, self.vocoder, latents):
-            yield piece[:, :samples].cpu().numpy()
-            samples -= min(samples, piece.shape[1])
-
-    def wave(self, latents: Tensor, samples: int) -> np.ndarray:
-        """`blocks` as one [2, samples]."""
-        return np.concatenate(list(self.blocks(latents, samples)), axis=1)

@@ -3,26 +3,23 @@
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from common.canonical import sha256_of_file
 from common.progress import progress
-from infer.band.networks import AccompanimentSampler, LatentDecoder
+from infer.band.networks import AccompanimentSampler
 from infer.request.plan import GenerationPlan
 from infer.request.request import Runtime
 from infer.request.text_inputs import TextInputs
 from infer.request.vocal import VocalInput
-from models.acestep1.codec.codec import Codec
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.style import Style
-from models.loading.checkpoint import open_codec, open_text_encoder, open_transformer
-
-if TYPE_CHECKING:  # heavy, and not needed where shards hold the prompt
-    from models.acestep1.text.encoder import TextEncoder
+from models.loading.checkpoint import open_codec, open_decoder, open_text_encoder, open_transformer
+from models.protocols import FlowNetwork, LatentCodec, LatentDecoder, PromptEncoder
 
 WORK_BYTES = 4 * 2**30
 """Of a GPU, beside the networks: what a window of 240 s takes on its way through the transformer."""
@@ -69,7 +66,7 @@ class Session:
         self._open: dict[str, tuple[Any, Any]] = {}  # by kind: what it was opened from, the network
         self._hashes: dict[tuple[Path, int, int], str] = {}
 
-    def codec_encoder(self, runtime: Runtime) -> Codec:
+    def codec_encoder(self, runtime: Runtime) -> LatentCodec:
         return self._network(
             "codec_encoder",
             (runtime.device, _stamps(runtime.base / runtime.spec.parts.codec)),
@@ -77,7 +74,7 @@ class Session:
             lambda: open_codec(runtime.base, encoder=True, decoder=False).to(runtime.device),
         )
 
-    def text_encoder(self, runtime: Runtime) -> "TextEncoder":
+    def text_encoder(self, runtime: Runtime) -> PromptEncoder:
         return self._network(
             "text_encoder",
             (runtime.device, _stamps(runtime.base / runtime.spec.parts.text_encoder)),
@@ -87,7 +84,8 @@ class Session:
 
     def decoder(self, runtime: Runtime) -> LatentDecoder:
         parts = (_stamps(runtime.base / runtime.spec.parts.codec), _stamps(runtime.base / runtime.spec.parts.vocoder))
-        return self._network("decoder", (runtime.device, parts), runtime, lambda: LatentDecoder.open(runtime))
+        opened = partial(open_decoder, runtime.base, runtime.device)
+        return self._network("decoder", (runtime.device, parts), runtime, opened)
 
     def sampler(
         self, runtime: Runtime, adapters: Sequence[Path], weights: Sequence[float], *, style: Style | None = None
@@ -103,7 +101,7 @@ class Session:
         self._open["adapters"] = (used, made)
         return made
 
-    def _transformer(self, runtime: Runtime) -> ACEStepTransformer2DModel:
+    def _transformer(self, runtime: Runtime) -> FlowNetwork:
         return self._network(
             "transformer",
             (runtime.device, runtime.dtype, _stamps(runtime.base / runtime.spec.parts.transformer)),

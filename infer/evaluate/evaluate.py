@@ -13,7 +13,6 @@ import torch
 from common.audio.wave import read_audio, stereo_at
 from common.errors import UserError
 from infer.audio.pictures import MEASURED_RATE_HZ
-from infer.band.networks import LatentDecoder
 from infer.band.session import Session
 from infer.compare.ratings import Interval, bootstrap_mean
 from infer.evaluate.items import EvaluationItem, read_items, records_of
@@ -25,9 +24,9 @@ from infer.evaluate.measures.rhythm import measure_rhythm
 from infer.evaluate.measures.sanity import faults, measure_sanity
 from infer.evaluate.measures.sets import FeatureScaler, adherence, frechet_distance, kernel_distance, set_features
 from infer.request.request import Runtime
-from models.acestep1.codec.codec import Codec
 from models.loading.checkpoint import resolve_checkpoint, spec_of
 from models.loading.family import check_belongs
+from models.protocols import LatentCodec, LatentDecoder
 
 SYSTEMS = ("result", "true", "codec", "text2music", "shuffled", "vocal", "noise")
 """In the order in which they are shown: what is judged, then its anchors from the best to the worst."""
@@ -135,7 +134,7 @@ def evaluate(
 class RoundTrip:
     """Through the codec and back: the best that a model can do which writes its latents."""
 
-    codec: Codec
+    codec: LatentCodec
     decoder: LatentDecoder
 
     @classmethod

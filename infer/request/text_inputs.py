@@ -5,23 +5,19 @@ S text tokens, D width of a text state, L lyric tokens, E condition tokens, I in
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from common.errors import UserError
 from common.progress import say
-from common.texts.tags import spelt, tags_of
+from common.texts.tags import fitting_tags, spelt, tags_of
 from common.texts.text import UTF_8, read_text
 from models.acestep1.text.lyric_tokens import INSTRUMENTAL, VOCABULARY_FILE, encode_lyrics, open_lyric_vocabulary
 from models.acestep1.transformer.erg import lyric_queries, weakened
 from models.flow.conditioning import pack_conditions
-from models.protocols import Conditions, FlowNetwork
+from models.protocols import Conditions, FlowNetwork, PromptEncoder
 from shards.schema import Sample
-
-if TYPE_CHECKING:
-    from models.acestep1.text.encoder import TextEncoder
 
 NO_PROMPT = "instrumental"
 
@@ -53,19 +49,15 @@ class TextInputs:
 
 
 @torch.no_grad()
-def embed_prompt(tags: str, encoder: "TextEncoder", *, erg: bool = False) -> EncodedPrompt:
+def embed_prompt(tags: str, encoder: PromptEncoder, *, erg: bool = False) -> EncodedPrompt:
     """A prompt, spelt as prep spells it. Tags that do not fit are named.
 
     Raises UserError where ERG is asked of a text encoder that has not the blocks for it.
     """
-    from models.acestep1.text.encoder import (  # heavy, and not needed where shards hold the prompt
-        MAX_TOKENS,
-        fitting_tags,
-    )
-
-    found = fitting_tags(encoder, tags_of(tags) or [NO_PROMPT])
+    found = fitting_tags(encoder.fits, tags_of(tags) or [NO_PROMPT])
     if found.dropped:
-        say(f"the prompt is longer than {MAX_TOKENS} tokens; these tags are left out: {spelt(found.dropped)}")
+        longest = encoder.spec.text_tokens
+        say(f"the prompt is longer than {longest} tokens; these tags are left out: {spelt(found.dropped)}")
     tags = spelt(found.kept)
     weakened = encoder.embed([tags], weakened=True).states[0].cpu() if erg else None
     return EncodedPrompt(tags, encoder.embed([tags]).states[0].cpu(), weakened)

@@ -22,7 +22,7 @@ from common.texts.naming import song_of_vocal
 from infer.audio.decoded import DecodedAudio, decode_file, encode
 from infer.audio.mixdown import output_samples
 from infer.request.record import VocalRecord
-from models.acestep1.codec.codec import Codec
+from models.protocols import LatentCodec
 from shards.schema import Sample
 
 
@@ -41,7 +41,7 @@ class VocalInput:
 
 @contextmanager
 def vocal_from_file(
-    path: Path, latents: LatentLayout, *, encoder: Callable[[], Codec], sha256: Callable[[Path], str], lufs: float
+    path: Path, latents: LatentLayout, *, encoder: Callable[[], LatentCodec], sha256: Callable[[Path], str], lufs: float
 ) -> Generator[VocalInput]:
     """Read, level and encode a vocal, whose wave can be read within the block; `lufs` is the loudness of training.
 

@@ -11,6 +11,7 @@ from models.loading.weights import filled, network_config, read_part_config, rea
 
 if TYPE_CHECKING:  # each opener imports its network itself: train need not import what only prep and infer use
     from models.acestep1.codec.codec import Codec
+    from models.acestep1.codec.decoder import MelDecoder
     from models.acestep1.codec.vocoder import Vocoder
     from models.acestep1.text.encoder import TextEncoder
     from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
@@ -57,6 +58,13 @@ def open_vocoder(folder: Path) -> "Vocoder":
     with torch.device("meta"):
         vocoder = Vocoder(config)
     return filled(vocoder, fold(read_weights(_weights_path(folder, part), stored_shapes(vocoder))))
+
+
+def open_decoder(folder: Path, device: torch.device) -> "MelDecoder":
+    """Codec's decoder and vocoder on a device; the codec's encoder is not read. Raises UserError for bad files."""
+    from models.acestep1.codec.decoder import MelDecoder
+
+    return MelDecoder(open_codec(folder, encoder=False, decoder=True).to(device), open_vocoder(folder).to(device))
 
 
 def open_text_encoder(folder: Path) -> "TextEncoder":

@@ -16,11 +16,9 @@ from models.loading import acestep1
 from models.loading.hub import HUB_ID, fetch, revision_of
 from models.loading.weights import opened_weights
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # train need not import what only prep and infer use
     from models.acestep1.codec.codec import Codec
-    from models.acestep1.codec.vocoder import Vocoder
-    from models.acestep1.text.encoder import TextEncoder
-    from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+    from models.protocols import FlowNetwork, LatentDecoder, PromptEncoder
 
 TINY = Path(__file__).resolve().parents[1] / "tiny"
 """The bundle that ships with Backline."""
@@ -76,7 +74,7 @@ def _check_fetched(name: str, folder: Path, part: str) -> None:
         )
 
 
-def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "ACEStepTransformer2DModel":
+def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "FlowNetwork":
     """The transformer, its weights cast to `dtype` one by one as they are read.
 
     Raises UserError for weights that are missing, unknown or of another shape than config.json says.
@@ -92,12 +90,12 @@ def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "Codec":
     return OPENERS[spec_of(folder).name].open_codec(folder, encoder=encoder, decoder=decoder)
 
 
-def open_vocoder(folder: Path) -> "Vocoder":
-    """What makes sound of the codec's output. Raises UserError for bad files."""
-    return OPENERS[spec_of(folder).name].open_vocoder(folder)
+def open_decoder(folder: Path, device: torch.device) -> "LatentDecoder":
+    """The way from latents to sound, on a device; no encoder is read. Raises UserError for bad files."""
+    return OPENERS[spec_of(folder).name].open_decoder(folder, device)
 
 
-def open_text_encoder(folder: Path) -> "TextEncoder":
+def open_text_encoder(folder: Path) -> "PromptEncoder":
     """The text encoder with its tokenizer, from the folder's files alone. Raises UserError for bad ones."""
     return OPENERS[spec_of(folder).name].open_text_encoder(folder)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.acestep1.transformer.block import PointwiseConv
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from models.protocols import FlowNetwork
 
 LARGEST = 127
 
@@ -53,7 +53,7 @@ def rounded(weight: Tensor) -> tuple[nn.Parameter, nn.Parameter]:
     return nn.Parameter(integers, requires_grad=False), nn.Parameter(scale, requires_grad=False)
 
 
-def to_int8(transformer: ACEStepTransformer2DModel) -> None:
+def to_int8(transformer: FlowNetwork) -> None:
     """Round the linear layers of the blocks and the lyric encoder, where nearly all weights are; before any adapter.
 
     Embedders, the timestep's layers and the last layer, few and sensitive, stay as they are.

@@ -18,11 +18,11 @@ from common.progress import say
 from common.texts.naming import split_name, text_beside
 from common.texts.tags import one_line, tags_of
 from common.texts.text import UTF_8
-from models.acestep1.codec.codec import Codec
 from models.acestep1.text.lyric_tokens import open_lyric_vocabulary
 from models.adapters.adapter import check_adapter, read_card
 from models.loading.checkpoint import open_text_encoder, resolve_checkpoint, spec_of
 from models.loading.family import check_one_family, describe_base
+from models.protocols import LatentCodec
 from prep.building.identity import build_fingerprint, hash_song
 from prep.building.sample import make_samples
 from prep.building.workers import torch_threads
@@ -130,7 +130,9 @@ def _spans(vocal: Path, wave: DiskWave, latents: LatentLayout, config: PrepConfi
     return cut(levels, SampleSpan(0, wave.samples), latents, config.segment)
 
 
-def _encode(codec: Codec, file: DecodedFile, span: SampleSpan, gain: LevelGain, config: EncodeConfig) -> EncodedSegment:
+def _encode(
+    codec: LatentCodec, file: DecodedFile, span: SampleSpan, gain: LevelGain, config: EncodeConfig
+) -> EncodedSegment:
     wave, rate_hz = file.wave.read(span.start, span.end), file.wave.rate_hz
     audio = SegmentAudio(
         start_seconds=span.start / rate_hz,

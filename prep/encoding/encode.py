@@ -19,8 +19,8 @@ from common.audio.disk_wave import DiskWave
 from common.audio.wave import stereo_blocks_at, vocal_activity
 from common.errors import UserError
 from common.latents import LatentLayout
-from models.acestep1.codec.codec import Codec
 from models.loading.checkpoint import open_codec
+from models.protocols import LatentCodec
 from prep.config import EncodeConfig, PrepConfig
 from prep.encoding.gate import bleed_db, gate_levels, gate_opening, gated
 from prep.encoding.separate import Separator
@@ -73,7 +73,7 @@ class SongEncoder:
     def __init__(
         self,
         config: PrepConfig,
-        codec: Codec,
+        codec: LatentCodec,
         open_separator: Callable[[], Separator | None],
         *,
         ssl: Sequence["SslEncoder"] = (),
@@ -186,7 +186,7 @@ def _check_sung(planned: Sequence[PlannedSegment], least: float) -> None:
         raise SongError("no_vocal", f"sung for {share:.1%} of its time, under min_vocal_activity ({least:.1%}).")
 
 
-def open_encoder(folder: Path, config: EncodeConfig, device: str) -> Codec:
+def open_encoder(folder: Path, config: EncodeConfig, device: str) -> LatentCodec:
     """A checkpoint's codec, encoder only. Raises UserError where the device cannot compute at that precision."""
     codec = open_codec(folder, encoder=True, decoder=False).to(device, PRECISIONS[config.precision])
     if config.precision != "fp32":
@@ -200,14 +200,14 @@ def open_encoder(folder: Path, config: EncodeConfig, device: str) -> Codec:
 
 
 @torch.inference_mode()
-def encode_wave(codec: Codec, wave: np.ndarray, *, longest: int | None = None) -> np.ndarray:
+def encode_wave(codec: LatentCodec, wave: np.ndarray, *, longest: int | None = None) -> np.ndarray:
     """Scaled latents of [2, N] as shards hold them, float16 [C, H, T], made of `longest` frames at a time."""
     device = next(codec.parameters()).device
     latents = codec.encode(torch.from_numpy(wave).to(device), longest=longest)
     return latents.to("cpu", torch.float16).contiguous().numpy()
 
 
-def silence_latent(codec: Codec) -> np.ndarray:
+def silence_latent(codec: LatentCodec) -> np.ndarray:
     """z_silence, float32 [C, H]: the median over frames of encoded digital silence."""
     wave = np.zeros((2, SILENCE_SECONDS * codec.layout.sample_rate_hz), dtype=np.float32)
     return np.median(encode_wave(codec, wave).astype(np.float32), axis=-1)

@@ -14,9 +14,9 @@ import torch
 
 from common.errors import UserError
 from common.progress import say
-from common.texts.tags import spelt, tags_of
-from models.acestep1.text.encoder import MAX_TOKENS, TextEncoder, fitting_tags
+from common.texts.tags import fitting_tags, spelt, tags_of
 from models.acestep1.text.lyric_tokens import LyricVocabulary, encode_lyrics
+from models.protocols import PromptEncoder
 from prep.config import TextConfig
 from shards.schema import SongError
 
@@ -51,7 +51,7 @@ class LyricIds:
 class TextMaker:
     """Embeds prompts, each distinct one once for as long as its states find room, and encodes lyrics."""
 
-    def __init__(self, config: TextConfig, encoder: TextEncoder, vocabulary: LyricVocabulary | None) -> None:
+    def __init__(self, config: TextConfig, encoder: PromptEncoder, vocabulary: LyricVocabulary | None) -> None:
         self._config, self._encoder, self._vocabulary = config, encoder, vocabulary
         self.embedded: list[str] = []
         """Prompts that went through the network."""
@@ -59,6 +59,11 @@ class TextMaker:
         """Prompts that were too long, and the tags that were left out of each."""
         self._kept: OrderedDict[str, PromptStates] = OrderedDict()  # the one used last at the end
         encode_lyrics("", None, config.lyrics_language)  # an unknown language is no song's fault: say so now
+
+    @property
+    def longest_tokens(self) -> int:
+        """Longest prompt that the encoder takes."""
+        return self._encoder.spec.text_tokens
 
     def prompt(self, prompt: str) -> PromptStates:
         """A prompt's states, which are kept for songs that share it; what was used longest ago makes room."""
@@ -76,7 +81,7 @@ class TextMaker:
         Of a prompt that is too long, all orders hold the same first tags.
         """
         self.embedded.append(prompt)
-        tags = fitting_tags(self._encoder, tags_of(prompt), lambda tags: tag_orders(tags, self._config))
+        tags = fitting_tags(self._encoder.fits, tags_of(prompt), lambda tags: tag_orders(tags, self._config))
         if tags.dropped:
             self.shortened[prompt] = tags.dropped
         orders = tag_orders(tags.kept, self._config)
@@ -95,12 +100,12 @@ class TextMaker:
 
 def say_what_was_shortened(texts: TextMaker) -> None:
     """Name prompts that were too long, the first few, with the tags that were left out."""
-    found = list(texts.shortened.items())
+    found, longest = list(texts.shortened.items()), texts.longest_tokens
     for prompt, lost in found[:SHOWN]:
         start = prompt if len(prompt) <= SHOWN_LETTERS else f"{prompt[:SHOWN_LETTERS]}..."
-        say(f'prompt "{start}": longer than {MAX_TOKENS} tokens; these tags are left out: {spelt(lost)}')
+        say(f'prompt "{start}": longer than {longest} tokens; these tags are left out: {spelt(lost)}')
     if len(found) > SHOWN:
-        say(f"{len(found) - SHOWN} more prompts are longer than {MAX_TOKENS} tokens; tag_orders in their samples hold "
+        say(f"{len(found) - SHOWN} more prompts are longer than {longest} tokens; tag_orders in their samples hold "
             "the tags that fit.")  # fmt: skip
 
 

@@ -17,12 +17,12 @@ from common.canonical import sha256_of
 from common.config import Config, check_config, read_json
 from common.files import whole_file
 from common.progress import progress, say
-from infer.band.networks import LatentDecoder
 from infer.evaluate.measures.clip import Clip
-from infer.request.request import Runtime
 from models.adapters.adapter import open_adapter
 from models.flow.sampler import SamplerSettings
-from models.loading.checkpoint import open_transformer, part_hash
+from models.loading.acestep1 import open_decoder, open_transformer
+from models.loading.checkpoint import part_hash
+from models.protocols import LatentDecoder
 from prep.made_up.render import song_key
 from recipe.convolutions import lay_channels_last
 from recipe.loop import claim, save_whole
@@ -135,7 +135,7 @@ class Experiment:
 
     @cached_property
     def decoder(self) -> LatentDecoder:
-        decoder = LatentDecoder.open(Runtime(self.bundle, torch.device("cpu")))
+        decoder = open_decoder(self.bundle, torch.device("cpu"))
         lay_channels_last(decoder.vocoder)
         return decoder
 

@@ -36,8 +36,7 @@ OPENERS = (
     "infer.band.session.open_transformer",
     "infer.band.session.open_codec",
     "infer.band.session.open_text_encoder",
-    "infer.band.networks.open_codec",
-    "infer.band.networks.open_vocoder",
+    "infer.band.session.open_decoder",
 )
 
 

@@ -13,7 +13,8 @@ from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.lora import attach_lora, trained_parameters
 from models.flow.conditioning import SourceProjection
 from models.flow.sampler import SamplerSettings, draw_noise, sample
-from models.loading.checkpoint import TINY, open_codec, open_transformer, open_vocoder
+from models.loading.acestep1 import open_codec, open_transformer, open_vocoder
+from models.loading.checkpoint import TINY
 from models.loading.int8 import to_int8
 from train.config import TrainingConfig
 from train.loop.losses import denoising_loss

@@ -10,7 +10,7 @@ from demucs.hf import load_safetensors_model
 from common.bases import ACE_STEP_1
 from models.acestep1.codec.mel import magnitudes, mel_tables
 from models.flow.sampler import SamplerSettings, sample
-from models.loading.checkpoint import open_codec, open_text_encoder, open_transformer, open_vocoder
+from models.loading.acestep1 import open_codec, open_text_encoder, open_transformer, open_vocoder
 from prep.made_up.folder import HELD_OUT_SEED
 from recipe.bundle import write_codec, write_flow, write_separator, write_vocoder
 from recipe.corpus import Corpus, CorpusSettings, make_corpus

@@ -4,9 +4,9 @@ C latent channels (8), H latent rows (16), T latent frames.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -15,17 +15,14 @@ from torch import Tensor
 
 from common.errors import UserError
 from models.flow.sampler import SamplerSettings, sample
-from models.loading.checkpoint import open_codec, open_vocoder, resolve_checkpoint, spec_of
+from models.loading.checkpoint import open_decoder, resolve_checkpoint, spec_of
+from models.protocols import LatentDecoder
 from shards.schema import Manifest
 from train.config import TrainingConfig
 from train.data.clips import Batch
 from train.loop.callbacks import StepCallback, announce
 from train.loop.module import AccompanimentModule, encode
 from train.loop.preparation import check_shards
-
-if TYPE_CHECKING:
-    from models.acestep1.codec.codec import Codec
-    from models.acestep1.codec.vocoder import Vocoder
 
 SONGS = 2
 """Validation songs that are rendered."""
@@ -68,50 +65,20 @@ class RenderCallback(StepCallback):
                 self._show(trainer.logger, made, module.device)
 
     def _show(self, logger: TensorBoardLogger, made: Sequence[Tensor], device: torch.device) -> None:
-        decoder = PartDecoder.open(self._base, device)
+        decoder = open_decoder(self._base, device)
         for clip, latents in zip(self._clips, made, strict=True):
             (key,) = clip.keys
-            decoder.show(logger, f"{key}/made", latents, self._step)
+            show(decoder, logger, f"{key}/made", latents, self._step)
             if not self._begun:
-                decoder.show(logger, f"{key}/true", clip.target[0], self._step)
+                show(decoder, logger, f"{key}/true", clip.target[0], self._step)
         self._begun = True
 
 
-@dataclass(frozen=True)
-class PartDecoder:
-    """The way from latents to sound, for as long as one rendering takes."""
-
-    codec: "Codec"
-    vocoder: "Vocoder"
-    device: torch.device
-
-    @classmethod
-    def open(cls, base: Path, device: torch.device) -> "PartDecoder":
-        codec = open_codec(base, encoder=False, decoder=True)
-        return cls(codec.to(device), open_vocoder(base).to(device), device)
-
-    @torch.no_grad()
-    def show(self, logger: TensorBoardLogger, name: str, latents: Tensor, step: int) -> None:
-        """Latents [C, H, T] as sound (mono) and as a picture of their mel bands, low ones at the bottom."""
-        from models.acestep1.codec.codec import (
-            MEL_HIGH,
-            MEL_LOW,
-            WINDOW_FRAMES,
-            decode_mel_in_windows,
-            vocode_in_blocks,
-        )
-
-        latents = latents.to(self.device)
-        if latents.shape[-1] <= WINDOW_FRAMES:
-            mel = self.codec.decode_mel(latents)
-            wave = torch.cat([self.vocoder(channel[None])[0] for channel in mel])
-        else:
-            mel = decode_mel_in_windows(self.codec, latents)
-            wave = vocode_in_blocks(self.vocoder, mel)
-        wave = wave.mean(dim=0).clamp(-1, 1)
-        logger.experiment.add_audio(name, wave.cpu(), step, sample_rate=self.codec.layout.sample_rate_hz)
-        picture = ((mel.mean(dim=0) - MEL_LOW) / (MEL_HIGH - MEL_LOW)).clamp(0, 1).flip(0)
-        logger.experiment.add_image(name, picture.cpu(), step, dataformats="HW")
+def show(decoder: LatentDecoder, logger: TensorBoardLogger, name: str, latents: Tensor, step: int) -> None:
+    """Latents [C, H, T] as sound (mono) and as a picture of their mel bands, low ones at the bottom."""
+    wave, picture = decoder.rendering(latents)
+    logger.experiment.add_audio(name, wave.clamp(-1, 1), step, sample_rate=decoder.layout.sample_rate_hz)
+    logger.experiment.add_image(name, picture, step, dataformats="HW")
 
 
 @torch.no_grad()

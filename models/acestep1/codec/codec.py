@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 from diffusers.models.autoencoders.autoencoder_dc import Decoder, Encoder
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from common.bases import ACE_STEP_1
@@ -17,6 +17,7 @@ from models.acestep1.codec.encoder_pieces import encode_in_pieces
 from models.acestep1.codec.mel import HOP_SAMPLES, log_mel
 from models.acestep1.codec.vocoder import Vocoder
 from models.device import whole_float32
+from models.protocols import LatentCodec
 
 LAYOUT = ACE_STEP_1.latents
 MEL_FRAMES = LAYOUT.frame_samples // HOP_SAMPLES
@@ -58,11 +59,10 @@ class CodecConfig(Config):
     """Stored, but never applied: ACE-Step scales with its own constants."""
 
 
-class Codec(nn.Module):
+class Codec(LatentCodec):
     """One or both halves of the DCAE; weights keep the published names (`encoder.*`, `decoder.*`)."""
 
     layout = LAYOUT
-    """Of the latents that it makes and takes."""
 
     def __init__(self, config: CodecConfig, *, encoder: bool, decoder: bool) -> None:
         super().__init__()

@@ -3,10 +3,8 @@
 B prompts, S text tokens (at most 256, the longest of the batch), D width of a text state.
 """
 
-from bisect import bisect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,9 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from common.bases import ACE_STEP_1
 from common.errors import UserError
-from common.texts.tags import spelt
 from models.acestep1.transformer.erg import weakened as weak
 from models.device import whole_float32
+from models.protocols import PromptEncoder, TextStates
 
 MAX_TOKENS = ACE_STEP_1.text_tokens
 WEAK_BLOCKS = (8, 9)
@@ -31,16 +29,10 @@ TIED = "encoder.embed_tokens.weight"
 """A second name of shared.weight, which the file leaves out."""
 
 
-@dataclass(frozen=True)
-class TextStates:
-    """What cross-attention takes of prompts; at padding the states are whatever the encoder makes there."""
-
-    states: Tensor  # [B, S, D]
-    mask: Tensor  # [B, S] bool
-
-
-class TextEncoder(nn.Module):
+class TextEncoder(PromptEncoder):
     """UMT5 and the tokenizer of its checkpoint."""
+
+    spec = ACE_STEP_1
 
     def __init__(self, network: UMT5EncoderModel, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -82,30 +74,6 @@ class TextEncoder(nn.Module):
                 "to weaken. Set erg to false."
             )
         return [self.network.get_submodule(f"encoder.block.{i}.layer.0.SelfAttention.q") for i in WEAK_BLOCKS]
-
-
-@dataclass(frozen=True)
-class FittingTags:
-    """Which tags of a prompt the text encoder has room for."""
-
-    kept: tuple[str, ...]
-    dropped: tuple[str, ...]
-
-
-def fitting_tags(
-    encoder: TextEncoder,
-    tags: Sequence[str],
-    orders_of: Callable[[Sequence[str]], Sequence[str]] = lambda tags: [spelt(tags)],
-) -> FittingTags:
-    """The first tags, as many as fit in each of the orders that will be encoded; where not even the first does, of it
-    as many letters."""
-    fitting = bisect(range(1, len(tags) + 1), False, key=lambda count: not encoder.fits(spelt(tags[:count])))
-    for count in range(fitting, 0, -1):
-        if all(encoder.fits(order) for order in orders_of(tags[:count])):
-            return FittingTags(tuple(tags[:count]), tuple(tags[count:]))
-    first = tags[0]
-    letters = bisect(range(1, len(first)), False, key=lambda count: not encoder.fits(first[:count]))
-    return FittingTags((first[:letters].rstrip(),), (f"...{first[letters:].lstrip()}", *tags[1:]))
 
 
 def build_network(config: Mapping[str, Any], path: Path) -> UMT5EncoderModel:

@@ -5,7 +5,6 @@ import torch
 from safetensors.torch import load_file
 
 from common.errors import UserError
-from infer.band.networks import LatentDecoder
 from infer.band.session import Session
 from infer.request.request import GenerationRequest, Runtime, resolve_settings, select_adapters
 from infer.request.text_inputs import (
@@ -22,6 +21,7 @@ from models.adapters.lora import apply_plainly
 from models.adapters.style import find_style
 from models.flow.sampler import SamplerSettings, sample
 from models.flow.windows import plan_windows
+from models.loading.acestep1 import open_decoder
 from models.loading.checkpoint import TINY, open_transformer, part_hash
 from shards.reader import read_song
 
@@ -166,7 +166,7 @@ def test_an_adapter_for_another_base_is_one_line(inputs, make_adapter):
 
 def test_a_decoded_wave_has_the_length_asked_for(inputs):
     vocal, _ = inputs
-    decoder = LatentDecoder.open(RUNTIME)
+    decoder = open_decoder(RUNTIME.base, RUNTIME.device)
     assert decoder.codec.encoder is None
     wave = decoder.wave(vocal.latents, vocal.samples)
     assert wave.shape == (2, vocal.samples)
@@ -175,9 +175,9 @@ def test_a_decoded_wave_has_the_length_asked_for(inputs):
 
 def test_long_latents_are_decoded_in_windows(inputs, monkeypatch):
     vocal, _ = inputs
-    decoder = LatentDecoder.open(RUNTIME)
+    decoder = open_decoder(RUNTIME.base, RUNTIME.device)
     whole = decoder.wave(vocal.latents, vocal.samples)
-    monkeypatch.setattr("infer.band.networks.WINDOW_FRAMES", 18)
+    monkeypatch.setattr("models.acestep1.codec.decoder.WINDOW_FRAMES", 18)
     windowed = decoder.wave(vocal.latents, vocal.samples)
     assert windowed.shape == whole.shape
     mels = [log_mel(torch.from_numpy(wave[:, : 58 * HOP_SAMPLES])) for wave in (windowed, whole)]

@@ -58,7 +58,7 @@ def test_requests_of_one_session_equal_separate_runs_on_networks_opened_once(
     session = Session()
     together = {name: written(generate(request_of(name, **flags), session)) for name, flags in requests.items()}
     assert set(opened.values()) == {1}
-    assert len(opened) == 5
+    assert len(opened) == 4
     for name, flags in requests.items():
         assert written(generate(request_of(f"{name}_alone", **flags))) == together[name], name
     assert together["again"] == together["first"]
@@ -70,7 +70,7 @@ def test_without_room_one_network_is_open_at_a_time(request_of, opened):
         generate(request_of(name), session)
         assert list(session._open) == ["decoder"]
     assert set(opened.values()) == {2}
-    assert len(opened) == 5
+    assert len(opened) == 4
 
 
 def test_an_adapter_that_changed_on_disk_is_read_again(request_of, make_adapter):

@@ -20,7 +20,8 @@ from huggingface_hub import _tree_cache, constants
 from common.bases import ACE_STEP_1, BaseOrigin
 from common.errors import UserError
 from models.loading import hub
-from models.loading.checkpoint import TINY, open_vocoder, resolve_checkpoint
+from models.loading.acestep1 import open_vocoder
+from models.loading.checkpoint import TINY, resolve_checkpoint
 from models.loading.family import describe_base
 
 TRANSFORMER, CODEC, TEXT = ACE_STEP_1.parts.transformer, ACE_STEP_1.parts.codec, ACE_STEP_1.parts.text_encoder

@@ -146,7 +146,7 @@ def test_a_mix_is_held_against_features_of_the_mix(shards, short, opened):
         _, data = opened(folder, accompaniment={"output_type": output_type}, crop_seconds=10.0)
         (sample,) = data.samples.load([0], {"song0_000"}).values()
         for (found,), name in zip(data.maker.cut([sample], epoch=0).features, BOTH, strict=True):
-            np.testing.assert_array_equal(found.numpy(), getattr(sample, f"{target}_{name}"))
+            np.testing.assert_array_equal(found.numpy(), sample.features[target, name])
     assert fit(short(shards(*BOTH, targets=("mix",)), accompaniment={"output_type": "mix"})).step == 2
 
 

@@ -9,7 +9,8 @@ from tokenizers import Tokenizer
 from common.bases import TOKENIZER_FILE
 from common.errors import UserError
 from models.acestep1.text.encoder import MAX_TOKENS, TextEncoder, build_network, tied
-from models.loading.checkpoint import open_text_encoder, resolve_checkpoint
+from models.loading.acestep1 import open_text_encoder
+from models.loading.checkpoint import resolve_checkpoint
 
 
 @pytest.fixture(scope="module")
