@@ -27,6 +27,7 @@ from common.errors import UserError
 from common.files import flush
 from common.latents import LatentStatistics
 from models.adapters.lora import check_whole, load_lora, save_lora
+from models.flow.alternatives import make_objective
 from models.flow.conditioning import (
     TEXT2MUSIC,
     Objective,
@@ -80,7 +81,7 @@ class Conditioning(Config):
         """The objective that training and sampling share."""
         if self.mode == "controlnet":
             return TEXT2MUSIC
-        return Objective(self.objective, a_max=self.a_max, offset_weight=self.offset_weight)
+        return make_objective(self.objective, a_max=self.a_max, offset_weight=self.offset_weight)
 
     @property
     def can_be_guided(self) -> bool:

@@ -21,6 +21,7 @@ from common.latents import LatentStatistics
 from models.adapters.adapter import AdapterCard, open_adapter
 from models.adapters.style import Style, load_style
 from models.flow.conditioning import Conditioner, Objective, VocalSource
+from models.flow.options import BRIDGES
 from models.protocols import FlowNetwork, Injections
 
 STYLE = "style"
@@ -157,7 +158,7 @@ def _kind(card: AdapterCard) -> tuple[str, ...]:
     """What adapters of one combination must have in common, in the words of an error."""
     objective = card.conditioning.make_objective()
     settings = (
-        f"a_max {objective.a_max:g}" if objective.name.startswith("bridge") else f"weight {objective.offset_weight}"
+        f"a_max {objective.a_max:g}" if objective.name in BRIDGES else f"weight {card.conditioning.offset_weight}"
     )
     gate = "on" if card.conditioning.activity_gate else "off"
     path = f"{objective.name} with {settings}"

@@ -5,7 +5,7 @@ Target latent x0 [B, C, H, T], plain noise eps, vocal v (normalised), sigma s; d
 """
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.latents import LatentStatistics
 from models.flow import schedule
-from models.flow.options import A_MAX, A_MAX_LIMIT, BRIDGES, ObjectiveName, OffsetWeight
+from models.flow.options import A_MAX, A_MAX_LIMIT, ObjectiveName
 from models.protocols import Conditions, Injections
 
 
@@ -80,18 +80,19 @@ class VocalSource:
 
 @dataclass(frozen=True)
 class Objective:
-    """What the network is trained towards, and so how a sampler reads its output.
+    """What the network is trained towards, and so how a sampler reads its output: the variance-preserving bridge.
 
-    docs/formulation.md, sections 3 and 4. Training makes x1 = make_x1(eps), the state (1-s)*x0 + s*x1, shows the
-    network network_input(state) and compares clean_estimate(state, output) with x0. A sampler starts at x1 and follows
-    velocity(state, output). Raises UserError for an a_max outside 0 to 0.95.
+    docs/formulation.md, sections 3 and 4; models/flow/alternatives.py has the objectives it is compared with. Training
+    makes x1 = make_x1(eps), the state (1-s)*x0 + s*x1, shows the network network_input(state) and compares
+    clean_estimate(state, output) with x0. A sampler starts at x1 and follows velocity(state, output).
+    Raises UserError for an a_max outside 0 to 0.95.
     """
 
-    name: ObjectiveName
+    name: ClassVar[ObjectiveName] = "bridge_vp"
+    takes_omega: ClassVar[bool] = True
+    """Whether the sampler's omega_scale may change its steps."""
     a_max: float = A_MAX
-    """Bridges: share of the vocal in x1 at strength 1, 0 to 0.95."""
-    offset_weight: OffsetWeight = "1-s"
-    """Offset: weight of the vocal that is added to the network's input."""
+    """Share of the vocal in x1 at strength 1, 0 to 0.95."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.a_max <= A_MAX_LIMIT:
@@ -105,37 +106,29 @@ class Objective:
 
         Whatever draws noise anew during sampling passes it through here. At strength 0 the result is eps itself.
         """
-        if source is None or self.name not in BRIDGES:
+        if source is None:
             return eps
-        share = self.a_max * _per_item(source.strength) * source.activity[:, None, None, :]
-        rest = 1 - share if self.name == "bridge_lerp" else (1 - share.square()).sqrt()
-        return share * source.vocal + rest * eps
+        share = self.a_max * per_item(source.strength) * source.activity[:, None, None, :]
+        return share * source.vocal + self.noise_share(share) * eps
+
+    def noise_share(self, share: Tensor) -> Tensor:
+        """Weight of the noise in x1 beside this `share` of the vocal."""
+        return (1 - share.square()).sqrt()
 
     def network_input(self, state: Tensor, sigma: Tensor, source: VocalSource | None, eps: Tensor) -> Tensor:
         """What the network is shown at a state [B, C, H, T] of sigma, [B] or []; eps is the noise the path began as."""
-        if source is None or self.name in BRIDGES:
-            return state
-        if self.name == "naive":
-            state = _per_item(sigma) * eps
-        return state + self._weight(sigma) * _per_item(source.strength) * source.vocal
+        return state
 
     def clean_estimate(self, state: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
         """The network's idea of x0, [B, C, H, T], from its output at `state`: the loss compares it with x0."""
-        return output if self.name == "naive" else schedule.clean_estimate(state, output, sigma)
+        return schedule.clean_estimate(state, output, sigma)
 
     def velocity(self, state: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
-        """The velocity a sampler follows from `state`, [B, C, H, T].
-
-        The naive objective has none: a step towards its clean estimate lets the last step end on the last estimate.
-        """
-        return (state - output) / _per_item(sigma) if self.name == "naive" else output
-
-    def _weight(self, sigma: Tensor) -> Tensor:
-        weight = {"1-s": 1 - sigma, "s": sigma, "1": torch.ones_like(sigma)}
-        return _per_item(weight["1-s" if self.name == "naive" else self.offset_weight])
+        """The velocity a sampler follows from `state`, [B, C, H, T]."""
+        return output
 
 
-TEXT2MUSIC = Objective("bridge_vp", a_max=0.0)
+TEXT2MUSIC = Objective(a_max=0.0)
 """No vocal in the path: what ACE-Step was trained for."""
 
 
@@ -156,7 +149,7 @@ class SourceProjection(nn.Module):
         nn.init.zeros_(self.projection.weight)
 
     def injections(self, source: VocalSource, timestep: Tensor) -> Injections:
-        scaled = _per_item(source.strength) * source.conditioner_input
+        scaled = per_item(source.strength) * source.conditioner_input
         residual = self.projection(frames_first(scaled).to(self.projection.weight.dtype))
         return {0: lambda hidden: hidden + residual.to(hidden.dtype)}
 
@@ -166,6 +159,6 @@ def frames_first(latents: Tensor) -> Tensor:
     return latents.flatten(1, 2).transpose(1, 2)
 
 
-def _per_item(value: Tensor) -> Tensor:
+def per_item(value: Tensor) -> Tensor:
     """value, [B] or [], shaped to multiply [B, C, H, T]."""
     return value.reshape(-1, 1, 1, 1) if value.ndim else value

@@ -104,7 +104,7 @@ def sample(
         for window in windows
     ]
     predict = predicts[0] if len(predicts) == 1 else in_windows(predicts, windows, on_window)
-    if objective.name == "naive":  # its result is the last estimate as it is
+    if not objective.takes_omega:
         settings = settings.model_copy(update={"omega_scale": 0.0})
     return integrate(
         predict,

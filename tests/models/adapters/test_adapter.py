@@ -22,7 +22,8 @@ from models.adapters.adapter import (
     whole_folder,
 )
 from models.adapters.lora import LORA_FILE, attach_lora
-from models.flow.conditioning import TEXT2MUSIC, Objective, VocalSource
+from models.flow.alternatives import make_objective
+from models.flow.conditioning import TEXT2MUSIC, VocalSource
 from models.flow.sampler import SamplerSettings
 
 BASE = "a" * 64
@@ -124,7 +125,7 @@ def test_the_control_encoder_adds_as_much_as_the_card_says(built):
 
 
 def test_the_objective_follows_the_card():
-    assert IMAGE2IMAGE.make_objective() == Objective("bridge_lerp", a_max=0.5)
+    assert IMAGE2IMAGE.make_objective() == make_objective("bridge_lerp", a_max=0.5)
     assert CONTROLNET.make_objective() == TEXT2MUSIC
 
 

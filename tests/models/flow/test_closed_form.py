@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.flow.alternatives import make_objective
 from models.flow.conditioning import Objective, VocalSource
 from models.flow.sampler import SamplerSettings, integrate
 from models.flow.schedule import add_noise, inference_sigmas
@@ -129,7 +130,7 @@ def close(expected: float):
 )
 def test_a_bridge_alone_follows_the_vocal_by_half_and_leaks(a_max, adherence, leak_db, conditional):
     world = wide_world()
-    found = outcome(world, sampled(world, Objective("bridge_vp", a_max=a_max), own_path=False))
+    found = outcome(world, sampled(world, make_objective("bridge_vp", a_max=a_max), own_path=False))
     assert found.adherence == close(adherence)
     assert found.leak_db == close(leak_db)
     assert found.total == close(0.99)
@@ -139,7 +140,7 @@ def test_a_bridge_alone_follows_the_vocal_by_half_and_leaks(a_max, adherence, le
 @pytest.mark.parametrize("a_max", [0.0, 0.3, 0.7, 0.95])
 def test_a_network_that_sees_the_vocal_is_right_at_any_mixture(a_max):
     world = wide_world()
-    found = outcome(world, sampled(world, Objective("bridge_vp", a_max=a_max), own_path=True))
+    found = outcome(world, sampled(world, make_objective("bridge_vp", a_max=a_max), own_path=True))
     assert found.adherence == close(1.0)
     assert found.leak_db < -100
     assert found.total == close(0.99)
@@ -152,7 +153,7 @@ def test_a_network_that_sees_the_vocal_is_right_at_any_mixture(a_max):
 )
 def test_lerp_is_the_bridge_of_another_mixture(a_max, adherence, leak_db, conditional):
     world = wide_world()
-    found = outcome(world, sampled(world, Objective("bridge_lerp", a_max=a_max), own_path=False))
+    found = outcome(world, sampled(world, make_objective("bridge_lerp", a_max=a_max), own_path=False))
     assert found.adherence == close(adherence)
     assert found.leak_db == close(leak_db)
     assert found.total == close(0.99)
@@ -175,7 +176,7 @@ def test_lerp_is_the_bridge_of_another_mixture(a_max, adherence, leak_db, condit
 )
 def test_an_offset_on_a_clean_state_follows_and_hardly_leaks(weight, strength, adherence, leak_db, total, conditional):
     world = wide_world()
-    objective = Objective("offset", offset_weight=weight)
+    objective = make_objective("offset", offset_weight=weight)
     found = outcome(world, sampled(world, objective, own_path=False, strength=strength))
     assert found.adherence == close(adherence)
     assert found.total == close(total)
@@ -188,14 +189,14 @@ def test_an_offset_on_a_clean_state_follows_and_hardly_leaks(weight, strength, a
 
 @pytest.mark.parametrize("a_max", [0.25, 0.9])
 def test_in_one_dimension_a_deaf_bridge_correlates_by_its_mixture_whatever_the_data_say(a_max):
-    made = sampled(narrow_world(), Objective("bridge_vp", a_max=a_max), own_path=False)[:, 0]
+    made = sampled(narrow_world(), make_objective("bridge_vp", a_max=a_max), own_path=False)[:, 0]
     assert float(made[0] / made.norm()) == close(a_max)
 
 
 @pytest.mark.parametrize("steps", [10, 60])
 def test_naive_collapses_to_the_mean_of_all_bands(steps):
     """Right would be: std 1, conditional std 0.8, correlation 0.6."""
-    made = sampled(narrow_world(), Objective("naive"), own_path=False, steps=steps)[:, 0]
+    made = sampled(narrow_world(), make_objective("naive"), own_path=False, steps=steps)[:, 0]
     assert float(made.norm()) == close(0.60)
     assert float(made[1:].norm()) < 0.003
     assert float(made[0] / made.norm()) == close(1.0)
@@ -207,15 +208,15 @@ def test_the_loss_of_naive_is_stuck_where_that_of_the_bridge_vanishes():
         best = best_network(world, objective, world.source(1.0), sigma, own_path=False)
         return float(training_loss(world, objective, world.source(1.0), sigma, best, own_path=False))
 
-    assert left(Objective("naive")) == close(1 - 0.6**2)
-    assert left(Objective("bridge_vp")) < 1.1e-4
+    assert left(make_objective("naive")) == close(1 - 0.6**2)
+    assert left(make_objective("bridge_vp")) < 1.1e-4
 
 
 @pytest.mark.parametrize("name", ["bridge_vp", "bridge_lerp", "offset", "naive"])
 @pytest.mark.parametrize("sigma", [0.01, 0.5, 1.0])
 @pytest.mark.parametrize("own_path", [True, False])
 def test_the_network_sampled_from_is_a_minimum_of_the_loss(name, sigma, own_path):
-    world, objective, at = wide_world(), Objective(name), torch.tensor(sigma).double()
+    world, objective, at = wide_world(), make_objective(name), torch.tensor(sigma).double()
     source = world.source(1.0)
     best = best_network(world, objective, source, at, own_path=own_path).requires_grad_()
     training_loss(world, objective, source, at, best, own_path=own_path).backward()

@@ -9,6 +9,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.latents import LatentStatistics
 from models.acestep1.transformer.transformer import Conditions
+from models.flow.alternatives import make_objective
 from models.flow.conditioning import (
     TEXT2MUSIC,
     Objective,
@@ -24,10 +25,10 @@ from models.flow.schedule import add_noise, draw_timesteps
 SHAPE = (2, 8, 16, 7)
 OBJECTIVES = [
     TEXT2MUSIC,
-    Objective("bridge_vp", a_max=0.7),
-    Objective("bridge_lerp", a_max=0.7),
-    Objective("offset"),
-    Objective("naive"),
+    make_objective("bridge_vp", a_max=0.7),
+    make_objective("bridge_lerp", a_max=0.7),
+    make_objective("offset"),
+    make_objective("naive"),
 ]
 
 
@@ -54,7 +55,7 @@ def with_strength(source: VocalSource, *strength: float) -> VocalSource:
 
 
 def test_bridge_mixes_by_strength_and_activity(eps, source):
-    x1 = Objective("bridge_vp", a_max=0.7).make_x1(eps, source)
+    x1 = make_objective("bridge_vp", a_max=0.7).make_x1(eps, source)
     for item, strength in enumerate((1.0, 0.4)):
         for frame in range(7):
             a = strength * 0.7 * float(source.activity[item, frame])
@@ -66,8 +67,8 @@ def test_bridge_keeps_unit_variance_and_lerp_does_not():
     frames = 40_000
     eps, vocal = torch.randn(2, 1, 8, 16, frames // 128, generator=torch.Generator().manual_seed(3))
     source = VocalSource(vocal, vocal, torch.ones(1, frames // 128), torch.ones(1))
-    assert Objective("bridge_vp", a_max=0.5).make_x1(eps, source).std().item() == pytest.approx(1, abs=0.02)
-    lerp = Objective("bridge_lerp", a_max=0.5).make_x1(eps, source)
+    assert make_objective("bridge_vp", a_max=0.5).make_x1(eps, source).std().item() == pytest.approx(1, abs=0.02)
+    lerp = make_objective("bridge_lerp", a_max=0.5).make_x1(eps, source)
     torch.testing.assert_close(lerp, 0.5 * vocal + 0.5 * eps)
     assert lerp.std().item() == pytest.approx(math.sqrt(0.5), abs=0.02)
 
@@ -92,7 +93,7 @@ def test_frames_where_nobody_sings_start_from_pure_noise(eps, source, objective)
 @pytest.mark.parametrize("a_max", [1.0, 0.96, -0.1])
 def test_a_start_without_noise_is_refused(a_max):
     with pytest.raises(UserError) as refused:
-        Objective("bridge_vp", a_max=a_max)
+        make_objective("bridge_vp", a_max=a_max)
     assert str(refused.value) == (
         f"a_max: {a_max:g} is outside 0 to 0.95; without noise every accompaniment of a vocal becomes the same one. "
         "Choose 0.3, or 0 for the source projection alone."
@@ -100,12 +101,12 @@ def test_a_start_without_noise_is_refused(a_max):
 
 
 def test_the_ends_of_the_range_of_a_max_are_allowed(eps, source):
-    assert torch.equal(Objective("bridge_vp", a_max=0.0).make_x1(eps, source), eps)
-    assert not torch.allclose(Objective("bridge_vp", a_max=0.95).make_x1(eps, source), eps)
+    assert torch.equal(make_objective("bridge_vp", a_max=0.0).make_x1(eps, source), eps)
+    assert not torch.allclose(make_objective("bridge_vp", a_max=0.95).make_x1(eps, source), eps)
 
 
 def test_a_half_of_the_batch_at_strength_zero_is_text2music(eps, source):
-    x1 = Objective("bridge_vp").make_x1(eps, with_strength(source, 1.0, 0.0))
+    x1 = make_objective("bridge_vp").make_x1(eps, with_strength(source, 1.0, 0.0))
     assert torch.equal(x1[1], eps[1])
     assert not torch.allclose(x1[0], eps[0])
 
@@ -115,14 +116,14 @@ def test_a_half_of_the_batch_at_strength_zero_is_text2music(eps, source):
 
 @pytest.mark.parametrize(("weight", "expected"), [("1-s", 0.75), ("s", 0.25), ("1", 1.0)])
 def test_offset_shows_the_vocal_on_a_clean_state(eps, source, weight, expected):
-    objective = Objective("offset", offset_weight=weight)
+    objective = make_objective("offset", offset_weight=weight)
     shown = objective.network_input(eps, torch.tensor([0.25, 0.25], dtype=torch.float64), source, eps)
     torch.testing.assert_close(shown[0], eps[0] + expected * source.vocal[0])
     torch.testing.assert_close(shown[1], eps[1] + 0.4 * expected * source.vocal[1])
 
 
 def test_naive_is_shown_the_literal_formula_and_answers_with_clean_itself(eps, source):
-    objective, state = Objective("naive"), torch.full_like(eps, 9.0)
+    objective, state = make_objective("naive"), torch.full_like(eps, 9.0)
     sigma = torch.tensor([0.25, 0.5], dtype=torch.float64)
     shown = objective.network_input(state, sigma, source, eps)
     torch.testing.assert_close(shown[0], source.vocal[0] * 0.75 * 1.0 + eps[0] * 0.25)

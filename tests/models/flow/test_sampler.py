@@ -11,7 +11,8 @@ from common.config import check_config
 from common.errors import UserError
 from models.acestep1.transformer.erg import lyric_queries, weakened
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, Conditions, Velocity
-from models.flow.conditioning import TEXT2MUSIC, Conditioner, Objective, SourceProjection, VocalSource
+from models.flow.alternatives import make_objective
+from models.flow.conditioning import TEXT2MUSIC, Conditioner, SourceProjection, VocalSource
 from models.flow.control import ControlEncoder
 from models.flow.guidance import Apg, apg_double, cfg_double
 from models.flow.sampler import GuidedVelocity, SamplerSettings, draw_noise, in_windows, integrate, sample
@@ -249,11 +250,11 @@ CONDITIONERS = {
 }
 OBJECTIVES = [
     TEXT2MUSIC,
-    Objective("bridge_vp", a_max=0.7),
-    Objective("bridge_lerp", a_max=0.7),
-    Objective("offset"),
-    Objective("offset", offset_weight="s"),
-    Objective("offset", offset_weight="1"),
+    make_objective("bridge_vp", a_max=0.7),
+    make_objective("bridge_lerp", a_max=0.7),
+    make_objective("offset"),
+    make_objective("offset", offset_weight="s"),
+    make_objective("offset", offset_weight="1"),
 ]
 
 
@@ -302,12 +303,12 @@ def test_strength_zero_is_text2music_all_the_way(upstream, source, kind, schedul
 
 @pytest.mark.parametrize("kind", ["projection", "control", "cross_norm"])
 def test_a_fresh_conditioner_changes_nothing(upstream, source, kind):
-    bridge = Objective("bridge_vp")
+    bridge = make_objective("bridge_vp")
     with_it = trajectory(upstream, PLAIN, objective=bridge, source=source, conditioner=CONDITIONERS[kind](upstream))
     assert same(with_it, trajectory(upstream, PLAIN, objective=bridge, source=source))
 
 
-@pytest.mark.parametrize("objective", [*OBJECTIVES, Objective("naive")])
+@pytest.mark.parametrize("objective", [*OBJECTIVES, make_objective("naive")])
 @pytest.mark.parametrize("scheduler", ["euler", "pingpong"])
 def test_a_song_in_a_batch_comes_out_as_it_does_alone(upstream, source, objective, scheduler):
     conditioner = trained(projection(upstream))
@@ -394,7 +395,7 @@ def test_the_network_runs_no_more_often_than_needed(watched, changes, passes):
 
 
 def test_naive_ends_on_its_last_estimate_and_never_sees_its_state(watched, source):
-    objective, settings = Objective("naive"), SamplerSettings(steps=3, guidance="none")
+    objective, settings = make_objective("naive"), SamplerSettings(steps=3, guidance="none")
     latents = sample(
         watched.transformer, watched.full, watched.null, watched.noise, settings, objective=objective, source=source
     )
@@ -449,7 +450,7 @@ BOTH = PLAIN.model_copy(update={"guidance": "cfg", "vocal_guidance_scale": 2.0})
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("objective", [OBJECTIVES[1], OBJECTIVES[3], Objective("naive")])
+@pytest.mark.parametrize("objective", [OBJECTIVES[1], OBJECTIVES[3], make_objective("naive")])
 @pytest.mark.parametrize("guidance", ["cfg", "apg"])
 def test_both_are_guided_as_the_formula_says(upstream, source, objective, guidance):
     """F(0,0) + w_t*(F(t,0) - F(0,0)) + w_c*(F(t,c) - F(t,0));
