@@ -63,7 +63,7 @@ def histogram(title: str, unit: str, values: Sequence[float]) -> Image.Image:
 
 def latent_picture(sample: Sample) -> Image.Image:
     """Vocal and targets of a sample over time, each [R, T] in grey from its 1st to its 99th percentile."""
-    parts = [(name, part) for name in ("vocal", "inst", "mix") if (part := getattr(sample, name)) is not None]
+    parts = [(name, part) for name in ("vocal", "inst", "mix") if (part := sample.arrays().get(name)) is not None]
     picture, draw = _canvas(f"Latents of {sample.meta.key}", height=60 + 160 * len(parts))
     for number, (name, latents) in enumerate(parts):
         rows = latents.astype(np.float32).reshape(-1, latents.shape[-1])
