@@ -84,7 +84,8 @@ class AccompanimentConfig(Config):
     reference_strength: Probability = 0.5
     """Strength r that validation uses and inference uses by default; 0 ignores the vocal."""
     strength_range: tuple[Probability, Probability] | None = None
-    """Strengths drawn in training, uniform; null is [min(0.3, reference_strength), 1.0]."""
+    """Strengths drawn in training, uniform; null is [min(0.3, reference_strength), 1.0]. [1, 1] trains at 1, and at 0
+    where the vocal is left out."""
 
     objective: ObjectiveName = "bridge_vp"
     """image2image: where the path from noise to band starts (docs/formulation.md, sections 3 and 4)."""
@@ -185,6 +186,8 @@ class TrainingConfig(Config):
     """Largest norm of the gradient; 0 does not clip."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Adapters hold a moving average of the weights with this decay; 0 is off."""
+    ema_warmup: bool = False
+    """The decay begins low and rises, (1 + n) / (10 + n) after n steps, so that the average forgets how it began."""
     base_dtype: Literal["float32", "bfloat16", "int8"] | None = None
     """Number format of the frozen transformer; null is float32 or `--precision`. Adapters are always float32.
     int8: the weights of its blocks and lyric encoder as 8-bit integers, all else in bfloat16."""
@@ -197,8 +200,12 @@ class TrainingConfig(Config):
     """Chance that a clip is trained without its prompt."""
     lyric_dropout: Probability = 0.15
     """Chance that a clip is trained without its lyrics."""
+    joint_dropout: Probability = 0.0
+    """Chance that a clip is trained without prompt, lyrics and vocal all at once, beside what is left out singly."""
     shift: Annotated[float, Field(gt=0.0)] = ACE_STEP_1.shift
     """Shift of the noise levels drawn in training; inference uses the same."""
+    high_noise_share: Probability = 0.0
+    """Share of clips trained at a noise level of 0.85 to 1, where the layout is decided; the rest as the base was."""
 
     ssl_coeff: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of the feature losses, where the shards carry features (`prep build-shards --ssl`)."""

@@ -4,10 +4,14 @@ B songs, C latent channels (8), H latent rows (16), T latent frames. All predict
 `scale` 1 is the conditional prediction itself, except for cfg_double, which has a scale per step.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+Leg = Callable[[Tensor, Tensor], Tensor]
+"""The difference that a condition makes and the conditional prediction -> what is kept of the difference."""
 
 EACH_CHANNEL = (-1, -2)
 """APG measures norms and directions over rows and frames: per item and channel."""
@@ -47,6 +51,8 @@ class Apg:
     """Weight of the part of the difference that is parallel to the conditional prediction."""
     threshold: float = 2.5
     """Largest norm of the difference in a channel; 0 is no limit."""
+    frames: int | None = None
+    """Frames that the threshold is for: it grows with the square root of the length. None: the same for any length."""
     _running: Tensor | None = field(default=None, init=False)
 
     def __call__(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
@@ -68,17 +74,27 @@ class Apg:
     def _limit(self, difference: Tensor) -> Tensor:
         if self.threshold <= 0:
             return difference
+        threshold = self.threshold * ((difference.shape[-1] / self.frames) ** 0.5 if self.frames else 1.0)
         norm = difference.norm(dim=EACH_CHANNEL, keepdim=True)
-        return difference * (self.threshold / norm).clamp(max=1.0)
+        return difference * (threshold / norm).clamp(max=1.0)
+
+
+def keep_all(difference: Tensor, conditional: Tensor) -> Tensor:
+    """The leg of plain guidance: the whole difference."""
+    return difference
 
 
 def apg_double(
-    full: Tensor, partial: Tensor, none: Tensor, legs: tuple[Apg, Apg], *, partial_scale: float, full_scale: float
+    full: Tensor, partial: Tensor, none: Tensor, legs: tuple[Leg, Leg], *, partial_scale: float, full_scale: float
 ) -> Tensor:
-    """cfg_double with each leg's difference treated as APG treats its one; each leg remembers its own."""
+    """cfg_double with each leg's difference treated by a rule of its own, such as Apg().direction."""
     first, second = legs
-    guided = full + (partial_scale - 1) * first.direction(partial - none, full)
-    return guided + (full_scale - 1) * second.direction(full - partial, full)
+    return add_leg(full + (partial_scale - 1) * first(partial - none, full), full, partial, second, full_scale)
+
+
+def add_leg(guided: Tensor, full: Tensor, partial: Tensor, leg: Leg, scale: float) -> Tensor:
+    """Guidance over one more condition: on from `guided` along what it changes, from `partial` to `full`."""
+    return guided + (scale - 1) * leg(full - partial, full)
 
 
 def _parallel(difference: Tensor, conditional: Tensor) -> Tensor:
@@ -90,6 +106,12 @@ def _parallel(difference: Tensor, conditional: Tensor) -> Tensor:
 def guidance_interval(steps: int, fraction: float) -> range:
     """The steps to guide: the middle `fraction` of `steps`; elsewhere the conditional prediction stands alone."""
     return range(int(steps * ((1 - fraction) / 2)), int(steps * (fraction / 2 + 0.5)))
+
+
+def noise_interval(sigmas: Tensor, interval: tuple[float, float]) -> frozenset[int]:
+    """The steps that start at a noise level within [low, high]; sigmas [steps + 1]."""
+    low, high = interval
+    return frozenset(step for step, sigma in enumerate(sigmas[:-1].tolist()) if low <= sigma <= high)
 
 
 def decayed_scale(step: int, interval: range, *, scale: float, minimum: float, decay: float) -> float:

@@ -14,7 +14,19 @@ from common.bases import ACE_STEP_1
 from common.config import Config
 from models.acestep1.transformer.erg import diffusion_queries, weakened
 from models.flow.conditioning import TEXT2MUSIC, Conditioner, Objective, VocalSource
-from models.flow.guidance import Apg, apg_double, cfg, cfg_double, cfg_zero_star, decayed_scale, guidance_interval
+from models.flow.guidance import (
+    Apg,
+    Leg,
+    add_leg,
+    apg_double,
+    cfg,
+    cfg_double,
+    cfg_zero_star,
+    decayed_scale,
+    guidance_interval,
+    keep_all,
+    noise_interval,
+)
 from models.flow.schedule import TIMESTEPS, OmegaMean, euler_step, heun_step, inference_sigmas, pingpong_step
 from models.flow.windows import LatentWindow, cross_fade, plan_windows
 from models.protocols import Conditions, FlowNetwork, Injections
@@ -27,6 +39,12 @@ OnStep = Callable[[int, Tensor], None]
 
 OnWindow = Callable[[int, int], None]
 """Called, where a song takes several windows, after each with its number, from 1, and how many there are."""
+
+
+LIMIT_FRAMES = round(10 * ACE_STEP_1.latents.frames_per_second)
+"""apg_by_length has the limit of apg for a song of so many frames, ten seconds."""
+
+NoiseLevel = Annotated[float, Field(ge=0, le=1)]
 
 
 class SamplerSettings(Config):
@@ -54,6 +72,12 @@ class SamplerSettings(Config):
     """What guidance_scale decays to."""
     vocal_guidance_scale: Annotated[float, Field(ge=1)] | None = None
     """Strength of a guidance over the vocal's own path, for a third network pass in each guided step; null for none."""
+    vocal_guidance: Literal["apg", "apg_by_length", "cfg"] | None = None
+    """How the difference that the vocal makes counts; null is as `guidance`. The limit of apg is the same for any
+    length, so that it counts less in a long song; that of apg_by_length grows with the length, cfg has none."""
+    vocal_guidance_interval: tuple[NoiseLevel, NoiseLevel] | None = None
+    """Lowest and highest noise level, such as [0.7, 1], of the steps that are guided over the vocal; elsewhere its pass
+    is left out. null: the steps of guidance_interval."""
     erg: bool = False
     """Weaken the queries of blocks 15 to 19 in the unconditional pass, as upstream does by default."""
 
@@ -61,6 +85,15 @@ class SamplerSettings(Config):
     def _check_vocal_guidance(self) -> Self:
         if self.vocal_guidance_scale is not None and self.guidance not in ("apg", "cfg"):
             raise ValueError(f"vocal_guidance_scale goes with guidance apg or cfg, not {self.guidance}. Leave it out.")
+        if self.vocal_guidance not in (None, self.guidance) and self.guidance != "apg":
+            raise ValueError(
+                f"vocal_guidance {self.vocal_guidance} goes with guidance apg, not {self.guidance}. Leave it out."
+            )
+        low, high = self.vocal_guidance_interval or (0.0, 1.0)
+        if low > high:
+            raise ValueError(
+                f"vocal_guidance_interval [{low:g}, {high:g}] is upside down; write the lower noise level first"
+            )
         return self
 
 
@@ -177,6 +210,7 @@ class GuidedVelocity:
     All passes of a guided step share the state. With guidance over the text alone they also share what the vocal's own
     path injects; with one over the vocal, too, the passes are (text, vocal), (text) and neither
     (docs/formulation.md, section 5).
+    Which of the two a step has may differ from step to step.
     """
 
     def __init__(
@@ -195,10 +229,11 @@ class GuidedVelocity:
         self._conditions, self._null = transformer.prepare(conditions), transformer.prepare(null)
         self._settings, self._eps = settings, eps
         self._objective, self._source, self._conditioner = objective, source, conditioner
-        self._text_apg, self._vocal_apg = Apg(), Apg()
+        self._text_apg, self._vocal_leg = Apg(), _vocal_leg(settings)
         guides = settings.guidance_scale != 1 or settings.vocal_guidance_scale is not None
         guides = guides and settings.guidance != "none"
         self._interval = guidance_interval(settings.steps, settings.guidance_interval) if guides else range(0)
+        self._vocal_steps = _vocal_steps(settings, self._interval)
         self._null_queries = diffusion_queries(transformer) if settings.erg else []
 
     def __call__(self, state: Tensor, sigma: Tensor, step: int) -> Tensor:
@@ -208,15 +243,14 @@ class GuidedVelocity:
             return self._velocity(state, sigma, conditions, injections if vocal else {}, vocal=vocal)
 
         full = velocity(self._conditions)
+        vocal_scale = self._settings.vocal_guidance_scale if step in self._vocal_steps else None
+        text = full if vocal_scale is None else velocity(self._conditions, vocal=False)
         if step not in self._interval:
-            return full
-        if (vocal_scale := self._settings.vocal_guidance_scale) is None:
-            with weakened(self._null_queries):
-                none = velocity(self._null)
-            return self._guide(full, none, step)
-        text = velocity(self._conditions, vocal=False)
+            return full if vocal_scale is None else add_leg(full, full, text, self._vocal_leg, vocal_scale)
         with weakened(self._null_queries):
-            none = velocity(self._null, vocal=False)
+            none = velocity(self._null, vocal=vocal_scale is None)
+        if vocal_scale is None:
+            return self._guide(full, none, step)
         return self._guide_both(full, text, none, step, vocal_scale)
 
     def _injections(self, state: Tensor, sigma: Tensor) -> Injections:
@@ -243,7 +277,7 @@ class GuidedVelocity:
     def _guide_both(self, full: Tensor, text: Tensor, none: Tensor, step: int, vocal_scale: float) -> Tensor:
         scales = {"partial_scale": self._scale(step), "full_scale": vocal_scale}
         if self._settings.guidance == "apg":
-            return apg_double(full, text, none, (self._text_apg, self._vocal_apg), **scales)
+            return apg_double(full, text, none, (self._text_apg.direction, self._vocal_leg), **scales)
         return cfg_double(full, text, none, **scales)
 
     def _scale(self, step: int) -> float:
@@ -256,6 +290,20 @@ class GuidedVelocity:
             minimum=settings.min_guidance_scale,
             decay=settings.guidance_interval_decay,
         )
+
+
+def _vocal_leg(settings: SamplerSettings) -> Leg:
+    rule = settings.vocal_guidance or settings.guidance
+    if rule == "cfg":
+        return keep_all
+    return Apg(frames=LIMIT_FRAMES if rule == "apg_by_length" else None).direction
+
+
+def _vocal_steps(settings: SamplerSettings, guided: range) -> frozenset[int]:
+    """The steps that are guided over the vocal, if any are."""
+    if settings.vocal_guidance_interval is None:
+        return frozenset(guided)
+    return noise_interval(inference_sigmas(settings.steps, shift=settings.shift), settings.vocal_guidance_interval)
 
 
 def _timestep(state: Tensor, sigma: Tensor) -> Tensor:

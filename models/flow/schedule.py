@@ -17,6 +17,9 @@ TIMESTEPS = 1000
 OmegaMean = Literal["item", "batch"]
 """Over what the omega trick takes its mean: "batch" is upstream's, where the items of a batch sway each other."""
 
+HIGH_NOISE = 0.85
+"""Sigma from which on a song's layout is decided, and the vocal matters most."""
+
 Sigma = TypeVar("Sigma", float, Tensor)
 
 
@@ -39,6 +42,13 @@ def draw_timesteps(count: int, *, shift: float, generator: torch.Generator) -> T
     share = torch.randn(count, generator=generator, device=generator.device).sigmoid()
     index = (share * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
     return training_timesteps(shift).to(generator.device)[index]
+
+
+def draw_high_timesteps(count: int, *, shift: float, generator: torch.Generator) -> Tensor:
+    """As draw_timesteps, but even over the points of the training grid from sigma HIGH_NOISE up."""
+    grid = training_timesteps(shift).to(generator.device)
+    points = int((grid >= HIGH_NOISE * TIMESTEPS).sum())
+    return grid[torch.randint(points, (count,), generator=generator, device=generator.device)]
 
 
 def inference_sigmas(steps: int, *, shift: float, sigma_max: float = 1.0) -> Tensor:

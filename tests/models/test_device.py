@@ -39,7 +39,12 @@ def test_guidance_needs_no_float64_on_mps():
     with fake_cuda(), NoFloat64():
         full, none = (torch.empty(1, 8, 16, 12, device=MPS) for _ in range(2))
         assert Apg()(full, none, 15.0).dtype == torch.float32
-        assert apg_double(full, none, none, (Apg(), Apg()), partial_scale=2.0, full_scale=2.0).device.type == "mps"
+        assert (
+            apg_double(
+                full, none, none, (Apg().direction, Apg().direction), partial_scale=2.0, full_scale=2.0
+            ).device.type
+            == "mps"
+        )
 
 
 def test_guidance_on_a_cpu_is_float64_within():

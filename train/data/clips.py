@@ -17,7 +17,7 @@ from torch import Tensor
 from common.latents import LatentLayout, LatentStatistics
 from models.adapters.adapter import Conditioning
 from models.flow.conditioning import VocalSource, add_latent_noise
-from models.flow.schedule import draw_timesteps
+from models.flow.schedule import draw_high_timesteps, draw_timesteps
 from shards.schema import SSL_WIDTHS, Sample, Target
 from train.config import TrainingConfig
 from train.data.plan import clip_frames, seed_of
@@ -172,12 +172,19 @@ class ClipMaker:
         at, at_tag_order, keep_text, keep_lyrics, keep_vocal, at_strength = torch.rand(6, generator=generator).tolist()
         low, high = config.accompaniment.strengths
         frames = clip_frames(sample.meta.frames, self.crop_frames)
+        timestep = draw_timesteps(1, shift=config.shift, generator=generator)
+        at_level, keep_any = torch.rand(2, generator=generator).tolist()
+        if at_level < config.high_noise_share:
+            timestep = draw_high_timesteps(1, shift=config.shift, generator=generator)
+        keep = keep_any >= config.joint_dropout
         return Choice(
             Cut(int(at * (sample.meta.frames - frames + 1)), frames, tag_order=int(at_tag_order * len(sample.text))),
-            strength=low + (high - low) * at_strength if keep_vocal >= config.accompaniment.vocal_dropout else 0.0,
-            keep_text=keep_text >= config.text_dropout,
-            keep_lyrics=keep_lyrics >= config.lyric_dropout,
-            timestep=draw_timesteps(1, shift=config.shift, generator=generator).item(),
+            strength=low + (high - low) * at_strength
+            if keep and keep_vocal >= config.accompaniment.vocal_dropout
+            else 0.0,
+            keep_text=keep and keep_text >= config.text_dropout,
+            keep_lyrics=keep and keep_lyrics >= config.lyric_dropout,
+            timestep=timestep.item(),
             noise_seed=seed_of(config.seed, epoch, sample.meta.key, "noise"),
         )
 

@@ -4,6 +4,7 @@ last.ckpt holds what is trained, optimiser, schedule, random state and place in 
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -36,6 +37,8 @@ MAY_CHANGE = frozenset(
     }
 )
 """Settings that a resumed run may have otherwise: they do not touch what has been learned so far."""
+ONCE: Mapping[str, Any] = {"high_noise_share": 0.0, "joint_dropout": 0.0, "ema_warmup": False}
+"""What a checkpoint was trained with that is older than the setting."""
 
 
 class Best(Config):
@@ -94,8 +97,9 @@ def check_resumable(path: Path, config: TrainingConfig, base_fingerprint: str) -
             f"{path}: trained on the base {base[:8]}, this one is {base_fingerprint[:8]}. "
             "Give the --checkpoint-dir of the first run."
         )
+    before_all = {**ONCE, **leaves(was)}
     for name, value in leaves(config.model_dump(mode="json")).items():
-        before = leaves(was).get(name)
+        before = before_all.get(name)
         if name.partition(".")[0] not in MAY_CHANGE and before != value:
             raise UserError(
                 f"{path}: trained with {name} {before}, now it is {value}. Resume with the first, or start anew."

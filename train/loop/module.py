@@ -136,7 +136,7 @@ class AccompanimentModule(LightningModule):
         self.conditioner = conditioner
         self.objective = conditioning_of(config).make_objective()
         self.trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
-        self.ema = Ema(self.trained, config.ema_decay) if config.ema_decay else None
+        self.ema = Ema(self.trained, config.ema_decay, warmup=config.ema_warmup) if config.ema_decay else None
         self.grad_norm: Tensor | None = None  # before clipping, at the last step
         set_lora_dropout(transformer, active=True)
 
@@ -230,7 +230,7 @@ class AccompanimentModule(LightningModule):
         if checkpoint["state_dict"].keys() != self.trained.keys():
             raise UserError("the checkpoint holds other weights than this run trains. Start anew without --resume.")
         if self.ema:
-            self.ema.averages = checkpoint["ema"]
+            self.ema.averages, self.ema.updates = checkpoint["ema"], checkpoint["global_step"]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """LoRA's dropout alone draws from the global generator: what it draws depends on (seed, batch, rank)."""

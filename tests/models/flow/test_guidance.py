@@ -4,7 +4,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.flow.guidance import Apg, apg_double, cfg, cfg_double, cfg_zero_star, decayed_scale, guidance_interval
+from models.flow.guidance import (
+    Apg,
+    add_leg,
+    apg_double,
+    cfg,
+    cfg_double,
+    cfg_zero_star,
+    decayed_scale,
+    guidance_interval,
+    keep_all,
+    noise_interval,
+)
 
 
 def near(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
@@ -63,14 +74,14 @@ def test_cfg_double_with_equal_scales_is_cfg(pair):
 
 def test_apg_double_is_cfg_double_where_apg_is_cfg(pair):
     """Without memory and limit, and with what is parallel kept."""
-    plain = (Apg(momentum=0.0, eta=1.0, threshold=0.0), Apg(momentum=0.0, eta=1.0, threshold=0.0))
+    plain = (Apg(momentum=0.0, eta=1.0, threshold=0.0).direction, keep_all)
     halfway = (pair[0] + pair[1]) / 3
     scales = {"partial_scale": 5.0, "full_scale": 1.5}
     near(apg_double(pair[0], halfway, pair[1], plain, **scales), cfg_double(pair[0], halfway, pair[1], **scales))
 
 
 def test_apg_double_of_a_condition_that_changes_nothing_is_apg(numbers):
-    one, legs = Apg(), (Apg(), Apg())
+    one, legs = Apg(), (Apg().direction, Apg().direction)
     for call in range(3):
         full, none = numbers.inputs[f"apg_cond_{call}"], numbers.inputs[f"apg_uncond_{call}"]
         assert torch.equal(apg_double(full, full, none, legs, partial_scale=7.0, full_scale=3.0), one(full, none, 7.0))
@@ -90,6 +101,30 @@ def test_the_interval_is_the_middle_of_the_steps():
     assert guidance_interval(27, 0.5) == range(6, 20)
     assert guidance_interval(60, 1.0) == range(60)
     assert len(guidance_interval(60, 0.0)) == 0
+
+
+def test_a_noise_interval_is_the_steps_that_begin_in_it():
+    sigmas = torch.tensor([1.0, 0.9, 0.75, 0.5, 0.0])
+    assert noise_interval(sigmas, (0.7, 1.0)) == {0, 1, 2}
+    assert noise_interval(sigmas, (0.8, 0.95)) == {1}
+    assert noise_interval(sigmas, (0.0, 0.4)) == frozenset(), "the end of the last step begins none"
+
+
+def test_a_limit_by_length_allows_a_frame_the_same_in_a_song_of_any_length():
+    short = 9 * torch.randn(1, 2, 4, 100, generator=torch.Generator().manual_seed(0))
+    across = torch.randn(1, 2, 4, 100, generator=torch.Generator().manual_seed(1))
+    long, long_across = short.repeat(1, 1, 1, 24), across.repeat(1, 1, 1, 24)
+    by_length = Apg(threshold=2.5, frames=100)
+    near(by_length.direction(long, long_across)[..., :100], Apg().direction(short, across))
+    fixed = Apg(threshold=2.5).direction(long, long_across)
+    near(fixed[..., :100] * 24**0.5, Apg().direction(short, across))
+
+
+def test_a_leg_goes_on_from_what_is_guided(pair):
+    full, partial = pair
+    guided = torch.full_like(full, 2.0)
+    near(add_leg(guided, full, partial, keep_all, 4.0), guided + 3 * (full - partial))
+    assert torch.equal(add_leg(guided, full, full, Apg().direction, 4.0), guided)
 
 
 def test_the_scale_decays_over_the_interval():

@@ -14,7 +14,8 @@ from models.acestep1.transformer.transformer import ACEStepTransformer2DModel, C
 from models.flow.alternatives import make_objective
 from models.flow.conditioning import TEXT2MUSIC, Conditioner, SourceProjection, VocalSource
 from models.flow.control import ControlEncoder
-from models.flow.guidance import Apg, apg_double, cfg_double
+from models.flow.guidance import Apg, apg_double, cfg, cfg_double
+from models.flow.options import BRIDGES
 from models.flow.sampler import GuidedVelocity, SamplerSettings, draw_noise, in_windows, integrate, sample
 from models.flow.schedule import add_noise, euler_step, inference_sigmas, pingpong_step, shift_sigma
 from models.flow.sdedit import sdedit
@@ -386,6 +387,8 @@ def watched(upstream) -> Upstream:
         ({"scheduler": "heun"}, 2 * 20 - 1 + 2 * 10),
         ({"vocal_guidance_scale": 2.0}, 20 + 2 * 10),
         ({"vocal_guidance_scale": 2.0, "guidance_scale": 1.0}, 20 + 2 * 10),
+        ({"vocal_guidance_scale": 2.0, "vocal_guidance_interval": (0.7, 1.0)}, 20 + 10 + 11),
+        ({"vocal_guidance_scale": 2.0, "vocal_guidance_interval": (1.0, 1.0)}, 20 + 10 + 1),
     ],
 )
 def test_the_network_runs_no_more_often_than_needed(watched, changes, passes):
@@ -474,7 +477,7 @@ def test_both_are_guided_as_the_formula_says(upstream, source, objective, guidan
     scales = {"partial_scale": 5.0, "full_scale": 2.0}
     expected = cfg_double(full, text, none, **scales)
     if guidance == "apg":
-        expected = apg_double(full, text, none, (Apg(), Apg()), **scales)
+        expected = apg_double(full, text, none, (Apg().direction, Apg().direction), **scales)
     near(predict(state, sigma, 0), expected)
 
 
@@ -502,6 +505,66 @@ def test_guidance_over_a_vocal_of_strength_zero_is_text2music(upstream, source, 
     for objective in OBJECTIVES:
         vocal = {"objective": objective, "source": with_strength(source, 0, 0), "conditioner": conditioner}
         assert same(trajectory(upstream, both, **vocal), trajectory(upstream, plain)), objective
+
+
+EARLY = {"vocal_guidance_scale": 3.0, "vocal_guidance_interval": (0.7, 1.0)}
+
+
+@pytest.mark.parametrize("rules", [("cfg", None), ("apg", "cfg"), ("apg", "apg_by_length")])
+@pytest.mark.parametrize("kind", CONDITIONERS)
+def test_that_holds_with_an_interval_and_a_rule_for_the_vocal_alone(upstream, source, kind, rules):
+    plain = PLAIN.model_copy(update={"guidance": rules[0], "guidance_interval": 0.5})
+    both = plain.model_copy(update={**EARLY, "vocal_guidance": rules[1]})
+    conditioner = trained(CONDITIONERS[kind](upstream))
+    for objective in OBJECTIVES:
+        vocal = {"objective": objective, "source": with_strength(source, 0, 0), "conditioner": conditioner}
+        assert same(trajectory(upstream, both, **vocal), trajectory(upstream, plain)), objective
+        loud = vocal | {"source": with_strength(source, 1, 1)}
+        guided_alike = same(trajectory(upstream, both, **loud), trajectory(upstream, plain, **loud))
+        assert guided_alike == (kind == "none" and objective.name in BRIDGES), objective
+
+
+@torch.no_grad()
+def test_a_step_is_guided_over_what_its_intervals_say(upstream, source):
+    """Step 0 over the vocal alone, a middle one over both, one below 0.7 over the text, the last over neither."""
+    settings = PLAIN.model_copy(
+        update={"steps": 20, "guidance": "cfg", "guidance_interval": 0.5, "guidance_scale": 5.0, **EARLY}
+    )
+    conditioner, sigma = projection(upstream), torch.tensor(0.6)
+    trained(conditioner)
+    state = TEXT2MUSIC.make_x1(upstream.noise, source)
+    predict = guided(upstream, settings, TEXT2MUSIC, source, conditioner)
+    timestep = (1000 * sigma).expand(2)
+
+    def passed(conditions: Conditions, *, vocal: bool) -> Tensor:
+        injections = conditioner.injections(source, timestep) if vocal else {}
+        return upstream.transformer.decode(state, timestep, conditions, injections=injections).sample
+
+    full, text = passed(upstream.full, vocal=True), passed(upstream.full, vocal=False)
+    near(predict(state, sigma, 0), full + 2.0 * (full - text))
+    none = passed(upstream.null, vocal=False)
+    near(predict(state, sigma, 7), cfg_double(full, text, none, partial_scale=5.0, full_scale=3.0))
+    near(predict(state, sigma, 14), cfg(full, passed(upstream.null, vocal=True), 5.0))
+    near(predict(state, sigma, 19), full)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"vocal_guidance_interval": [1.0, 0.7]},
+            "sampler: vocal_guidance_interval [1, 0.7] is upside down; write the lower noise level first",
+        ),
+        (
+            {"guidance": "cfg", "vocal_guidance": "apg_by_length"},
+            "sampler: vocal_guidance apg_by_length goes with guidance apg, not cfg. Leave it out.",
+        ),
+    ],
+)
+def test_settings_of_the_vocals_guidance_that_cannot_be_are_refused(wrong, message):
+    with pytest.raises(UserError) as refused:
+        check_config(SamplerSettings, wrong, "sampler")
+    assert str(refused.value) == message
 
 
 @pytest.mark.parametrize("guidance", ["cfg_zero_star", "none"])

@@ -10,6 +10,7 @@ from torch import Tensor
 from models.flow.schedule import (
     add_noise,
     clean_estimate,
+    draw_high_timesteps,
     draw_timesteps,
     euler_step,
     heun_step,
@@ -185,3 +186,12 @@ def test_pingpong_lands_on_the_path_to_the_fresh_noise(clean, noise):
     noisy = add_noise(clean, noise, sigma)
     stepped = pingpong_step(noisy, velocity(clean, noise), sigma, sigma_next, noise=fresh)
     torch.testing.assert_close(stepped, add_noise(clean, fresh, sigma_next))
+
+
+def test_high_timesteps_are_even_over_the_noisy_end_of_the_grid():
+    grid = training_timesteps(SHIFT)
+    noisy = grid[grid >= 850]
+    drawn = draw_high_timesteps(50_000, shift=SHIFT, generator=torch.Generator().manual_seed(3))
+    points, counts = drawn.unique(return_counts=True)
+    assert torch.equal(points, noisy.flip(0))
+    assert 0.5 < counts.min() * len(points) / 50_000 < counts.max() * len(points) / 50_000 < 1.5

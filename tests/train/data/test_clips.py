@@ -151,3 +151,36 @@ def test_clips_are_small_until_they_are_used(maker, make_sample):
     batch = maker().with_noise(clips)
     assert batch.noise.dtype == batch.target.dtype == torch.float32
     assert torch.equal(maker().with_noise(clips).source.conditioner_input, batch.source.conditioner_input)
+
+
+def test_all_conditions_are_left_out_together_at_their_own_rate(maker, make_sample):
+    sample = make_sample("song", 0, 4)
+    alone = {"text_dropout": 0.0, "lyric_dropout": 0.0, "accompaniment": {"strength_dropout": 0.0}}
+    cut = maker(joint_dropout=0.3, **alone)
+    clips = [cut.batch([sample], epoch=epoch) for epoch in range(400)]
+    left = [(bool(clip.text.any()), bool(clip.lyric_mask.any()), bool(clip.source.strength > 0)) for clip in clips]
+    assert set(left) == {(True, True, True), (False, False, False)}
+    assert 0.24 < left.count((False, False, False)) / 400 < 0.36
+
+
+def test_a_share_of_clips_is_trained_near_pure_noise_and_the_rest_is_untouched(maker, make_sample):
+    sample = make_sample("song", 0, 4)
+    usual, more, only = (maker(high_noise_share=share) for share in (0.0, 0.4, 1.0))
+    before, after = ([cut.batch([sample], epoch=epoch) for epoch in range(400)] for cut in (usual, more))
+    same = [torch.equal(one.timestep, other.timestep) for one, other in zip(before, after, strict=True)]
+    assert 0.52 < sum(same) / 400 < 0.68
+    moved = torch.cat([clip.timestep for clip, kept in zip(after, same, strict=True) if not kept])
+    assert moved.min() >= 850
+    for name, tensor in tensors(before[0]).items():
+        assert name == "timestep" or torch.equal(tensor, tensors(after[0])[name]), name
+    near_noise = torch.cat([only.batch([sample], epoch=epoch).timestep for epoch in range(400)])
+    assert near_noise.min() >= 850
+    assert near_noise.max() > 995
+    assert 920 < near_noise.mean() < 945
+
+
+def test_strength_range_one_to_one_trains_with_the_whole_vocal_or_none(maker, make_sample):
+    whole = {"strength_range": (1.0, 1.0), "reference_strength": 1.0}
+    cut, sample = maker(accompaniment=whole), make_sample("song", 0, 4)
+    drawn = [cut.batch([sample], epoch=epoch).source.strength.item() for epoch in range(200)]
+    assert set(drawn) == {0.0, 1.0}

@@ -131,7 +131,14 @@ def check_resumption(configs, kills, memory_share, tmp_path, monkeypatch):
 
 TO_Q = {"r": 4, "lora_alpha": 4, "lora_dropout": 0.1, "target_modules": ("to_q",)}
 IMAGE2IMAGE = {"lora": TO_Q | {"use_dora": True}, "val_every_n_steps": 3}
-CONTROLNET = {"lora": TO_Q, "val_fraction": 0.0, "ema_decay": 0.9}
+CONTROLNET = {
+    "lora": TO_Q,
+    "val_fraction": 0.0,
+    "ema_decay": 0.9,
+    "ema_warmup": True,
+    "high_noise_share": 0.5,
+    "joint_dropout": 0.3,
+}
 
 
 def stopped(tiny_config, song_shards, tmp_path, mode, settings, name="run"):
@@ -180,6 +187,13 @@ def test_a_finished_run_goes_on_to_more_steps_but_as_nothing_else(song_shards, t
     assert complaint() == f"{last}: stands at step 2 of max_steps 2. Raise max_steps to go on."
     assert complaint(learning_rate=0.5, max_steps=3) == (
         f"{last}: trained with learning_rate 0.001, now it is 0.5. Resume with the first, or start anew."
+    )
+    checkpoint = torch.load(last, weights_only=True)
+    for name in ("high_noise_share", "joint_dropout", "ema_warmup"):  # as if from before there was that setting
+        del checkpoint["config"][name]
+    torch.save(checkpoint, last)
+    assert complaint(joint_dropout=0.1, max_steps=3) == (
+        f"{last}: trained with joint_dropout 0.0, now it is 0.1. Resume with the first, or start anew."
     )
     longer = fit(config.model_copy(update={"max_steps": 3}), resume_from=last)
     assert (longer.step, longer.folder) == (3, outcome.folder)
