@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.bases import ACE_STEP_1
 from common.canonical import sha256_of
-from common.config import Config, check_config, read_json
+from common.config import Config, check_config, load_config, read_json
 from common.files import whole_file
 from common.progress import progress, say
 from infer.evaluate.measures.clip import Clip
@@ -39,7 +39,14 @@ from recipe.objectives.bands import (
     song_batches,
 )
 from recipe.objectives.report import ObjectivesReport, Result, summarise
-from recipe.objectives.settings import ARMS, DEFAULT, ObjectivesSettings, SongSettings
+from recipe.objectives.settings import (
+    DEFAULT,
+    UNTRAINED,
+    BandSampler,
+    ObjectivesSettings,
+    SongSettings,
+    arm_of,
+)
 from recipe.objectives.songs import JudgedSongs, make_shards, true_bands, write_songs
 from recipe.objectives.training import Pace, measure_pace, placed, train, training_config
 from shards.reader import read_manifest, read_song
@@ -47,7 +54,6 @@ from train.config import TrainingConfig
 
 ANCHORS = ("true", "codec")
 """The true accompaniments, and what codec and vocoder leave of them."""
-UNTRAINED = ("text2music", "sdedit")
 RESULT_FILE = "result.json"
 
 
@@ -55,13 +61,14 @@ class Unit(Config):
     """One system with one seed: all that its result depends on."""
 
     system: str
-    """One of ANCHORS, UNTRAINED or ARMS."""
+    """One of ANCHORS or UNTRAINED, or the name of an arm."""
     parts: dict[str, str]
     """Hashes of the bundle's parts."""
     songs: SongSettings
     seed: int = 0
     sampler: SamplerSettings | None = None
     sdedit_strength: float | None = None
+    exchange: bool = True
     training: TrainingConfig | None = None
 
     @property
@@ -83,7 +90,7 @@ class Experiment:
         found = {system: [self.result(self.unit(system, 0))] for system in ANCHORS}
         distances: dict[str, list[float]] = {}
         for seed in settings.seeds:
-            for system in (*UNTRAINED, *settings.arms):
+            for system in (*settings.untrained, *settings.arms):
                 unit = self.unit(system, seed)
                 found.setdefault(system, []).append(self.result(unit))
                 distances.setdefault(system, []).append(self._distance(unit))
@@ -92,7 +99,7 @@ class Experiment:
             system: summarise(
                 results,
                 true=true,
-                default=found.get(DEFAULT),
+                default=found.get(settings.compared_with),
                 distances=distances.get(system, ()),
                 steps=self._steps(system),
             )
@@ -101,8 +108,9 @@ class Experiment:
         return ObjectivesReport(
             songs=settings.songs.judged,
             seeds=settings.seeds,
-            training_seconds=settings.training_seconds,
-            step_seconds=self.pace.step_seconds,
+            compared_with=settings.compared_with,
+            training_seconds=None if settings.training_steps else settings.training_seconds,
+            step_seconds={} if settings.training_steps else self.pace.step_seconds,
             distance_of_others=self._distance_of_others(),
             systems=systems,
         )
@@ -140,20 +148,30 @@ class Experiment:
         return decoder
 
     def _steps(self, system: str) -> int | None:
-        return self.pace.steps(ARMS[system], self.settings.training_seconds) if system in ARMS else None
+        if system in (*ANCHORS, *UNTRAINED):
+            return None
+        return self.settings.training_steps or self.pace.steps(arm_of(system), self.settings.training_seconds)
 
     def unit(self, system: str, seed: int) -> Unit:
         """A system with a seed, under the settings of this experiment."""
         settings, steps = self.settings, self._steps(system)
+        arm = arm_of(system) if steps else None
         return Unit(
             system=system,
             parts=self.parts,
             songs=settings.songs,
             seed=seed,
-            sampler=None if system in ANCHORS else settings.sampler,
+            sampler=None if system in ANCHORS else self._sampler(arm.sampler if arm else ()),
             sdedit_strength=settings.sdedit_strength if system == "sdedit" else None,
-            training=training_config(ARMS[system], settings, steps=steps, seed=seed) if steps else None,
+            exchange=settings.exchange,
+            training=training_config(arm, settings, steps=steps, seed=seed) if arm and steps else None,
         )
+
+    def _sampler(self, changes: Sequence[str]) -> BandSampler:
+        """The sampler that all share, but for `changes`."""
+        names = {change.partition("=")[0] for change in changes}
+        changed = load_config(BandSampler, None, changes).model_dump(mode="json", include=names)
+        return check_config(BandSampler, self.settings.sampler.model_dump(mode="json") | changed, "sampler")
 
     def folder(self, unit: Unit) -> Path:
         return self.work / "units" / unit.name
@@ -182,22 +200,29 @@ class Experiment:
         transformer = open_transformer(self.bundle)
         if unit.sdedit_strength is None:
             return Result(own=self._bands(unit, plain(transformer, unit.sampler), exchanged=False))
-        draw = edited(transformer, unit.sampler, unit.sdedit_strength)
-        own, exchanged = (self._bands(unit, draw, exchanged=which) for which in (False, True))
+        own, exchanged = self._both(unit, edited(transformer, unit.sampler, unit.sdedit_strength))
         return Result(own=own, exchanged=exchanged)
 
     def _make_adapted(self, unit: Unit) -> Result:
         assert unit.training is not None
         assert unit.sampler is not None
-        config = placed(unit.training, shards=self._shards("training"), logs=self.folder(unit))
+        config = placed(unit.training, shards=self._shards("training"), logs=self._training(unit.training))
         folder, transformer = train(config, self.bundle), open_transformer(self.bundle)
         adapter = open_adapter(
             folder, transformer, weight=1.0, base_fingerprint=self.parts[ACE_STEP_1.parts.transformer]
         )
         gains = measure_gains(transformer, adapter, self.judged, config)
-        draw = adapted(transformer, adapter, unit.sampler)
-        own, exchanged = (self._bands(unit, draw, exchanged=which) for which in (False, True))
+        own, exchanged = self._both(unit, adapted(transformer, adapter, unit.sampler))
         return Result(own=own, exchanged=exchanged, gains=gains)
+
+    def _training(self, config: TrainingConfig) -> Path:
+        """The room of a training, which arms share that differ in how they draw alone."""
+        return self.work / "trainings" / sha256_of(config.model_dump(mode="json"))[:16]
+
+    def _both(self, unit: Unit, draw: BandSource) -> tuple[tuple[BandMeasures, ...], tuple[BandMeasures, ...]]:
+        """Bands for the songs' own vocals, and for exchanged ones, if wanted."""
+        own = self._bands(unit, draw, exchanged=False)
+        return own, self._bands(unit, draw, exchanged=True) if unit.exchange else ()
 
     def _bands(self, unit: Unit, draw: BandSource, *, exchanged: bool) -> tuple[BandMeasures, ...]:
         """Draw a band for each song's own vocal or the exchanged one, unless that was done, and measure them."""
@@ -223,7 +248,7 @@ class Experiment:
         return distance(true_bands(others), true_bands(self.judged.samples))
 
     def _batches(self, unit: Unit, vocals: Sequence[int]) -> Iterator[SongBatch]:
-        config = unit.training or training_config(ARMS[DEFAULT], self.settings, steps=1, seed=unit.seed)
+        config = unit.training or training_config(arm_of(DEFAULT), self.settings, steps=1, seed=unit.seed)
         statistics = read_manifest(self._shards("training")).statistics
         assert statistics is not None
         return song_batches(self.judged, vocals, config, statistics, seed=unit.seed, size=self.settings.batch)

@@ -24,7 +24,9 @@ SHARES: Mapping[str, str] = {
     "beats": "F-measure of the beats",
     "chords": "Share of half seconds with the song's chord",
 }
-GAINS = ("x0_gain", "conditioning_gain")
+GAINS = ("x0_gain", "gain_over_muted", "gain_over_shifted", "conditioning_gain")
+LEVELLED = ("loss", "gain_over_muted", "conditioning_gain")
+"""What is shown by noise level."""
 
 
 class Result(Config):
@@ -63,7 +65,7 @@ class MeasureSummary(Config):
     difference: Number | None
     """Of own and exchanged, song by song."""
     over_default: Number | None
-    """Of own and what DEFAULT reaches, song by song; null without it."""
+    """Of own and what the arm that all are compared with reaches, song by song; null without it."""
 
 
 class Leak(Config):
@@ -81,6 +83,8 @@ class System(Config):
     """Of its training; null where there is none."""
     gains: dict[str, Number]
     """Mean over the seeds, from the lowest end of their 95 % intervals to the highest."""
+    levels: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Mean over the seeds of the loss, and of the gain over a muted and an exchanged vocal, by noise level."""
     measured: dict[str, MeasureSummary]
     leak: Leak
     distances: tuple[float, ...]
@@ -93,10 +97,12 @@ class ObjectivesReport(Config):
     songs: int
     """That judged."""
     seeds: tuple[int, ...]
-    training_seconds: float
-    """Processor seconds that a training was given."""
+    compared_with: str = DEFAULT
+    """The arm that the others are compared with."""
+    training_seconds: float | None
+    """Processor seconds that a training was given; null where all had the same number of steps."""
     step_seconds: dict[str, float]
-    """What a step cost, by shipped config."""
+    """What a step cost, by shipped config; empty where all had the same number of steps."""
     distance_of_others: float
     """Of true bands of other songs from those of the judged ones."""
     systems: dict[str, System]
@@ -116,6 +122,7 @@ def summarise(
     return System(
         steps=steps,
         gains={name: _gain([result.gains for result in results], name) for name in GAINS if results[0].gains},
+        levels={name: _by_level([result.gains for result in results], name) for name in LEVELLED if results[0].gains},
         measured={name: _measure(results, default, name) for name in SHARES},
         leak=Leak(median=float(np.median(leak)), over_true=Number.of(bootstrap_mean(list(leak - of_true)))),
         distances=tuple(distances),
@@ -148,14 +155,21 @@ def _gain(figures: Sequence[Mapping[str, float]], name: str) -> Number:
     )
 
 
+def _by_level(figures: Sequence[Mapping[str, float]], name: str) -> dict[str, float]:
+    """Noise level -> mean over the seeds."""
+    mark = f"val/{name}_at_"
+    levels = [key.removeprefix(mark) for key in figures[0] if key.startswith(mark)]
+    return {level: float(np.mean([found[mark + level] for found in figures])) for level in levels}
+
+
 def tables(report: ObjectivesReport) -> str:
     """The report in Markdown."""
     costs = ", ".join(f"{seconds:.3f} s for {name}" for name, seconds in report.step_seconds.items())
-    head = (
-        f"{report.songs} songs, seeds {', '.join(map(str, report.seeds))}. Each training was given "
-        f"{report.training_seconds:.0f} s of one core; a step took {costs}.\n"
-    )
-    parts = [head, "### What training reached\n", _gain_table(report)]
+    head = f"{report.songs} songs, seeds {', '.join(map(str, report.seeds))}."
+    if report.training_seconds is not None:
+        head += f" Each training was given {report.training_seconds:.0f} s of one core; a step took {costs}."
+    parts = [head + "\n", "### What training reached\n", _gain_table(report)]
+    parts += ["### At which noise level\n", _level_table(report)]
     for name, title in SHARES.items():
         parts += [f"### {title}\n", _share_table(report, name)]
     parts += ["### How much of the vocal is in the band (leak_fine)\n", _leak_table(report)]
@@ -171,6 +185,16 @@ def _gain_table(report: ObjectivesReport) -> str:
     return _table(("objective", "steps", *GAINS), rows)
 
 
+def _level_table(report: ObjectivesReport) -> str:
+    """The loss by noise level, and how much lower it is than with the vocal muted or exchanged."""
+    found = [
+        (name, what, by_level) for name, system in report.systems.items() for what, by_level in system.levels.items()
+    ]
+    levels = list(found[0][2]) if found else []
+    rows = [(name, what, *(f"{by_level[level]:.3f}" for level in levels)) for name, what, by_level in found]
+    return _table(("objective", "", *levels), rows)
+
+
 def _share_table(report: ObjectivesReport, measure: str) -> str:
     rows = []
     for name, system in report.systems.items():
@@ -179,7 +203,8 @@ def _share_table(report: ObjectivesReport, measure: str) -> str:
         seeds = ", ".join(f"{value:.3f}" for value in found.by_seed)
         differences = (str(number or "") for number in (found.difference, found.over_default))
         rows.append((name, f"{found.own:.3f}", exchanged, *differences, seeds))
-    head = ("objective", "own vocal", "another's", "difference", f"own vocal, over {DEFAULT}", "own vocal, by seed")
+    over = f"own vocal, over {report.compared_with}"
+    head = ("objective", "own vocal", "another's", "difference", over, "own vocal, by seed")
     return _table(head, rows)
 
 

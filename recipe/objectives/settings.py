@@ -1,15 +1,16 @@
 """What is compared, and with which effort."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from common.config import Config
 from models.flow.sampler import SamplerSettings
 from prep.made_up.folder import HELD_OUT_SEED
 
+UNTRAINED = ("text2music", "sdedit")
 FIRST_SEED = 500_000
 """Songs to train on have seeds from here up: far from those of the bundle, and below those that judge."""
 
@@ -22,6 +23,8 @@ class Arm:
     """A shipped config."""
     settings: tuple[str, ...] = ()
     """Its --set."""
+    sampler: tuple[str, ...] = ()
+    """What is changed in the sampler that all share."""
 
 
 def _image2image(*settings: str) -> Arm:
@@ -41,7 +44,51 @@ ARMS: Mapping[str, Arm] = {
 """docs/formulation.md, sections 3 to 5. A number is a_max; `unseen` leaves the source projection out, and there a_max
 is 0.7, so that much of the vocal remains in the noise; and offset has the weight by which most of it does."""
 DEFAULT = "bridge_vp"
-"""The arm that the others are compared with."""
+"""The arm that the others are compared with, unless the settings name another."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What may be done otherwise in any arm."""
+
+    settings: tuple[str, ...] = ()
+    """In training."""
+    sampler: tuple[str, ...] = ()
+
+
+_EARLY = ("vocal_guidance_scale=2.5", "vocal_guidance_interval=[0.7,1]")
+
+CHANGES: Mapping[str, Change] = {
+    "noise": Change(("high_noise_share=0.3",)),
+    "noise_half": Change(("high_noise_share=0.5",)),
+    "whole": Change(("accompaniment.strength_range=[1,1]",)),
+    "joint": Change(("joint_dropout=0.08",)),
+    "ema_cold": Change(("ema_decay=0.999",)),
+    "ema": Change(("ema_decay=0.999", "ema_warmup=true")),
+    "pressed": Change(
+        sampler=("guidance=cfg", "guidance_scale=2", "guidance_interval=1", "vocal_guidance_scale=2.5"),
+    ),
+    "early": Change(sampler=(*_EARLY, "vocal_guidance=cfg")),
+    "early_apg": Change(sampler=(*_EARLY, "vocal_guidance=apg_by_length")),
+    "early_pressed": Change(sampler=("guidance=cfg", "guidance_scale=2", "guidance_interval=1", *_EARLY)),
+}
+"""controlnet+noise+ema is the arm controlnet with two of them. `pressed` guides over the vocal in every step, `early`
+ones near noise alone; `whole` trains with the whole vocal or none, `joint` drops all conditions at once; `ema_cold` is
+an average that begins at the first weights and stays near them."""
+
+
+def arm_of(name: str) -> Arm:
+    """One of ARMS, with any of CHANGES after a plus sign each. Raises ValueError for another name."""
+    first, *changes = name.split("+")
+    if first not in ARMS:
+        raise ValueError(f"there is no arm {first!r}; choose from {', '.join(map(repr, ARMS))}")
+    arm = ARMS[first]
+    for change in changes:
+        if change not in CHANGES:
+            raise ValueError(f"{name}: there is no change {change!r}; choose from {', '.join(map(repr, CHANGES))}")
+        more = CHANGES[change]
+        arm = replace(arm, settings=arm.settings + more.settings, sampler=arm.sampler + more.sampler)
+    return arm
 
 
 class SongSettings(Config):
@@ -50,7 +97,9 @@ class SongSettings(Config):
     training: Annotated[int, Field(ge=2, le=HELD_OUT_SEED - FIRST_SEED)] = 400
     """Songs to train on, of seeds FIRST_SEED and up."""
     judged: Annotated[int, Field(ge=2)] = 48
-    """Songs to judge with, of seeds HELD_OUT_SEED and up."""
+    """Songs to judge with, of seeds first_judged and up."""
+    first_judged: Annotated[int, Field(ge=FIRST_SEED)] = HELD_OUT_SEED
+    """Settings are chosen on songs of seeds below HELD_OUT_SEED, so that those from there up judge the choice."""
     seconds: float = 10.0
     """Length of each."""
     judged_seconds: float | None = None
@@ -67,7 +116,16 @@ class SongSettings(Config):
 
     @property
     def judged_seeds(self) -> range:
-        return range(HELD_OUT_SEED, HELD_OUT_SEED + self.judged)
+        return range(self.first_judged, self.first_judged + self.judged)
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.first_judged < FIRST_SEED + self.training:
+            raise ValueError(
+                f"first_judged {self.first_judged} is among the songs to train on, which go up to "
+                f"{FIRST_SEED + self.training - 1}; raise it"
+            )
+        return self
 
 
 class BandSampler(SamplerSettings):
@@ -81,11 +139,19 @@ class ObjectivesSettings(Config):
 
     songs: SongSettings = SongSettings()
     arms: tuple[str, ...] = tuple(ARMS)
-    """Which of ARMS are trained."""
+    """Which of ARMS are trained, as they are or with some of CHANGES."""
+    compared_with: str = DEFAULT
+    """The arm that the others are compared with, song by song."""
+    untrained: tuple[Literal["text2music", "sdedit"], ...] = UNTRAINED
+    """What is judged beside the arms."""
+    exchange: bool = True
+    """Whether bands are drawn for exchanged vocals, too: the null, for as much again."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
     """Each arm is trained with each; the noise that bands are drawn from follows from them too."""
     training_seconds: Annotated[float, Field(gt=0)] = 420.0
     """Processor seconds that a training may take, turned into steps by the measured cost of a step."""
+    training_steps: Annotated[int, Field(ge=1)] | None = None
+    """So many steps for every arm instead, where all cost the same."""
     training: tuple[str, ...] = (
         "lora.r=16",
         "lora.lora_alpha=16",
@@ -107,7 +173,6 @@ class ObjectivesSettings(Config):
     @field_validator("arms")
     @classmethod
     def _known_arms(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in names if name not in ARMS]
-        if unknown:
-            raise ValueError(f"there is no arm {unknown[0]!r}; choose from {', '.join(map(repr, ARMS))}")
+        for name in names:
+            arm_of(name)
         return names

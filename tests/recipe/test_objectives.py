@@ -30,9 +30,9 @@ from recipe.music_measures import signature
 from recipe.objectives import experiment as module
 from recipe.objectives import training
 from recipe.objectives.band_measures import BandMeasures, measure_band, true_chords
-from recipe.objectives.experiment import ANCHORS, UNTRAINED, Experiment
+from recipe.objectives.experiment import ANCHORS, Experiment
 from recipe.objectives.report import MARKS, ObjectivesReport, Result, summarise, write_report
-from recipe.objectives.settings import ARMS, ObjectivesSettings, SongSettings
+from recipe.objectives.settings import ARMS, CHANGES, UNTRAINED, ObjectivesSettings, SongSettings, arm_of
 from recipe.objectives.songs import untold_band
 from recipe.objectives.training import Pace, training_config
 from recipe.stages import RecipeSettings

@@ -1,6 +1,6 @@
-"""Does the model follow the vocal (conditioning_gain), and is it better than the base without a vocal (x0_gain)?
+"""Does the model listen to the vocal (gain_over_muted), and is it better than the base without a vocal (x0_gain)?
 
-N validation songs, U noise levels. Everything is fixed: clips, noise, levels, which vocals are exchanged.
+N clips of the validation songs, U noise levels. All is fixed: clips, noise, levels, which vocals are exchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,13 +22,17 @@ from train.loop.module import AccompanimentModule, encode, estimate
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Effective noise: noise over noise plus data in the state, whatever the vocal's share in x1."""
+FEWEST_CLIPS = 8
+"""Of fewer songs several cuts, each with noise of its own, are validated on: two clips would both gain by chance once
+in four times."""
+GAINS = ("x0_gain", "gain_over_muted", "gain_over_shifted", "conditioning_gain")
 RESAMPLES = 1000
 """Bootstrap draws behind a 95 % interval."""
 
 
 @dataclass(frozen=True)
 class GainInterval:
-    """1 - loss / other loss, with its 95 % interval over songs."""
+    """1 - loss / other loss, with its 95 % interval over clips."""
 
     value: float
     low: float
@@ -40,18 +44,17 @@ class Figures:
     """One validation."""
 
     loss: float
-    x0_gain: GainInterval
-    conditioning_gain: GainInterval
-    x0_gain_at: tuple[float, ...]  # by level
-    conditioning_gain_at: tuple[float, ...]
+    loss_at: tuple[float, ...]  # by level
+    gains: dict[str, GainInterval]  # by name in GAINS: over the base, the vocal muted, shifted in time, and exchanged
+    gains_at: dict[str, tuple[float, ...]]  # the same by level
 
     def named(self) -> dict[str, float]:
         """Figures under the names that TensorBoard and adapter.json show."""
         named = {"val/loss": self.loss}
-        for name in ("x0_gain", "conditioning_gain"):
-            gain: GainInterval = getattr(self, name)
-            named |= {f"val/{name}": gain.value, f"val/{name}_low": gain.low, f"val/{name}_high": gain.high}
-            by_level = zip(LEVELS, getattr(self, f"{name}_at"), strict=True)
+        named |= {f"val/loss_at_{level:g}": loss for level, loss in zip(LEVELS, self.loss_at, strict=True)}
+        for name, found in self.gains.items():
+            named |= {f"val/{name}": found.value, f"val/{name}_low": found.low, f"val/{name}_high": found.high}
+            by_level = zip(LEVELS, self.gains_at[name], strict=True)
             named |= {f"val/{name}_at_{level:g}": value for level, value in by_level}
         return named
 
@@ -65,8 +68,11 @@ class Validation:
         """`samples`: one per song, by song; at least two. `reuse_base_of` was of the same base and clips."""
         seed = maker.config.seed
         strength = maker.config.accompaniment.reference_strength
-        self.clips = [_clip(sample, maker, strength) for _, sample in sorted(samples.items())]
-        self.partners = derangement(len(self.clips), seeded(seed, "derangement"))
+        draws = -(-FEWEST_CLIPS // len(samples))
+        songs = [sample for _, sample in sorted(samples.items())]
+        self.clips = [_clip(song, maker, strength, draw, draws) for draw in range(draws) for song in songs]
+        partners = derangement(len(songs), seeded(seed, "derangement"))
+        self.partners = [draw * len(songs) + partner for draw in range(draws) for partner in partners]
         self.levels = noise_levels(maker.conditioning, strength)
         self.resampling_seed = seed
         self._base: Tensor | None = reuse_base_of._base if reuse_base_of else None
@@ -78,26 +84,34 @@ class Validation:
         try:
             if self._base is None:
                 self._base = self._base_losses(module)
-            mine = self._losses(module, [clip.source for clip in self.clips])
-            exchanged = [
-                fitted(self.clips[other].source, clip) for clip, other in zip(self.clips, self.partners, strict=True)
-            ]
-            theirs = self._losses(module, exchanged)
+            sources = [clip.source for clip in self.clips]
+            mine = self._losses(module, sources)
+            others = {
+                "x0_gain": self._base,
+                "gain_over_muted": self._losses(module, [source.muted() for source in sources], torch.tensor(LEVELS)),
+                "gain_over_shifted": self._losses(module, [shifted(source) for source in sources]),
+                "conditioning_gain": self._losses(module, self._exchanged()),
+            }
         finally:
             set_lora_dropout(module.transformer, active=True)
         return Figures(
             loss=mine.mean().item(),
-            x0_gain=gain(mine, self._base, self.resampling_seed),
-            conditioning_gain=gain(mine, theirs, self.resampling_seed),
-            x0_gain_at=_by_level(mine, self._base),
-            conditioning_gain_at=_by_level(mine, theirs),
+            loss_at=tuple(mine.mean(dim=0).tolist()),
+            gains={name: gain(mine, others[name], self.resampling_seed) for name in GAINS},
+            gains_at={name: _by_level(mine, others[name]) for name in GAINS},
         )
 
-    def _losses(self, module: AccompanimentModule, sources: Sequence[VocalSource]) -> Tensor:
-        """Loss of each song at each level, [N, U] float64, conditioned on `sources`."""
-        losses = []
+    def _exchanged(self) -> list[VocalSource]:
+        """For each clip the vocal of another song."""
+        return [fitted(self.clips[other].source, clip) for clip, other in zip(self.clips, self.partners, strict=True)]
+
+    def _losses(
+        self, module: AccompanimentModule, sources: Sequence[VocalSource], levels: Tensor | None = None
+    ) -> Tensor:
+        """Loss of each clip at each level, [N, U] float64, conditioned on `sources`; `levels` if not the usual ones."""
+        levels, losses = self.levels if levels is None else levels, []
         for clip, source in zip(self.clips, sources, strict=True):
-            noised = at_levels(replace(clip, source=source), self.levels).to(module.device)
+            noised = at_levels(replace(clip, source=source), levels).to(module.device)
             conditions = encode(module.transformer, noised)
             made = estimate(
                 module.transformer, noised, conditions, objective=module.objective, conditioner=module.conditioner
@@ -154,6 +168,17 @@ def fitted(source: VocalSource, clip: Batch) -> VocalSource:
     )
 
 
+def shifted(source: VocalSource) -> VocalSource:
+    """`source`, later by half of its length; its end becomes its beginning."""
+    half = source.activity.shape[-1] // 2
+    return replace(
+        source,
+        vocal=source.vocal.roll(half, dims=-1),
+        conditioner_input=source.conditioner_input.roll(half, dims=-1),
+        activity=source.activity.roll(half, dims=-1),
+    )
+
+
 def at_levels(clip: Batch, sigmas: Tensor) -> Batch:
     """One clip as a batch with an item per sigma."""
 
@@ -171,7 +196,7 @@ def at_levels(clip: Batch, sigmas: Tensor) -> Batch:
 
 
 def gain(losses: Tensor, others: Tensor, seed: int) -> GainInterval:
-    """1 - mean loss / mean other loss of [N, U] losses, resampled over songs."""
+    """1 - mean loss / mean other loss of [N, U] losses, resampled over clips."""
     mine, theirs = losses.mean(dim=1), others.mean(dim=1)
     draws = torch.randint(len(mine), (RESAMPLES, len(mine)), generator=seeded(seed, "bootstrap"))
     resampled = 1 - mine[draws].mean(dim=1) / theirs[draws].mean(dim=1)
@@ -179,12 +204,16 @@ def gain(losses: Tensor, others: Tensor, seed: int) -> GainInterval:
     return GainInterval((1 - mine.mean() / theirs.mean()).item(), low, high)
 
 
-def _clip(sample: Sample, maker: ClipMaker, strength: float) -> Batch:
-    """The middle of a song with all its conditions and noise of its own; validation needs no features."""
+def _clip(sample: Sample, maker: ClipMaker, strength: float, draw: int, draws: int) -> Batch:
+    """One of `draws` clips of a song, spread over it, with all its conditions and noise of its own.
+
+    A single one is the song's middle. Validation needs no features.
+    """
     frames = clip_frames(sample.meta.frames, maker.crop_frames)
-    cut = Cut(start=(sample.meta.frames - frames) // 2, frames=frames, tag_order=0)
-    clip = maker.without_noise(maker.assemble([sample], [Choice(cut, strength)]))
-    generator = seeded(maker.config.seed, "validation", sample.meta.key)
+    start = (sample.meta.frames - frames) * (2 * draw + 1) // (2 * draws)
+    clip = maker.without_noise(maker.assemble([sample], [Choice(Cut(start, frames, tag_order=0), strength)]))
+    of_draw = [draw] if draw else []
+    generator = seeded(maker.config.seed, "validation", sample.meta.key, *of_draw)
     return replace(clip, noise=torch.randn(clip.target.shape, generator=generator), features=())
 
 
