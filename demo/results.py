@@ -17,6 +17,8 @@ from prep.made_up.truth import untold
 
 TEXT2MUSIC = "text2music"
 GAINS = {
+    "val/gain_over_muted": "validation: loss below that without the vocal",
+    "val/gain_over_shifted": "validation: loss below that with the vocal shifted in time",
     "val/conditioning_gain": "validation: loss below that with another song's vocal",
     "val/x0_gain": "validation: loss below the base's without a vocal",
 }

@@ -66,7 +66,7 @@ def train_run(
     """Train on cached latents; adapters go to logger_dir/exp_name/version_N/checkpoints.
 
     Prints the newest adapter's folder, then the best one's. best.json beside them names the best: the highest
-    val/x0_gain of those that listen to the vocal (val/conditioning_gain above 0 with 95 % confidence). Ctrl-C saves
+    val/x0_gain of those that listen to the vocal (val/gain_over_muted above 0 with 95 % confidence). Ctrl-C saves
     first; --resume goes on as if nothing had happened.
     """
     resolved = load_config(TrainingConfig, config, _overrides(settings or [], shards, precision))
@@ -97,7 +97,7 @@ def train_run(
             best, folder = outcome.best, outcome.adapter.with_name(outcome.best.adapter)
             typer.echo(f"best at step {best.step}, val/x0_gain {best.figures['val/x0_gain']:.4f}: {folder}")
         elif outcome.figures:
-            typer.echo("no best yet: val/conditioning_gain was never above 0 with 95 % confidence")
+            typer.echo("no best yet: val/gain_over_muted was never above 0 with 95 % confidence")
     if outcome.interrupted_by is not None:
         raise typer.Exit(128 + outcome.interrupted_by)
 
@@ -166,7 +166,7 @@ def search(
     )
     typer.echo(counted(outcome.trials, outcome.left))
     if outcome.best is None:
-        typer.echo("no best yet: no complete trial has val/conditioning_gain above 0 with 95 % confidence")
+        typer.echo("no best yet: no complete trial has val/gain_over_muted above 0 with 95 % confidence")
     else:
         typer.echo(f"best is {summary(outcome.best, wanted.metric)}")
         typer.echo(outcome.best_config)

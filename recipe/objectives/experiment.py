@@ -206,7 +206,7 @@ class Experiment:
     def _make_adapted(self, unit: Unit) -> Result:
         assert unit.training is not None
         assert unit.sampler is not None
-        config = placed(unit.training, shards=self._shards("training"), logs=self._training(unit.training))
+        config = placed(unit.training, shards=self._shards("training"), logs=self.trainings(unit.training))
         folder, transformer = train(config, self.bundle), open_transformer(self.bundle)
         adapter = open_adapter(
             folder, transformer, weight=1.0, base_fingerprint=self.parts[ACE_STEP_1.parts.transformer]
@@ -215,7 +215,7 @@ class Experiment:
         own, exchanged = self._both(unit, adapted(transformer, adapter, unit.sampler))
         return Result(own=own, exchanged=exchanged, gains=gains)
 
-    def _training(self, config: TrainingConfig) -> Path:
+    def trainings(self, config: TrainingConfig) -> Path:
         """The room of a training, which arms share that differ in how they draw alone."""
         return self.work / "trainings" / sha256_of(config.model_dump(mode="json"))[:16]
 

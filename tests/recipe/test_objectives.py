@@ -31,7 +31,7 @@ from recipe.objectives import experiment as module
 from recipe.objectives import training
 from recipe.objectives.band_measures import BandMeasures, measure_band, true_chords
 from recipe.objectives.experiment import ANCHORS, Experiment
-from recipe.objectives.report import MARKS, ObjectivesReport, Result, summarise, write_report
+from recipe.objectives.report import GAINS, MARKS, ObjectivesReport, Result, summarise, tables, write_report
 from recipe.objectives.settings import ARMS, CHANGES, UNTRAINED, ObjectivesSettings, SongSettings, arm_of
 from recipe.objectives.songs import untold_band
 from recipe.objectives.training import Pace, training_config
@@ -125,6 +125,28 @@ def test_a_changed_setting_of_the_sampler_leaves_the_others():
     assert changed.sampler.model_copy(update={"guidance": "apg"}) == ObjectivesSettings().sampler
 
 
+def test_an_arm_takes_changes_of_its_training_and_of_its_sampler():
+    plain = training_config(ARMS["controlnet"], ObjectivesSettings(), steps=5, seed=3)
+    for name in CHANGES:
+        arm = arm_of(f"controlnet+{name}")
+        changed = training_config(arm, ObjectivesSettings(), steps=5, seed=3)
+        assert (changed == plain) == (not arm.settings), name
+        assert arm.settings or arm.sampler
+    both = arm_of("bridge_vp-0+noise+early")
+    assert both.settings == (*ARMS["bridge_vp-0"].settings, *CHANGES["noise"].settings)
+    assert both.sampler == CHANGES["early"].sampler
+
+
+def test_songs_that_choose_are_none_of_those_that_teach():
+    chooses = load_config(ObjectivesSettings, None, ["songs.first_judged=600000"]).songs
+    assert (chooses.judged_seeds[0], chooses.judged_seeds[-1]) == (600_000, 600_047)
+    with pytest.raises(UserError) as error:
+        load_config(ObjectivesSettings, None, ["songs.first_judged=500100"])
+    assert str(error.value) == (
+        "defaults: songs: first_judged 500100 is among the songs to train on, which go up to 500399; raise it"
+    )
+
+
 def test_equal_time_buys_steps_by_their_cost():
     assert PACE.steps(ARMS["bridge_vp"], 100.0) == 100
     assert PACE.steps(ARMS["controlnet"], 100.0) == 50
@@ -180,14 +202,18 @@ def test_everything_is_shown_beside_its_null(whole):
     for name, system in report.systems.items():
         nulls = {measured.exchanged is not None for measured in system.measured.values()}
         assert nulls == {name in ("sdedit", *TOY.arms)}, name
-        assert set(system.gains) == ({"x0_gain", "conditioning_gain"} if name in TOY.arms else set())
+        assert set(system.gains) == (set(GAINS) if name in TOY.arms else set())
         assert len(system.distances) == (0 if name in ANCHORS else 1)
     assert report.systems["controlnet"].steps == 2
     assert report.systems["true"].measured["key"].own == 1
     assert report.systems["true"].leak.over_true.value == 0
     assert report.systems["codec"].measured["chords"].own < report.systems["true"].measured["chords"].own
     text = (whole / "objectives.md").read_text(encoding="utf-8")
-    assert text.count("\n| bridge_vp |") == 7
+    assert text.count("\n| bridge_vp |") == 7 + 3
+    levels = report.systems["bridge_vp"].levels
+    assert set(levels) == {"loss", "gain_over_muted", "conditioning_gain"}
+    assert all(list(by_level) == ["0.1", "0.3", "0.5", "0.7", "0.9", "1"] for by_level in levels.values())
+    assert f"| bridge_vp | loss | {levels['loss']['0.1']:.3f} |" in text
     assert text.count("\n| true bands of other songs |") == 1
 
 
@@ -214,7 +240,8 @@ def test_bands_are_those_that_infer_draws(which, whole):
     made = experiment(whole)
     judged, unit = made.judged, made.unit("controlnet", 0)
     assert unit.sampler is not None
-    (adapter,) = made.folder(unit).glob("training/version_*/checkpoints/*step=2_lora")
+    assert unit.training is not None
+    (adapter,) = made.trainings(unit.training).glob("training/version_*/checkpoints/*step=2_lora")
     band = Session().sampler(Runtime(TINY, torch.device("cpu")), [adapter], [1.0])
     drawn = load_file(made.folder(unit) / f"{which}.safetensors")["bands"]
     for number, song in enumerate(judged.samples):
@@ -267,8 +294,41 @@ def test_a_unit_that_was_killed_ends_as_one_that_was_not(whole, begun, monkeypat
             find(begun)
     assert find(begun) == find(whole)
     assert drawn == ["drawing bridge_vp, own"]
-    (unit,) = (begun / "units").iterdir()
-    assert [path.name for path in (unit / "training").iterdir()] == ["version_0"], "its training was begun anew"
+    (training_folder,) = (begun / "trainings").iterdir()
+    assert [path.name for path in (training_folder / "training").iterdir()] == ["version_0"], (
+        "its training was begun anew"
+    )
+
+
+def test_arms_that_draw_otherwise_share_a_training_of_so_many_steps(begun):
+    settings = load_config(
+        ObjectivesSettings,
+        None,
+        ["exchange=false", "untrained=[]", "compared_with=controlnet", "training_steps=2"],
+    ).model_copy(
+        update={
+            "arms": ("controlnet", "controlnet+early"),
+            **{name: getattr(TOY, name) for name in ("songs", "seeds", "training", "sampler", "batch")},
+        }
+    )
+    made = Experiment(TINY, begun, settings)
+    report = made.run()
+    assert list(report.systems) == [*ANCHORS, "controlnet", "controlnet+early"]
+    assert len([*(begun / "trainings").iterdir()]) == 1
+    assert not [*begun.glob("pace-*")], "no step was timed"
+    plain, early = (made.unit(name, 0) for name in settings.arms)
+    assert plain.training == early.training
+    assert early.sampler is not None
+    assert early.sampler.vocal_guidance_interval == (0.7, 1.0)
+    assert early.sampler.steps == 2, "all else is what all share"
+    bands = [load_file(made.folder(unit) / "own.safetensors")["bands"] for unit in (plain, early)]
+    assert not torch.equal(*bands)
+    assert not (made.folder(plain) / "exchanged.safetensors").exists()
+    key = report.systems["controlnet+early"].measured["key"]
+    assert (key.exchanged, key.difference) == (None, None)
+    assert key.over_default is not None
+    assert report.systems["controlnet"].steps == 2
+    assert "own vocal, over controlnet" in tables(report)
 
 
 def test_the_cost_of_a_step_is_measured_once(begun):
@@ -285,7 +345,7 @@ def fit_of(value: float, leak: float = 0.0) -> BandMeasures:
 def test_differences_are_song_by_song_and_seeds_are_averaged_first():
     rng = np.random.default_rng(0)
     songs = rng.random(40)
-    figures = {f"val/{name}{end}": 0.2 for name in ("x0_gain", "conditioning_gain") for end in ("", "_low", "_high")}
+    figures = {f"val/{name}{end}": 0.2 for name in GAINS for end in ("", "_low", "_high")}
     results = [
         Result(
             own=tuple(fit_of(song + shift, leak=0.1) for song in songs),
@@ -335,4 +395,9 @@ def test_an_unknown_arm_is_refused():
         load_config(ObjectivesSettings, None, ['arms=["bridge"]'])
     assert str(error.value).startswith(
         "defaults: arms: there is no arm 'bridge'; choose from 'bridge_vp', 'controlnet', "
+    )
+    with pytest.raises(UserError) as error:
+        load_config(ObjectivesSettings, None, ['arms=["controlnet+loud"]'])
+    assert str(error.value).startswith(
+        "defaults: arms: controlnet+loud: there is no change 'loud'; choose from 'noise', "
     )

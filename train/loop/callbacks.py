@@ -20,7 +20,7 @@ from train.loop.validation import Validation
 
 Save = Callable[[AccompanimentModule, Path, Mapping[str, float]], None]
 """Writes an adapter folder: module, folder, latest validation figures."""
-HEADLINES = ("val/loss", "val/x0_gain", "val/conditioning_gain")
+HEADLINES = ("val/loss", "val/x0_gain", "val/gain_over_muted")
 announce = rank_zero_only(say)
 
 
@@ -129,7 +129,7 @@ class Milestones(StepCallback):
         trainer.should_stop = stop
 
     def _validate(self, trainer: Trainer, module: AccompanimentModule, validation: Validation) -> bool:
-        """Validate; whether this is the best x0_gain so far among those whose conditioning_gain is above 0 at 95 %."""
+        """Validate; whether this is the best x0_gain so far among those whose gain_over_muted is above 0 at 95 %."""
         with module.inference_state():
             own = validation(module).named()
         self.figures = trainer.strategy.broadcast(own)  # GPUs may round differently, and all must decide alike
@@ -143,7 +143,7 @@ class Milestones(StepCallback):
         if patience and self._without_gain >= patience:
             announce(f"step {self._step}: {patience} validations without a better val/x0_gain; stopping early")
             trainer.should_stop = True
-        conditioned = self.figures["val/conditioning_gain_low"] > 0
+        conditioned = self.figures["val/gain_over_muted_low"] > 0
         return conditioned and (self.best is None or gain > self.best.figures["val/x0_gain"])
 
     def _write_adapter(self, trainer: Trainer, module: AccompanimentModule) -> None:

@@ -42,7 +42,7 @@ ONCE: Mapping[str, Any] = {"high_noise_share": 0.0, "joint_dropout": 0.0, "ema_w
 
 
 class Best(Config):
-    """best.json: the adapter with the highest val/x0_gain of those whose conditioning_gain is above 0 beyond doubt."""
+    """best.json: the adapter with the highest val/x0_gain of those whose gain_over_muted is above 0 beyond doubt."""
 
     adapter: str
     """Name of its folder, beside this file."""

@@ -25,7 +25,7 @@ from train.search.trial import CONFIG, FIGURES, SECONDS, SEEDS, shown, uses_voca
 
 ASSETS = Path(__file__).with_name("assets")
 CHOICE = (
-    "Best is the complete trial with the {better} {metric} after its last step, of those whose val/conditioning_gain "
+    "Best is the complete trial with the {better} {metric} after its last step, of those whose val/gain_over_muted "
     "is above 0 with 95 % confidence: a trial that may not listen to the vocal is never the best, however good its "
     "{metric} is."
 )
@@ -73,7 +73,7 @@ def write_report(path: Path, study: Study, best: FrozenTrial | None, *, left: in
             choice=CHOICE.format(better="highest" if maximise else "lowest", metric=metric),
             plotlyjs=get_plotlyjs(),
             charts=_charts(study, metric),
-            heads=(metric, "conditioning gain", *names, "step", "seconds"),
+            heads=(metric, "gain over muted", *names, "step", "seconds"),
             rows=[_row(trial, names, metric, best) for trial in _ordered(trials, maximise=maximise)],
         )
     )
@@ -98,10 +98,10 @@ def counted(trials: Sequence[FrozenTrial], left: int) -> str:
 def summary(trial: FrozenTrial, metric: str) -> str:
     """A trial's figures and its parameters, in one line."""
     figures = trial.user_attrs[FIGURES]
-    gain, low, high = (figures[f"val/conditioning_gain{end}"] for end in ("", "_low", "_high"))
+    gain, low, high = (figures[f"val/gain_over_muted{end}"] for end in ("", "_low", "_high"))
     drawn = ", ".join(f"{name} {shown(value)}" for name, value in trial.params.items())
     return (
-        f"trial {trial.number}: {metric} {figures[metric]:.4f}, conditioning gain {gain:.4f} [{low:.4f}, {high:.4f}]; "
+        f"trial {trial.number}: {metric} {figures[metric]:.4f}, gain over muted {gain:.4f} [{low:.4f}, {high:.4f}]; "
         f"{drawn}"
     )
 
@@ -169,7 +169,7 @@ def _row(trial: FrozenTrial, names: Sequence[str], metric: str, best: FrozenTria
     figures, seconds = attributes.get(FIGURES), attributes.get(SECONDS)
     gain = "-"
     if figures:
-        value, low, high = (figures[f"val/conditioning_gain{end}"] for end in ("", "_low", "_high"))
+        value, low, high = (figures[f"val/gain_over_muted{end}"] for end in ("", "_low", "_high"))
         gain = f"{value:.3f} [{low:.3f}, {high:.3f}]"
     cells = (
         f"{figures[metric]:.4f}" if figures else "-",

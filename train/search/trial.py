@@ -34,7 +34,7 @@ from train.search.space import SearchSpace, config_with, shortened
 
 CONFIG, SEEDS, FIGURES, SECONDS = "config", "seeds", "figures", "seconds"
 """Attributes of a trial."""
-VOCAL_CONSTRAINT = "val/conditioning_gain_low"
+VOCAL_CONSTRAINT = "val/gain_over_muted_low"
 """Figure that must be above 0 for a trial to be the best."""
 
 

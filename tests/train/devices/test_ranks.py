@@ -54,7 +54,7 @@ def hurt(rank, place, count, act):
             os.kill(os.getpid(), act)
         figures = ask(validation, module)
         if asked[0] == count and not act:
-            object.__setattr__(figures.x0_gain, "value", -1.0)
+            object.__setattr__(figures.gains["x0_gain"], "value", -1.0)
         return figures
 
     if place == "batch":

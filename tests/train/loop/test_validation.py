@@ -12,7 +12,17 @@ from models.loading.checkpoint import TINY, open_transformer
 from train.data.clips import ClipMaker
 from train.data.plan import seeded
 from train.loop.module import AccompanimentModule, conditioning_of
-from train.loop.validation import LEVELS, Validation, at_levels, derangement, fitted, gain, noise_levels
+from train.loop.validation import (
+    GAINS,
+    LEVELS,
+    Validation,
+    at_levels,
+    derangement,
+    fitted,
+    gain,
+    noise_levels,
+    shifted,
+)
 
 STATISTICS = LatentStatistics(silence=((0.25,) * 16,) * 8, mean=(0.0,) * 8, std=(1.0,) * 8)
 
@@ -37,18 +47,19 @@ def asked(tiny_config, tmp_path, make_sample):
 def test_a_fresh_controlnet_gains_exactly_nothing(asked):
     module, validation = asked("controlnet")
     figures = validation(module)
-    assert figures.x0_gain.value == figures.conditioning_gain.value == 0.0
-    assert set(figures.x0_gain_at) == {0.0}
+    assert {name: gained.value for name, gained in figures.gains.items()} == dict.fromkeys(GAINS, 0.0)
+    assert set(figures.gains_at["x0_gain"]) == {0.0}
 
 
 def test_a_model_that_knows_the_vocals_gains(asked):
-    """Adapters set up so that the vocal's own path matters: exchanging vocals must be noticed."""
+    """Adapters set up so that the vocal's own path matters: muting, shifting and exchanging must be noticed."""
     module, validation = asked("image2image")
     assert module.conditioner is not None
     module.conditioner.projection.weight.data.normal_(generator=torch.Generator().manual_seed(0))
     figures = validation(module)
-    assert figures.conditioning_gain.value != 0.0
-    assert figures.conditioning_gain.low < figures.conditioning_gain.value < figures.conditioning_gain.high
+    found = [figures.gains[name] for name in ("gain_over_muted", "gain_over_shifted", "conditioning_gain")]
+    assert len({gained.value for gained in found} | {0.0}) == 4
+    assert all(gained.low < gained.value < gained.high for gained in found)
 
 
 @pytest.mark.parametrize("mode", ["image2image", "controlnet"])
@@ -71,8 +82,49 @@ def test_asking_twice_gives_the_same_and_leaves_no_trace(asked, mode):
 def test_figures_have_names_for_every_level(asked):
     module, validation = asked()
     named = validation(module).named()
-    assert len(named) == 1 + 2 * 3 + 2 * len(LEVELS)
-    assert {"val/loss", "val/x0_gain", "val/conditioning_gain_low", "val/x0_gain_at_0.1"} <= set(named)
+    assert len(named) == 1 + 4 * 3 + 5 * len(LEVELS)
+    assert {"val/loss", "val/loss_at_0.9", "val/x0_gain", "val/gain_over_muted_low", "val/x0_gain_at_0.1"} <= set(named)
+    at_levels = [named[f"val/loss_at_{level:g}"] for level in LEVELS]
+    assert named["val/loss"] == pytest.approx(sum(at_levels) / len(LEVELS))
+
+
+def test_few_songs_are_cut_several_times_with_noise_of_their_own(asked):
+    _, validation = asked(crop_seconds=0.4)
+    clips = validation.clips
+    assert len(clips) == 9, "three songs, three clips each"
+    assert len({clip.noise.sum().item() for clip in clips}) == 9
+    of_first = [clip for clip in clips if clip.keys == clips[0].keys]
+    assert len({clip.target.sum().item() for clip in of_first}) == 3, "of three places"
+    for clip, partner in zip(clips, validation.partners, strict=True):
+        assert clips[partner].keys != clip.keys
+    assert sorted(validation.partners) == list(range(9))
+
+
+def test_eight_songs_are_cut_once_in_their_middle(tiny_config, tmp_path, make_sample):
+    config = tiny_config(tmp_path, crop_seconds=0.4)
+    maker = ClipMaker(config, conditioning_of(config), STATISTICS)
+    samples = {f"s{n}": make_sample(f"s{n}", 0, 24) for n in range(8)}
+    clips = Validation(samples, maker).clips
+    assert len(clips) == 8
+    assert torch.equal(clips[0].target[0], torch.tensor(samples["s0"].inst, dtype=torch.float32)[..., 10:14])
+
+
+def test_without_the_vocal_the_levels_are_those_of_plain_noise(asked):
+    """A muted bridge is text2music: an adapter that does nothing then gains over it what the mixing costs."""
+    module, validation = asked(accompaniment={"a_max": 0.8})
+    figures = validation(module)
+    assert figures.gains["gain_over_muted"] == figures.gains["x0_gain"]
+
+
+def test_a_shifted_vocal_is_the_same_one_later(asked):
+    _, validation = asked()
+    source = validation.clips[0].source
+    moved = shifted(source)
+    half = source.activity.shape[-1] // 2
+    for name in ("vocal", "conditioner_input", "activity"):
+        assert torch.equal(getattr(moved, name)[..., half:], getattr(source, name)[..., :-half])
+        assert torch.equal(getattr(moved, name)[..., :half], getattr(source, name)[..., -half:])
+    assert torch.equal(moved.strength, source.strength)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +151,7 @@ def test_everybody_gets_somebody_elses_vocal(count):
 
 def test_another_vocal_is_tiled_or_cut(asked):
     _, validation = asked()
-    long, short, _ = validation.clips
+    long, short = validation.clips[:2]
     tiled = fitted(short.source, long)
     assert tiled.vocal.shape == long.target.shape
     assert torch.equal(tiled.vocal[..., 9:18], short.source.vocal)

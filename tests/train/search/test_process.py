@@ -164,7 +164,7 @@ def test_a_study_whose_trials_ignore_the_vocal_has_no_best(run_of, do, tmp_path)
     still = {"learning_rate": {"type": "categorical", "choices": [1e-30]}}
     outcome = do(run_of("controlnet"), searched(still, n_trials=1, trial_steps=1))
     assert [trial.state for trial in outcome.trials] == [TrialState.COMPLETE]
-    assert outcome.trials[0].user_attrs["figures"]["val/conditioning_gain"] == 0
+    assert outcome.trials[0].user_attrs["figures"]["val/gain_over_muted"] == 0
     assert (outcome.best, outcome.best_config) == (None, None)
     assert not (tmp_path / "s_best.json").exists()
     assert "No trial is the best yet" in outcome.report.read_text()
@@ -267,7 +267,7 @@ def test_adapters_leave_a_base_as_it_was_even_where_they_fail(run_of, settings):
 
 
 def trial(value, low, state=TrialState.COMPLETE):
-    figures = {"val/conditioning_gain_low": low}
+    figures = {"val/gain_over_muted_low": low}
     return create_trial(state=state, value=value, user_attrs={"figures": figures})
 
 
@@ -286,7 +286,7 @@ def test_optuna_agrees_about_what_is_best(run_of, do, tmp_path):
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db")
     for trial in outcome.trials:
         feasible = all(value <= 0 for value in trial.constraints.values())
-        assert feasible == (trial.user_attrs["figures"]["val/conditioning_gain_low"] > 0)
+        assert feasible == (trial.user_attrs["figures"]["val/gain_over_muted_low"] > 0)
     assert outcome.best is not None
     assert study.best_trial.number == outcome.best.number
 

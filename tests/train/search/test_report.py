@@ -15,9 +15,9 @@ METRIC = "val/x0_gain"
 def figures(gain, low):
     return {
         METRIC: gain,
-        "val/conditioning_gain": low + 0.1,
-        "val/conditioning_gain_low": low,
-        "val/conditioning_gain_high": low + 0.2,
+        "val/gain_over_muted": low + 0.1,
+        "val/gain_over_muted_low": low,
+        "val/gain_over_muted_high": low + 0.2,
     }
 
 
@@ -32,7 +32,7 @@ def objective(trial):
         raise ZeroDivisionError
     value = rate * 100 + rank / 100 + len(modules) / 1000
     low = -0.05 if trial.number == 1 else 0.01
-    trial.set_constraint("val/conditioning_gain_low", -low)
+    trial.set_constraint("val/gain_over_muted_low", -low)
     for step in (5, 10):
         trial.report(value * step / 10, step)
         trial.set_user_attr("figures", figures(value * step / 10, low))
