@@ -8,6 +8,7 @@ import typer
 
 from common.command import command_app, example, run
 from common.memory import explain_out_of_memory
+from models.acestep1.text.options import LyricsContent
 
 app = command_app("Make accompaniments for a vocal with a trained adapter.")
 
@@ -71,6 +72,10 @@ def generate(
     lyrics_language: Annotated[
         str | None,
         typer.Option(help="Language of the lyrics: en, ja, ... [the shards', or the adapter's].", metavar="LANGUAGE"),
+    ] = None,
+    lyrics_content: Annotated[
+        LyricsContent | None,
+        typer.Option(help="What of them counts: nothing, [tags] or all [as the adapter was trained]."),
     ] = None,
     ref_strength: Annotated[
         float | None, typer.Option(help="How much the vocal counts, 0 to 1 [the adapter's, else 0.5].")
@@ -143,6 +148,7 @@ def generate(
                 prompt=prompt,
                 lyrics=lyrics,
                 lyrics_language=lyrics_language,
+                lyrics_content=lyrics_content,
                 ref_strength=ref_strength,
                 lora_weights=tuple(lora_weight or ()),
                 style_lora=style_lora,

@@ -9,7 +9,16 @@ from pydantic import Field, field_validator, model_validator
 from common.bases import ACE_STEP_1
 from common.config import Config
 from common.latents import LatentLayout
-from models.flow.options import A_MAX, A_MAX_LIMIT, BRIDGES, ControlInjection, Mode, ObjectiveName, OffsetWeight
+from models.acestep1.text.options import LyricsContent
+from models.flow.options import (
+    A_MAX,
+    A_MAX_LIMIT,
+    BRIDGES,
+    ControlInjection,
+    Mode,
+    ObjectiveName,
+    OffsetWeight,
+)
 from shards.location import is_command
 
 TARGET_MODULES = (
@@ -81,6 +90,10 @@ class AccompanimentConfig(Config):
     """image2image: the vocal enters through the noise and a projection; controlnet: through an encoder of its own."""
     output_type: Literal["accompaniment", "mix"] = "accompaniment"
     """Target: the band alone, or vocal and band together."""
+    lyrics_content: LyricsContent | None = None
+    """What of a song's lyrics is trained with, and generated with by default: instrumental ([instrumental] alone),
+    structure (tags such as [verse]) or words (all). null: words for a mix, instrumental for an accompaniment, which
+    sung words would pull towards singing."""
     reference_strength: Probability = 0.5
     """Strength r that validation uses and inference uses by default; 0 ignores the vocal."""
     strength_range: tuple[Probability, Probability] | None = None
@@ -114,6 +127,11 @@ class AccompanimentConfig(Config):
     """controlnet: a zero-initialised layer for each block, or gated cross normalisation."""
     control_dropout: Probability = 0.1
     """controlnet: chance that a sample is trained without its vocal."""
+
+    @property
+    def lyrics(self) -> LyricsContent:
+        """What of a song's lyrics is trained with."""
+        return self.lyrics_content or ("words" if self.output_type == "mix" else "instrumental")
 
     @property
     def strengths(self) -> tuple[float, float]:

@@ -27,7 +27,7 @@ from infer.request.text_inputs import (
     tokenize,
 )
 from infer.request.vocal import VocalInput, vocal_from_file, vocal_from_shards
-from models.acestep1.text.lyric_tokens import INSTRUMENTAL
+from models.acestep1.text.lyric_tokens import INSTRUMENTAL, reduce_lyrics
 from models.adapters.adapter import base_of
 from models.loading.family import check_alike, known_base
 from shards.reader import read_manifest, read_song
@@ -103,10 +103,13 @@ def _text_of_shards(plan: GenerationPlan, session: Session, first: Sample) -> Te
 
 
 def _cached_lyrics(plan: GenerationPlan, first: Sample) -> TokenizedLyrics:
-    """The lyrics of shards as they are there, but for another language that was asked for."""
+    """The lyrics of shards as they are there, but for what the adapter was not trained with or another language."""
     request = plan.request
     assert request.shards is not None
     cached = cached_lyrics(first, read_manifest(request.shards).lyrics_language)
+    reduced = reduce_lyrics(cached.text, plan.lyrics_content)
+    if reduced != cached.text:
+        return tokenize(reduced, first.meta.song, base=plan.runtime.base, language=cached.language)
     if plan.lyrics_language == cached.language or cached.text == INSTRUMENTAL:
         return cached
     if request.lyrics_language is None:
@@ -119,7 +122,7 @@ def _cached_lyrics(plan: GenerationPlan, first: Sample) -> TokenizedLyrics:
 
 
 def _read_lyrics(plan: GenerationPlan, path: Path | None) -> TokenizedLyrics:
-    return read_lyrics(path, base=plan.runtime.base, language=plan.lyrics_language)
+    return read_lyrics(path, plan.lyrics_content, base=plan.runtime.base, language=plan.lyrics_language)
 
 
 def _text_of_file(plan: GenerationPlan, session: Session, path: Path) -> TextInputs:

@@ -13,6 +13,7 @@ from infer.request.request import (
     resolve_settings,
     select_adapters,
 )
+from models.acestep1.text.options import LyricsContent
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class GenerationPlan:
     def lyrics_language(self) -> str:
         """Language that lyrics are read in: as asked for, else as the adapter learned them."""
         return self.request.lyrics_language or self.selection.card.lyrics_language
+
+    @property
+    def lyrics_content(self) -> LyricsContent:
+        """What of the lyrics counts: as asked for, else as the adapter learned them."""
+        return self.request.lyrics_content or self.selection.card.lyrics_content
 
     @property
     def seeds(self) -> range:

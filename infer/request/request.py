@@ -12,6 +12,7 @@ from common.errors import UserError
 from common.progress import say
 from infer.request.record import GenerationSettings, SettingsOverride, StyleSettings
 from models.acestep1.text.lyric_tokens import check_language
+from models.acestep1.text.options import LyricsContent
 from models.adapters.adapter import AdapterCard, base_of, check_adapter, read_card
 from models.adapters.combined import combine_cards
 from models.adapters.style import Style, find_style
@@ -34,6 +35,7 @@ class GenerationRequest:
     prompt: str | None = None
     lyrics: Path | None = None
     lyrics_language: str | None = None
+    lyrics_content: LyricsContent | None = None  # by default what the adapter was trained with
     ref_strength: float | None = None
     lora_weights: tuple[float, ...] = ()  # one for each adapter, or none
     style_lora: Path | None = None  # a LoRA of another program, or a folder that holds one

@@ -13,7 +13,14 @@ from common.errors import UserError
 from common.progress import say
 from common.texts.tags import fitting_tags, spelt, tags_of
 from common.texts.text import UTF_8, read_text
-from models.acestep1.text.lyric_tokens import INSTRUMENTAL, VOCABULARY_FILE, encode_lyrics, open_lyric_vocabulary
+from models.acestep1.text.lyric_tokens import (
+    INSTRUMENTAL,
+    VOCABULARY_FILE,
+    encode_lyrics,
+    open_lyric_vocabulary,
+    reduce_lyrics,
+)
+from models.acestep1.text.options import LyricsContent
 from models.acestep1.transformer.erg import lyric_queries, weakened
 from models.flow.conditioning import pack_conditions
 from models.protocols import Conditions, FlowNetwork, PromptEncoder
@@ -68,9 +75,17 @@ def cached_prompt(sample: Sample) -> EncodedPrompt:
     return EncodedPrompt(sample.meta.tag_orders[0], torch.from_numpy(sample.text[0][sample.text_mask[0]]).float())
 
 
-def read_lyrics(path: Path | None, *, base: Path, language: str) -> TokenizedLyrics:
-    """The lyrics in a file, [instrumental] without one. Raises UserError for a file that is not there, or no text."""
-    return tokenize((read_text_file(path) if path else "") or INSTRUMENTAL, str(path), base=base, language=language)
+def read_lyrics(path: Path | None, content: LyricsContent, *, base: Path, language: str) -> TokenizedLyrics:
+    """`content` of the lyrics in a file, [instrumental] without one.
+
+    Raises UserError for a file that is not there, or no text.
+    """
+    given = (read_text_file(path) if path else "") or INSTRUMENTAL
+    text = reduce_lyrics(given, content)
+    if text != given:
+        left = "only its [tags] are" if content == "structure" else "none of it is"
+        say(f"{path}: {left} used, as in the adapter's training. --lyrics-content words uses all of it.")
+    return tokenize(text, str(path), base=base, language=language)
 
 
 def tokenize(text: str, source: str, *, base: Path, language: str) -> TokenizedLyrics:

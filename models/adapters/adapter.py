@@ -26,6 +26,7 @@ from common.config import Config, check_config, read_json
 from common.errors import UserError
 from common.files import flush
 from common.latents import LatentStatistics
+from models.acestep1.text.options import LyricsContent
 from models.adapters.lora import check_whole, load_lora, save_lora
 from models.flow.alternatives import make_objective
 from models.flow.conditioning import (
@@ -151,6 +152,8 @@ class AdapterCard(Config):
     """Loudness of the training vocals, to which a vocal is brought before it is encoded; null where unknown."""
     lyrics_language: str = "en"
     """Language that the lyrics of the training songs were read in."""
+    lyrics_content: LyricsContent = "words"
+    """What of the lyrics it was trained with."""
     base: BaseOrigin | None = None
     """The base model it was trained on; null in adapters that do not say."""
     base_fingerprint: str

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from common.latents import LatentLayout, LatentStatistics
+from models.acestep1.text.lyric_tokens import encode_lyrics, reduce_lyrics
 from models.adapters.adapter import Conditioning
 from models.flow.conditioning import VocalSource, add_latent_noise
 from models.flow.schedule import draw_high_timesteps, draw_timesteps
@@ -149,7 +150,8 @@ class ClipMaker:
         cuts = [(slice(one.cut.start, one.cut.start + one.cut.frames), sample) for sample, one in pairs]
         texts = [sample.text[one.cut.tag_order][sample.text_mask[one.cut.tag_order]] for sample, one in pairs]
         text_mask = _ends([len(text) for text in texts])
-        lyric_mask = _ends([len(sample.lyrics) for sample in samples])
+        lyrics = [self._lyrics(sample) for sample in samples]
+        lyric_mask = _ends([len(ids) for ids in lyrics])
         return ClipBatch(
             keys=tuple(sample.meta.key for sample in samples),
             target=_stacked([self._target(sample)[:, :, frames] for frames, sample in cuts]),
@@ -158,7 +160,7 @@ class ClipMaker:
             strength=torch.tensor([one.strength for one in choices]),
             text=_padded(texts, [one.keep_text for one in choices]),
             text_mask=torch.from_numpy(text_mask),
-            lyric_ids=_padded([sample.lyrics for sample in samples], [one.keep_lyrics for one in choices]).long(),
+            lyric_ids=_padded(lyrics, [one.keep_lyrics for one in choices]).long(),
             lyric_mask=torch.from_numpy(lyric_mask & np.array([[one.keep_lyrics] for one in choices])),
             timestep=torch.tensor([one.timestep for one in choices]),
             weight=torch.full((len(samples),), weight),
@@ -187,6 +189,13 @@ class ClipMaker:
             timestep=timestep.item(),
             noise_seed=seed_of(config.seed, epoch, sample.meta.key, "noise"),
         )
+
+    def _lyrics(self, sample: Sample) -> np.ndarray:
+        """Ids of what of a sample's lyrics the run trains with, int32 [L]; without words they need no vocabulary."""
+        content = self.config.accompaniment.lyrics
+        if content == "words":
+            return sample.lyrics
+        return encode_lyrics(reduce_lyrics(sample.meta.lyrics, content), None).ids
 
     def _target(self, sample: Sample) -> np.ndarray:
         return sample.targets[target_of(self.config)]

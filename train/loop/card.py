@@ -35,6 +35,7 @@ def card_of(
         statistics=manifest.statistics,
         vocal_lufs=manifest.vocal_lufs,
         lyrics_language=manifest.lyrics_language,
+        lyrics_content=config.accompaniment.lyrics,
         base=base,
         base_fingerprint=module.base_fingerprint,
         networks={name: value for name, value in manifest.fingerprint.networks.items() if name in shared},

@@ -37,7 +37,12 @@ MAY_CHANGE = frozenset(
     }
 )
 """Settings that a resumed run may have otherwise: they do not touch what has been learned so far."""
-ONCE: Mapping[str, Any] = {"high_noise_share": 0.0, "joint_dropout": 0.0, "ema_warmup": False}
+ONCE: Mapping[str, Any] = {
+    "high_noise_share": 0.0,
+    "joint_dropout": 0.0,
+    "ema_warmup": False,
+    "accompaniment.lyrics_content": "words",
+}
 """What a checkpoint was trained with that is older than the setting."""
 
 

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from common.bases import ACE_STEP_1
 from common.errors import UserError
 from models.acestep1.text.lyric_cleaning import clean_line
+from models.acestep1.text.options import LyricsContent
 
 VOCABULARY_FILE = ACE_STEP_1.lyric_vocabulary
 SPACE = 2
@@ -91,6 +92,14 @@ def check_language(language: str) -> None:
     """Raises UserError for a language that has no token."""
     if language not in LANGUAGE_IDS:
         raise UserError(f'lyrics language "{language}" is not one of {", ".join(LANGUAGE_IDS)}.')
+
+
+def reduce_lyrics(text: str, content: LyricsContent) -> str:
+    """What is left of a song's lyrics: [instrumental], which lyrics without a structure tag become as well, or more."""
+    if content == "words":
+        return text
+    tags = list(_only_tags([line.strip() for line in text.split("\n")])) if content == "structure" else []
+    return "\n".join(tags) if any(tags) else INSTRUMENTAL
 
 
 def encode_lyrics(text: str, vocabulary: LyricVocabulary | None, language: str = "en") -> LyricTokens:

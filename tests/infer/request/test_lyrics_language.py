@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from common.errors import UserError
 from infer.band.inputs import read_inputs
@@ -12,7 +13,7 @@ from infer.band.session import Session
 from infer.request.plan import plan_generation
 from infer.request.request import GenerationRequest
 from infer.request.text_inputs import TokenizedLyrics
-from models.acestep1.text.lyric_tokens import LANGUAGE_IDS
+from models.acestep1.text.lyric_tokens import LANGUAGE_IDS, encode_lyrics
 from models.loading.checkpoint import TINY
 
 WORDS = "la la"
@@ -96,3 +97,29 @@ def test_an_unknown_language_is_said_before_anything_is_read(adapter):
     request = GenerationRequest(adapters=(adapter,), vocal=Path("nowhere.wav"), lyrics_language="xx")
     with pytest.raises(UserError, match='lyrics language "xx" is not one of en, de'):
         plan_generation(request)
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "text"),
+    [
+        ("words", None, "[verse]"),
+        ("words", "instrumental", "[instrumental]"),
+        ("instrumental", None, "[instrumental]"),
+        ("instrumental", "structure", "[verse]"),
+        ("instrumental", "words", "[verse]"),
+    ],
+)
+def test_lyrics_of_shards_are_what_the_adapter_was_trained_with_or_what_is_asked_for(
+    shards, base, make_adapter, trained, asked, text
+):
+    request = GenerationRequest(
+        adapters=(make_adapter(lyrics_content=trained),),
+        shards=shards,
+        key="ballad",
+        lyrics_content=asked,
+        checkpoint_dir=str(base),
+        device="cpu",
+    )
+    with read_inputs(plan_generation(request), Session()) as inputs:
+        assert inputs.text.lyrics.text == text
+        assert torch.equal(inputs.text.lyrics.ids, torch.from_numpy(encode_lyrics(text, None).ids).long())

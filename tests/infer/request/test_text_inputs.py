@@ -68,20 +68,37 @@ def test_cached_words_are_the_first_order_without_its_padding(words, shards):
 
 def test_lyrics_come_from_a_file_or_are_instrumental(tmp_path, capsys):
     (tmp_path / "lyrics.txt").write_text("[chorus]\nLa la la\n", encoding="utf-8")
-    assert read_lyrics(tmp_path / "lyrics.txt", base=TINY, language="en").ids.tolist() == [261, 259, 6684, 2]
+    assert read_lyrics(tmp_path / "lyrics.txt", "words", base=TINY, language="en").ids.tolist() == [261, 259, 6684, 2]
     assert capsys.readouterr().err == (
         f"{tmp_path / 'lyrics.txt'}: only its [tags] are used; words need lyric_vocab.json in the checkpoint folder.\n"
     )
-    assert read_lyrics(None, base=TINY, language="en").text == INSTRUMENTAL
+    assert read_lyrics(None, "words", base=TINY, language="en").text == INSTRUMENTAL
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "ids", "left"),
+    [
+        ("instrumental", INSTRUMENTAL, [261, 259, 1, 718, 1951, 763, 56, 1, 2], "none of it is"),
+        ("structure", "[chorus]", [261, 259, 6684, 2], "only its [tags] are"),
+    ],
+)
+def test_of_lyrics_as_much_is_read_as_the_adapter_was_trained_with(content, text, ids, left, tmp_path, capsys):
+    path = tmp_path / "lyrics.txt"
+    path.write_text("[chorus]\nLa la la\n", encoding="utf-8")
+    lyrics = read_lyrics(path, content, base=TINY, language="en")
+    assert (lyrics.text, lyrics.ids.tolist()) == (text, ids)
+    assert capsys.readouterr().err == (
+        f"{path}: {left} used, as in the adapter's training. --lyrics-content words uses all of it.\n"
+    )
 
 
 def test_lyrics_that_cannot_be_read_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.txt: no such file\.$"):
-        read_lyrics(tmp_path / "nowhere.txt", base=TINY, language="en")
+        read_lyrics(tmp_path / "nowhere.txt", "words", base=TINY, language="en")
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
     with pytest.raises(UserError, match=r"latin\.txt: not UTF-8 \(byte 0\)\. Save it as UTF-8\.$"):
-        read_lyrics(tmp_path / "latin.txt", base=TINY, language="en")
+        read_lyrics(tmp_path / "latin.txt", "words", base=TINY, language="en")
 
 
 @pytest.mark.parametrize("dropped", [False, True])
@@ -90,7 +107,8 @@ def test_words_and_their_absence_are_those_of_training(shards, words, dropped):
     transformer = open_transformer(TINY)
     sample = read_song(shards, "ballad")[0]
     sample = replace(sample, targets={"inst": sample.vocal}, text=sample.text[:1], text_mask=sample.text_mask[:1])
-    config = TrainingConfig(text_dropout=float(dropped), lyric_dropout=float(dropped))
+    whole = {"lyrics_content": "words"}
+    config = TrainingConfig(text_dropout=float(dropped), lyric_dropout=float(dropped), accompaniment=whole)
     statistics = LatentStatistics(silence=((0.0,) * 16,) * 8, mean=(0.0,) * 8, std=(1.0,) * 8)
     clip = ClipMaker(config, conditioning_of(config), statistics, ACE_STEP_1.latents).batch([sample], epoch=0)
     ours = (encode_null_conditions if dropped else encode_conditions)(transformer, words)

@@ -91,8 +91,23 @@ def test_dropped_conditions_are_the_null_of_training(maker, make_sample):
     assert not clip.lyric_ids.any()
     assert not clip.lyric_mask.any()
     kept = maker(text_dropout=0.0, lyric_dropout=0.0).batch([make_sample("song", 0, 22)], epoch=0)
-    assert kept.lyric_ids.tolist() == [[261, 259, 6688, 2]]
+    assert kept.lyric_ids.tolist() == [[261, 259, 1, 718, 1951, 763, 56, 1, 2]], "[instrumental]"
     assert kept.lyric_mask.all()
+
+
+def test_of_the_lyrics_as_much_is_trained_with_as_the_target_asks_for(maker, make_sample):
+    sample = make_sample("song", 0, 22)
+    sung = replace(sample, meta=sample.meta.model_copy(update={"lyrics": "[Verse 1]\nLa la\n\n[chorus]\nLa"}))
+
+    def ids(**accompaniment):
+        clip = maker(lyric_dropout=0.0, accompaniment=accompaniment).batch([sung], epoch=0)
+        assert clip.lyric_mask.all()
+        return clip.lyric_ids[0].tolist()
+
+    words, instrumental = sample.lyrics.tolist(), [261, 259, 1, 718, 1951, 763, 56, 1, 2]
+    assert ids() == ids(output_type="mix", lyrics_content="instrumental") == instrumental
+    assert ids(output_type="mix") == ids(lyrics_content="words") == words
+    assert ids(lyrics_content="structure") == [261, 259, 6683, 2, 2, 259, 6684, 2]
 
 
 def test_strengths_and_dropouts_have_their_rates(maker, make_sample):

@@ -11,7 +11,13 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from common.errors import UserError
 from models.acestep1.text.lyric_cleaning import clean_line, spell
-from models.acestep1.text.lyric_tokens import LANGUAGE_IDS, TAG_IDS, encode_lyrics, open_lyric_vocabulary
+from models.acestep1.text.lyric_tokens import (
+    LANGUAGE_IDS,
+    TAG_IDS,
+    encode_lyrics,
+    open_lyric_vocabulary,
+    reduce_lyrics,
+)
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "goldens" / "lyrics.json").read_text(encoding="utf-8"))
 SPECIAL = GOLDEN["special_tokens"]
@@ -227,3 +233,21 @@ def test_words_match_upstream_with_its_vocabulary(lyric, upstream_vocabulary):
 def test_forced_languages_match_upstream_with_its_vocabulary(case, upstream_vocabulary):
     line = case["line"] if is_latin(case["line"]) else case["preprocessed"]
     assert list(upstream_vocabulary.line_ids(line, case["lang"])) == case["ids"]
+
+
+@pytest.mark.parametrize(
+    ("text", "structure"),
+    [
+        ("[Verse 2]\nLa la\n\n[chorus]\nLa", "[verse]\n\n[chorus]"),
+        ("La la\nLa", "[instrumental]"),
+        ("", "[instrumental]"),
+        ("[instrumental]", "[instrumental]"),
+        ("[spoken]\nHey", "[instrumental]"),
+    ],
+)
+def test_lyrics_are_reduced_to_their_structure_or_to_nothing(text, structure):
+    assert reduce_lyrics(text, "structure") == structure
+    assert reduce_lyrics(text, "instrumental") == "[instrumental]"
+    assert reduce_lyrics(text, "words") == text
+    assert encode_lyrics(structure, None).ids.tolist() == encode_lyrics(text, None).ids.tolist()
+    assert not encode_lyrics(structure, None).dropped_words
