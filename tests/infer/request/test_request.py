@@ -100,6 +100,10 @@ def test_the_default_has_the_last_word(adapter):
             "sampler: vocal_guidance_scale goes with guidance apg or cfg, not none. Leave it out.",
         ),
         (
+            {"settings": ("sampler.vocal_guidance_interval=[1,0.7]",)},
+            "sampler: vocal_guidance_interval [1, 0.7] is upside down; write the lower noise level first",
+        ),
+        (
             {"blend": Path("b.wav"), "mix_ratio": 1.5},
             "blend.mix_ratio: Input should be less than or equal to 1, got 1.5",
         ),
