@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.config import CONFIGS, load_config
+from common.presets import preset_for
 from prep.config import PrepConfig
 from train.config import TrainingConfig
 from train.search.config import OptunaConfig
@@ -42,6 +43,13 @@ def test_all_json_goes_through_one_reader():
         if re.search(r"\bjson\.loads?\(", path.read_text(encoding="utf-8"))
     }
     assert readers == own
+
+
+def test_every_number_of_songs_has_a_shipped_preset():
+    assert {songs: preset_for(songs) for songs in (1, 20, 100, 101, 1000, 50_000)} == {
+        1: "singer", 20: "singer", 100: "singer", 101: "studio", 1000: "studio", 50_000: "studio"
+    }  # fmt: skip
+    assert {"singer", "studio"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

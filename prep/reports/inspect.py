@@ -4,6 +4,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from common.presets import preset_for
 from shards.reader import read_manifest
 from shards.schema import Manifest, SegmentEntry
 
@@ -17,6 +18,7 @@ def summary(folder: Path) -> dict[str, Any]:
         "vocal_lufs": manifest.vocal_lufs,
         "shards": len(manifest.shards),
         **manifest.totals.model_dump(mode="json"),
+        "preset": preset_for(manifest.totals.songs),
         "per_song": [_song_row(key, segments) for key, segments in _by_song(manifest).items()],
     }
 
@@ -34,7 +36,8 @@ def table(folder: Path) -> str:
     lines += [
         f"{found['songs']} songs, {found['segments']} segments, {found['seconds'] / 3600:.2f} hours, "
         f"{found['bytes'] / 1e6:.1f} MB in {found['shards']} shards; targets {', '.join(found['targets']) or 'none'}; "
-        f"vocals at {_level(found['vocal_lufs'])} LUFS; fingerprint {found['fingerprint'][:8]}"
+        f"vocals at {_level(found['vocal_lufs'])} LUFS; fingerprint {found['fingerprint'][:8]}",
+        f"preset to train on so many songs: {found['preset']} (train run --config {found['preset']})",
     ]
     return "\n".join(lines)
 

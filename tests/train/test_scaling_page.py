@@ -24,7 +24,7 @@ LATENTS = ACE_STEP_1.latents
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
 CONFIGS = [
     "image2image_base", "controlnet_base", "layers_structure", "layers_style",
-    "pattern_a", "pattern_b", "pattern_c", "pattern_d",
+    "pattern_a", "pattern_b", "pattern_c", "pattern_d", "singer", "studio",
 ]  # fmt: skip
 GIB = 2**30
 

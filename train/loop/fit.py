@@ -27,6 +27,7 @@ from train.devices.strategy import Hardware, StrategyName, hardware, make_strate
 from train.loop.callbacks import Milestones, ProgressDisplay, Save, SignalStop, announce
 from train.loop.card import card_of
 from train.loop.checkpoint import CHECKPOINTS, LAST, Best, check_resumable
+from train.loop.course import PaceNotice, plan_course
 from train.loop.memory import training_memory_errors
 from train.loop.module import AccompanimentModule
 from train.loop.observe import EVERY_N_STEPS, TrainingCurves
@@ -60,6 +61,10 @@ class SampleCaching(Callback):
         divided = self._data.split
         keys = {segment.key for segment in divided.training}
         announce(describe_split(divided, in_memory=self._data.samples.remember(keys, room=int(least))))
+        songs = len({segment.song for segment in (*divided.training, *divided.validation)})
+        maker, devices = self._data.maker, trainer.world_size
+        course = plan_course(maker.config, divided.training, maker.latents, songs=songs, devices=devices)
+        announce(course.described())
 
 
 class ShardDataModule(LightningDataModule):
@@ -118,7 +123,8 @@ def fit(
 
     interruption = SignalStop()
     milestones = Milestones(folder / CHECKPOINTS, _saver(data.manifest, base.origin), data.validation, interruption)
-    taking_part: list[Callback] = [interruption, SampleCaching(data), TrainingCurves(), milestones, ProgressDisplay()]
+    taking_part: list[Callback] = [interruption, SampleCaching(data), TrainingCurves(), PaceNotice(), milestones]
+    taking_part.append(ProgressDisplay())
     if config.render_every_n_steps:
         clips = data.validation.clips if data.validation else []
         rendering = make_rendering(config, clips, base.name, data.manifest)
