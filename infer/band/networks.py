@@ -13,6 +13,7 @@ from torch import Tensor
 
 from infer.request.record import GenerationSettings
 from infer.request.request import Runtime
+from infer.request.strength import with_guided_strength
 from infer.request.text_inputs import TextInputs, encode_conditions, encode_null_conditions
 from infer.request.vocal import VocalInput
 from models.adapters.combined import CombinedAdapters, open_adapters
@@ -63,6 +64,7 @@ class AccompanimentSampler:
         What the network makes of the text is made once. `on_step` is called with the steps done since the last
         call, and a note.
         """
+        settings = with_guided_strength(settings, self.adapters.card)
         device = self.transformer.device
         conditional, unconditional = (
             encode_conditions(self.transformer, text),

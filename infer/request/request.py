@@ -11,6 +11,7 @@ from common.config import apply_setting, check_config
 from common.errors import UserError
 from common.progress import say
 from infer.request.record import GenerationSettings, SettingsOverride, StyleSettings
+from infer.request.strength import is_guided
 from models.acestep1.text.lyric_tokens import check_language
 from models.acestep1.text.options import LyricsContent
 from models.adapters.adapter import AdapterCard, base_of, check_adapter, read_card
@@ -157,7 +158,8 @@ def resolve_settings(request: GenerationRequest, selection: AdapterSelection) ->
             "sampler.vocal_guidance_scale: this adapter takes the vocal from its noise alone, over which nothing can "
             "guide. Leave it out."
         )
-    _warn_of_strength(settings.ref_strength, card)
+    if not is_guided(settings, card):
+        _warn_of_strength(settings.ref_strength, card)
     _warn_of_languages(request, selection)
     return settings
 

@@ -70,8 +70,9 @@ class SamplerSettings(Config):
     """How far the scale falls within that interval: 1 is down to min_guidance_scale."""
     min_guidance_scale: Annotated[float, Field(ge=1)] = 3.0
     """What guidance_scale decays to."""
-    vocal_guidance_scale: Annotated[float, Field(ge=1)] | None = None
-    """Strength of a guidance over the vocal's own path, for a third network pass in each guided step; null for none."""
+    vocal_guidance_scale: Annotated[float, Field(ge=0)] | None = None
+    """Strength of a guidance over the vocal's own path, for a third network pass in each guided step; null for none.
+    Above 1 the vocal counts more, below 1 less."""
     vocal_guidance: Literal["apg", "apg_by_length", "cfg"] | None = None
     """How the difference that the vocal makes counts; null is as `guidance`. The limit of apg is the same for any
     length, so that it counts less in a long song; that of apg_by_length grows with the length, cfg has none."""

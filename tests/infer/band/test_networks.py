@@ -96,6 +96,20 @@ def test_that_holds_for_blends_in_windows_and_under_guidance_over_the_vocal(
     assert not torch.equal(drawn_together(inputs, [folder, folder], 3, **flags)[0], ours)
 
 
+@pytest.mark.parametrize("guidance", ["cfg", "apg"])
+def test_a_strength_that_no_training_met_is_a_guidance_over_the_vocal(inputs, make_adapter, guidance):
+    sampler = SamplerSettings(steps=4, guidance=guidance, guidance_scale=3.0)
+    folder = make_adapter(CONTROL, sampler=sampler, reference_strength=1.0, strength_range=(1.0, 1.0))
+    bands = {r: drawn(inputs, folder, 3, ref_strength=r)[0] for r in (0.0, 0.01, 0.5, 1.0)}
+    away = {r: (band - bands[0.0]).norm().item() for r, band in bands.items()}
+    assert 0 < away[0.01] < 0.05 * away[1.0]
+    assert away[0.01] < away[0.5] < away[1.0]
+    flags = {"vocal_guidance_scale": 0.5, "vocal_guidance": "cfg", "vocal_guidance_interval": (0.0, 1.0)}
+    assert torch.equal(drawn(inputs, folder, 3, ref_strength=1.0, **flags)[0], bands[0.5])
+    (met,) = drawn(inputs, make_adapter(CONTROL, sampler=sampler, strength_range=(0.3, 1.0)), 3, ref_strength=0.5)
+    assert not torch.equal(met, bands[0.5]), "an adapter that met it gets it in its encoder"
+
+
 def test_a_style_beside_an_adapter_changes_the_band_by_its_weight_alone(inputs, adapter, style):
     """Its update is that of the base with the same LoRA in its weights; at weight 0 there is none, bit for bit."""
 

@@ -18,6 +18,7 @@ from infer.request.request import (
     resolve_settings,
     select_adapters,
 )
+from infer.request.strength import with_guided_strength
 from models.adapters.adapter import AdapterCard, Conditioning, read_card
 from models.flow.sampler import SamplerSettings
 
@@ -211,6 +212,18 @@ def test_a_strength_that_was_not_trained_is_said_in_one_line(settled, capsys, st
         "it may follow the vocal less well.\n"
     )
     assert capsys.readouterr().err == (expected if warns else "")
+
+
+@pytest.mark.parametrize(("conditioning", "warns"), [(Conditioning(a_max=0.0), False), (Conditioning(a_max=0.3), True)])
+def test_a_strength_that_becomes_a_guidance_is_no_surprise(make_adapter, capsys, conditioning, warns):
+    folder = make_adapter(conditioning, reference_strength=1.0, strength_range=(1.0, 1.0))
+    request = GenerationRequest(adapters=(folder,), ref_strength=0.5)
+    settings = resolve_settings(request, select_adapters(request))
+    asked = with_guided_strength(settings, read_card(folder))
+    assert (asked == settings) == warns, "what is mixed into the noise cannot be left out of a pass"
+    assert (" is outside the strengths " in capsys.readouterr().err) == warns
+    if not warns:
+        assert (asked.ref_strength, asked.sampler.vocal_guidance_scale) == (1.0, 0.5)
 
 
 def test_adapters_share_the_weights_that_they_recommend(adapter):
