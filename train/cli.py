@@ -14,6 +14,7 @@ from train.config import TrainingConfig
 
 DEVICE_HELP = "cpu, cuda, cuda:1, mps; auto is cuda where there is one, else cpu."
 STUDY_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+SURE = "val/gain_over_muted and val/conditioning_gain above 0 with 95 % confidence"
 
 app = command_app("Train adapters that make the band for a vocal.")
 
@@ -66,8 +67,8 @@ def train_run(
     """Train on cached latents; adapters go to logger_dir/exp_name/version_N/checkpoints.
 
     Prints the newest adapter's folder, then the best one's. best.json beside them names the best: the highest
-    val/x0_gain of those that listen to the vocal (val/gain_over_muted above 0 with 95 % confidence). Ctrl-C saves
-    first; --resume goes on as if nothing had happened.
+    val/x0_gain of those that listen to the vocal (val/gain_over_muted and val/conditioning_gain above 0 with 95 %
+    confidence). Ctrl-C saves first; --resume goes on as if nothing had happened.
     """
     resolved = load_config(TrainingConfig, config, _overrides(settings or [], shards, precision))
     if print_config:
@@ -97,7 +98,7 @@ def train_run(
             best, folder = outcome.best, outcome.adapter.with_name(outcome.best.adapter)
             typer.echo(f"best at step {best.step}, val/x0_gain {best.figures['val/x0_gain']:.4f}: {folder}")
         elif outcome.figures:
-            typer.echo("no best yet: val/gain_over_muted was never above 0 with 95 % confidence")
+            typer.echo(f"no best yet: no validation was sure that it listens to the vocal ({SURE})")
     if outcome.interrupted_by is not None:
         raise typer.Exit(128 + outcome.interrupted_by)
 
@@ -166,7 +167,7 @@ def search(
     )
     typer.echo(counted(outcome.trials, outcome.left))
     if outcome.best is None:
-        typer.echo("no best yet: no complete trial has val/gain_over_muted above 0 with 95 % confidence")
+        typer.echo(f"no best yet: no complete trial is sure to listen to the vocal ({SURE})")
     else:
         typer.echo(f"best is {summary(outcome.best, wanted.metric)}")
         typer.echo(outcome.best_config)

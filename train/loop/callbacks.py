@@ -16,7 +16,7 @@ from common.progress import Progress, progress, say
 from train.devices.ranks import RankLauncher
 from train.loop.checkpoint import Best, save_best, save_last
 from train.loop.module import AccompanimentModule
-from train.loop.validation import Validation
+from train.loop.validation import Validation, listens
 
 Save = Callable[[AccompanimentModule, Path, Mapping[str, float]], None]
 """Writes an adapter folder: module, folder, latest validation figures."""
@@ -129,7 +129,7 @@ class Milestones(StepCallback):
         trainer.should_stop = stop
 
     def _validate(self, trainer: Trainer, module: AccompanimentModule, validation: Validation) -> bool:
-        """Validate; whether this is the best x0_gain so far among those whose gain_over_muted is above 0 at 95 %."""
+        """Validate; whether this is the best x0_gain so far among those that listen to the vocal at 95 %."""
         with module.inference_state():
             own = validation(module).named()
         self.figures = trainer.strategy.broadcast(own)  # GPUs may round differently, and all must decide alike
@@ -143,8 +143,7 @@ class Milestones(StepCallback):
         if patience and self._without_gain >= patience:
             announce(f"step {self._step}: {patience} validations without a better val/x0_gain; stopping early")
             trainer.should_stop = True
-        conditioned = self.figures["val/gain_over_muted_low"] > 0
-        return conditioned and (self.best is None or gain > self.best.figures["val/x0_gain"])
+        return listens(self.figures) and (self.best is None or gain > self.best.figures["val/x0_gain"])
 
     def _write_adapter(self, trainer: Trainer, module: AccompanimentModule) -> None:
         self.adapter = self.folder / f"epoch={module.data_epoch}-step={self._step}_lora"

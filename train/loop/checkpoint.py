@@ -47,7 +47,7 @@ ONCE: Mapping[str, Any] = {
 
 
 class Best(Config):
-    """best.json: the adapter with the highest val/x0_gain of those whose gain_over_muted is above 0 beyond doubt."""
+    """best.json: the adapter with the highest val/x0_gain of those that listen to the vocal beyond doubt."""
 
     adapter: str
     """Name of its folder, beside this file."""

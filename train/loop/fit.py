@@ -41,7 +41,7 @@ class TrainingResult:
 
     folder: Path  # logger_dir/exp_name/version_N
     adapter: Path  # the newest adapter folder
-    best: Best | None  # highest x0_gain with a gain_over_muted above 0 at 95 %
+    best: Best | None  # highest x0_gain of those that listen to the vocal at 95 %
     step: int
     seconds: float
     figures: Mapping[str, float]  # latest validation, empty without

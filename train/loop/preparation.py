@@ -23,7 +23,7 @@ from train.data.plan import FEWEST_VALIDATION_SONGS
 from train.loop.callbacks import announce
 from train.loop.memory import estimated_bytes, in_gib
 from train.loop.module import AccompanimentModule, conditioning_of
-from train.loop.validation import Validation
+from train.loop.validation import FEWEST_CLIPS, Validation
 
 NAIVE = (
     "objective naive is regression: its accompaniments have no diversity, and strength 0 is not text2music. "
@@ -201,6 +201,8 @@ def check_features(config: TrainingConfig, sample: Sample) -> None:
 def describe_split(divided: Split, *, in_memory: bool) -> str:
     """How many songs and segments are trained and validated on, in one line."""
     songs = len({segment.song for segment in divided.training})
-    kept = f"{len(divided.validation)} songs to validate on" if divided.validation else "no songs to validate on"
+    kept = f"{len(divided.validation) or 'no'} songs to validate on"
+    if 0 < len(divided.validation) < FEWEST_CLIPS:
+        kept += f", too few to be sure that a model listens to the vocal: {FEWEST_CLIPS} would do"
     where = "in memory" if in_memory else "streamed"
     return f"{songs} songs, {len(divided.training)} segments to train on ({where}); {kept}"

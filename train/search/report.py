@@ -25,9 +25,9 @@ from train.search.trial import CONFIG, FIGURES, SECONDS, SEEDS, shown, uses_voca
 
 ASSETS = Path(__file__).with_name("assets")
 CHOICE = (
-    "Best is the complete trial with the {better} {metric} after its last step, of those whose val/gain_over_muted "
-    "is above 0 with 95 % confidence: a trial that may not listen to the vocal is never the best, however good its "
-    "{metric} is."
+    "Best is the complete trial with the {better} {metric} after its last step, of those whose gains over a muted and "
+    "over another song's vocal are above 0 with 95 % confidence: a trial that may not listen to the vocal is never the "
+    "best, however good its {metric} is."
 )
 FEW = "Shares of PED-ANOVA over {count} complete trials: hints rather than findings while those are few."
 FEASIBLE = "Of a setting with named choices, Optuna shows only the trials that listen to the vocal."

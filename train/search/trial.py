@@ -27,15 +27,13 @@ from train.loop.fit import take_steps, write_config
 from train.loop.module import AccompanimentModule
 from train.loop.observe import TrainingCurves
 from train.loop.preparation import Data, Shards, adapters_on, check_features, describe_split, make_data, open_base
-from train.loop.validation import Validation
+from train.loop.validation import LISTENING, Validation, listens
 from train.search.config import OptunaConfig
 from train.search.queue import FAILURE, TrialError, slot_of
 from train.search.space import SearchSpace, config_with, shortened
 
 CONFIG, SEEDS, FIGURES, SECONDS = "config", "seeds", "figures", "seconds"
 """Attributes of a trial."""
-VOCAL_CONSTRAINT = "val/gain_over_muted_low"
-"""Figure that must be above 0 for a trial to be the best."""
 
 
 class InterruptedTrialError(Exception):
@@ -159,8 +157,8 @@ class TrialObjective:
         trial.set_user_attr(FIGURES, figures)
         seconds = {"training": callback.training_seconds, "validation": callback.validation_seconds}
         trial.set_user_attr(SECONDS, seconds)
-        above_zero = math.ulp(0.0) - figures[VOCAL_CONSTRAINT]  # at most 0 if and only if the figure is above
-        trial.set_constraint(VOCAL_CONSTRAINT, above_zero)
+        for name in LISTENING:
+            trial.set_constraint(name, math.ulp(0.0) - figures[name])  # at most 0 if and only if the figure is above
         logger.log_hyperparams(trial.params, {name.replace("val/", "trial/"): figures[name] for name in HEADLINES})
         logger.finalize("success")
         if callback.pruned:
@@ -182,8 +180,8 @@ def value_of(trial: FrozenTrial) -> float:
 
 
 def uses_vocal(trial: FrozenTrial) -> bool:
-    """Whether a trial's gain from the true vocal is above 0 with 95 % confidence."""
-    return trial.user_attrs.get(FIGURES, {}).get(VOCAL_CONSTRAINT, 0.0) > 0
+    """Whether a trial's model listens to the vocal with 95 % confidence."""
+    return listens(trial.user_attrs.get(FIGURES, {}))
 
 
 def failure(error: Exception) -> str | None:

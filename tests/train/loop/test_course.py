@@ -28,13 +28,13 @@ def test_twenty_a_hundred_and_a_thousand_songs_have_a_preset_that_does_not_learn
     assert course.epochs == pytest.approx(epochs, abs=0.01)
     (line,) = course.described().splitlines()
     hours = (songs - songs // 10) * 240 / 3600
-    assert line.endswith(
-        f"of {hours:.3g} hours of music; the preset for {songs} songs is {preset} (--config {preset})"
-    )
+    assert line.endswith(f"of {hours:.3g} hours of music; the preset for {songs} songs is {preset} (--config {preset})")
 
 
 def test_nobody_gets_thousands_of_epochs_without_being_told():
-    course = plan_course(load_config(TrainingConfig, "controlnet_base"), made_up_songs(40), LATENTS, songs=40, devices=1)
+    course = plan_course(
+        load_config(TrainingConfig, "controlnet_base"), made_up_songs(40), LATENTS, songs=40, devices=1
+    )
     first, second = course.described().splitlines()
     assert first.startswith("200000 steps of 4 clips: 2.222e+04 epochs of 2.4 hours of music; the preset for 40 songs")
     assert second == (

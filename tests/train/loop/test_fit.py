@@ -53,7 +53,10 @@ def test_a_run_leaves_adapters_a_checkpoint_and_curves(song_shards, tiny_config,
     assert [event.step for event in curves.Scalars("val/conditioning_gain")] == [6, 10]
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "6 songs, 7 segments to train on (in memory); 3 songs to validate on" in printed.err
+    assert (
+        "6 songs, 7 segments to train on (in memory); 3 songs to validate on, too few to be sure that a model listens "
+        "to the vocal: 8 would do\n"
+    ) in printed.err
     assert f"{mode}: training 73,728 numbers of LoRA in 48 layers" in printed.err
     assert "these shards hold no SSL features" in printed.err
     assert "Lightning" not in printed.err

@@ -20,6 +20,7 @@ from train.loop.validation import (
     derangement,
     fitted,
     gain,
+    listens,
     noise_levels,
     shifted,
 )
@@ -88,6 +89,13 @@ def test_figures_have_names_for_every_level(asked):
     assert named["val/loss"] == pytest.approx(sum(at_levels) / len(LEVELS))
 
 
+@pytest.mark.parametrize(("muted", "exchanged", "sure"), [(0.1, 0.1, True), (0.1, -0.1, False), (0.0, 0.1, False)])
+def test_a_model_listens_where_the_vocal_is_of_use_and_no_other_is_as_good(muted, exchanged, sure):
+    figures = {"val/gain_over_muted_low": muted, "val/conditioning_gain_low": exchanged, "val/x0_gain": 1.0}
+    assert listens(figures) == sure
+    assert not listens({})
+
+
 def test_few_songs_are_cut_several_times_with_noise_of_their_own(asked):
     _, validation = asked(crop_seconds=0.4)
     clips = validation.clips
@@ -102,7 +110,7 @@ def test_few_songs_are_cut_several_times_with_noise_of_their_own(asked):
 
 def test_eight_songs_are_cut_once_in_their_middle(tiny_config, tmp_path, make_sample):
     config = tiny_config(tmp_path, crop_seconds=0.4)
-    maker = ClipMaker(config, conditioning_of(config), STATISTICS)
+    maker = ClipMaker(config, conditioning_of(config), STATISTICS, ACE_STEP_1.latents)
     samples = {f"s{n}": make_sample(f"s{n}", 0, 24) for n in range(8)}
     clips = Validation(samples, maker).clips
     assert len(clips) == 8
@@ -169,9 +177,20 @@ def test_a_clip_at_all_levels_differs_in_nothing_else(asked):
 
 
 def test_a_gain_and_its_interval():
-    others = torch.rand(40, 6, dtype=torch.float64) + 1
-    certain = gain(0.75 * others, others, 0)
+    draws = torch.Generator().manual_seed(0)
+    others = torch.rand(40, 6, dtype=torch.float64, generator=draws) + 1
+    certain = gain(0.75 * others, others)
     assert (certain.value, certain.low, certain.high) == pytest.approx((0.25, 0.25, 0.25))
-    noisy = gain(others * (0.75 + 0.2 * torch.randn(40, 1, dtype=torch.float64)), others, 0)
+    unlike = torch.randn(40, 1, dtype=torch.float64, generator=draws)
+    noisy = gain(others * (0.75 + 0.2 * unlike), others)
     assert noisy.low < noisy.value < noisy.high
-    assert noisy.high - noisy.low == pytest.approx(2 * 1.96 * 0.2 / math.sqrt(40), rel=0.35)
+    assert noisy.high - noisy.low == pytest.approx(2 * 2.02 * 0.2 / math.sqrt(40), rel=0.35)
+
+
+@pytest.mark.parametrize("clips", [8, 20])
+def test_chance_is_called_a_gain_as_often_as_the_interval_says(clips):
+    draws = torch.Generator().manual_seed(1)
+    shape = (4000, clips, 1)
+    own, other = (1 + 0.1 * torch.randn(shape, dtype=torch.float64, generator=draws) for _ in range(2))
+    alarms = sum(gain(mine, theirs).low > 0 for mine, theirs in zip(own, other, strict=True)) / 4000
+    assert 0.015 < alarms < 0.035

@@ -18,6 +18,7 @@ def figures(gain, low):
         "val/gain_over_muted": low + 0.1,
         "val/gain_over_muted_low": low,
         "val/gain_over_muted_high": low + 0.2,
+        "val/conditioning_gain_low": 0.1,
     }
 
 
