@@ -104,8 +104,9 @@ def test_a_strength_that_no_training_met_is_a_guidance_over_the_vocal(inputs, ma
     away = {r: (band - bands[0.0]).norm().item() for r, band in bands.items()}
     assert 0 < away[0.01] < 0.05 * away[1.0]
     assert away[0.01] < away[0.5] < away[1.0]
-    flags = {"vocal_guidance_scale": 0.5, "vocal_guidance": "cfg", "vocal_guidance_interval": (0.0, 1.0)}
-    assert torch.equal(drawn(inputs, folder, 3, ref_strength=1.0, **flags)[0], bands[0.5])
+    named = {"vocal_guidance_scale": "0.5", "vocal_guidance": "cfg", "vocal_guidance_interval": "[0,1]"}
+    settings = tuple(f"sampler.{name}={value}" for name, value in named.items())
+    assert torch.equal(drawn(inputs, folder, 3, ref_strength=1.0, settings=settings)[0], bands[0.5])
     (met,) = drawn(inputs, make_adapter(CONTROL, sampler=sampler, strength_range=(0.3, 1.0)), 3, ref_strength=0.5)
     assert not torch.equal(met, bands[0.5]), "an adapter that met it gets it in its encoder"
 

@@ -114,7 +114,7 @@ def test_eight_songs_are_cut_once_in_their_middle(tiny_config, tmp_path, make_sa
     samples = {f"s{n}": make_sample(f"s{n}", 0, 24) for n in range(8)}
     clips = Validation(samples, maker).clips
     assert len(clips) == 8
-    assert torch.equal(clips[0].target[0], torch.tensor(samples["s0"].inst, dtype=torch.float32)[..., 10:14])
+    assert torch.equal(clips[0].target[0], torch.tensor(samples["s0"].targets["inst"], dtype=torch.float32)[..., 10:14])
 
 
 def test_without_the_vocal_the_levels_are_those_of_plain_noise(asked):
