@@ -91,7 +91,6 @@ def test_training_imports_neither_codec_nor_vocoder_nor_text_encoder():
     modules = imported_by("train.loop.fit", set())
     assert {
         "train.loop.module",
-        "models.acestep1.transformer.transformer",
         "models.loading.checkpoint",
         "shards.reader",
     } <= modules
