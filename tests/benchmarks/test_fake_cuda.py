@@ -196,8 +196,8 @@ def in_float32(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return (normed * (1 + scale) + shift).float()
 
 
-def for_the_gpu(generators, frames: int) -> Tensor:
-    return torch.stack([torch.empty(8, 16, frames, device=CUDA).normal_(generator=one) for one in generators])
+def for_the_gpu(generators, shape: tuple[int, ...]) -> Tensor:
+    return torch.stack([torch.empty(*shape, device=CUDA).normal_(generator=one) for one in generators])
 
 
 @pytest.mark.parametrize(
