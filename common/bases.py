@@ -33,8 +33,6 @@ class BaseSpec:
     """A base model."""
 
     name: str
-    families: tuple[str, ...]
-    """Families of checkpoints: the published sizes, and those of the small bundle."""
     published_id: str
     """Hugging Face id."""
     latents: LatentLayout
@@ -69,7 +67,6 @@ _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 ACE_STEP_1 = BaseSpec(
     name="ace-step-1",
-    families=("ace-step-1", "tiny"),
     published_id="ACE-Step/ACE-Step-v1-3.5B",
     latents=LatentLayout(sample_rate_hz=44_100, frame_samples=4096, channels=8, rows=16),
     parts=_PARTS,

@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
 OTHER = replace(
     ACE_STEP_1,
     name="other",
-    families=("other",),
     latents=LatentLayout(sample_rate_hz=48_000, frame_samples=1920, channels=64, rows=1),
 )
 
