@@ -47,7 +47,7 @@ def test_nothing_is_opened_or_hashed_twice(comparison, tmp_path, adapter, opened
     compare(comparison, session)
     evaluate_into(tmp_path / "report", evaluation(comparison, tmp_path), session)
     assert set(opened.values()) == {1}
-    assert len(opened) == 5
+    assert len(opened) == 4
     files = {*adapter.iterdir(), *(tmp_path / f"{key}_vocal.wav" for key in KEYS)}
     assert set(hashed) >= files
     assert set(hashed.values()) == {1}
