@@ -27,6 +27,11 @@ class PartNames:
     vocoder: str
     text_encoder: str
 
+    @property
+    def encoders(self) -> tuple[str, str]:
+        """What makes latents and a prompt's states."""
+        return self.codec, self.text_encoder
+
 
 @dataclass(frozen=True)
 class BaseSpec:
@@ -116,6 +121,11 @@ class BaseOrigin(Config):
     def name(self) -> str | None:
         """What --checkpoint-dir takes for it."""
         return f"{self.checkpoint}@{self.revision}" if self.revision else self.checkpoint
+
+
+def recorded_spec(base: BaseOrigin | None) -> BaseSpec:
+    """The base model that a file names; ACE-Step v1 where it is older than that."""
+    return base.spec if base else ACE_STEP_1
 
 
 def check_statistics(statistics: LatentStatistics | None, spec: BaseSpec) -> None:

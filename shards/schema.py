@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self, get_args
 import numpy as np
 from pydantic import Field, model_validator
 
-from common.bases import ACE_STEP_1, BaseOrigin, BaseSpec, check_statistics
+from common.bases import ACE_STEP_1, BaseOrigin, BaseSpec, check_statistics, recorded_spec
 from common.canonical import sha256_of
 from common.config import Config
 from common.errors import UserError
@@ -368,7 +368,7 @@ class Manifest(Config):
     @property
     def spec(self) -> BaseSpec:
         """The base model whose latents these are; ACE-Step v1 where shards do not say."""
-        return self.base.spec if self.base else ACE_STEP_1
+        return recorded_spec(self.base)
 
     @property
     def lyrics_language(self) -> str:

@@ -14,7 +14,7 @@ from typing import Self
 
 import numpy as np
 
-from common.bases import ACE_STEP_1, BaseOrigin
+from common.bases import ACE_STEP_1, BaseOrigin, recorded_spec
 from common.canonical import canonical_json, sha256_of_file, unicode_text
 from common.files import whole_file
 from common.latents import LatentLayout
@@ -63,7 +63,7 @@ class ShardWriter:
     ) -> None:
         self._out, self._shard_samples, self._silence = out, shard_samples, silence
         self._fingerprint = append.fingerprint.joined(fingerprint) if append else fingerprint
-        self._targets, self._base, self._spec = tuple(targets), base, base.spec if base else ACE_STEP_1
+        self._targets, self._base, self._spec = tuple(targets), base, recorded_spec(base)
         self._done: list[ShardEntry] = list(append.shards) if append else []
         self._rejections: list[Rejection] = []
         self._staged: list[Path] = []

@@ -69,7 +69,7 @@ def _check_shards(plan: GenerationPlan, shards: Path) -> None:
     manifest = read_manifest(shards)
     networks = manifest.fingerprint.networks
     parts = manifest.spec.parts
-    shared = [parts.codec] if plan.request.prompt else [parts.codec, parts.text_encoder]
+    shared = [parts.codec] if plan.request.prompt else parts.encoders
     used: dict[str, str] = {name: digest for name, digest in networks.items() if name in shared}
     base = known_base(manifest.base, networks.values())
     for folder, card in zip(plan.selection.folders, plan.selection.cards, strict=True):

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from common.bases import ACE_STEP_1, BaseOrigin, check_statistics
+from common.bases import BaseOrigin, check_statistics, recorded_spec
 from common.config import Config, check_config, read_json
 from common.errors import UserError
 from common.files import flush
@@ -170,7 +170,7 @@ class AdapterCard(Config):
 
     @model_validator(mode="after")
     def _of_its_base(self) -> Self:
-        check_statistics(self.statistics, self.base.spec if self.base else ACE_STEP_1)
+        check_statistics(self.statistics, recorded_spec(self.base))
         return self
 
 

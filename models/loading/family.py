@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.progress import say
 from models.acestep1.sizes import PUBLISHED, Sizes
 from models.acestep1.sizes import TINY as TINY_SIZES
-from models.loading.checkpoint import TINY, is_whole, part_hash, spec_of
+from models.loading.checkpoint import TINY, is_whole, part_hash, resolve_checkpoint, spec_of
 from models.loading.hub import revision_of
 
 FAMILIES: Mapping[str, Sizes] = {"ace-step-1": PUBLISHED, "tiny": TINY_SIZES}
@@ -59,6 +59,17 @@ def describe_base(name: str, folder: Path, part: str) -> BaseOrigin:
         checkpoint=name.partition("@")[0] if named else None,
         revision=revision if named else None,
     )
+
+
+def find_encoders(checkpoint: str) -> tuple[Path, BaseOrigin]:
+    """The folder that holds a checkpoint's codec and text encoder, and what it is recorded as.
+
+    Raises UserError where one is missing, or they are of several families.
+    """
+    parts = spec_of(checkpoint).parts
+    folder = resolve_checkpoint(checkpoint, parts.encoders)
+    check_one_family(checkpoint, folder, parts.encoders)
+    return folder, describe_base(checkpoint, folder, parts.codec)
 
 
 def known_base(base: BaseOrigin | None, hashes: Iterable[str]) -> BaseOrigin:
@@ -155,7 +166,7 @@ def _hashes(folder: Path, networks: Mapping[str, str]) -> dict[str, str]:
     """Those of `networks` that decide latents and texts, as far as the folder holds them whole."""
     found: dict[str, str] = {}
     spec = spec_of(folder)
-    for part in (spec.parts.codec, spec.parts.text_encoder):
+    for part in spec.parts.encoders:
         if part in networks and is_whole(folder, part):
             found[part] = part_hash(folder, part)
     vocabulary = folder / spec.lyric_vocabulary

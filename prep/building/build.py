@@ -18,8 +18,8 @@ from common.files import check_writable
 from common.memory import explain_out_of_memory
 from common.progress import progress, say
 from models.acestep1.text.lyric_tokens import open_lyric_vocabulary
-from models.loading.checkpoint import open_text_encoder, resolve_checkpoint, spec_of
-from models.loading.family import check_one_family, choose_checkpoint, describe_base, known_base
+from models.loading.checkpoint import open_text_encoder
+from models.loading.family import choose_checkpoint, find_encoders, known_base
 from prep.building.cache import CACHE_FILE, BuildCache, remember_manifest
 from prep.building.identity import VOCABULARIES, HashedSong, build_fingerprint, sound_identity
 from prep.building.jobs import EncodedPart, EncodeSetup, SongJob
@@ -125,16 +125,11 @@ def equip(
     found: Scan, config: PrepConfig, *, checkpoint: str, devices: Sequence[str], ssl_folder: Path | None
 ) -> EncodeSetup:
     """What these songs need; the networks are found, not opened. Raises UserError for one that is not there."""
-    spec = spec_of(checkpoint)
-    parts = [spec.parts.codec, spec.parts.text_encoder]
-    folder = resolve_checkpoint(checkpoint, parts)
-    check_one_family(checkpoint, folder, parts)
+    folder, base = find_encoders(checkpoint)
     separated = any(song.is_full for song in found.songs)
     separator = find_separator(config.separator.name, folder) if separated else None
     ssl = tuple((name, (ssl_folder or folder) / name) for name in config.ssl)
-    return EncodeSetup(
-        config, folder, separator, tuple(devices), ssl, describe_base(checkpoint, folder, spec.parts.codec)
-    )
+    return EncodeSetup(config, folder, separator, tuple(devices), ssl, base)
 
 
 def fingerprint_of(setup: EncodeSetup) -> Fingerprint:

@@ -72,7 +72,7 @@ def build_fingerprint(
 ) -> Fingerprint:
     """Everything that decides the bytes of a build, but the songs."""
     spec = spec_of(checkpoint)
-    networks = {part: part_hash(checkpoint, part) for part in (spec.parts.codec, spec.parts.text_encoder)}
+    networks = {part: part_hash(checkpoint, part) for part in spec.parts.encoders}
     vocabulary = checkpoint / spec.lyric_vocabulary
     if vocabulary.is_file():
         networks[vocabulary.name] = sha256_of_file(vocabulary)

@@ -20,8 +20,8 @@ from common.texts.tags import one_line, tags_of
 from common.texts.text import UTF_8
 from models.acestep1.text.lyric_tokens import open_lyric_vocabulary
 from models.adapters.adapter import check_adapter, read_card
-from models.loading.checkpoint import open_text_encoder, resolve_checkpoint, spec_of
-from models.loading.family import check_one_family, describe_base
+from models.loading.checkpoint import open_text_encoder
+from models.loading.family import find_encoders
 from models.protocols import LatentCodec
 from prep.building.identity import build_fingerprint, hash_song
 from prep.building.sample import make_samples
@@ -58,13 +58,10 @@ def encode_vocal(
     """
     check_writable(out)
     song = _song(vocal, prompt, lyrics)
-    spec = spec_of(checkpoint)
-    latents, parts = spec.latents, [spec.parts.codec, spec.parts.text_encoder]
-    folder = resolve_checkpoint(checkpoint, parts)
-    check_one_family(checkpoint, folder, parts)
+    folder, base = find_encoders(checkpoint)
+    latents = base.spec.latents
     if adapter is not None:
-        check_adapter(adapter, read_card(adapter), checkpoint, folder, parts=parts)
-    base = describe_base(checkpoint, folder, spec.parts.codec)
+        check_adapter(adapter, read_card(adapter), checkpoint, folder, parts=base.spec.parts.encoders)
     fingerprint = build_fingerprint(config, folder, None, torch.device(device).type)
     fingerprint = fingerprint.model_copy(update={"settings": {**fingerprint.settings, "vocal_lufs": vocal_lufs}})
     with build_folder(out) as room, torch_threads(config.threads_per_worker):

@@ -16,7 +16,7 @@ def card_of(
     config = module.config
     assert manifest.statistics is not None
     spec = manifest.spec
-    shared = (spec.parts.codec, spec.parts.text_encoder, spec.lyric_vocabulary)  # but not what separated the songs
+    shared = (*spec.parts.encoders, spec.lyric_vocabulary)  # but not what separated the songs
     return AdapterCard(
         conditioning=conditioning_of(config),
         output_type=config.accompaniment.output_type,

@@ -111,9 +111,12 @@ def denormalise_mel(mel: Tensor) -> Tensor:
 
 def decode_audio(codec: Codec, vocoder: Vocoder, latents: Tensor, *, samples: int | None = None) -> Tensor:
     """Stereo wave at 44100 Hz, each channel by itself. [C, H, T] -> [2, samples, or else 4096·T]."""
-    mel = codec.decode_mel(latents)
-    wave = torch.cat([vocoder(channel[None])[0] for channel in mel])
-    return wave[:, :samples]
+    return vocode(vocoder, codec.decode_mel(latents))[:, :samples]
+
+
+def vocode(vocoder: Vocoder, mel: Tensor) -> Tensor:
+    """Log-mel [2, 128, F] to a wave [2, 512·F], each channel by itself and whole."""
+    return torch.cat([vocoder(channel[None])[0] for channel in mel])
 
 
 def decode_mel_in_windows(codec: Codec, latents: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from models.acestep1.codec.codec import (
     decode_audio,
     decode_audio_in_pieces,
     decode_mel_in_windows,
+    vocode,
     vocode_in_blocks,
 )
 from models.acestep1.codec.vocoder import Vocoder
@@ -48,7 +49,7 @@ class MelDecoder(LatentDecoder):
         latents = latents.to(self._device)
         if latents.shape[-1] <= WINDOW_FRAMES:
             mel = self.codec.decode_mel(latents)
-            wave = torch.cat([self.vocoder(channel[None])[0] for channel in mel])
+            wave = vocode(self.vocoder, mel)
         else:
             mel = decode_mel_in_windows(self.codec, latents)
             wave = vocode_in_blocks(self.vocoder, mel)
