@@ -26,7 +26,7 @@ LAYER = {
 
 
 WINGS = {
-    "common": ("audio.formats", "audio"),
+    "common": ("audio.formats", "audio", "music"),
     "models": ("acestep1.transformer", "acestep1.text", "acestep1.codec", "acestep1", "loading", "flow", "adapters"),
     "prep": ("sources", "encoding", "building", "made_up", "reports"),
     "train": ("data", "devices", "loop", "search"),
