@@ -105,13 +105,14 @@ def read_golden(name: str) -> Golden:
 @pytest.fixture(scope="session")
 def browser() -> "Iterator[Browser]":
     """A Chromium from PATH or BACKLINE_CHROMIUM."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     names = ("chromium", "chromium-browser", "google-chrome")
     found = os.environ.get("BACKLINE_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     if found is None:
         missing = "no Chromium: install one, or name it in BACKLINE_CHROMIUM"
         pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+    expect.set_options(timeout=30_000)  # a page on a busy machine answers late
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=found)
         yield browser

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from jinja2 import UndefinedError
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 from scipy import stats
 
 from common.audio.wave import loudness_lufs, write_audio
@@ -115,8 +115,29 @@ def page(browser, comparison) -> Iterator[Page]:
 def open_page(page: Page, comparison: Path) -> Page:
     page.add_init_script("window.complaints = []; addEventListener('error', (e) => complaints.push(e.message), true)")
     page.goto((comparison / "comparison.html").as_uri())
-    page.wait_for_function("[...document.querySelectorAll('audio')].every((a) => a.readyState === 4)")
+    await_sounds(page)
     return page
+
+
+def await_sounds(page: Page) -> None:
+    """Every clip of the sample that is shown can be played."""
+    page.wait_for_function("[...document.querySelectorAll('audio')].every((a) => a.readyState === 4)")
+
+
+def await_sample(page: Page, turn: int) -> None:
+    """The sample of this turn, from 0, is shown."""
+    expect(page.locator(".turn span")).to_have_text(f"Sample {turn + 1} of {SAMPLES}")
+
+
+def show_names(page: Page) -> None:
+    """The page reads them from a file first."""
+    page.check("#mode [value=named]", force=True)
+    expect(page.locator(".settings h3")).to_have_text(list(MODELS))
+
+
+def hide_names(page: Page) -> None:
+    page.check("#mode [value=blind]", force=True)
+    expect(page.locator(".settings")).to_have_count(0)
 
 
 def complaints(page: Page) -> list[str]:
@@ -195,8 +216,10 @@ def test_the_page_asks_for_nothing_outside_its_folder_wherever_that_lies(browser
     page, asked = context.new_page(), []
     page.on("request", lambda request: asked.append(request.url))
     open_page(page, moved)
-    for _ in range(SAMPLES - 1):
+    for turn in range(1, SAMPLES):
         press(page, "]")
+        await_sample(page, turn)
+        await_sounds(page)
     assert complaints(page) == []
     context.close()
     assert len(asked) > SAMPLES * 6
@@ -217,14 +240,13 @@ def test_progress_of_another_comparison_is_not_taken_up(tmp_path):
 
 def test_what_names_and_prompts_say_is_text(page):
     assert page.evaluate("window.broken") is None
-    assert page.locator("h2").inner_text().endswith("<u>")
-    assert page.locator(".tags li").all_inner_texts()[1] == "</script><script>window.broken = 1</script>"
-    page.check("#mode [value=named]", force=True)
-    page.wait_for_selector(".settings")
-    assert page.locator(".settings h3").all_inner_texts() == list(MODELS)
+    expect(page.locator("h2")).to_have_text(re.compile("<u>$"))
+    expect(page.locator(".tags li").nth(1)).to_have_text("</script><script>window.broken = 1</script>")
+    show_names(page)
     page.locator(".lyrics summary").click()
-    assert "<i>la</i>" in page.locator(".lyrics p").inner_text()
-    assert page.locator("i, u, b").count() == 0
+    expect(page.locator(".lyrics p")).to_be_visible()
+    expect(page.locator(".lyrics p")).to_contain_text("<i>la</i>")
+    expect(page.locator("i, u, b")).to_have_count(0)
 
 
 CHANGE_OVER = """(keys) => {
@@ -254,27 +276,29 @@ def test_bands_change_over_at_the_same_moment(page):
 
 
 def test_voice_or_band_alone_and_pause(page):
-    kinds = "[...document.querySelectorAll('.lane.selected small')].map((kind) => kind.textContent)"
-    assert page.evaluate(kinds) == ["with the voice"]
+    kinds, play = page.locator(".lane.selected small"), page.locator("#play")
+    expect(kinds).to_have_text(["with the voice"])
     with_voice = audible(page)
     press(page, "m")
-    assert page.evaluate(kinds) == ["the band alone"]
+    expect(kinds).to_have_text(["the band alone"])
     (band,) = audible(page)
     assert with_voice[0]["file"] != band["file"]
     press(page, "Space")
-    assert page.locator("#play").inner_text() == "Pause"
+    expect(play).to_have_text("Pause")
     press(page, "Space")
+    expect(play).to_have_text("Play")
     assert audible(page)[0]["paused"]
-    assert page.locator("#play").inner_text() == "Play"
 
 
 def test_pictures_and_arrows_seek(page):
     page.locator("[data-lane=B] .pictures").click(position={"x": 0, "y": 10})
+    expect(page.locator(".lane.selected")).to_have_attribute("data-lane", "B")
     assert audible(page)[0]["from"] == "B"
     assert audible(page)[0]["at"] < 0.05
     press(page, "ArrowRight")
+    expect(page.locator(".time")).to_have_text("0:03 / 0:03")
     assert audible(page)[0]["at"] == pytest.approx(SECONDS, abs=0.05)
-    assert page.evaluate("[...document.querySelectorAll('.pictures img')].every((i) => i.naturalWidth === 1200)")
+    page.wait_for_function("[...document.querySelectorAll('.pictures img')].every((i) => i.naturalWidth === 1200)")
 
 
 def test_loudness_is_matched(page, comparison):
@@ -298,7 +322,8 @@ def test_a_blind_page_holds_nothing_that_tells_whose_a_band_is(browser, comparis
     page, asked = context.new_page(), []
     page.on("request", lambda request: asked.append(request.url))
     open_page(page, comparison)
-    for _ in range(SAMPLES):
+    for turn in range(SAMPLES):
+        await_sample(page, turn)
         assert told_in(page.content()) == []
         assert page.evaluate("Object.keys(window).includes('backlineNames')") is False
         page.locator(".axis [value='3']").first.check(force=True)
@@ -311,20 +336,17 @@ def test_a_blind_page_holds_nothing_that_tells_whose_a_band_is(browser, comparis
     assert "trained steps" not in page.content()
     first_of_rows = {sides["models"][0] for sides in json_of_names(comparison)["rows"]}
     assert first_of_rows == {0, 1}
-    page.check("#mode [value=named]", force=True)
-    page.wait_for_selector(".settings")
+    show_names(page)
     assert set(told_in(page.content())) == set(MODELS)
-    page.check("#mode [value=blind]", force=True)
+    hide_names(page)
     assert told_in(page.content()) == []
     context.close()
 
 
 def test_names_are_kept_when_a_named_page_is_opened_again(page):
-    page.check("#mode [value=named]", force=True)
-    page.wait_for_selector(".settings")
+    show_names(page)
     page.reload()
-    page.wait_for_selector(".settings")
-    assert page.locator(".settings h3").all_inner_texts() == list(MODELS)
+    expect(page.locator(".settings h3")).to_have_text(list(MODELS))
 
 
 def test_sounds_of_an_earlier_page_go_and_the_takes_stay(tmp_path, comparison):
@@ -355,6 +377,7 @@ def test_a_blind_rater_sees_no_name_and_a_seed_makes_the_order(page, comparison)
         press(page, "Shift")
         seen = []
         for number in range(SAMPLES):
+            await_sample(page, number)
             assert not any(model in page.locator("body").inner_text() for model in MODELS)
             seen.append((page.locator("h2").inner_text(), tuple(letters(page, comparison).items())))
             press(page, "]" * (number < SAMPLES - 1))
@@ -368,26 +391,28 @@ def test_answers_outlive_a_reload(page):
     page.fill("#rater", "Ann")
     press(page, "a 4 3 ,")
     page.locator("[data-card=B] textarea").fill("too loud\nat first")
+    expect(page.locator("#count")).to_have_text(f"3 of {SAMPLES * 11} answers")
     kept = [page.locator(":checked").evaluate_all("(all) => all.map((one) => one.name + one.value)")]
-    assert page.locator("#count").inner_text() == f"3 of {SAMPLES * 11} answers"
     page.reload()
+    expect(page.locator("#count")).to_have_text(f"3 of {SAMPLES * 11} answers")
+    expect(page.locator("#rater")).to_have_value("Ann")
+    expect(page.locator("[data-card=B] textarea")).to_have_value("too loud\nat first")
     kept.append(page.locator(":checked").evaluate_all("(all) => all.map((one) => one.name + one.value)"))
     assert kept[0] == kept[1]
-    assert page.locator("#rater").input_value() == "Ann"
-    assert page.locator("[data-card=B] textarea").input_value() == "too loud\nat first"
-    assert page.locator("#count").inner_text() == f"3 of {SAMPLES * 11} answers"
 
 
 def test_an_export_needs_a_name(page):
     page.click("#export")
-    assert page.locator("#status").inner_text() == "Write your name first, so that your sheet can be told apart."
+    expect(page.locator("#status")).to_have_text("Write your name first, so that your sheet can be told apart.")
+    expect(page.locator("#rater")).to_be_focused()
 
 
 @pytest.mark.parametrize("width", [360, 390, 1280])
 def test_nothing_is_wider_than_the_screen(page, width):
     page.set_viewport_size({"width": width, "height": 800})
-    for mode in ("blind", "named"):
-        page.check(f"#mode [value={mode}]", force=True)
+    page.wait_for_function(f"window.innerWidth === {width}")
+    for show in (hide_names, show_names):
+        show(page)
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
@@ -397,6 +422,7 @@ def rate(page: Page, comparison: Path, rater: int, scores: np.ndarray, folder: P
     page.fill("#seed", str(100 + rater))
     press(page, "Shift")
     for turn in range(SAMPLES):
+        await_sample(page, turn)
         of_sample = scores[int(page.locator("h2").inner_text().split()[1])]
         sides = letters(page, comparison)
         for place, model in enumerate(MODELS):
