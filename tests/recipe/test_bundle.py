@@ -67,6 +67,7 @@ def test_every_tag_of_a_song_is_a_token_of_its_own():
     assert len({row.ids[0] for row in rows}) == len(tags)
 
 
+@pytest.mark.slow
 def test_codec_and_vocoder_keep_key_and_beat(corpus):
     found = measure_round_trip(TINY, corpus)
     assert found["same key signature"] >= 5 / 6
@@ -77,6 +78,7 @@ def test_the_separator_finds_the_singer(corpus):
     assert measure_separation(TINY, corpus)["gain, dB"] >= 8
 
 
+@pytest.mark.slow
 def test_a_song_has_the_key_of_its_prompt(corpus):
     codec, vocoder = open_codec(TINY, encoder=False, decoder=True), open_vocoder(TINY)
     truths = [corpus.truth(seed) for seed in corpus.judged_seeds]

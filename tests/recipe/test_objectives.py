@@ -274,6 +274,7 @@ def find(work: Path) -> Result:
     return begun.result(begun.unit("bridge_vp", 0))
 
 
+@pytest.mark.slow
 def test_a_unit_that_was_killed_ends_as_one_that_was_not(whole, begun, monkeypatch):
     """Once amid its training, and once between the bands for the own and for the exchanged vocals."""
     fit, draw_all, drawn = training.fit, module.draw_all, list[str]()

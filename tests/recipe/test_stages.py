@@ -176,6 +176,7 @@ def test_a_bundle_holds_the_networks_and_is_small(tmp_path):
     assert {path.suffix for path in files} == {".json", ".safetensors", ".yaml"}
 
 
+@pytest.mark.slow
 def test_the_whole_recipe_ends_in_a_bundle_with_its_card(tmp_path):
     for stage in STAGES[:4]:
         Recipe(tmp_path / "work", TOY, out=tmp_path / "out", workers=1).run(stage)
