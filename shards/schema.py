@@ -128,6 +128,11 @@ class SegmentAudio(Config):
         """Loudness of the vocal as encoded; None where nobody sings."""
         return None if self.lufs.vocal is None else self.lufs.vocal + self.gain_db
 
+    @property
+    def is_separated(self) -> bool:
+        """Whether its vocal was taken out of the mix, with what is left of the band in it; False for given stems."""
+        return self.separator is not None
+
 
 class SegmentMeta(SegmentAudio):
     """A sample's `json` field."""

@@ -26,6 +26,8 @@ LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 FEWEST_CLIPS = 8
 """Of fewer songs several cuts, each with noise of its own, are validated on: two clips would both gain by chance once
 in four times."""
+FEWEST_OF_A_KIND = 2
+"""Clips with clean vocals, and with separated ones, for which gains are told apart: an interval needs two."""
 GAINS = ("x0_gain", "gain_over_muted", "gain_over_shifted", "conditioning_gain")
 LISTENING = ("val/gain_over_muted_low", "val/conditioning_gain_low")
 """Above 0 where a model listens: the vocal is of use, and it is this vocal. That some vocal is there, whichever, is
@@ -51,16 +53,24 @@ class Figures:
     loss_at: tuple[float, ...]  # by level
     gains: dict[str, GainInterval]  # by name in GAINS: over the base, the vocal muted, shifted in time, and exchanged
     gains_at: dict[str, tuple[float, ...]]  # the same by level
+    gains_of: dict[str, dict[str, GainInterval]]  # the same of clean and of separated vocals; empty without both
 
     def named(self) -> dict[str, float]:
         """Figures under the names that TensorBoard and adapter.json show."""
         named = {"val/loss": self.loss}
         named |= {f"val/loss_at_{level:g}": loss for level, loss in zip(LEVELS, self.loss_at, strict=True)}
         for name, found in self.gains.items():
-            named |= {f"val/{name}": found.value, f"val/{name}_low": found.low, f"val/{name}_high": found.high}
+            named |= _interval(name, found)
             by_level = zip(LEVELS, self.gains_at[name], strict=True)
             named |= {f"val/{name}_at_{level:g}": value for level, value in by_level}
+        for kind, gains in self.gains_of.items():
+            for name, found in gains.items():
+                named |= _interval(f"{name}_{kind}", found)
         return named
+
+
+def _interval(name: str, found: GainInterval) -> dict[str, float]:
+    return {f"val/{name}": found.value, f"val/{name}_low": found.low, f"val/{name}_high": found.high}
 
 
 def listens(figures: Mapping[str, float]) -> bool:
@@ -82,6 +92,9 @@ class Validation:
         self.clips = [_clip(song, maker, strength, draw, draws) for draw in range(draws) for song in songs]
         partners = derangement(len(songs), seeded(seed, "derangement"))
         self.partners = [draw * len(songs) + partner for draw in range(draws) for partner in partners]
+        separated = torch.tensor([song.meta.is_separated for song in songs] * draws)
+        kinds = {"clean": ~separated, "separated": separated}
+        self.kinds = kinds if all(chosen.sum() >= FEWEST_OF_A_KIND for chosen in kinds.values()) else {}
         self.levels = noise_levels(maker.conditioning, strength)
         self._base: Tensor | None = reuse_base_of._base if reuse_base_of else None
 
@@ -107,6 +120,10 @@ class Validation:
             loss_at=tuple(mine.mean(dim=0).tolist()),
             gains={name: gain(mine, others[name]) for name in GAINS},
             gains_at={name: _by_level(mine, others[name]) for name in GAINS},
+            gains_of={
+                kind: {name: gain(mine[chosen], others[name][chosen]) for name in GAINS}
+                for kind, chosen in self.kinds.items()
+            },
         )
 
     def _exchanged(self) -> list[VocalSource]:

@@ -49,6 +49,7 @@ def test_samples_hold_what_the_codec_makes_of_the_levelled_parts(tmp_path, song,
             np.testing.assert_array_equal(sample.arrays()[part], encode_wave(codec, levelled))
     assert loudness_lufs(waves["mix"][:, start:] * factor, LATENTS.sample_rate_hz) == pytest.approx(-14.0, abs=0.05)
     assert (meta.derived, meta.separator, meta.residual_db) == ("inst", None, None)
+    assert not meta.is_separated
     assert (meta.prompt, meta.lyrics, meta.name, len(meta.tag_orders)) == (
         "folk, guitar, slow",
         "[instrumental]",
@@ -97,6 +98,8 @@ def test_a_build_counts_levels_and_statistics(tmp_path, song, build):
     manifest = read_manifest(tmp_path / "shards")
     assert report.manifest == manifest
     assert (report.kept, report.rejections) == (2, ())
+    separated = {key: read_song(tmp_path / "shards", key)[0].meta.is_separated for key in "ab"}
+    assert separated == {"a": False, "b": True}
     assert set(manifest.fingerprint.networks) == {"demucs", "music_dcae_f8c8", "umt5-base"}
     assert manifest.statistics is not None
     assert min(manifest.statistics.std) > 0

@@ -89,6 +89,33 @@ def test_figures_have_names_for_every_level(asked):
     assert named["val/loss"] == pytest.approx(sum(at_levels) / len(LEVELS))
 
 
+def of_kind(samples, separated):
+    """The samples, of which those named have a separated vocal."""
+    return {
+        name: replace(
+            sample, meta=sample.meta.model_copy(update={"separator": "htdemucs" if name in separated else None})
+        )
+        for name, sample in samples.items()
+    }
+
+
+def test_clean_and_separated_songs_are_told_apart_where_both_are_there(tiny_config, tmp_path, make_sample, asked):
+    module, of_one_kind = asked()
+    module.conditioner.projection.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    assert not [name for name in of_one_kind(module).named() if "clean" in name or "separated" in name]
+    maker = ClipMaker(module.config, conditioning_of(module.config), STATISTICS, ACE_STEP_1.latents)
+    samples = {f"s{n}": make_sample(f"s{n}", 0, 12) for n in range(8)}
+    alone = {f"s{n}" for n in range(3)}
+    named = Validation(of_kind(samples, alone), maker)(module).named()
+    assert len(named) == 1 + 4 * 3 + 5 * len(LEVELS) + 2 * 4 * 3
+    for kind in ("clean", "separated"):
+        assert named[f"val/x0_gain_{kind}_low"] < named[f"val/x0_gain_{kind}"] < named[f"val/x0_gain_{kind}_high"]
+    low, high = sorted(named[f"val/x0_gain_{kind}"] for kind in ("clean", "separated"))
+    assert low < named["val/x0_gain"] < high
+    only_one = Validation(of_kind(samples, {"s0"}), maker)(module).named()
+    assert "val/x0_gain_clean" not in only_one, "one song has no interval"
+
+
 @pytest.mark.parametrize(("muted", "exchanged", "sure"), [(0.1, 0.1, True), (0.1, -0.1, False), (0.0, 0.1, False)])
 def test_a_model_listens_where_the_vocal_is_of_use_and_no_other_is_as_good(muted, exchanged, sure):
     figures = {"val/gain_over_muted_low": muted, "val/conditioning_gain_low": exchanged, "val/x0_gain": 1.0}
