@@ -45,9 +45,10 @@ from recipe.objectives.settings import (
     BandSampler,
     ObjectivesSettings,
     SongSettings,
+    Vocals,
     arm_of,
 )
-from recipe.objectives.songs import JudgedSongs, make_shards, true_bands, write_songs
+from recipe.objectives.songs import JudgedSongs, make_shards, true_bands, write_songs, write_variants
 from recipe.objectives.training import Pace, measure_pace, placed, train, training_config
 from shards.reader import read_manifest, read_song
 from train.config import TrainingConfig
@@ -69,7 +70,9 @@ class Unit(Config):
     sampler: SamplerSettings | None = None
     sdedit_strength: float | None = None
     exchange: bool = True
+    judged_vocals: Vocals = "clean"
     training: TrainingConfig | None = None
+    training_vocals: Vocals = "clean"
 
     @property
     def name(self) -> str:
@@ -117,24 +120,37 @@ class Experiment:
 
     def make_songs(self) -> None:
         """Songs and shards, as far as they are not there."""
-        songs = self.settings.songs
+        songs, settings = self.settings.songs, self.settings
         claim(self.work / "songs", songs)
-        for name, seeds in (("training", songs.training_seeds), ("judged", songs.judged_seeds)):
+        trained = [arm_of(arm).vocals for arm in settings.arms]
+        for name, seeds, kinds in (
+            ("training", songs.training_seeds, trained),
+            ("judged", songs.judged_seeds, [settings.judged_vocals]),
+        ):
             seconds = songs.lengths[name]
             write_songs(self._songs(name), seeds, seconds)
-            make_shards(self._songs(name), self._shards(name), self.bundle, seconds=seconds)
+            for vocals in dict.fromkeys(("clean", *kinds)):
+                if vocals != "clean":
+                    write_variants(self._songs(name), self._songs(name, vocals), seeds, vocals, self.bundle)
+                make_shards(self._songs(name, vocals), self._shards(name, vocals), self.bundle, seconds=seconds)
 
-    def _songs(self, name: str) -> Path:
-        return self.work / "songs" / name
+    def _songs(self, name: str, vocals: Vocals = "clean") -> Path:
+        return self.work / "songs" / (name if vocals == "clean" else f"{name}-{vocals}")
 
-    def _shards(self, name: str) -> Path:
-        return self.work / "shards" / name
+    def _shards(self, name: str, vocals: Vocals = "clean") -> Path:
+        return self.work / "shards" / self._songs(name, vocals).name
 
     @cached_property
     def judged(self) -> JudgedSongs:
         songs = self.settings.songs
-        seconds = songs.lengths["judged"]
-        return JudgedSongs.read(self._songs("judged"), self._shards("judged"), songs.judged_seeds, seconds)
+        shards = self._shards("judged", self.settings.judged_vocals)
+        return JudgedSongs.read(self._songs("judged"), shards, songs.judged_seeds, songs.lengths["judged"])
+
+    @cached_property
+    def true_bands(self) -> Tensor:
+        """Of the judged songs, as they were played."""
+        keys = map(song_key, self.settings.songs.judged_seeds)
+        return true_bands([read_song(self._shards("judged"), key)[0] for key in keys])
 
     @cached_property
     def pace(self) -> Pace:
@@ -164,7 +180,9 @@ class Experiment:
             sampler=None if system in ANCHORS else self._sampler(arm.sampler if arm else ()),
             sdedit_strength=settings.sdedit_strength if system == "sdedit" else None,
             exchange=settings.exchange,
+            judged_vocals="clean" if system in ANCHORS else settings.judged_vocals,
             training=training_config(arm, settings, steps=steps, seed=seed) if arm and steps else None,
+            training_vocals=arm.vocals if arm else "clean",
         )
 
     def _sampler(self, changes: Sequence[str]) -> BandSampler:
@@ -192,7 +210,7 @@ class Experiment:
             fits = [self._fit(number, self.judged.band(number)) for number in range(len(self.judged.truths))]
             return Result(own=tuple(fits))
         if unit.system == "codec":
-            return Result(own=self._measure(true_bands(self.judged.samples), what="codec"))
+            return Result(own=self._measure(self.true_bands, what="codec"))
         return self._make_adapted(unit) if unit.training else self._make_untrained(unit)
 
     def _make_untrained(self, unit: Unit) -> Result:
@@ -206,7 +224,8 @@ class Experiment:
     def _make_adapted(self, unit: Unit) -> Result:
         assert unit.training is not None
         assert unit.sampler is not None
-        config = placed(unit.training, shards=self._shards("training"), logs=self.trainings(unit.training))
+        shards = self._shards("training", unit.training_vocals)
+        config = placed(unit.training, shards=shards, logs=self.trainings(unit))
         folder, transformer = train(config, self.bundle), open_transformer(self.bundle)
         adapter = open_adapter(
             folder, transformer, weight=1.0, base_fingerprint=self.parts[ACE_STEP_1.parts.transformer]
@@ -215,9 +234,10 @@ class Experiment:
         own, exchanged = self._both(unit, adapted(transformer, adapter, unit.sampler))
         return Result(own=own, exchanged=exchanged, gains=gains)
 
-    def trainings(self, config: TrainingConfig) -> Path:
-        """The room of a training, which arms share that differ in how they draw alone."""
-        return self.work / "trainings" / sha256_of(config.model_dump(mode="json"))[:16]
+    def trainings(self, unit: Unit) -> Path:
+        """The room of a unit's training, which those share that differ in how they draw alone."""
+        about = unit.model_dump(mode="json", include={"training", "training_vocals"})
+        return self.work / "trainings" / sha256_of(about)[:16]
 
     def _both(self, unit: Unit, draw: BandSource) -> tuple[tuple[BandMeasures, ...], tuple[BandMeasures, ...]]:
         """Bands for the songs' own vocals, and for exchanged ones, if wanted."""
@@ -239,17 +259,17 @@ class Experiment:
 
     def _distance(self, unit: Unit) -> float:
         """How unlike the judged songs' true bands those are that were drawn for their own vocals."""
-        return distance(load_file(self._drawn(unit, "own"))["bands"], true_bands(self.judged.samples))
+        return distance(load_file(self._drawn(unit, "own"))["bands"], self.true_bands)
 
     def _distance_of_others(self) -> float:
         """The same of true bands of as many songs that were trained on, where there are so many."""
         seeds = self.settings.songs.training_seeds[: self.settings.songs.judged]
         others = [read_song(self._shards("training"), song_key(seed))[0] for seed in seeds]
-        return distance(true_bands(others), true_bands(self.judged.samples))
+        return distance(true_bands(others), self.true_bands)
 
     def _batches(self, unit: Unit, vocals: Sequence[int]) -> Iterator[SongBatch]:
         config = unit.training or training_config(arm_of(DEFAULT), self.settings, steps=1, seed=unit.seed)
-        statistics = read_manifest(self._shards("training")).statistics
+        statistics = read_manifest(self._shards("training", unit.training_vocals)).statistics
         assert statistics is not None
         return song_batches(self.judged, vocals, config, statistics, seed=unit.seed, size=self.settings.batch)
 

@@ -11,6 +11,9 @@ from models.flow.sampler import SamplerSettings
 from prep.made_up.folder import HELD_OUT_SEED
 
 UNTRAINED = ("text2music", "sdedit")
+Vocals = Literal["clean", "separated", "half_separated", "separated_bleed"]
+"""What vocals of made-up songs are: as they were sung; taken from the mix by the bundle's own separator; that in every
+other song; or that, and under each vocal the band of another song, at random softer."""
 FIRST_SEED = 500_000
 """Songs to train on have seeds from here up: far from those of the bundle, and below those that judge."""
 
@@ -25,6 +28,8 @@ class Arm:
     """Its --set."""
     sampler: tuple[str, ...] = ()
     """What is changed in the sampler that all share."""
+    vocals: Vocals = "clean"
+    """What it is trained on."""
 
 
 def _image2image(*settings: str) -> Arm:
@@ -54,6 +59,8 @@ class Change:
     settings: tuple[str, ...] = ()
     """In training."""
     sampler: tuple[str, ...] = ()
+    vocals: Vocals | None = None
+    """To train on, if not those of the arm."""
 
 
 _EARLY = ("vocal_guidance_scale=2.5", "vocal_guidance_interval=[0.7,1]")
@@ -65,6 +72,10 @@ CHANGES: Mapping[str, Change] = {
     "joint": Change(("joint_dropout=0.08",)),
     "ema_cold": Change(("ema_decay=0.999",)),
     "ema": Change(("ema_decay=0.999", "ema_warmup=true")),
+    "separated": Change(vocals="separated"),
+    "half_separated": Change(vocals="half_separated"),
+    "separated_bleed": Change(vocals="separated_bleed"),
+    "latent_noise": Change(("accompaniment.latent_noise=0.4",)),
     "pressed": Change(
         sampler=("guidance=cfg", "guidance_scale=2", "guidance_interval=1", "vocal_guidance_scale=2.5"),
     ),
@@ -73,8 +84,9 @@ CHANGES: Mapping[str, Change] = {
     "early_pressed": Change(sampler=("guidance=cfg", "guidance_scale=2", "guidance_interval=1", *_EARLY)),
 }
 """controlnet+noise+ema is the arm controlnet with two of them. `pressed` guides over the vocal in every step, `early`
-ones near noise alone; `whole` trains with the whole vocal or none, `joint` drops all conditions at once; `ema_cold` is
-an average that begins at the first weights and stays near them."""
+ones near noise alone; `latent_noise` hides more of a vocal's detail, and with it of what a separator left in it;
+`whole` trains with the whole vocal or none, `joint` drops all conditions at once; `ema_cold` is an average that begins
+at the first weights and stays near them."""
 
 
 def arm_of(name: str) -> Arm:
@@ -87,7 +99,12 @@ def arm_of(name: str) -> Arm:
         if change not in CHANGES:
             raise ValueError(f"{name}: there is no change {change!r}; choose from {', '.join(map(repr, CHANGES))}")
         more = CHANGES[change]
-        arm = replace(arm, settings=arm.settings + more.settings, sampler=arm.sampler + more.sampler)
+        arm = replace(
+            arm,
+            settings=arm.settings + more.settings,
+            sampler=arm.sampler + more.sampler,
+            vocals=more.vocals or arm.vocals,
+        )
     return arm
 
 
@@ -144,6 +161,8 @@ class ObjectivesSettings(Config):
     """The arm that the others are compared with, song by song."""
     untrained: tuple[Literal["text2music", "sdedit"], ...] = UNTRAINED
     """What is judged beside the arms."""
+    judged_vocals: Literal["clean", "separated"] = "clean"
+    """What the vocals are that bands are drawn for; a work folder has room for both."""
     exchange: bool = True
     """Whether bands are drawn for exchanged vocals, too: the null, for as much again."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)

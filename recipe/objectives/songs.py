@@ -3,7 +3,8 @@
 M audio samples at 22.05 kHz; N songs, C latent channels (8), H latent rows (16), T latent frames.
 """
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,23 +12,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.audio.wave import read_audio, stereo_at
+from common.audio.disk_wave import DiskWave
+from common.audio.wave import read_audio, stereo_at, write_audio
 from common.bases import ACE_STEP_1
+from common.files import whole_file
 from common.progress import progress
 from infer.evaluate.measures.clip import Clip
 from models.acestep1.text.lyric_tokens import INSTRUMENTAL
 from prep.building.build import build_shards
-from prep.config import PrepConfig, TrimConfig
+from prep.config import PrepConfig, SeparatorConfig, StemsConfig, TrimConfig
+from prep.encoding.separate import Separator, find_separator, open_separator
 from prep.made_up.folder import write_song
 from prep.made_up.melody import compose
 from prep.made_up.render import render_song, song_key
 from prep.made_up.truth import SongTruth, tell_truth, untold
 from prep.made_up.world import draw_world
 from recipe.flow import tags_of
+from recipe.objectives.settings import Vocals
 from shards.reader import read_song
 from shards.schema import Sample
 from train.data.plan import seeded
 from train.loop.validation import derangement
+
+BLEED_DB = (-30.0, -10.0)
+"""Range of the gain of another song's band under a vocal, uniform."""
 
 
 def untold_band(prompt: str) -> str:
@@ -46,9 +54,55 @@ def write_songs(folder: Path, seeds: Sequence[int], seconds: float) -> None:
             done.update()
 
 
+def write_variants(stems: Path, out: Path, seeds: Sequence[int], vocals: Vocals, bundle: Path) -> None:
+    """The songs of a folder of stems with other vocals, as far as `out` lacks them."""
+    missing = [seed for seed in seeds if not (out / f"{song_key(seed)}_lyrics.txt").is_file()]
+    separator = _open_separator(bundle) if missing and vocals == "separated_bleed" else None
+    with progress(len(seeds), out.name, "songs", done=len(seeds) - len(missing)) as done:
+        for seed in missing:
+            if separator is not None:
+                _write_bleeding(stems, out, seed, separator, other=seeds[(seeds.index(seed) + 1) % len(seeds)])
+            elif vocals == "half_separated" and seed % 2:
+                _copy(stems, out, seed, {"vocal.flac": "_vocal.flac", "inst.flac": "_inst.flac"})
+            else:
+                _copy(stems, out, seed, {"mix.flac": ".flac"})
+            _copy(stems, out, seed, {"prompt.txt": "_prompt.txt", "lyrics.txt": "_lyrics.txt"})
+            done.update()
+
+
+def _copy(stems: Path, out: Path, seed: int, names: Mapping[str, str]) -> None:
+    for name, end in names.items():
+        with whole_file(out / f"{song_key(seed)}{end}") as partial:
+            shutil.copyfile(stems / f"{song_key(seed)}_{name}", partial)
+
+
+def _open_separator(bundle: Path) -> Separator:
+    files = find_separator("auto", bundle)
+    assert files is not None
+    rate_hz = ACE_STEP_1.latents.sample_rate_hz
+    return open_separator(files, SeparatorConfig(), torch.device("cpu"), rate_hz=rate_hz)
+
+
+def _write_bleeding(stems: Path, out: Path, seed: int, separator: Separator, *, other: int) -> None:
+    """A song's separated vocal over another song's band, made softer at random, and what the separator left of it."""
+    rate_hz = ACE_STEP_1.latents.sample_rate_hz
+    mix, band = (
+        stereo_at(read_audio(stems / f"{song_key(one)}_{part}.flac"), rate_hz)
+        for one, part in ((seed, "mix"), (other, "inst"))
+    )
+    with DiskWave(rate_hz) as wave:
+        vocal = np.concatenate(list(separator.vocal(wave.extend([mix]))), axis=1)
+    gain_db = torch.empty(1).uniform_(*BLEED_DB, generator=seeded("objectives", "bleed", seed)).item()
+    bleeding = vocal + 10 ** (gain_db / 20) * band[:, : vocal.shape[1]]
+    for part, sound in (("vocal", bleeding), ("inst", mix - vocal)):
+        write_audio(out / f"{song_key(seed)}_{part}.flac", sound.astype(np.float32), rate_hz, subtype="PCM_16")
+
+
 def make_shards(songs: Path, out: Path, bundle: Path, *, seconds: float) -> None:
-    """Encode what `out` lacks. No silence is trimmed, so that a judged song and its truth begin together."""
-    config = PrepConfig(targets=("inst",), trim=TrimConfig(keep_seconds=seconds))
+    """Encode what `out` lacks. No silence is trimmed, so that a judged song and its truth begin together, and no stem
+    is turned away for what bleeds into it."""
+    as_given = StemsConfig(max_leak_db=0.0, swapped="keep")
+    config = PrepConfig(targets=("inst",), trim=TrimConfig(keep_seconds=seconds), stems=as_given)
     build_shards(songs, out, config, checkpoint=str(bundle), workers=1, devices=("cpu",), rebuild=False)
 
 

@@ -23,7 +23,7 @@ from infer.request.vocal import vocal_from_shards
 from models.loading.checkpoint import TINY
 from prep.made_up.folder import HELD_OUT_SEED
 from prep.made_up.melody import compose
-from prep.made_up.render import render_song
+from prep.made_up.render import render_song, song_key
 from prep.made_up.truth import prompt_of, tell_truth
 from prep.made_up.world import SCALES, TONICS, draw_world
 from recipe.music_measures import signature
@@ -33,9 +33,10 @@ from recipe.objectives.band_measures import BandMeasures, measure_band, true_cho
 from recipe.objectives.experiment import ANCHORS, Experiment
 from recipe.objectives.report import GAINS, MARKS, ObjectivesReport, Result, summarise, tables, write_report
 from recipe.objectives.settings import ARMS, CHANGES, UNTRAINED, ObjectivesSettings, SongSettings, arm_of
-from recipe.objectives.songs import untold_band
+from recipe.objectives.songs import true_bands, untold_band
 from recipe.objectives.training import Pace, training_config
 from recipe.stages import RecipeSettings
+from shards.reader import read_song
 from train.data.plan import seed_of
 
 TOY = ObjectivesSettings(
@@ -131,7 +132,7 @@ def test_an_arm_takes_changes_of_its_training_and_of_its_sampler():
         arm = arm_of(f"controlnet+{name}")
         changed = training_config(arm, ObjectivesSettings(), steps=5, seed=3)
         assert (changed == plain) == (not arm.settings), name
-        assert arm.settings or arm.sampler
+        assert arm.settings or arm.sampler or arm.vocals != "clean"
     both = arm_of("bridge_vp-0+noise+early")
     assert both.settings == (*ARMS["bridge_vp-0"].settings, *CHANGES["noise"].settings)
     assert both.sampler == CHANGES["early"].sampler
@@ -241,7 +242,7 @@ def test_bands_are_those_that_infer_draws(which, whole):
     judged, unit = made.judged, made.unit("controlnet", 0)
     assert unit.sampler is not None
     assert unit.training is not None
-    (adapter,) = made.trainings(unit.training).glob("training/version_*/checkpoints/*step=2_lora")
+    (adapter,) = made.trainings(unit).glob("training/version_*/checkpoints/*step=2_lora")
     band = Session().sampler(Runtime(TINY, torch.device("cpu")), [adapter], [1.0])
     drawn = load_file(made.folder(unit) / f"{which}.safetensors")["bands"]
     for number, song in enumerate(judged.samples):
@@ -259,6 +260,43 @@ def test_bands_are_those_that_infer_draws(which, whole):
         )
         (again,) = band.draw(vocal, TextInputs(cached_prompt(song), cached_lyrics(song, "en")), settings, [seed])
         torch.testing.assert_close(drawn[number], again, rtol=1e-3, atol=1e-3)
+
+
+def test_vocals_of_another_kind_are_of_the_same_songs(tmp_path):
+    arms = (
+        "controlnet",
+        "controlnet+separated+latent_noise",
+        "controlnet+half_separated",
+        "controlnet+separated_bleed",
+    )
+    settings = TOY.model_copy(update={"arms": arms, "judged_vocals": "separated", "training_steps": 2})
+    made = Experiment(TINY, tmp_path, settings)
+    made.make_songs()
+    keys = [song_key(seed) for seed in settings.songs.training_seeds]
+    samples = {
+        room.name.removeprefix("training-"): [read_song(room, key)[0] for key in keys]
+        for room in (tmp_path / "shards").glob("training*")
+    }
+    separated = {kind: [sample.meta.is_separated for sample in found] for kind, found in samples.items()}
+    assert separated == {
+        "training": [False] * 3,
+        "separated": [True] * 3,
+        "half_separated": [True, False, True],
+        "separated_bleed": [False] * 3,
+    }
+    for bleeding, alone in zip(samples["separated_bleed"], samples["separated"], strict=True):
+        assert np.abs(bleeding.targets["inst"].astype(float) - alone.targets["inst"]).mean() < 0.2, "the band stays"
+        assert np.abs(bleeding.vocal.astype(float) - alone.vocal).mean() > 0.1
+    assert all(sample.meta.is_separated for sample in made.judged.samples)
+    judged = [read_song(tmp_path / "shards" / "judged", sample.meta.song)[0] for sample in made.judged.samples]
+    assert torch.equal(made.true_bands, true_bands(judged)), "those that were played, whatever the vocal"
+    units = [made.unit(arm, 0) for arm in arms]
+    assert [unit.training_vocals for unit in units] == ["clean", "separated", "half_separated", "separated_bleed"]
+    assert len({made.trainings(unit) for unit in units}) == 4
+    other = Experiment(TINY, tmp_path, settings.model_copy(update={"judged_vocals": "clean"}))
+    assert other.trainings(other.unit(arms[1], 0)) == made.trainings(units[1]), "one training is judged with both"
+    assert other.unit(arms[1], 0).name != units[1].name
+    assert other.unit("true", 0).name == made.unit("true", 0).name
 
 
 def test_what_is_finished_is_only_read(whole):
