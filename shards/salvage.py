@@ -7,7 +7,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.latents import LatentLayout
 from shards.schema import ARRAYS, Sample, ShardEntry, check_sample
-from shards.tar import JSON, decode_sample, name_and_length, sample_sha256
+from shards.tar import JSON, LEAD_SHEET, decode_sample, name_and_length, sample_sha256
 
 
 def salvage(folder: Path, entry: ShardEntry, latents: LatentLayout) -> Iterator[Sample]:
@@ -19,7 +19,7 @@ def salvage(folder: Path, entry: ShardEntry, latents: LatentLayout) -> Iterator[
         if stem != key:
             yield from _whole(key, fields, digests, latents)
             key, fields = stem, {}
-        fields |= {name: content for name in (JSON, *ARRAYS) if field in (name, f"{name}.npy")}
+        fields |= {name: content for name in (JSON, LEAD_SHEET, *ARRAYS) if field in (name, f"{name}.npy")}
     yield from _whole(key, fields, digests, latents)
 
 

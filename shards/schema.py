@@ -16,6 +16,8 @@ from common.canonical import sha256_of
 from common.config import Config
 from common.errors import UserError
 from common.latents import LatentLayout, LatentStatistics
+from common.music.lead_sheet import LeadSheet
+from common.music.notation import write_lead_sheet
 from shards.fingerprint import Fingerprint
 
 Part = Literal["vocal", "inst", "mix"]
@@ -25,7 +27,7 @@ Reason = Literal[
     "orphan_stem",  # a vocal or an inst alone: nothing to make the mix from
     "unknown_stem",  # it looks like a stem of a song, and is not named as one that is read
     "ambiguous",  # two files claim the same part of the same song
-    "bad_text",  # a prompt or lyrics file in no encoding that can be told
+    "bad_text",  # a prompt, lyrics or lead sheet that cannot be read
     "unreadable",  # audio that is missing, damaged, cut short, or no audio
     "misaligned",  # stems of different length, or shifted against the mix
     "leak",  # the vocal is in the inst, or a stem in what was left of the mix without it
@@ -152,6 +154,8 @@ class SegmentMeta(SegmentAudio):
     sources: tuple[Source, ...]
     sound_sha256: str | None = None
     """Over the decoded mix (vocal and inst where no mix was given): equal for duplicates in other file formats."""
+    lead_sheet_sha256: str | None = Field(default=None, exclude_if=lambda digest: digest is None)
+    """Over the lead sheet that was given for the whole song, as `write_lead_sheet` writes it; None without one."""
 
 
 def sample_key(song: str, segment: int) -> str:
@@ -170,7 +174,8 @@ FEATURES: Mapping[str, FeatureKey] = {f"{target}_{ssl}": (target, ssl) for targe
 
 @dataclass(frozen=True)
 class Sample:
-    """One segment of a song, as a shard holds it: each array is the field NAME.npy, `meta` the field json."""
+    """One segment of a song, as a shard holds it: each array is the field NAME.npy, `meta` the field json, `lead_sheet`
+    the field lead_sheet.txt."""
 
     meta: SegmentMeta
     vocal: np.ndarray  # float16 [C, H, T], scaled latents
@@ -180,15 +185,17 @@ class Sample:
     lyrics: np.ndarray  # int32 [N], token ids
     targets: Mapping[Target, np.ndarray] = field(default_factory=dict)  # float16 [C, H, T] each
     features: Mapping[FeatureKey, np.ndarray] = field(default_factory=dict)  # float16 [frames, width] each
+    lead_sheet: LeadSheet | None = None  # of the segment; None where none is known
 
     @classmethod
-    def of(cls, meta: SegmentMeta, arrays: Mapping[str, np.ndarray]) -> Self:
+    def of(cls, meta: SegmentMeta, arrays: Mapping[str, np.ndarray], lead_sheet: LeadSheet | None = None) -> Self:
         """The sample that holds these arrays, by name."""
         return cls(
             meta,
             **{name: arrays[name] for name in ARRAYS if name not in OPTIONAL},
             targets={target: arrays[target] for target in TARGETS if target in arrays},
             features={key: arrays[name] for name, key in FEATURES.items() if name in arrays},
+            lead_sheet=lead_sheet,
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -224,6 +231,8 @@ def check_sample(sample: Sample, latents: LatentLayout) -> list[str]:
         wrong.append(f"{meta.samples} samples make {frames} frames, not {meta.frames}")
     if meta.key != sample_key(meta.song, meta.segment):
         wrong.append(f"key {meta.key} is not segment {meta.segment} of song {meta.song}")
+    if meta.lead_sheet_sha256 is not None and sample.lead_sheet is None:
+        wrong.append("its note names a lead sheet, and it holds none")
     return wrong
 
 
@@ -279,11 +288,13 @@ class SongEntry(Config):
     audio_sha256: str
     """Over the content of its audio files."""
     text_sha256: str
-    """Over its prompt and lyrics."""
+    """Over its prompt, its lyrics and the lead sheet that was given for it."""
     sound_sha256: str | None
     """As in its samples."""
     notes: tuple[str, ...] = ()
     """What was found of its files, and mended, a sentence each."""
+    lead_sheet: bool = Field(default=False, exclude_if=lambda there: not there)
+    """Whether its samples hold a lead sheet."""
 
 
 def audio_identity(sources: Iterable[Source]) -> str:
@@ -291,9 +302,14 @@ def audio_identity(sources: Iterable[Source]) -> str:
     return sha256_of({source.part: source.sha256 for source in sources})
 
 
-def text_identity(prompt: str, lyrics: str) -> str:
-    """Hash over a song's texts."""
-    return sha256_of([prompt, lyrics])
+def lead_sheet_identity(sheet: LeadSheet | None) -> str | None:
+    """Hash over what a lead sheet says, however it is written; None without one."""
+    return None if sheet is None else sha256_of(write_lead_sheet(sheet))
+
+
+def text_identity(prompt: str, lyrics: str, lead_sheet_sha256: str | None = None) -> str:
+    """Hash over a song's texts, its lead sheet by its `lead_sheet_identity`."""
+    return sha256_of([prompt, lyrics] if lead_sheet_sha256 is None else [prompt, lyrics, lead_sheet_sha256])
 
 
 class VocalMoments(Config):

@@ -21,9 +21,10 @@ from common.canonical import canonical_json
 from common.config import check_config
 from common.errors import UserError
 from common.latents import LatentLayout
+from common.music.notation import read_lead_sheet, write_lead_sheet
 from shards.schema import ARRAYS, OPTIONAL, Sample, SegmentMeta, check_sample
 
-JSON = "json"
+JSON, LEAD_SHEET = "json", "lead_sheet.txt"
 END = bytes(tarfile.BLOCKSIZE)
 """What follows the last member."""
 NAME, LENGTH, CHECKSUM, TYPE = slice(100), slice(124, 136), slice(148, 156), slice(156, 157)
@@ -64,6 +65,8 @@ def _fields(sample: Sample) -> Iterator[tuple[str, bytes]]:
     yield JSON, canonical_json(sample.meta.model_dump(mode="json")).encode()
     for name, array in sample.arrays().items():
         yield f"{name}.npy", npy_bytes(array)
+    if sample.lead_sheet is not None:
+        yield LEAD_SHEET, write_lead_sheet(sample.lead_sheet).encode()
 
 
 def _append(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -114,7 +117,7 @@ def samples_in(file: IO[bytes], where: str, *, without: AbstractSet[str] = froze
     """
     from webdataset.tariterators import group_by_keys
 
-    fields = {JSON} | {f"{name}.npy" for name in ARRAYS if name not in without}
+    fields = {JSON, LEAD_SHEET} | {f"{name}.npy" for name in ARRAYS if name not in without}
     try:
         for raw in group_by_keys(_members(file, where, fields), lcase=False):
             members = {field.removesuffix(".npy"): raw[field] for field in fields & raw.keys()}
@@ -160,14 +163,19 @@ def name_and_length(header: bytes) -> tuple[str, int]:
 
 
 def decode_sample(shard: str, key: str, members: dict[str, bytes]) -> Sample:
-    """A sample from its members by name (json, vocal, ...). Raises UserError for one that is absent or no array."""
+    """A sample from its members by name (json, vocal, lead_sheet.txt, ...).
+
+    Raises UserError for one that is absent or cannot be read.
+    """
     where = f"{shard}, sample {key}"
     absent = [name for name in (JSON, *ARRAYS) if name not in members and name not in OPTIONAL]
     if absent:
         raise UserError(f"{where}: has no {absent[0]}. Check with prep verify.")
     try:
         meta = check_config(SegmentMeta, json.loads(members.pop(JSON)), where)
+        text = members.pop(LEAD_SHEET, None)
+        sheet = None if text is None else read_lead_sheet(text.decode(), f"{where}, {LEAD_SHEET}")
         arrays = {name: npy_array(content) for name, content in members.items()}
     except ValueError as error:
         raise UserError(f"{where}: cannot be decoded ({error}). Check with prep verify.") from None
-    return Sample.of(meta, arrays)
+    return Sample.of(meta, arrays, sheet)

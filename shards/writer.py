@@ -183,7 +183,7 @@ class _Shard:
             self._segments.append(_segment_entry(sample.meta, append_sample(self._tar, sample, self._latents)))
             if self._sung is not None:
                 self._sung.add(sample)
-        self._songs.append(_song_entry(samples[0].meta))
+        self._songs.append(_song_entry(samples[0]))
 
     def close(self) -> ShardEntry:
         """Finish the tar."""
@@ -219,12 +219,14 @@ def _segment_entry(meta: SegmentMeta, digest: str) -> SegmentEntry:
     )
 
 
-def _song_entry(meta: SegmentMeta) -> SongEntry:
+def _song_entry(first: Sample) -> SongEntry:
+    meta = first.meta
     return SongEntry(
         key=meta.song,
         name=meta.name,
         audio_sha256=audio_identity(meta.sources),
-        text_sha256=text_identity(meta.prompt, meta.lyrics),
+        text_sha256=text_identity(meta.prompt, meta.lyrics, meta.lead_sheet_sha256),
         sound_sha256=meta.sound_sha256,
         notes=tuple(note.sentence for note in meta.stems),
+        lead_sheet=first.lead_sheet is not None,
     )

@@ -102,7 +102,7 @@ def read_lead_sheet(text: str, name: str = "lead sheet") -> LeadSheet:
         value, confidence = _parted(value)
         match header.lower():
             case "key":
-                key = Key.of_name(value, confidence)
+                key = _key(value, confidence, where)
             case "time":
                 reading = replace(reading, beats=_time(value, where))
             case "bpm":
@@ -153,6 +153,13 @@ def _chord(name: str, where: str) -> Chord:
         raise UserError(f"{where}: {error}") from None
 
 
+def _key(name: str, confidence: float, where: str) -> Key:
+    try:
+        return Key.of_name(name, confidence)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
 def _parted(text: str) -> tuple[str, float]:
     """A value and how sure it is."""
     found = SURE.fullmatch(text)
@@ -161,7 +168,7 @@ def _parted(text: str) -> tuple[str, float]:
 
 
 def _time(value: str, where: str) -> int:
-    found = re.fullmatch(r"(\d+)/(4|8)", value)
+    found = re.fullmatch(r"(\d{1,3})/(4|8)", value)
     if found is None or not 1 <= int(found[1]) <= MOST_BEATS:
         raise UserError(f"{where}: time {value!r} is none of 1/4 to {MOST_BEATS}/4 (in n/8 a beat is an eighth).")
     return int(found[1])

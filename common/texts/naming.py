@@ -35,7 +35,7 @@ LIKE_PART = re.compile(
 CERTAIN = re.compile(r"vocals|no[ _-].*", re.IGNORECASE)
 """Names that no song has."""
 DRUMS_BASS_OTHER = {"drums", "bass", "other"}
-TEXT_NAME = re.compile(r"(?P<title>.+)_(?P<kind>prompt|lyrics)\.txt", re.DOTALL | re.IGNORECASE)
+TEXT_NAME = re.compile(r"(?P<title>.+)_(?P<kind>prompt|lyrics|lead_sheet)\.txt", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def song_of_vocal(file: Path) -> str:
 
 
 def text_named(name: str) -> tuple[str, str] | None:
-    """Song, in one form, and kind (prompt, lyrics) of a text's file name, whatever the case of its ending."""
+    """Song, in one form, and kind (prompt, lyrics, lead_sheet) of a text's file name, in upper or lower case."""
     match = TEXT_NAME.fullmatch(name)
     return None if match is None else (one_form(match["title"]), match["kind"].lower())
 
@@ -129,7 +129,9 @@ def chosen_text(paths: Iterable[Path], title: str, kind: str) -> Path | None:
     paths = sorted(paths)
     exact = [path for path in paths if path.name == f"{title}_{kind}.txt"]
     if not exact and len(paths) > 1:
-        raise UserError(f"{' and '.join(path.name for path in paths)} are both the {kind} of {title}. Keep one.")
+        raise UserError(
+            f"{' and '.join(path.name for path in paths)} are both the {kind.replace('_', ' ')} of {title}. Keep one."
+        )
     return (exact or paths or [None])[0]
 
 

@@ -12,7 +12,16 @@ from prep.config import PrepConfig
 from prep.encoding.separate import SeparatorFiles
 from prep.sources.scan import SongFiles
 from shards.fingerprint import Fingerprint
-from shards.schema import Part, SongEntry, SongError, Source, SslName, audio_identity, text_identity
+from shards.schema import (
+    Part,
+    SongEntry,
+    SongError,
+    Source,
+    SslName,
+    audio_identity,
+    lead_sheet_identity,
+    text_identity,
+)
 
 STEPS = {"decode": 3, "align": 3, "separate": 2, "segment": 1, "level": 2, "encode": 2, "text": 2}
 """Version of each step's code; raise one when a change alters the bytes that its step makes."""
@@ -45,7 +54,8 @@ class HashedSong:
 
     def reads_like(self, entry: SongEntry) -> bool:
         """Whether a manifest's entry was made from just these texts."""
-        return entry.text_sha256 == text_identity(self.song.prompt, self.song.lyrics)
+        song = self.song
+        return entry.text_sha256 == text_identity(song.prompt, song.lyrics, lead_sheet_identity(song.lead_sheet))
 
     def check_unchanged(self) -> None:
         """Raises SongError where a file is no longer the one that was hashed."""

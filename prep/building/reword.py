@@ -7,9 +7,10 @@ from pathlib import Path
 
 from common.canonical import sha256_of_file
 from common.errors import UserError
+from prep.building.sample import segment_sheet
 from prep.encoding.text import TextMaker
 from prep.sources.scan import SongFiles
-from shards.schema import Sample, ShardEntry, SongEntry
+from shards.schema import Sample, ShardEntry, SongEntry, lead_sheet_identity
 from shards.tar import read_samples
 from shards.writer import ShardWriter
 
@@ -61,9 +62,16 @@ def reword(sample: Sample, song: SongFiles | None, texts: TextMaker, *, anew: bo
     """A sample with a song's texts (its own where the song has gone); the prompt is embedded if it must be."""
     words = sample.meta if song is None else song
     ids = texts.lyrics(words.lyrics).ids
+    if song is not None:
+        sample = _with_lead_sheet(sample, song)
     meta = sample.meta.model_copy(update={"prompt": words.prompt, "lyrics": words.lyrics})
     if not anew and words.prompt == sample.meta.prompt:
         return replace(sample, meta=meta, lyrics=ids)
     made = texts.prompt(words.prompt)
     meta = meta.model_copy(update={"tag_orders": made.orders})
     return replace(sample, meta=meta, text=made.text, text_mask=made.mask, lyrics=ids)
+
+
+def _with_lead_sheet(sample: Sample, song: SongFiles) -> Sample:
+    meta = sample.meta.model_copy(update={"lead_sheet_sha256": lead_sheet_identity(song.lead_sheet)})
+    return replace(sample, meta=meta, lead_sheet=segment_sheet(song.lead_sheet, meta))

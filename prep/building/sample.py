@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
+from common.music.lead_sheet import LeadSheet
 from prep.building.identity import HashedSong
 from prep.encoding.encode import EncodedSegment
 from prep.encoding.text import LyricIds, PromptStates
-from shards.schema import Sample, SegmentMeta, sample_key
+from shards.schema import Sample, SegmentAudio, SegmentMeta, lead_sheet_identity, sample_key
 
 
 def make_samples(
@@ -16,7 +17,8 @@ def make_samples(
     *,
     sound_sha256: str | None = None,
 ) -> list[Sample]:
-    """One sample per segment, in order; all of them have the song's whole prompt and lyrics."""
+    """One sample per segment, in order; all of them have the song's whole prompt and lyrics, and its lead sheet
+    where they lie in it."""
     return [_sample(hashed, number, segment, prompt, lyrics, sound_sha256) for number, segment in enumerate(segments)]
 
 
@@ -40,6 +42,12 @@ def _sample(
         lyrics=song.lyrics,
         sources=hashed.sources,
         sound_sha256=sound_sha256,
+        lead_sheet_sha256=lead_sheet_identity(song.lead_sheet),
     )
     texts = {"text": prompt.text, "text_mask": prompt.mask, "lyrics": lyrics.ids}
-    return Sample.of(meta, {**segment.arrays, **texts})
+    return Sample.of(meta, {**segment.arrays, **texts}, segment_sheet(song.lead_sheet, segment.audio))
+
+
+def segment_sheet(sheet: LeadSheet | None, audio: SegmentAudio) -> LeadSheet | None:
+    """A song's lead sheet where a segment lies in it."""
+    return None if sheet is None else sheet.cut(audio.start_seconds, audio.start_seconds + audio.seconds)

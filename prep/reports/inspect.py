@@ -18,6 +18,7 @@ def summary(folder: Path) -> dict[str, Any]:
         "vocal_lufs": manifest.vocal_lufs,
         "shards": len(manifest.shards),
         **manifest.totals.model_dump(mode="json"),
+        "lead_sheets": sum(song.lead_sheet for shard in manifest.shards for song in shard.songs),
         "preset": preset_for(manifest.totals.songs),
         "per_song": [_song_row(key, segments) for key, segments in _by_song(manifest).items()],
     }
@@ -37,6 +38,7 @@ def table(folder: Path) -> str:
         f"{found['songs']} songs, {found['segments']} segments, {found['seconds'] / 3600:.2f} hours, "
         f"{found['bytes'] / 1e6:.1f} MB in {found['shards']} shards; targets {', '.join(found['targets']) or 'none'}; "
         f"vocals at {_level(found['vocal_lufs'])} LUFS; fingerprint {found['fingerprint'][:8]}",
+        f"lead sheets: of {found['lead_sheets']} of {found['songs']} songs (KEY_lead_sheet.txt beside a song)",
         f"preset to train on so many songs: {found['preset']} (train run --config {found['preset']})",
     ]
     return "\n".join(lines)

@@ -60,7 +60,7 @@ def status(out: Path, plan: Plan, unused: Sequence[str] = ()) -> dict[str, Any]:
     new = {hashed.song.key for hashed in plan.new}
     rejected = {key: why for key, why in rejected.items() if key in new}
     rejected |= {row.key: f"{row.reason}: {row.detail}" for row in plan.rejections}
-    stale = {hashed.song.key: f"its prompt or lyrics changed; {REWORD}" for hashed in plan.reworded}
+    stale = {hashed.song.key: f"its prompt, lyrics or lead sheet changed; {REWORD}" for hashed in plan.reworded}
     if plan.text_changes or plan.sound_changes:
         changes = "; ".join((*plan.sound_changes, *plan.text_changes))
         why = f"{changes}; {REBUILD if plan.sound_changes else REWORD}"

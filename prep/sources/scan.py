@@ -10,6 +10,8 @@ from pathlib import Path
 from common.audio.decode import AUDIO_SUFFIXES
 from common.canonical import unicode_text
 from common.errors import UserError
+from common.music.lead_sheet import LeadSheet
+from common.music.notation import read_lead_sheet
 from common.texts.naming import (
     INST,
     MIX,
@@ -28,6 +30,7 @@ from shards.schema import Part, Rejection, SongError
 from shards.writer import rejection_of
 
 NO_PROMPT, NO_LYRICS = "instrumental", "[instrumental]"
+TEXT_KINDS = ("prompt", "lyrics", "lead_sheet")
 KEY_BYTES = 64
 """Longest key: with a segment's number and a field's name it must fit the 100 bytes of a tar's member."""
 TRUTH = "_truth.json"
@@ -55,6 +58,8 @@ class SongFiles:
     """False where no lyrics were given and NO_LYRICS stands in."""
     recoded: Mapping[str, str] = field(default_factory=dict)
     """Encodings of its texts that are not in UTF-8, by the names of their files."""
+    lead_sheet: LeadSheet | None = None
+    """Of the whole song; None where none was given."""
 
     @property
     def is_full(self) -> bool:
@@ -142,7 +147,7 @@ def _texts_of(name: str, files: Mapping[Part, list[Path]], texts: Texts) -> dict
     """A song's texts, by kind. Raises SongError where several files can be one."""
     title = split_name(next(iter(files.values()))[0].stem).song
     try:
-        found = {kind: chosen_text(texts[name, kind], title, kind) for kind in ("prompt", "lyrics")}
+        found = {kind: chosen_text(texts[name, kind], title, kind) for kind in TEXT_KINDS}
     except UserError as error:
         raise SongError("ambiguous", str(error)) from None
     return {kind: path for kind, path in found.items() if path is not None}
@@ -231,4 +236,13 @@ def _song(key: str, name: str, found: Mapping[Part, list[Path]], written: Mappin
         has_prompt=bool(tags),
         has_lyrics=bool(lyrics),
         recoded=recoded,
+        lead_sheet=_lead_sheet(texts["lead_sheet"], written["lead_sheet"]) if "lead_sheet" in texts else None,
     )
+
+
+def _lead_sheet(text: Text, path: Path) -> LeadSheet | None:
+    """What a lead sheet's file says; None for an empty one. Raises SongError for one that cannot be read."""
+    try:
+        return read_lead_sheet(text.content, unicode_text(path.name)) if text.content else None
+    except UserError as error:
+        raise SongError("bad_text", str(error)) from None

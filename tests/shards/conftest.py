@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from common.bases import ACE_STEP_1
+from common.music.lead_sheet import LeadSheet
+from common.music.notation import read_lead_sheet
 from shards.fingerprint import Fingerprint
 from shards.reader import read_manifest
 from shards.schema import Manifest, PartLevels, Sample, SegmentMeta, Source, sample_key
@@ -98,3 +100,9 @@ def assert_same() -> Callable[[Sample, Sample], None]:
             np.testing.assert_array_equal(read.arrays()[name], array)
 
     return check
+
+
+@pytest.fixture
+def sheet() -> LeadSheet:
+    """Four bars of 4/4 from before the sound's start on, with two chords in the third."""
+    return read_lead_sheet("key: A minor ~83\nbpm: 112 ~70\noffset: -0.35\n| Am | F~62 | C . . G | @108 Em7 |\n")

@@ -107,7 +107,7 @@ def test_a_lab_file_holds_the_chords():
             "bpm: 99\n| C . . G |\n| 2/4 % |",
             "lead sheet, line 3: % repeats a bar that is longer than 2 beats.",
         ),
-        ("key: H minor", '\'H minor\' is no key. Write it as "A minor" or "Eb major".'),
+        ("key: H minor", 'lead sheet, line 1: \'H minor\' is no key. Write it as "A minor" or "Eb major".'),
     ],
 )
 def test_what_cannot_be_read_is_named(text, message):

@@ -48,7 +48,7 @@ def test_status_says_what_became_of_each_song_and_why(prep, built):
     assert found == {
         "fresh": ["a"],
         "stale": {
-            "b": "its prompt or lyrics changed; prep build-shards makes its texts anew",
+            "b": "its prompt, lyrics or lead sheet changed; prep build-shards makes its texts anew",
             "c": "its audio changed; prep build-shards --rebuild makes it anew",
         },
         "missing": ["e"],
@@ -65,7 +65,7 @@ def test_status_says_what_became_of_each_song_and_why(prep, built):
     assert lines[:5] == [
         "fresh: 1",
         "stale: 2",
-        "  b: its prompt or lyrics changed; prep build-shards makes its texts anew",
+        "  b: its prompt, lyrics or lead sheet changed; prep build-shards makes its texts anew",
         "  c: its audio changed; prep build-shards --rebuild makes it anew",
         "missing: 1",
     ]

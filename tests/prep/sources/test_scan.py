@@ -7,6 +7,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from common.errors import UserError
+from common.music.notation import read_lead_sheet
 from prep.sources.remarks import listed, say_remarks
 from prep.sources.scan import KEY_BYTES, safe_key, scan
 
@@ -230,3 +231,16 @@ def test_different_names_get_different_keys(one, other):
 def test_composed_and_decomposed_spelling_are_one_song(tmp_path):
     touch(tmp_path, unicodedata.normalize("NFC", "é_vocal.wav"), unicodedata.normalize("NFD", "é_mix.wav"))
     assert found(tmp_path) == {"é": ["mix", "vocal"]}
+
+
+def test_a_lead_sheet_is_read_and_one_that_cannot_be_is_a_rejection(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "c.wav", "d.wav", "d_lead_sheet.txt")
+    (tmp_path / "a_lead_sheet.txt").write_text("bpm: 100\n| C | F |\n", encoding="utf-8")
+    (tmp_path / "b_Lead_Sheet.TXT").write_text("bpm: 100\n| C | quack |\n", encoding="utf-8")
+    found = scan(tmp_path)
+    sheets = {song.key: song.lead_sheet for song in found.songs}
+    assert sheets == {"a": read_lead_sheet("bpm: 100\n| C | F |"), "c": None, "d": None}
+    (row,) = found.rejections
+    assert (row.key, row.reason) == ("b", "bad_text")
+    assert row.detail.startswith("b_Lead_Sheet.TXT, line 2: 'quack' is no chord")
+    assert found.unused == ()
