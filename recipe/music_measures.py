@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from common.bases import ACE_STEP_1
+from common.music.chord import Key, Mode
 from infer.evaluate.measures.clip import Clip
 from infer.evaluate.measures.harmony import estimate_key
 from models.acestep1.codec.mel import MEL_BANDS, log_mel
 from prep.made_up.truth import SongTruth
-from prep.made_up.world import INSTRUMENTS, TONICS, Mode
+from prep.made_up.world import INSTRUMENTS
 
 LATENTS = ACE_STEP_1.latents
 
@@ -52,10 +53,7 @@ def measure_music(wave: np.ndarray) -> MusicMeasures:
 
 def signature(key: str | None) -> int | None:
     """Pitch class of the major key with the notes of a key such as "F# minor"."""
-    if key is None:
-        return None
-    tonic, _, mode = key.partition(" ")
-    return (TONICS.index(tonic) + 3 * (mode == "minor")) % len(TONICS)
+    return None if key is None else Key.of_name(key).signature
 
 
 def find_chords(chroma: np.ndarray) -> np.ndarray:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from prep.made_up.world import INSTRUMENTS, SCALES, TEMPI_BPM, TONICS
+from common.music.chord import TONICS
+from prep.made_up.world import INSTRUMENTS, SCALES, TEMPI_BPM
 
 SPECIAL_TOKENS = ["<pad>", "</s>", "<unk>"]  # ids 0, 1 and 2, as in UMT5
 WORLD_REPEATS = 20

@@ -13,10 +13,11 @@ PitchClass = Annotated[int, Field(ge=0, le=11)]
 Confidence = Annotated[float, Field(ge=0, le=1), AfterValidator(lambda value: round(value, 2))]
 """How sure something is, in hundredths; what a person wrote is sure."""
 Mode = Literal["major", "minor"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 SHARPS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 FLATS = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
-USUAL = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 """Names where no key says which."""
 FLAT_SIGNATURES = frozenset({5, 10, 3, 8, 1})
 """Tonics of the major keys that are written with flats."""
@@ -68,7 +69,6 @@ ALSO_WRITTEN = {
 HARTE = {
     "": "maj",
     "m": "min",
-    "5": "5",
     "6": "maj6",
     "m6": "min6",
     "m7": "min7",
@@ -85,8 +85,12 @@ NAME = re.compile(r"(?P<root>[A-G][#b♯♭]?)(?P<quality>[^/]*)(?:/(?P<bass>[A-
 
 def pitch_class(name: str) -> int:
     """The pitch class of a note's name such as "F#"."""
-    shift = {"#": 1, "♯": 1, "b": -1, "♭": -1}.get(name[1:], 0)
-    return (SHARPS.index(name[0]) + shift) % 12
+    return (SHARPS.index(name[0]) + _accidentals(name[1:])) % 12
+
+
+def _accidentals(signs: str) -> int:
+    """Semitones that signs such as "#" or "bb" raise a note by."""
+    return sum({"#": 1, "♯": 1, "b": -1, "♭": -1}[sign] for sign in signs)
 
 
 class Key(Config):
@@ -124,7 +128,7 @@ class Key(Config):
 def spelling_in(key: Key | None) -> tuple[str, ...]:
     """Names of the twelve pitch classes in a key: flats where its signature has them."""
     if key is None:
-        return USUAL
+        return TONICS
     flat = key.signature in FLAT_SIGNATURES or (key.signature == 6 and key.mode == "minor")
     return FLATS if flat else SHARPS
 
@@ -159,7 +163,7 @@ class Chord(Config):
         moved = {"root": (self.root + semitones) % 12, "bass": (self.bass + semitones) % 12}
         return self.model_copy(update=moved)
 
-    def name(self, spelling: tuple[str, ...] = USUAL) -> str:
+    def name(self, spelling: tuple[str, ...] = TONICS) -> str:
         """As musicians write it: "F#m7", "C/E"."""
         over = "" if self.bass == self.root else f"/{spelling[self.bass]}"
         return f"{spelling[self.root]}{self.quality}{over}"
@@ -168,7 +172,7 @@ class Chord(Config):
     def harte(self) -> str:
         """As .lab files hold it: "F#:min7", "C:maj/3"."""
         over = "" if self.bass == self.root else f"/{DEGREES[(self.bass - self.root) % 12]}"
-        return f"{USUAL[self.root]}:{HARTE.get(self.quality, self.quality)}{over}"
+        return f"{TONICS[self.root]}:{HARTE.get(self.quality, self.quality)}{over}"
 
     @classmethod
     def of_name(cls, name: str) -> Self:
@@ -195,7 +199,7 @@ class Chord(Config):
         found = re.fullmatch(r"([A-G][#b]*)(?::([^/]*))?(?:/([b#]?\d+))?", label)
         if found is None:
             raise UserError(f'{label!r} is no chord label. Write it as "A:min", "F#:maj7", "C:maj/3" or "N".')
-        root = (SHARPS.index(found[1][0]) + found[1].count("#") - found[1].count("b")) % 12
+        root = pitch_class(found[1])
         quality = _quality_of_harte(found[2] or "maj")
         return cls(root=root, quality=quality, bass=(root + _semitones(found[3])) % 12)
 
@@ -215,8 +219,5 @@ def _semitones(degree: str | None) -> int:
     if degree is None:
         return 0
     steps = (0, 2, 4, 5, 7, 9, 11)
-    number = int(degree.lstrip("b#")) - 1
-    return steps[number % 7] + degree.count("#") - degree.count("b")
-
-
-MODES: tuple[Mode, ...] = get_args(Mode)
+    number = degree.lstrip("b#")
+    return steps[(int(number) - 1) % 7] + _accidentals(degree.removesuffix(number))

@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw
 
 from common.canonical import canonical_json
 from common.files import check_writable, whole_file
+from common.music.chord import TONICS
 from common.table import in_columns
 from infer.audio.pictures import MEASURED_RATE_HZ, mel_picture
 from infer.band.session import Session
 from infer.compare.ratings import Interval
 from infer.compare.templates import fill
 from infer.evaluate.evaluate import SYSTEMS, ClipReport, Evaluation, EvaluationRequest, LoadedItem, evaluate
-from infer.evaluate.measures.harmony import TONICS
 
 PAGE_FILE, JSON_FILE, PLOT_FOLDER = "evaluation.html", "evaluation.json", "plots"
 

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from common.config import Config
+from common.music.chord import TONICS, Mode
 from prep.made_up.melody import Phrase
 from prep.made_up.signal import SAMPLE_RATE_HZ
-from prep.made_up.world import BEATS_PER_BAR, TONICS, Bar, Energy, Mode, Player, SectionName, Singer, World
+from prep.made_up.world import BEATS_PER_BAR, Bar, Energy, Player, SectionName, Singer, World
 
 TOLD_BY_THE_VOCAL = ("bpm", "key")
 """Endings of tags that a voice can tell as well as a prompt."""

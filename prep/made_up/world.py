@@ -12,14 +12,14 @@ from typing import Literal
 
 import numpy as np
 
-Mode = Literal["major", "minor"]
+from common.music.chord import TONICS, Mode
+
 Energy = Literal["calm", "energetic"]
 Singer = Literal["female", "male"]
 SectionName = Literal["intro", "verse", "chorus", "inst"]
 Instrument = Literal["piano", "organ", "strings", "pluck", "synth"]
 Player = Literal[Instrument, "bass", "drums"]
 
-TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 SCALES: dict[Mode, tuple[int, ...]] = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 """Semitones above the tonic, degree by degree; minor is natural minor."""
 BEATS_PER_BAR = 4

@@ -6,12 +6,12 @@ M samples at 22.05 kHz, W windows of half a second.
 import numpy as np
 
 from common.config import Config
+from common.music.chord import TONICS
 from infer.evaluate.measures.clip import ANALYSIS_RATE_HZ, HOP_SAMPLES, Clip
 from infer.evaluate.measures.harmony import estimate_key
 from infer.evaluate.measures.leakage import fine_structure_excess
 from infer.evaluate.measures.rhythm import OCTAVES, beat_f, tempo_is_right
 from prep.made_up.truth import SongTruth
-from prep.made_up.world import TONICS
 from recipe.music_measures import CHORD_FRAMES, find_chords, signature
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from common.config import load_config
 from common.errors import UserError
+from common.music.chord import TONICS
 from infer.audio.mixdown import MixdownSettings
 from infer.band.session import Session
 from infer.evaluate.measures.clip import Clip
@@ -25,7 +26,7 @@ from prep.made_up.folder import HELD_OUT_SEED
 from prep.made_up.melody import compose
 from prep.made_up.render import render_song, song_key
 from prep.made_up.truth import prompt_of, tell_truth
-from prep.made_up.world import SCALES, TONICS, draw_world
+from prep.made_up.world import SCALES, draw_world
 from recipe.music_measures import signature
 from recipe.objectives import experiment as module
 from recipe.objectives import training

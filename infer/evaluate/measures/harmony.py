@@ -10,9 +10,9 @@ import mir_eval
 import numpy as np
 import scipy.ndimage
 
+from common.music.chord import TONICS
 from infer.evaluate.measures.clip import Clip
 
-TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 MAJOR_PROFILE = (0.238, 0.006, 0.111, 0.006, 0.137, 0.094, 0.016, 0.214, 0.009, 0.080, 0.008, 0.081)
 MINOR_PROFILE = (0.220, 0.006, 0.104, 0.123, 0.019, 0.103, 0.012, 0.214, 0.062, 0.022, 0.061, 0.052)
 """Share of each pitch class in pieces of a key, tonic first (Albrecht and Shanahan 2013)."""

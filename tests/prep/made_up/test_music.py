@@ -5,12 +5,13 @@ from functools import cache
 import numpy as np
 import pytest
 
+from common.music.chord import TONICS
 from prep.made_up.drums import play_drums
 from prep.made_up.folder import HELD_OUT_SEED
 from prep.made_up.melody import compose
 from prep.made_up.render import MadeUpSong, render_song
 from prep.made_up.truth import SongTruth, tell_truth
-from prep.made_up.world import INSTRUMENTS, PULSING, SCALES, TONICS, draw_world
+from prep.made_up.world import INSTRUMENTS, PULSING, SCALES, draw_world
 
 RATE_HZ = 44_100
 SECONDS = 7.0

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from common.music.chord import TONICS
 from infer.evaluate.measures.clip import Clip
 from infer.evaluate.measures.harmony import (
-    TONICS,
     estimate_key,
     key_of,
     key_score,
