@@ -3,6 +3,8 @@
 F latent frames, W = WIDTH numbers a frame.
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 from common.music.chord import MODES
@@ -17,7 +19,7 @@ WIDTH = sum(PARTS.values())
 
 def part(name: str) -> slice:
     """Where a part stands among the W numbers."""
-    start = sum(size for other, size in list(PARTS.items())[: list(PARTS).index(name)])
+    start = sum(list(PARTS.values())[: list(PARTS).index(name)])
     return slice(start, start + PARTS[name])
 
 
@@ -34,10 +36,10 @@ def lead_sheet_features(sheet: LeadSheet, frames: int, frames_per_second: float)
         features[:, part("mode").start + MODES.index(sheet.key.mode)] = sheet.key.confidence
         features[:, part("confidence").start + 1] = sheet.key.confidence
     bins = frames_per_second * BINS
-    beat_confidence = np.repeat([bar.confidence for bar in sheet.bars], [bar.beats for bar in sheet.bars])
-    features[:, part("beat")] = _impulses(sheet.beat_times() * bins, beat_confidence, frames)
-    downbeat_confidence = np.array([bar.confidence for bar in sheet.bars])
-    features[:, part("downbeat")] = _impulses(sheet.downbeat_times() * bins, downbeat_confidence, frames)
+    confidence = np.array([bar.confidence for bar in sheet.bars])
+    of_beats = np.repeat(confidence, [bar.beats for bar in sheet.bars])
+    features[:, part("beat")] = _impulses(sheet.beat_times() * bins, of_beats, frames)
+    features[:, part("downbeat")] = _impulses(sheet.downbeat_times() * bins, confidence, frames)
     return features
 
 
@@ -45,27 +47,25 @@ def _fill_chords(features: np.ndarray, sheet: LeadSheet, frames_per_second: floa
     """Chord, bass and their confidence, and the confidence of the beats, each averaged over the frames it covers."""
     chord, bass, sure = part("chord").start, part("bass").start, part("confidence").start
     for one in sheet.chord_segments():
-        span = slice(one.start * frames_per_second, one.end * frames_per_second)
-        first, covered = _coverage(span, len(features))
-        rows = features[first : first + len(covered)]
+        rows, covered = _covered(features, one.start * frames_per_second, one.end * frames_per_second)
         rows[:, sure] += covered * one.confidence
         if one.chord is not None:
             for note in one.chord.notes:
                 rows[:, chord + note] += covered * one.confidence
             rows[:, bass + one.chord.bass] += covered * one.confidence
-    for start, end, bar in zip(sheet.starts, sheet.starts[1:], sheet.bars, strict=False):
-        first, covered = _coverage(slice(start * frames_per_second, end * frames_per_second), len(features))
-        features[first : first + len(covered), sure + 2] += covered * bar.confidence
+    for (start, end), bar in zip(pairwise(sheet.starts * frames_per_second), sheet.bars, strict=True):
+        rows, covered = _covered(features, start, end)
+        rows[:, sure + 2] += covered * bar.confidence
 
 
-def _coverage(span: slice, frames: int) -> tuple[int, np.ndarray]:
-    """The first frame that a span of fractional frames touches, and the share of each that it covers."""
-    start, end = max(span.start, 0.0), min(span.stop, float(frames))
+def _covered(features: np.ndarray, start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
+    """The frames [n, W] that lie between two fractional places, and the share of each that does, [n]."""
+    start, end = max(start, 0.0), min(end, float(len(features)))
     if end <= start:
-        return 0, np.zeros(0, np.float32)
+        return features[:0], np.zeros(0, np.float32)
     first, last = int(start), int(np.ceil(end))
     edges = np.arange(first, last + 1, dtype=np.float64)
-    return first, np.diff(np.clip(edges, start, end)).astype(np.float32)
+    return features[first:last], np.diff(np.clip(edges, start, end)).astype(np.float32)
 
 
 def _impulses(places: np.ndarray, sizes: np.ndarray, frames: int) -> np.ndarray:

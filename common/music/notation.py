@@ -12,7 +12,8 @@ it is, in per cent; nothing says 100. A line that begins with "#" is a remark.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -102,7 +103,8 @@ def read_lead_sheet(text: str, name: str = "lead sheet") -> LeadSheet:
         value, confidence = _parted(value)
         match header.lower():
             case "key":
-                key = _key(value, confidence, where)
+                with _located(where):
+                    key = Key.of_name(value, confidence)
             case "time":
                 reading = replace(reading, beats=_time(value, where))
             case "bpm":
@@ -142,20 +144,16 @@ def _read_chords(names: list[str], beats: int, where: str) -> Iterator[BeatChord
         if name == ".":
             continue
         value, confidence = _parted(name)
-        chord = None if value in {NO_CHORD, "NC", "N"} else _chord(value, where)
+        with _located(where):
+            chord = None if value in {NO_CHORD, "NC", "N"} else Chord.of_name(value)
         yield BeatChord(beat=place * beats // len(names), chord=chord, confidence=confidence)
 
 
-def _chord(name: str, where: str) -> Chord:
+@contextmanager
+def _located(where: str) -> Generator[None]:
+    """Say in an error where in the text it is."""
     try:
-        return Chord.of_name(name)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-
-
-def _key(name: str, confidence: float, where: str) -> Key:
-    try:
-        return Key.of_name(name, confidence)
+        yield
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
@@ -199,7 +197,7 @@ def write_lab(sheet: LeadSheet) -> str:
     return "".join(f"{same[0].start:.3f}\t{same[-1].end:.3f}\t{label}\n" for label, same in rows)
 
 
-def read_lab(text: str, name: str = "chords") -> Iterable[tuple[float, float, Chord | None]]:
+def read_lab(text: str, name: str = "chords") -> Iterator[tuple[float, float, Chord | None]]:
     """Start, end and chord of each line of a .lab file. Raises UserError, one line, for what is no such line."""
     for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
         if not line.strip():
@@ -208,4 +206,6 @@ def read_lab(text: str, name: str = "chords") -> Iterable[tuple[float, float, Ch
         if len(parts) != 3:
             raise UserError(f"{where}: {line.strip()!r} is not start, end and chord label.")
         start, end = (_number(part, where, "time", 0, 1e6) for part in parts[:2])
-        yield start, end, Chord.of_harte(parts[2])
+        with _located(where):
+            chord = Chord.of_harte(parts[2])
+        yield start, end, chord

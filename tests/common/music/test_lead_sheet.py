@@ -80,3 +80,4 @@ def test_a_tempo_that_moves_is_followed_bar_by_bar():
 
 def test_without_beats_there_are_no_bars():
     assert lead_sheet_of([], 4) == LeadSheet()
+    assert not lead_sheet_features(LeadSheet(), 5, 10.0).any()

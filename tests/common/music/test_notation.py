@@ -115,6 +115,11 @@ def test_what_cannot_be_read_is_named(text, message):
         read_lead_sheet(text)
 
 
+def test_a_wrong_label_is_named_with_its_line():
+    with pytest.raises(UserError, match=r"^KEY_chords\.lab, line 2: 'H' is no chord label\."):
+        list(read_lab("0 1 C\n1 2 H\n", "KEY_chords.lab"))
+
+
 def test_an_unknown_chord_is_named():
     with pytest.raises(UserError, match=r"^lead sheet, line 2: 'Cfoo' is no chord that is known here\."):
         read_lead_sheet("bpm: 99\n| Cfoo |")
