@@ -19,7 +19,6 @@ from shards.schema import (
     Source,
     SslName,
     audio_identity,
-    lead_sheet_identity,
     text_identity,
 )
 
@@ -55,7 +54,7 @@ class HashedSong:
     def reads_like(self, entry: SongEntry) -> bool:
         """Whether a manifest's entry was made from just these texts."""
         song = self.song
-        return entry.text_sha256 == text_identity(song.prompt, song.lyrics, lead_sheet_identity(song.lead_sheet))
+        return entry.text_sha256 == text_identity(song.prompt, song.lyrics, song.lead_sheet_sha256)
 
     def check_unchanged(self) -> None:
         """Raises SongError where a file is no longer the one that was hashed."""

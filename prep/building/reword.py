@@ -10,7 +10,7 @@ from common.errors import UserError
 from prep.building.sample import segment_sheet
 from prep.encoding.text import TextMaker
 from prep.sources.scan import SongFiles
-from shards.schema import Sample, ShardEntry, SongEntry, lead_sheet_identity
+from shards.schema import Sample, ShardEntry, SongEntry
 from shards.tar import read_samples
 from shards.writer import ShardWriter
 
@@ -73,5 +73,5 @@ def reword(sample: Sample, song: SongFiles | None, texts: TextMaker, *, anew: bo
 
 
 def _with_lead_sheet(sample: Sample, song: SongFiles) -> Sample:
-    meta = sample.meta.model_copy(update={"lead_sheet_sha256": lead_sheet_identity(song.lead_sheet)})
+    meta = sample.meta.model_copy(update={"lead_sheet_sha256": song.lead_sheet_sha256})
     return replace(sample, meta=meta, lead_sheet=segment_sheet(song.lead_sheet, meta))

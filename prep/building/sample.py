@@ -6,7 +6,7 @@ from common.music.lead_sheet import LeadSheet
 from prep.building.identity import HashedSong
 from prep.encoding.encode import EncodedSegment
 from prep.encoding.text import LyricIds, PromptStates
-from shards.schema import Sample, SegmentAudio, SegmentMeta, lead_sheet_identity, sample_key
+from shards.schema import Sample, SegmentAudio, SegmentMeta, sample_key
 
 
 def make_samples(
@@ -42,7 +42,7 @@ def _sample(
         lyrics=song.lyrics,
         sources=hashed.sources,
         sound_sha256=sound_sha256,
-        lead_sheet_sha256=lead_sheet_identity(song.lead_sheet),
+        lead_sheet_sha256=song.lead_sheet_sha256,
     )
     texts = {"text": prompt.text, "text_mask": prompt.mask, "lyrics": lyrics.ids}
     return Sample.of(meta, {**segment.arrays, **texts}, segment_sheet(song.lead_sheet, segment.audio))

@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from common.audio.decode import AUDIO_SUFFIXES
@@ -26,7 +27,7 @@ from common.texts.naming import (
 from common.texts.tags import one_line, tags_of
 from common.texts.text import UTF_8, Text
 from common.texts.text import read_text as text_in
-from shards.schema import Part, Rejection, SongError
+from shards.schema import Part, Rejection, SongError, lead_sheet_identity
 from shards.writer import rejection_of
 
 NO_PROMPT, NO_LYRICS = "instrumental", "[instrumental]"
@@ -60,6 +61,11 @@ class SongFiles:
     """Encodings of its texts that are not in UTF-8, by the names of their files."""
     lead_sheet: LeadSheet | None = None
     """Of the whole song; None where none was given."""
+
+    @cached_property
+    def lead_sheet_sha256(self) -> str | None:
+        """What a sample's note says of the whole sheet."""
+        return lead_sheet_identity(self.lead_sheet)
 
     @property
     def is_full(self) -> bool:
