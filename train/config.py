@@ -37,6 +37,10 @@ TARGET_MODULES = (
 )
 """Linear layers of the transformer that may carry an adapter, by the end of their names."""
 
+CONTROLNET_NOISE_SHARE = 0.3
+"""high_noise_share that a control encoder learns best with."""
+LOWEST_STRENGTH = 0.3
+"""That training draws unless it is told otherwise."""
 LEAST_PRODIGY_RATE = 0.1
 """A smaller learning_rate was meant for AdamW."""
 
@@ -94,11 +98,12 @@ class AccompanimentConfig(Config):
     """What of a song's lyrics is trained with, and generated with by default: instrumental ([instrumental] alone),
     structure (tags such as [verse]) or words (all). null: words for a mix, instrumental for an accompaniment, which
     sung words would pull towards singing."""
-    reference_strength: Probability = 0.5
-    """Strength r that validation uses and inference uses by default; 0 ignores the vocal."""
+    reference_strength: Probability | None = None
+    """Strength r that validation uses and inference uses by default; null is the highest drawn in training. Below it
+    the band follows less, 0 ignores the vocal."""
     strength_range: tuple[Probability, Probability] | None = None
-    """Strengths drawn in training, uniform; null is [min(0.3, reference_strength), 1.0]. [1, 1] trains at 1, and at 0
-    where the vocal is left out."""
+    """Strengths drawn in training, uniform; null is [0.3, 1.0], or from reference_strength where that is lower.
+    [1, 1] trains at 1, and at 0 where the vocal is left out."""
 
     objective: ObjectiveName = "bridge_vp"
     """image2image: where the path from noise to band starts (docs/formulation.md, sections 3 and 4)."""
@@ -136,7 +141,13 @@ class AccompanimentConfig(Config):
     @property
     def strengths(self) -> tuple[float, float]:
         """Lowest and highest strength drawn in training."""
-        return self.strength_range or (min(0.3, self.reference_strength), 1.0)
+        lowest = LOWEST_STRENGTH if self.reference_strength is None else min(LOWEST_STRENGTH, self.reference_strength)
+        return self.strength_range or (lowest, 1.0)
+
+    @property
+    def default_strength(self) -> float:
+        """Strength that validation uses and inference uses by default."""
+        return self.strengths[1] if self.reference_strength is None else self.reference_strength
 
     @property
     def vocal_dropout(self) -> float:
@@ -222,8 +233,9 @@ class TrainingConfig(Config):
     """Chance that a clip is trained without prompt, lyrics and vocal all at once, beside what is left out singly."""
     shift: Annotated[float, Field(gt=0.0)] = ACE_STEP_1.shift
     """Shift of the noise levels drawn in training; inference uses the same."""
-    high_noise_share: Probability = 0.0
-    """Share of clips trained at a noise level of 0.85 to 1, where the layout is decided; the rest as the base was."""
+    high_noise_share: Probability | None = None
+    """Share of clips trained at a noise level of 0.85 to 1, where the layout is decided; the rest as the base was.
+    null: 0.3 in mode controlnet, 0 in image2image (docs/objectives.md)."""
 
     ssl_coeff: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of the feature losses, where the shards carry features (`prep build-shards --ssl`)."""
@@ -247,6 +259,24 @@ class TrainingConfig(Config):
     """Name of the experiment: runs go to logger_dir/exp_name/version_N."""
     logger_dir: str = "./exps/logs/"
     """Folder of all experiments."""
+
+    @property
+    def noise_share(self) -> float:
+        """Share of clips trained near pure noise."""
+        by_mode = CONTROLNET_NOISE_SHARE if self.accompaniment.mode == "controlnet" else 0.0
+        return by_mode if self.high_noise_share is None else self.high_noise_share
+
+    @property
+    def meant_by_null(self) -> dict[str, Any]:
+        """What null stands for under the other settings, by dotted name, as JSON has it."""
+        unset = self.accompaniment.model_copy(update={"lyrics_content": None, "strength_range": None})
+        return {
+            "high_noise_share": self.model_copy(update={"high_noise_share": None}).noise_share,
+            "crop_seconds": self.max_duration,
+            "accompaniment.lyrics_content": unset.lyrics,
+            "accompaniment.reference_strength": self.accompaniment.strengths[1],
+            "accompaniment.strength_range": list(unset.strengths),
+        }
 
     @classmethod
     def check_file(cls, values: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from models.adapters.adapter import AdapterCard, base_of, check_adapter, read_ca
 from models.adapters.combined import combine_cards
 from models.adapters.style import Style, find_style
 from models.device import chosen_device
+from models.flow.sampler import SamplerSettings
 from models.loading.checkpoint import resolve_checkpoint, spec_of
 from models.loading.family import check_one_family, choose_checkpoint
 
@@ -148,7 +149,7 @@ def resolve_settings(request: GenerationRequest, selection: AdapterSelection) ->
         "lora_weights": selection.weights,
         "seed": request.seed,
         "num_samples": request.num_samples,
-        "sampler": card.sampler.model_dump() | _sampler(request),
+        "sampler": _sampler(card.sampler, _chosen_of_sampler(request)),
         "blend": _blend(request),
         "mixdown": _given(vocal_db=request.mixdown_vocal_db, peak_dbfs=request.mixdown_peak_dbfs),
     }
@@ -164,7 +165,16 @@ def resolve_settings(request: GenerationRequest, selection: AdapterSelection) ->
     return settings
 
 
-def _sampler(request: GenerationRequest) -> dict[str, Any]:
+def _sampler(recommended: SamplerSettings, chosen: dict[str, Any]) -> dict[str, Any]:
+    """What was chosen over what the adapter recommends, whose guidance over the vocal goes with apg and cfg alone."""
+    if chosen.get("guidance") in ("cfg_zero_star", "none"):
+        recommended = recommended.model_copy(
+            update={"vocal_guidance_scale": None, "vocal_guidance": None, "vocal_guidance_interval": None}
+        )
+    return recommended.model_dump() | chosen
+
+
+def _chosen_of_sampler(request: GenerationRequest) -> dict[str, Any]:
     """Settings of the sampler that flags or --set give."""
     flags, chosen = _sampler_flags(request), {}
     for setting in request.settings:

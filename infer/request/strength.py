@@ -22,10 +22,11 @@ def is_guided(settings: GenerationSettings, card: AdapterCard) -> bool:
 
 
 def with_guided_strength(settings: GenerationSettings, card: AdapterCard) -> GenerationSettings:
-    """The settings that a network is asked with: at strength r, F(text) + r w (F(text, vocal) - F(text)) in every step.
+    """The settings that a network is asked with: at strength r, F(text) + r w (F(text, vocal) - F(text)).
 
-    w is the scale of the guidance over the vocal, 1 where there is none. So 1 is the whole vocal, and towards 0 the
-    band comes near that of strength 0. Settings under which the strength does not become a guidance stay as they are.
+    w is the scale of the guidance over the vocal, 1 where there is none; the steps are those of that guidance, or all.
+    So 1 is the whole vocal, and towards 0 the band comes near that of strength 0. Settings under which the strength
+    does not become a guidance stay as they are.
     """
     if not is_guided(settings, card):
         return settings
@@ -33,6 +34,6 @@ def with_guided_strength(settings: GenerationSettings, card: AdapterCard) -> Gen
     guided = {
         "vocal_guidance_scale": settings.ref_strength * (1.0 if scale is None else scale),
         "vocal_guidance": "cfg",
-        "vocal_guidance_interval": (0.0, 1.0),
+        "vocal_guidance_interval": settings.sampler.vocal_guidance_interval or (0.0, 1.0),
     }
     return settings.model_copy(update={"ref_strength": 1.0, "sampler": settings.sampler.model_copy(update=guided)})

@@ -59,7 +59,7 @@ def song_batches(
     """All judged songs, `size` at a time: song k with the vocal of song vocals[k], and noise that `seed` decides."""
     maker = ClipMaker(config, conditioning_of(config), statistics, ACE_STEP_1.latents)
     frames = judged.samples[0].meta.frames
-    whole = Choice(Cut(0, frames, tag_order=0), config.accompaniment.reference_strength)
+    whole = Choice(Cut(0, frames, tag_order=0), config.accompaniment.default_strength)
     for start in range(0, len(vocals), size):
         songs = judged.samples[start : start + size]
         singers = [judged.samples[number] for number in vocals[start : start + size]]

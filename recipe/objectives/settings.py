@@ -178,6 +178,7 @@ class ObjectivesSettings(Config):
         "learning_rate=2e-3",
         "warmup_steps=50",
         "accompaniment.reference_strength=1",
+        "high_noise_share=0",
         "checkpoint_every_n_steps=100",
     )
     """Settings of `train run` that all arms share."""

@@ -17,7 +17,10 @@ def test_older_files_load_unchanged_and_ours_say_the_same(name, capsys):
     assert capsys.readouterr().err == (
         f"{OLDER / name}.json: ssl_depths is ignored (the base says which blocks its feature losses look at)\n"
     )
-    assert load_config(TrainingConfig, name) == theirs
+    ours = load_config(TrainingConfig, name)
+    assert theirs.accompaniment.default_strength == (0.5 if name == "image2image_base" else 1.0)
+    strength = {"reference_strength": theirs.accompaniment.reference_strength}
+    assert ours.model_copy(update={"accompaniment": ours.accompaniment.model_copy(update=strength)}) == theirs
     assert theirs.accumulate_grad_batches == 4
     assert theirs.exp_name == f"accompaniment_{name.removesuffix('_base')}"
 
@@ -49,7 +52,7 @@ def test_defaults_are_kept():
         r=256, lora_alpha=32, target_modules=("to_q", "to_k", "to_v", "to_out.0"), use_rslora=True, lora_dropout=0.0
     )
     wanted = config.accompaniment
-    assert (wanted.mode, wanted.output_type, wanted.reference_strength) == ("image2image", "accompaniment", 0.5)
+    assert (wanted.mode, wanted.output_type, wanted.default_strength) == ("image2image", "accompaniment", 1.0)
     assert (wanted.control_encoder_depth, wanted.control_encoder_dim, wanted.controlnet_scale) == (6, 1536, 1.0)
     assert wanted.injection_layers == (0, 4, 8, 12)
     assert (config.learning_rate, config.max_steps, config.warmup_steps) == (1e-4, 200_000, 100)
@@ -62,9 +65,19 @@ def test_defaults_are_kept():
 def test_strengths_follow_the_reference_strength():
     assert AccompanimentConfig().strengths == (0.3, 1.0)
     assert AccompanimentConfig(reference_strength=0.1).strengths == (0.1, 1.0)
-    assert AccompanimentConfig(strength_range=(0.2, 0.6)).strengths == (0.2, 0.6)
+    narrow = AccompanimentConfig(strength_range=(0.2, 0.6))
+    assert (narrow.strengths, narrow.default_strength) == ((0.2, 0.6), 0.6)
+    assert AccompanimentConfig().default_strength == 1.0
+    assert AccompanimentConfig(reference_strength=0.1).default_strength == 0.1
     assert AccompanimentConfig().vocal_dropout == 0.15
     assert AccompanimentConfig(mode="controlnet").vocal_dropout == 0.1
+
+
+def test_a_control_encoder_is_trained_near_pure_noise_unless_a_share_is_given():
+    control = AccompanimentConfig(mode="controlnet")
+    assert (TrainingConfig().noise_share, TrainingConfig(accompaniment=control).noise_share) == (0.0, 0.3)
+    assert TrainingConfig(accompaniment=control, high_noise_share=0.0).noise_share == 0.0
+    assert TrainingConfig(high_noise_share=0.2).noise_share == 0.2
 
 
 def test_a_crop_is_counted_in_latent_frames():
@@ -95,7 +108,7 @@ def test_a_crop_is_counted_in_latent_frames():
             "accompaniment.control_encoder_dim: Input should be a multiple of 128, got 200",
         ),
         (
-            "accompaniment.strength_range=[0.6, 1]",
+            'accompaniment={"strength_range": [0.6, 1], "reference_strength": 0.5}',
             "accompaniment: reference_strength 0.5 is outside strength_range [0.6, 1]; widen strength_range, or "
             "leave it out",
         ),

@@ -176,7 +176,7 @@ class ClipMaker:
         frames = clip_frames(sample.meta.frames, self.crop_frames)
         timestep = draw_timesteps(1, shift=config.shift, generator=generator)
         at_level, keep_any = torch.rand(2, generator=generator).tolist()
-        if at_level < config.high_noise_share:
+        if at_level < config.noise_share:
             timestep = draw_high_timesteps(1, shift=config.shift, generator=generator)
         keep = keep_any >= config.joint_dropout
         return Choice(

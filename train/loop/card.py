@@ -1,12 +1,29 @@
 """adapter.json of a run: all that inference needs of what was trained, and on what."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from common.bases import BaseOrigin
 from models.adapters.adapter import AdapterCard, LoraCard
 from models.flow.sampler import SamplerSettings
 from shards.schema import Manifest
+from train.config import TrainingConfig
 from train.loop.module import AccompanimentModule, conditioning_of
+
+EARLY_GUIDANCE: Mapping[str, Any] = {
+    "vocal_guidance": "cfg",
+    "vocal_guidance_scale": 2.5,
+    "vocal_guidance_interval": (0.7, 1.0),
+}
+"""Over the vocal near pure noise, where it decides: what follows it best in docs/objectives.md, for a third pass in
+about half of the steps."""
+
+
+def recommended_sampler(config: TrainingConfig) -> SamplerSettings:
+    """Sampler settings that an adapter recommends: those of its training, and what measured best in its mode."""
+    accompaniment = config.accompaniment
+    early = accompaniment.mode == "controlnet" and accompaniment.output_type == "accompaniment"
+    return SamplerSettings(shift=config.shift, **(EARLY_GUIDANCE if early else {}))
 
 
 def card_of(
@@ -20,7 +37,7 @@ def card_of(
     return AdapterCard(
         conditioning=conditioning_of(config),
         output_type=config.accompaniment.output_type,
-        reference_strength=config.accompaniment.reference_strength,
+        reference_strength=config.accompaniment.default_strength,
         strength_range=config.accompaniment.strengths,
         lora=LoraCard(
             r=config.lora.r,
@@ -31,7 +48,7 @@ def card_of(
             blocks=config.lora.blocks,
         ),
         lora_weight=1.0,
-        sampler=SamplerSettings(shift=config.shift),
+        sampler=recommended_sampler(config),
         statistics=manifest.statistics,
         vocal_lufs=manifest.vocal_lufs,
         lyrics_language=manifest.lyrics_language,

@@ -102,9 +102,13 @@ def check_resumable(path: Path, config: TrainingConfig, base_fingerprint: str) -
             f"{path}: trained on the base {base[:8]}, this one is {base_fingerprint[:8]}. "
             "Give the --checkpoint-dir of the first run."
         )
-    before_all = {**ONCE, **leaves(was)}
-    for name, value in leaves(config.model_dump(mode="json")).items():
-        before = before_all.get(name)
+    nulls = config.meant_by_null
+    first, now = (
+        {name: nulls.get(name) if value is None else value for name, value in leaves(settings).items()}
+        for settings in (was, config.model_dump(mode="json"))
+    )
+    for name, value in now.items():
+        before = first.get(name, ONCE.get(name))
         if name.partition(".")[0] not in MAY_CHANGE and before != value:
             raise UserError(
                 f"{path}: trained with {name} {before}, now it is {value}. Resume with the first, or start anew."

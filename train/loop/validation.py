@@ -86,7 +86,7 @@ class Validation:
     ) -> None:
         """`samples`: one per song, by song; at least two. `reuse_base_of` was of the same base and clips."""
         seed = maker.config.seed
-        strength = maker.config.accompaniment.reference_strength
+        strength = maker.config.accompaniment.default_strength
         draws = -(-FEWEST_CLIPS // len(samples))
         songs = [sample for _, sample in sorted(samples.items())]
         self.clips = [_clip(song, maker, strength, draw, draws) for draw in range(draws) for song in songs]

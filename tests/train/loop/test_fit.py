@@ -42,6 +42,7 @@ def test_a_run_leaves_adapters_a_checkpoint_and_curves(song_shards, tiny_config,
     assert card.shards_fingerprint == manifest.fingerprint.digest
     assert card.lyrics_language == "ja"
     assert card.validation == outcome.figures
+    assert card.sampler.vocal_guidance_interval == (None if mode == "image2image" else (0.7, 1.0))
     assert card.validation["val/x0_gain_low"] <= card.validation["val/x0_gain"] <= card.validation["val/x0_gain_high"]
     adapter = open_adapter(
         outcome.adapter, open_transformer(TINY), weight=1.0, base_fingerprint=part_hash(TINY, "ace_step_transformer")

@@ -195,6 +195,11 @@ def test_a_finished_run_goes_on_to_more_steps_but_as_nothing_else(song_shards, t
     assert complaint(joint_dropout=0.1, max_steps=3) == (
         f"{last}: trained with joint_dropout 0.0, now it is 0.1. Resume with the first, or start anew."
     )
+    assert complaint(high_noise_share=0.3, max_steps=3) == (
+        f"{last}: trained with high_noise_share 0.0, now it is 0.3. Resume with the first, or start anew."
+    )
+    checkpoint["config"]["high_noise_share"] = 0.0  # what null stands for in image2image
+    torch.save(checkpoint, last)
     longer = fit(config.model_copy(update={"max_steps": 3}), resume_from=last)
     assert (longer.step, longer.folder) == (3, outcome.folder)
     last.write_bytes(b"half")

@@ -199,7 +199,7 @@ def test_a_clip_at_all_levels_differs_in_nothing_else(asked):
     levels = at_levels(clip, torch.tensor(LEVELS))
     torch.testing.assert_close(levels.timestep, 1000 * torch.tensor(LEVELS))
     assert torch.equal(levels.noise[0], levels.noise[-1])
-    assert levels.source.strength.tolist() == [0.5] * len(LEVELS)
+    assert levels.source.strength.tolist() == [1.0] * len(LEVELS)
     assert replace(levels, timestep=clip.timestep).keys == clip.keys
 
 
