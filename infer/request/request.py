@@ -18,7 +18,7 @@ from models.adapters.adapter import AdapterCard, base_of, check_adapter, read_ca
 from models.adapters.combined import combine_cards
 from models.adapters.style import Style, find_style
 from models.device import chosen_device
-from models.flow.sampler import SamplerSettings
+from models.flow.sampler import GUIDING_VOCALS, SamplerSettings
 from models.loading.checkpoint import resolve_checkpoint, spec_of
 from models.loading.family import check_one_family, choose_checkpoint
 
@@ -166,8 +166,8 @@ def resolve_settings(request: GenerationRequest, selection: AdapterSelection) ->
 
 
 def _sampler(recommended: SamplerSettings, chosen: dict[str, Any]) -> dict[str, Any]:
-    """What was chosen over what the adapter recommends, whose guidance over the vocal goes with apg and cfg alone."""
-    if chosen.get("guidance") in ("cfg_zero_star", "none"):
+    """What was chosen, over what the adapter recommends: without its guidance over the vocal where none can be."""
+    if chosen.get("guidance", recommended.guidance) not in GUIDING_VOCALS:
         recommended = recommended.model_copy(
             update={"vocal_guidance_scale": None, "vocal_guidance": None, "vocal_guidance_interval": None}
         )

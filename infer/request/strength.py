@@ -3,6 +3,7 @@
 from infer.request.record import GenerationSettings
 from models.adapters.adapter import AdapterCard
 from models.flow.options import BRIDGES
+from models.flow.sampler import GUIDING_VOCALS
 
 WHOLE_OR_NONE = (1.0, 1.0)
 """strength_range of an adapter that was trained with the whole vocal, and without it."""
@@ -17,7 +18,7 @@ def is_guided(settings: GenerationSettings, card: AdapterCard) -> bool:
         and card.strength_range == WHOLE_OR_NONE
         and conditioning.can_be_guided
         and not mixed
-        and settings.sampler.guidance in ("apg", "cfg")
+        and settings.sampler.guidance in GUIDING_VOCALS
     )
 
 

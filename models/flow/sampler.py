@@ -44,6 +44,9 @@ OnWindow = Callable[[int, int], None]
 LIMIT_FRAMES = round(10 * ACE_STEP_1.latents.frames_per_second)
 """apg_by_length has the limit of apg for a song of so many frames, ten seconds."""
 
+GUIDING_VOCALS = ("apg", "cfg")
+"""The kinds of guidance beside which there can be one over the vocal."""
+
 NoiseLevel = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -84,7 +87,7 @@ class SamplerSettings(Config):
 
     @model_validator(mode="after")
     def _check_vocal_guidance(self) -> Self:
-        if self.vocal_guidance_scale is not None and self.guidance not in ("apg", "cfg"):
+        if self.vocal_guidance_scale is not None and self.guidance not in GUIDING_VOCALS:
             raise ValueError(f"vocal_guidance_scale goes with guidance apg or cfg, not {self.guidance}. Leave it out.")
         if self.vocal_guidance not in (None, self.guidance) and self.guidance != "apg":
             raise ValueError(

@@ -19,7 +19,7 @@ from infer.request.request import (
     select_adapters,
 )
 from infer.request.strength import with_guided_strength
-from models.adapters.adapter import AdapterCard, Conditioning, ControlShape, read_card
+from models.adapters.adapter import AdapterCard, Conditioning, read_card
 from models.flow.sampler import SamplerSettings
 
 ADAPTERS = (Path("adapter"),)
@@ -204,12 +204,6 @@ def test_guidance_over_the_vocal_needs_a_path_that_can_be_left_out(make_adapter,
     )
 
 
-CONTROL = Conditioning(
-    mode="controlnet",
-    a_max=0.0,
-    source_projection=False,
-    control=ControlShape(depth=2, dim=128, injection_layers=(0, 2)),
-)
 EARLY = SamplerSettings(vocal_guidance="cfg", vocal_guidance_scale=2.5, vocal_guidance_interval=(0.7, 1.0))
 
 
@@ -217,7 +211,7 @@ EARLY = SamplerSettings(vocal_guidance="cfg", vocal_guidance_scale=2.5, vocal_gu
     ("guidance", "kept"), [(None, True), ("apg", True), ("cfg", True), ("cfg_zero_star", False), ("none", False)]
 )
 def test_a_guidance_that_leaves_no_room_for_the_recommended_one_replaces_it(make_adapter, guidance, kept):
-    request = GenerationRequest(adapters=(make_adapter(CONTROL, sampler=EARLY),), guidance=guidance)
+    request = GenerationRequest(adapters=(make_adapter(Conditioning(a_max=0.0), sampler=EARLY),), guidance=guidance)
     sampler = resolve_settings(request, select_adapters(request)).sampler
     assert sampler == EARLY.model_copy(update={"guidance": guidance or "apg"}) if kept else sampler.guidance == guidance
     assert (sampler.vocal_guidance_scale, sampler.vocal_guidance_interval) == (
@@ -226,7 +220,7 @@ def test_a_guidance_that_leaves_no_room_for_the_recommended_one_replaces_it(make
 
 
 def test_a_strength_that_becomes_a_guidance_keeps_to_the_steps_that_are_guided(make_adapter):
-    folder = make_adapter(CONTROL, sampler=EARLY, reference_strength=1.0, strength_range=(1.0, 1.0))
+    folder = make_adapter(Conditioning(a_max=0.0), sampler=EARLY, reference_strength=1.0, strength_range=(1.0, 1.0))
     request = GenerationRequest(adapters=(folder,), ref_strength=0.5)
     asked = with_guided_strength(resolve_settings(request, select_adapters(request)), read_card(folder)).sampler
     assert (asked.vocal_guidance_scale, asked.vocal_guidance_interval) == (1.25, (0.7, 1.0))
