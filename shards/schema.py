@@ -26,7 +26,7 @@ SslName = Literal["mert", "mhubert"]
 Reason = Literal[
     "orphan_stem",  # a vocal or an inst alone: nothing to make the mix from
     "unknown_stem",  # it looks like a stem of a song, and is not named as one that is read
-    "ambiguous",  # two files claim the same part of the same song
+    "ambiguous",  # two files claim the same part of the same song, or stems may not be its whole band
     "bad_text",  # a prompt, lyrics or lead sheet that cannot be read
     "unreadable",  # audio that is missing, damaged, cut short, or no audio
     "misaligned",  # stems of different length, or shifted against the mix
@@ -299,7 +299,10 @@ class SongEntry(Config):
 
 def audio_identity(sources: Iterable[Source]) -> str:
     """Hash over what a song's audio files hold, whatever they are called."""
-    return sha256_of({source.part: source.sha256 for source in sources})
+    hashes: dict[str, list[str]] = {}
+    for source in sources:
+        hashes.setdefault(source.part, []).append(source.sha256)
+    return sha256_of({part: found[0] if len(found) == 1 else sorted(found) for part, found in hashes.items()})
 
 
 def lead_sheet_identity(sheet: LeadSheet | None) -> str | None:

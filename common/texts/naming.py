@@ -17,9 +17,9 @@ PART_NAME = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 SEPARATED = re.compile(
-    r"(?:(?P<count>\d+)_)?(?P<song>.+)_\((?:(?P<vocal>vocals)|(?P<inst>instrumental))\)", re.IGNORECASE
+    r"(?:(?P<count>\d+)_)?(?P<song>.+)_\((?:(?P<vocal>vocals)|(?P<inst>instrumental))\)(?:_.+)?", re.IGNORECASE
 )
-"""As Ultimate Vocal Remover writes them: 1_ballad_(Vocals)."""
+"""As Ultimate Vocal Remover writes them, 1_ballad_(Vocals), and audio-separator, ballad_(Vocals)_MODEL."""
 LIKE_VOCAL = r"vocals?|vox|voice|a[ _-]?cap+ella|ボーカル|ヴォーカル|アカペラ"
 LIKE_INST = (
     rf"{NO_VOCAL}|off[ _-]vocal|inst(?:r|rumentals?)?|accompaniment|karaoke"
@@ -35,7 +35,7 @@ LIKE_PART = re.compile(
 CERTAIN = re.compile(r"vocals|no[ _-].*", re.IGNORECASE)
 """Names that no song has."""
 DRUMS_BASS_OTHER = {"drums", "bass", "other"}
-TEXT_NAME = re.compile(r"(?P<title>.+)_(?P<kind>prompt|lyrics|lead_sheet)\.txt", re.DOTALL | re.IGNORECASE)
+TEXT_NAME = re.compile(r"(?:(?P<title>.+)_)?(?P<kind>prompt|lyrics|lead_sheet)\.txt", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,33 @@ def stems_not_so_named(stems: Iterable[str], *, below: bool) -> dict[str, Named]
     return found
 
 
+def stems_of_folder(stems: Iterable[str], title: str) -> dict[str, Named]:
+    """What each name in a folder is, where the folder is one song: vocals, no_vocals; vocals, drums, bass, other.
+
+    A file called like the folder, `title`, is the mix. Nothing where some file is neither: other songs may lie there.
+    """
+    names = {stem: BARE.fullmatch(one_form(stem)) for stem in stems}
+    bare = {stem: _named(title, match) for stem, match in names.items() if match}
+    mixes = {stem: Named(title, MIX) for stem in names.keys() - bare.keys() if _same(stem) == _same(title)}
+    found = bare | mixes
+    return found if len(found) == len(names) and _is_a_songs_folder(found, len(found), below=True) else {}
+
+
+def part_named(name: str) -> str | None:
+    """The part (VOCAL, INST, MIX) that a folder's name, such as "vocals", says its files are; None for other names."""
+    match = BARE.fullmatch(one_form(name))
+    return None if match is None else _named("", match).part
+
+
+def title_in_part(stem: str, part: str) -> str | None:
+    """The song of a file in a folder for one part: "ballad", "ballad_vocal", "ballad (Vocals)"; None for another's."""
+    named = split_name(stem)
+    if named == Named(stem, MIX) and (match := LIKE_PART.fullmatch(one_form(stem))):
+        like = _named(match["song"], match)
+        named = like if like.part == part and not like.is_title else named
+    return named.song if named.part == part or named == Named(stem, MIX) else None
+
+
 def _is_a_songs_folder(bare: dict[str, Named], files: int, *, below: bool) -> bool:
     """Whether a folder of so many files is one song's: by a name that no song has, or by names that make a song."""
     words, parts = {named.word for named in bare.values()}, {named.part for named in bare.values()}
@@ -116,9 +143,12 @@ def song_of_vocal(file: Path) -> str:
 
 
 def text_named(name: str) -> tuple[str, str] | None:
-    """Song, in one form, and kind (prompt, lyrics, lead_sheet) of a text's file name, in upper or lower case."""
+    """Song, in one form, and kind (prompt, lyrics, lead_sheet) of a text's file name, in upper or lower case.
+
+    The song is "" where the name says the kind alone, as in a folder that is one song.
+    """
     match = TEXT_NAME.fullmatch(name)
-    return None if match is None else (one_form(match["title"]), match["kind"].lower())
+    return None if match is None else (one_form(match["title"] or ""), match["kind"].lower())
 
 
 def chosen_text(paths: Iterable[Path], title: str, kind: str) -> Path | None:

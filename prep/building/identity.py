@@ -13,7 +13,6 @@ from prep.encoding.separate import SeparatorFiles
 from prep.sources.scan import SongFiles
 from shards.fingerprint import Fingerprint
 from shards.schema import (
-    Part,
     SongEntry,
     SongError,
     Source,
@@ -39,7 +38,7 @@ class HashedSong:
 
     song: SongFiles
     sources: tuple[Source, ...]
-    stamps: Mapping[Part, Stamp] = field(default_factory=dict)
+    stamps: Mapping[Path, Stamp] = field(default_factory=dict)
     """What the system said of its files before they were read."""
 
     @property
@@ -58,16 +57,15 @@ class HashedSong:
 
     def check_unchanged(self) -> None:
         """Raises SongError where a file is no longer the one that was hashed."""
-        for part, stamp in self.stamps.items():
-            path = self.song.files[part]
+        for path, stamp in self.stamps.items():
             if not path.is_file() or stamp_of(path) != stamp:
                 raise SongError("unreadable", f"{path.name}: changed while it was being read. Run prep again.")
 
 
 def hash_song(song: SongFiles, raw: Path, *, sha256: Callable[[Path], str] = sha256_of_file) -> HashedSong:
     """Hash a song's files. Raises SongError where one has gone, or is no file."""
-    stamps = {part: stamp_of(path) for part, path in song.files.items() if path.is_file()}
-    sources = [_source(part, path, raw, sha256) for part, path in sorted(song.files.items())]
+    stamps = {path: stamp_of(path) for _, path in song.sources if path.is_file()}
+    sources = [_source(part, path, raw, sha256) for part, path in song.sources]
     return HashedSong(song, tuple(sources), stamps)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from common.audio.decode import audio_stream
-from common.audio.disk_wave import DiskWave
+from common.audio.disk_wave import BLOCK_SAMPLES, DiskWave
 from common.audio.wave import stereo_blocks_at, vocal_activity
 from common.errors import UserError
 from common.latents import LatentLayout
@@ -24,7 +24,7 @@ from models.protocols import LatentCodec
 from prep.config import EncodeConfig, PrepConfig
 from prep.encoding.gate import bleed_db, gate_levels, gate_opening, gated
 from prep.encoding.separate import Separator
-from prep.sources.align import align
+from prep.sources.align import align, check_lengths
 from prep.sources.channels import DecodedFile, decoded_file
 from prep.sources.scan import SongFiles
 from prep.sources.segment import PARTS, Level, SampleSpan, level, measure, mix_levels, spans
@@ -113,7 +113,7 @@ class SongEncoder:
     def tracks(self, song: SongFiles, new_wave: Callable[[], DiskWave], sound: SoundHash) -> SongTracks:
         """A song's parts, given or separated, at full length. Raises SongError where they cannot be had."""
         if not song.is_full:
-            files = {part: self._decoded(part, path, new_wave, sound) for part, path in song.files.items()}
+            files = {part: self._part(song, part, new_wave, sound) for part in song.files}
             tracks = align({part: each.wave for part, each in files.items()}, self._config.stems, new_wave)
             return replace(tracks, notes=(*(note for each in files.values() for note in each.notes), *tracks.notes))
         if self._separator is None:
@@ -125,6 +125,17 @@ class SongEncoder:
         vocal = new_wave().extend(self._separator.vocal(mix))
         tracks = SongTracks({"vocal": vocal, "mix": mix}, mix.samples, "inst", separator=self._separator.name)
         return self._gated(replace(tracks, notes=file.notes), new_wave)
+
+    def _part(self, song: SongFiles, part: Part, new_wave: Callable[[], DiskWave], sound: SoundHash) -> DecodedFile:
+        """A given part, of one file or the sum of several."""
+        if part != "inst" or not song.added:
+            return self._decoded(part, song.files[part], new_wave, sound)
+        with ExitStack() as stems:
+            waves = [
+                stems.enter_context(new_wave().extend(decoded(path, self._rate_hz, sound)))
+                for path in (song.files[part], *song.added)
+            ]
+            return decoded_file(part, summed(waves), self._config.silent_channel, new_wave)
 
     def _decoded(self, part: Part, path: Path, new_wave: Callable[[], DiskWave], sound: SoundHash) -> DecodedFile:
         return decoded_file(part, decoded(path, self._rate_hz, sound), self._config.silent_channel, new_wave)
@@ -155,6 +166,17 @@ def decoded(path: Path, rate_hz: int, sound: SoundHash | None = None) -> Iterato
             yield from stereo_blocks_at(stream if sound is None else sound.hashed(path, stream), rate_hz)
     except UserError as error:
         raise SongError("unreadable", str(error)) from None
+
+
+def summed(waves: Sequence[DiskWave]) -> Iterator[np.ndarray]:
+    """The sum of stems in blocks [2, n], to the end of the shortest. Raises SongError for lengths too far apart."""
+    check_lengths(waves)
+    shortest = min(wave.samples for wave in waves)
+    for start in range(0, shortest, BLOCK_SAMPLES):
+        first, *rest = (wave.read(start, min(start + BLOCK_SAMPLES, shortest)) for wave in waves)
+        for block in rest:
+            first += block
+        yield first
 
 
 def plan_segments(tracks: SongTracks, latents: LatentLayout, config: PrepConfig) -> Iterator[PlannedSegment]:

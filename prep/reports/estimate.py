@@ -121,7 +121,7 @@ def bytes_per_second(config: PrepConfig, spec: BaseSpec) -> float:
 def song_seconds(song: SongFiles) -> float | None:
     """Length of a song's shortest file, undecoded where its bytes tell; None where one cannot be read."""
     try:
-        return min(audio_seconds(path) for path in song.files.values())
+        return min(audio_seconds(path) for _, path in song.sources)
     except (UserError, OSError):
         return None
 

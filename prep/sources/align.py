@@ -5,7 +5,7 @@ that is not in it, leaves its voice there. Waves are stereo [2, N].
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -42,6 +42,15 @@ class _Held:
     """Stems that are not in the mix."""
 
 
+def check_lengths(waves: Iterable[DiskWave]) -> None:
+    """Raises SongError where files of one song differ in length by more than 0.5 s."""
+    lengths = [wave.samples / wave.rate_hz for wave in waves]
+    apart = max(lengths) - min(lengths)
+    if apart > MAX_LENGTH_DIFFERENCE_SECONDS:
+        limit = f"at most {MAX_LENGTH_DIFFERENCE_SECONDS:g} s is allowed"
+        raise SongError("misaligned", f"its files differ in length by {apart:.2f} s ({limit}).")
+
+
 def align(given: Mapping[Part, DiskWave], config: StemsConfig, new_wave: Callable[[], DiskWave]) -> SongTracks:
     """The song that two or three parts make, cut to the shortest.
 
@@ -49,12 +58,8 @@ def align(given: Mapping[Part, DiskWave], config: StemsConfig, new_wave: Callabl
     Raises SongError for lengths more than 0.5 s apart, a stem more than 50 ms off the mix, and parts that hold each
     other or do not sum up, by more than `config` allows.
     """
+    check_lengths(given.values())
     lengths = [wave.samples for wave in given.values()]
-    (rate_hz,) = {wave.rate_hz for wave in given.values()}
-    apart = (max(lengths) - min(lengths)) / rate_hz
-    if apart > MAX_LENGTH_DIFFERENCE_SECONDS:
-        limit = f"at most {MAX_LENGTH_DIFFERENCE_SECONDS:g} s is allowed"
-        raise SongError("misaligned", f"its files differ in length by {apart:.2f} s ({limit}).")
     derived: set[Part] = {"vocal", "inst", "mix"} - set(given)
     held = _Held(_measured(SongTracks(given, min(lengths), derived=derived.pop() if derived else None)))
     if "mix" in given and not _is_clean(held.tracks):

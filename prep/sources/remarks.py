@@ -24,10 +24,15 @@ def listed(unused: Sequence[str]) -> list[str]:
 
 
 def say_remarks(found: Scan) -> None:
-    """Say which texts are not in UTF-8, and as what they were read."""
+    """Say which texts are not in UTF-8, and which folders called like a part hold what is taken for full songs."""
     recoded: dict[str, list[str]] = {}
     for song in found.songs:
         for name, encoding in song.recoded.items():
             recoded.setdefault(encoding, []).append(name)
     for encoding, names in recoded.items():
         say(f"texts read as {encoding}: {len(names)} ({named(names)}).")
+    if found.lone_parts:
+        say(
+            f"{named(found.lone_parts)}: taken for full songs, as no other part of them lies beside. If they are "
+            "stems, put the other parts into a folder beside, such as inst."
+        )

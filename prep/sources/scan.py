@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,20 +13,11 @@ from common.canonical import unicode_text
 from common.errors import UserError
 from common.music.lead_sheet import LeadSheet
 from common.music.notation import read_lead_sheet
-from common.texts.naming import (
-    INST,
-    MIX,
-    VOCAL,
-    Named,
-    chosen_text,
-    one_form,
-    split_name,
-    stems_not_so_named,
-    text_named,
-)
+from common.texts.naming import chosen_text, text_named
 from common.texts.tags import one_line, tags_of
 from common.texts.text import UTF_8, Text
 from common.texts.text import read_text as text_in
+from prep.sources.layout import ResolvedStems, SongStems, lay_out, name_below
 from shards.schema import Part, Rejection, SongError, lead_sheet_identity
 from shards.writer import rejection_of
 
@@ -40,7 +31,7 @@ CLEAN = re.compile(r"[^\W_]+([_-][^\W_]+)*")
 UNSAFE = re.compile(r"[^\w-]")
 
 Texts = dict[tuple[str, str], list[Path]]
-"""Files that can be the texts of songs, by the song's name and the kind."""
+"""Files that can be the texts of songs, by the song's name (a folder's with a slash behind it) and the kind."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +52,15 @@ class SongFiles:
     """Encodings of its texts that are not in UTF-8, by the names of their files."""
     lead_sheet: LeadSheet | None = None
     """Of the whole song; None where none was given."""
+    added: tuple[Path, ...] = ()
+    """Files that are added to that of the inst: the band is the sum of these stems."""
+    beside: Path | None = None
+    """Folder and title: its texts are `beside`_prompt.txt and so on."""
+
+    @property
+    def sources(self) -> tuple[tuple[Part, Path], ...]:
+        """Every file, with the part that it is or that it is added to."""
+        return tuple(sorted([*self.files.items(), *(("inst", path) for path in self.added)]))
 
     @cached_property
     def lead_sheet_sha256(self) -> str | None:
@@ -80,7 +80,9 @@ class Scan:
     songs: tuple[SongFiles, ...]
     rejections: tuple[Rejection, ...]
     unused: tuple[str, ...] = ()
-    """Files that are neither audio nor a song's texts, by their paths below the folder."""
+    """Files that are no song's audio and no song's texts, by their paths below the folder."""
+    lone_parts: tuple[str, ...] = ()
+    """Folders called like a part whose files are taken for full songs, for no other part of them is there."""
 
 
 def scan(raw: Path) -> Scan:
@@ -91,69 +93,44 @@ def scan(raw: Path) -> Scan:
     audio = [path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES]
     if not audio:
         raise UserError(f"{raw}: no songs in it (names that end in {', '.join(sorted(AUDIO_SUFFIXES))}).")
-    strange = dict(_strange(audio, raw))
-    groups = _groups([path for path in audio if path not in strange], raw)
+    layout = lay_out(audio, raw)
     texts: Texts = defaultdict(list)
     for path in paths:
         if path.suffix.lower() not in AUDIO_SUFFIXES and (named := text_named(path.name)):
-            texts[_name(path.with_name(named[0]), raw), named[1]].append(path)
-    songs, rejections, used = (
-        [],
-        [rejection_of(safe_key(_named_below(path, raw)), strange[path]) for path in strange],
-        set(),
-    )
-    for key, name in sorted((safe_key(name), name) for name in groups):
+            folder = name_below(path.parent, raw)
+            texts[named[0] if folder == "." else f"{folder}/{named[0]}", named[1]].append(path)
+    songs, used, spare = list[SongFiles](), set[Path](), set[Path]()
+    rejections = [
+        rejection_of(safe_key(name_below(path.with_name(path.stem), raw)), error)
+        for path, error in layout.strange.items()
+    ]
+    for key, name in sorted((safe_key(name), name) for name in layout.songs):
         try:
-            found = _texts_of(name, groups[name], texts)
+            stems = layout.songs[name].resolve(name)
+            spare |= set(stems.unused)
+            found = _texts_of(name, layout.songs[name], texts)
             used |= set(found.values())
-            songs.append(_song(key, name, groups[name], found))
+            songs.append(_song(key, name, layout.songs[name].beside, stems, found))
         except SongError as error:
             rejections.append(rejection_of(key, error))
-    unused = [path for path in paths if path not in used and not _belongs(path, raw, groups)]
-    unused = sorted(unicode_text(path.relative_to(raw).as_posix()) for path in unused)
-    return Scan(tuple(songs), tuple(sorted(rejections, key=lambda row: row.key)), tuple(unused))
+    unused = [path for path in paths if path in spare or (path not in used and not _belongs(path, raw, layout.songs))]
+    return Scan(
+        tuple(songs),
+        tuple(sorted(rejections, key=lambda row: row.key)),
+        tuple(sorted(unicode_text(path.relative_to(raw).as_posix()) for path in unused)),
+        tuple(sorted(unicode_text(path.relative_to(raw).as_posix()) for path in layout.lone)),
+    )
 
 
-def _groups(audio: Iterable[Path], raw: Path) -> dict[str, dict[Part, list[Path]]]:
-    """The files of each song, by part."""
-    groups: dict[str, dict[Part, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    parts: dict[str | None, Part] = {VOCAL: "vocal", INST: "inst", MIX: "mix"}
-    for folder, paths in _by_folder(audio).items():
-        stems = frozenset(path.stem for path in paths)
-        for path in paths:
-            named = split_name(path.stem, stems)
-            groups[_name(folder / named.song, raw)][parts[named.part]].append(path)
-    return groups
-
-
-def _strange(audio: Iterable[Path], raw: Path) -> Iterator[tuple[Path, SongError]]:
-    """Files that look like stems and are not read as any, each with what would be right."""
-    for folder, paths in _by_folder(audio).items():
-        found = stems_not_so_named([path.stem for path in paths], below=folder != raw)
-        for path in paths:
-            if (named := found.get(path.stem)) is not None:
-                yield path, SongError("unknown_stem", _way_out(path, named, named.song.strip(" _.-") or folder.name))
-
-
-def _way_out(path: Path, named: Named, song: str) -> str:
-    if named.part is not None:
-        return f"{path.name}: looks like the {named.part} of {song}. Name it {song}_{named.part}{path.suffix}."
-    rest = f"two of {song}_vocal, {song}_inst and {song}_mix are enough"
-    return f"{path.name}: looks like a stem of {song} ({named.word}), and only the sum is used. Leave it out; {rest}."
-
-
-def _by_folder(paths: Iterable[Path]) -> dict[Path, list[Path]]:
-    folders: dict[Path, list[Path]] = defaultdict(list)
-    for path in paths:
-        folders[path.parent].append(path)
-    return folders
-
-
-def _texts_of(name: str, files: Mapping[Part, list[Path]], texts: Texts) -> dict[str, Path]:
-    """A song's texts, by kind. Raises SongError where several files can be one."""
-    title = split_name(next(iter(files.values()))[0].stem).song
+def _texts_of(name: str, stems: SongStems, texts: Texts) -> dict[str, Path]:
+    """A song's texts, by kind: those beside it, else those inside its folder. Raises SongError for several."""
+    title = stems.beside.name
     try:
-        found = {kind: chosen_text(texts[name, kind], title, kind) for kind in TEXT_KINDS}
+        found = {
+            kind: next(filter(None, (chosen_text(texts[at, kind], title, kind) for at in places)), None)
+            for kind in TEXT_KINDS
+            for places in [(name, *sorted(stems.places - {name}))]
+        }
     except UserError as error:
         raise SongError("ambiguous", str(error)) from None
     return {kind: path for kind, path in found.items() if path is not None}
@@ -161,7 +138,7 @@ def _texts_of(name: str, files: Mapping[Part, list[Path]], texts: Texts) -> dict
 
 def _belongs(path: Path, raw: Path, groups: Mapping[str, object]) -> bool:
     """Whether a file is a song's audio, which is kept or rejected, or the truth that `prep demo-songs` wrote of it."""
-    truth = path.name.endswith(TRUTH) and _name(path.with_name(path.name.removesuffix(TRUTH)), raw) in groups
+    truth = path.name.endswith(TRUTH) and name_below(path.with_name(path.name.removesuffix(TRUTH)), raw) in groups
     return path.suffix.lower() in AUDIO_SUFFIXES or truth
 
 
@@ -210,20 +187,8 @@ def _files(folder: Path, visited: set[Path]) -> Iterator[Path]:
             yield path
 
 
-def _name(path: Path, raw: Path) -> str:
-    return one_form(path.relative_to(raw).as_posix())
-
-
-def _named_below(path: Path, raw: Path) -> str:
-    return _name(path.with_name(path.stem), raw)
-
-
-def _song(key: str, name: str, found: Mapping[Part, list[Path]], written: Mapping[str, Path]) -> SongFiles:
-    for part, paths in found.items():
-        if len(paths) > 1:
-            names = " and ".join(path.name for path in paths)
-            raise SongError("ambiguous", f"{names} are both the {part} of {name}. Keep one.")
-    files = {part: paths[0] for part, paths in found.items()}
+def _song(key: str, name: str, beside: Path, stems: ResolvedStems, written: Mapping[str, Path]) -> SongFiles:
+    files = stems.files
     if set(files) in ({"vocal"}, {"inst"}):
         (lone,) = files.values()
         raise SongError("orphan_stem", f"{lone.name}: one stem alone. Add the mix or the other stem.")
@@ -243,6 +208,8 @@ def _song(key: str, name: str, found: Mapping[Part, list[Path]], written: Mappin
         has_lyrics=bool(lyrics),
         recoded=recoded,
         lead_sheet=_lead_sheet(texts["lead_sheet"], written["lead_sheet"]) if "lead_sheet" in texts else None,
+        added=stems.added,
+        beside=beside,
     )
 
 

@@ -17,7 +17,7 @@ class SoundHash:
 
     def __init__(self, song: SongFiles) -> None:
         parts = ("mix",) if "mix" in song.files else ("inst", "vocal")
-        self._digests: dict[Path, str | None] = {song.files[part]: None for part in parts}
+        self._digests: dict[Path, str | None] = {path: None for part, path in song.sources if part in parts}
 
     def hashed(self, path: Path, stream: AudioStream) -> AudioStream:
         """The stream of a file, which is hashed as its blocks go by."""

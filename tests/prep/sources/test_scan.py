@@ -116,12 +116,12 @@ def test_common_names_of_stems_make_pairs_and_others_are_rejected_with_the_right
     touch(
         tmp_path,
         "a_Vocals.wav", "a-instrumental.aifc", "1_b_(Vocals).wav", "1_b_(Instrumental).wav", "c_vox .wav", "c.wav",
-        "c_drums.wav", "d (Vocals).wav", "d.wav", "e/vocals.wav", "e/no_vocals.wav", "Bass.mp3", "The Other Side.mp3",
-        "vocal.mp3", "all_about_that_bass.mp3",
+        "c_drums.wav", "d (Vocals).wav", "d.wav", "e/vocals.wav", "e/no_vocals.wav", "e/encore.wav", "Bass.mp3",
+        "The Other Side.mp3", "vocal.mp3", "all_about_that_bass.mp3",
     )  # fmt: skip
     assert found(tmp_path) == {
         "a": ["inst", "vocal"], "b": ["inst", "vocal"], "c": ["mix", "vocal"], "d": ["mix"], "Bass": ["mix"],
-        safe_key("The Other Side"): ["mix"], "vocal": ["mix"], "all_about_that_bass": ["mix"],
+        safe_key("The Other Side"): ["mix"], "vocal": ["mix"], "all_about_that_bass": ["mix"], "e__encore": ["mix"],
     }  # fmt: skip
     assert rejected(tmp_path) == {
         "c_drums": (
