@@ -25,12 +25,18 @@ class PartNames:
     transformer: str
     codec: str
     vocoder: str
+    """The codec again where that makes sound by itself."""
     text_encoder: str
 
     @property
     def encoders(self) -> tuple[str, str]:
         """What makes latents and a prompt's states."""
         return self.codec, self.text_encoder
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """What makes sound of latents."""
+        return tuple(dict.fromkeys((self.codec, self.vocoder)))
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,8 @@ class BaseSpec:
     parts: PartNames
     files: Mapping[str, tuple[str, ...]]
     """What each part computes with: its config, weights (always the second) and tokenizer."""
-    lyric_vocabulary: str
-    """File beside the parts that turns the words of lyrics into token ids."""
+    lyric_vocabulary: str | None
+    """File beside the parts that turns the words of lyrics into token ids; None where the text encoder does."""
     text_width: int
     """Width of a prompt's states."""
     text_tokens: int
@@ -54,6 +60,10 @@ class BaseSpec:
     """Shift of the sigmas that it was trained with."""
     longest_seconds: float
     """Longest clip that the network takes at once; longer songs go through it in windows."""
+    variant_ids: tuple[str, ...] = ()
+    """Hugging Face ids of other checkpoints of this base model."""
+    is_served: bool = True
+    """Whether prep, train and infer take it; its networks open either way."""
 
     def weights_file(self, part: str) -> str:
         """Name of the file that holds a part's weights."""
@@ -65,6 +75,7 @@ class BaseSpec:
         return ceil(self.longest_seconds * self.latents.frames_per_second)
 
 
+LYRIC_VOCABULARY_FILE = "lyric_vocab.json"
 _PARTS = PartNames(
     transformer="ace_step_transformer", codec="music_dcae_f8c8", vocoder="music_vocoder", text_encoder="umt5-base"
 )
@@ -81,7 +92,7 @@ ACE_STEP_1 = BaseSpec(
         _PARTS.vocoder: (CONFIG_FILE, _WEIGHTS),
         _PARTS.text_encoder: (CONFIG_FILE, "model.safetensors", TOKENIZER_FILE),
     },
-    lyric_vocabulary="lyric_vocab.json",
+    lyric_vocabulary=LYRIC_VOCABULARY_FILE,
     text_width=768,
     text_tokens=256,
     shift=3.0,
@@ -89,7 +100,37 @@ ACE_STEP_1 = BaseSpec(
 )
 """ACE-Step v1. A latent frame is 8 mel frames of 512 samples: 10.77 a second."""
 
-BASES: Mapping[str, BaseSpec] = {spec.name: spec for spec in (ACE_STEP_1,)}
+_PARTS_15 = PartNames(
+    transformer="acestep-v15", codec="acestep-v15-vae", vocoder="acestep-v15-vae", text_encoder="Qwen3-Embedding-0.6B"
+)
+
+ACE_STEP_15 = BaseSpec(
+    name="ace-step-1.5",
+    published_id="ACE-Step/Ace-Step1.5",
+    latents=LatentLayout(sample_rate_hz=48_000, frame_samples=1920, channels=64, rows=1),
+    parts=_PARTS_15,
+    files={
+        _PARTS_15.transformer: (CONFIG_FILE, "model.safetensors", "silence_latent.pt"),
+        _PARTS_15.codec: (CONFIG_FILE, _WEIGHTS),
+        _PARTS_15.text_encoder: (CONFIG_FILE, "model.safetensors", TOKENIZER_FILE),
+    },
+    lyric_vocabulary=None,
+    text_width=1024,
+    text_tokens=256,
+    shift=1.0,
+    longest_seconds=600.0,
+    variant_ids=(
+        *(f"ACE-Step/acestep-v15-{size}{kind}" for size in ("", "xl-") for kind in ("base", "sft", "turbo")),
+        *(f"ACE-Step/acestep-v15-turbo-{kind}" for kind in ("shift1", "shift3", "continuous")),
+        "ACE-Step/acestep-v15-xl-turbo-diffusers",
+    ),
+    is_served=False,
+)
+"""ACE-Step 1.5: 25 latent frames a second. `shift` is that of the variants base and sft; turbo has its own. The longest
+clip is as long as the latent of silence that comes with it. Folders are named by variant and layout, which
+models/loading/acestep15.py knows."""
+
+BASES: Mapping[str, BaseSpec] = {spec.name: spec for spec in (ACE_STEP_1, ACE_STEP_15)}
 """Every base model by its name."""
 
 

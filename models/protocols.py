@@ -31,6 +31,7 @@ class Conditions:
     states: Tensor  # [B, E, I]
     mask: Tensor  # [B, E] bool, True where a token is real
     keys_values: tuple[Any, ...] | None = None  # what each block makes of them, from `prepare`
+    context: Tensor | None = None  # [B, K, H, T], what a base model with a source slot sees beside the latents
 
 
 @dataclass(frozen=True)

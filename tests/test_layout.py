@@ -27,7 +27,16 @@ LAYER = {
 
 WINGS = {
     "common": ("audio.formats", "audio", "music"),
-    "models": ("acestep1.transformer", "acestep1.text", "acestep1.codec", "acestep1", "loading", "flow", "adapters"),
+    "models": (
+        "acestep1.transformer",
+        "acestep1.text",
+        "acestep1.codec",
+        "acestep1",
+        "acestep15",
+        "loading",
+        "flow",
+        "adapters",
+    ),
     "prep": ("sources", "encoding", "building", "made_up", "reports"),
     "train": ("data", "devices", "loop", "search"),
     "infer": ("audio", "request", "band", "compare", "evaluate.measures", "evaluate"),

@@ -83,7 +83,7 @@ class Session:
         )
 
     def decoder(self, runtime: Runtime) -> LatentDecoder:
-        parts = (_stamps(runtime.base / runtime.spec.parts.codec), _stamps(runtime.base / runtime.spec.parts.vocoder))
+        parts = tuple(_stamps(runtime.base / part) for part in runtime.spec.parts.decoders)
         opened = partial(open_decoder, runtime.base, runtime.device)
         return self._network("decoder", (runtime.device, parts), runtime, opened)
 

@@ -141,7 +141,7 @@ class RoundTrip:
     def open(cls, name: str, items: Sequence[EvaluationItem], session: Session) -> "RoundTrip":
         """Raises UserError for another codec than the items were made with, as far as their records say."""
         spec = spec_of(name)
-        parts = [spec.parts.codec, spec.parts.vocoder]
+        parts = spec.parts.decoders
         base = resolve_checkpoint(name, parts)
         for path, record in records_of(items):
             if record.base is not None:

@@ -254,5 +254,5 @@ def _given(**values: Any) -> dict[str, Any]:
 
 def _parts(request: GenerationRequest, settings: GenerationSettings, spec: BaseSpec) -> list[str]:
     """A song of shards with its own prompt needs no text encoder, but for ERG."""
-    parts = [spec.parts.transformer, spec.parts.codec, spec.parts.vocoder]
+    parts = [spec.parts.transformer, *spec.parts.decoders]
     return [*parts, spec.parts.text_encoder] if request.prompt or request.vocal or settings.sampler.erg else parts

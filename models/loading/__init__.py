@@ -1,4 +1,4 @@
 """Checkpoints opened part by part, with every weight accounted for, and which parts belong together.
 
-Imports models/acestep1/ and common/.
+Imports models/acestep1/, models/acestep15/ and common/.
 """

@@ -21,6 +21,11 @@ HALVES = ("encoder.", "decoder.")
 """Of the codec; a file may hold one alone."""
 
 
+def holds_part(folder: Path) -> bool:
+    """Whether a folder holds any of its parts."""
+    return any((folder / part).is_dir() for part in ACE_STEP_1.files)
+
+
 def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "ACEStepTransformer2DModel":
     """The transformer, its weights cast to `dtype` one by one as they are read. Raises UserError for bad files."""
     from models.acestep1.transformer.transformer import ACEStepTransformer2DModel

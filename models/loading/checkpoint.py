@@ -4,15 +4,16 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
 
-from common.bases import ACE_STEP_1, BASES, BaseSpec
+from common.bases import ACE_STEP_1, ACE_STEP_15, BASES, BaseSpec
 from common.canonical import sha256_of_file
 from common.errors import UserError
 from common.progress import say
-from models.loading import acestep1
+from models.loading import acestep1, acestep15
 from models.loading.hub import HUB_ID, fetch, revision_of
 from models.loading.weights import opened_weights
 
@@ -24,7 +25,7 @@ TINY = Path(__file__).resolve().parents[1] / "tiny"
 """The bundle that ships with Backline."""
 SEPARATOR = "demucs"
 """Folder of a checkpoint's own separator; no base model's part."""
-OPENERS = {ACE_STEP_1.name: acestep1}
+OPENERS = {ACE_STEP_1.name: acestep1, ACE_STEP_15.name: acestep15}
 """Module that opens the networks of each base model."""
 
 
@@ -35,10 +36,10 @@ def spec_of(name: str | Path) -> BaseSpec:
     """
     folder = Path(name).expanduser()
     if name != "tiny" and folder.is_dir():
-        held = [spec for spec in BASES.values() if any((folder / part).is_dir() for part in spec.files)]
+        held = [BASES[base] for base, opener in OPENERS.items() if opener.holds_part(folder)]
     else:
         matched = HUB_ID.fullmatch(str(name))
-        held = [spec for spec in BASES.values() if matched and matched[1] == spec.published_id]
+        held = [spec for spec in BASES.values() if matched and matched[1] in (spec.published_id, *spec.variant_ids)]
     return held[0] if held else ACE_STEP_1
 
 
@@ -47,8 +48,14 @@ def resolve_checkpoint(name: str | Path, parts: Sequence[str]) -> Path:
     are fetched.
 
     Only the text "tiny" means the bundle; Path("tiny") and "./tiny" are folders. Raises UserError where a part is
-    missing, or cannot be fetched.
+    missing, or cannot be fetched, and for a base model that no command takes.
     """
+    spec = spec_of(name)
+    if not spec.is_served:
+        raise UserError(
+            f"{name}: is of {spec.name}, which no command takes yet. Give a checkpoint of {ACE_STEP_1.name} "
+            f"(--checkpoint-dir {ACE_STEP_1.published_id})."
+        )
     if name == "tiny":
         _say_what_tiny_is()
         return TINY
@@ -87,17 +94,24 @@ def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "Codec":
 
     Raises UserError for bad files.
     """
-    return OPENERS[spec_of(folder).name].open_codec(folder, encoder=encoder, decoder=decoder)
+    return _opener_of_all(folder).open_codec(folder, encoder=encoder, decoder=decoder)
 
 
 def open_decoder(folder: Path, device: torch.device) -> "LatentDecoder":
     """The way from latents to sound, on a device; no encoder is read. Raises UserError for bad files."""
-    return OPENERS[spec_of(folder).name].open_decoder(folder, device)
+    return _opener_of_all(folder).open_decoder(folder, device)
 
 
 def open_text_encoder(folder: Path) -> "PromptEncoder":
     """The text encoder with its tokenizer, from the folder's files alone. Raises UserError for bad ones."""
-    return OPENERS[spec_of(folder).name].open_text_encoder(folder)
+    return _opener_of_all(folder).open_text_encoder(folder)
+
+
+def _opener_of_all(folder: Path) -> ModuleType:
+    opener = OPENERS[spec_of(folder).name]
+    if not hasattr(opener, "open_codec"):
+        raise UserError(f"{folder}: is of {spec_of(folder).name}, of which only the transformer opens yet.")
+    return opener
 
 
 @cache

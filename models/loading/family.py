@@ -9,7 +9,7 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from common.bases import ACE_STEP_1, BASES, CONFIG_FILE, BaseOrigin
+from common.bases import ACE_STEP_1, CONFIG_FILE, BaseOrigin
 from common.canonical import sha256_of_file
 from common.config import read_json
 from common.errors import UserError
@@ -20,8 +20,8 @@ from models.loading.checkpoint import TINY, is_whole, part_hash, resolve_checkpo
 from models.loading.hub import revision_of
 
 FAMILIES: Mapping[str, Sizes] = {"ace-step-1": PUBLISHED, "tiny": TINY_SIZES}
-ROLES: Mapping[str, str] = {name: role for spec in BASES.values() for role, name in asdict(spec.parts).items()}
-"""What each part is to its base model; sizes are listed under that name."""
+ROLES: Mapping[str, str] = {name: role for role, name in asdict(ACE_STEP_1.parts).items()}
+"""What each part of the one base model with families is to it; sizes are listed under that name."""
 PUBLISHED_HASHES = frozenset(
     {
         "7cc1e50cedadda72bc03fd0f8b1f19fb8377e55be8a8f6db10445a1b0e2b43ef",
@@ -85,7 +85,7 @@ def known_base(base: BaseOrigin | None, hashes: Iterable[str]) -> BaseOrigin:
 def family_of(folder: Path, part: str) -> str | None:
     """The family whose sizes a part's config.json has; None for other sizes, or without such a file."""
     path = folder / part / CONFIG_FILE
-    config = read_json(path) if path.is_file() else None
+    config = read_json(path) if part in ROLES and path.is_file() else None
     if not isinstance(config, dict):
         return None
     for family, sizes in FAMILIES.items():
@@ -169,7 +169,7 @@ def _hashes(folder: Path, networks: Mapping[str, str]) -> dict[str, str]:
     for part in spec.parts.encoders:
         if part in networks and is_whole(folder, part):
             found[part] = part_hash(folder, part)
-    vocabulary = folder / spec.lyric_vocabulary
-    if vocabulary.name in networks and vocabulary.is_file():
-        found[vocabulary.name] = sha256_of_file(vocabulary)
+    name = spec.lyric_vocabulary
+    if name is not None and name in networks and (folder / name).is_file():
+        found[name] = sha256_of_file(folder / name)
     return found

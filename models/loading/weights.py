@@ -3,8 +3,8 @@
 Networks come in eval mode, without gradients, on the CPU; reading one takes the memory of its weights once.
 """
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,18 +52,37 @@ def read_weights(
     *,
     dtype: torch.dtype = torch.float32,
     unread: tuple[str, ...] = (),
+    name_of: Callable[[str], str] = str,
 ) -> dict[str, Tensor]:
-    """Exactly the weights named in `shapes`, cast to `dtype` one by one.
+    """Exactly the weights named in `shapes`, cast to `dtype` one by one, from one file or those that an index names.
 
-    The file may also hold weights whose names begin with one of `unread`, and no others. Raises UserError for a file
-    that is missing or damaged, or holds other weights.
+    The file may also hold weights whose names begin with one of `unread`, and no others; `name_of` makes ours of its
+    names. Raises UserError for a file that is missing or damaged, or holds other weights.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. It holds the weights of {path.parent.name}.")
-    with opened_weights(path) as file:
-        stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        _account(path, shapes, {name: shape for name, shape in stored.items() if not name.startswith(unread)})
-        return {name: file.get_tensor(name).to(dtype, copy=True) for name in shapes}
+    with ExitStack() as stack:
+        files = [stack.enter_context(opened_weights(file)) for file in _files_of(path)]
+        held = [(file, name) for file in files for name in file.keys() if not name.startswith(unread)]  # noqa: SIM118
+        places = {name_of(name): (file, name) for file, name in held}
+        if len(places) < len(held):
+            raise UserError(f"{path}: holds {len(held) - len(places)} weights twice. {again(path)}")
+        stored = {ours: tuple(file.get_slice(name).get_shape()) for ours, (file, name) in places.items()}
+        _account(path, shapes, stored)
+        return {ours: places[ours][0].get_tensor(places[ours][1]).to(dtype, copy=True) for ours in shapes}
+
+
+def _files_of(path: Path) -> list[Path]:
+    """`path`, or what it names where it is an index of several files."""
+    index = read_json(path) if path.suffix == ".json" else {"weight_map": {"": path.name}}
+    named = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(named, dict) or not all(
+        isinstance(file, str) and Path(file).name == file for file in named.values()
+    ):
+        raise UserError(f"{path}: is no index of weights beside it. {again(path)}")
+    files = [path.with_name(file) for file in sorted(set(named.values()))]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file}: no such file. It holds the weights of {path.parent.name}.")
+    return files
 
 
 @contextmanager

@@ -317,7 +317,7 @@ def _say_notes(manifest: Manifest, new: Sequence[HashedSong]) -> None:
         say(f"{len(noted) - NOTED_SONGS} more songs were mended or have a silent channel: prep status names them.")
 
 
-def _say_what_is_missing(songs: Sequence[HashedSong], wordless: int, vocabulary: str) -> None:
+def _say_what_is_missing(songs: Sequence[HashedSong], wordless: int, vocabulary: str | None) -> None:
     for kind, default, missing in (
         ("prompt", NO_PROMPT, [hashed.song.name for hashed in songs if not hashed.song.has_prompt]),
         ("lyrics", NO_LYRICS, [hashed.song.name for hashed in songs if not hashed.song.has_lyrics]),

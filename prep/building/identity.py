@@ -27,7 +27,7 @@ ARITHMETIC = {"cuda": "cuda without TF32"}
 """Devices that a fingerprint says more of than their name: builds of a version that left TF32 on are others."""
 NO_BYTES = {"text": {"prompt_cache_mib"}}
 """Settings that are in no fingerprint, as they change no bytes."""
-VOCABULARIES = frozenset(spec.lyric_vocabulary for spec in BASES.values())
+VOCABULARIES = frozenset(spec.lyric_vocabulary for spec in BASES.values() if spec.lyric_vocabulary)
 WORDS = frozenset({"text", *VOCABULARIES, *(spec.parts.text_encoder for spec in BASES.values())})
 """Settings, networks and steps that decide a sample's texts and nothing else."""
 
@@ -80,8 +80,7 @@ def build_fingerprint(
     """Everything that decides the bytes of a build, but the songs."""
     spec = spec_of(checkpoint)
     networks = {part: part_hash(checkpoint, part) for part in spec.parts.encoders}
-    vocabulary = checkpoint / spec.lyric_vocabulary
-    if vocabulary.is_file():
+    if spec.lyric_vocabulary and (vocabulary := checkpoint / spec.lyric_vocabulary).is_file():
         networks[vocabulary.name] = sha256_of_file(vocabulary)
     if separator is not None:
         networks[SEPARATOR] = separator.content_hash()

@@ -29,6 +29,7 @@ def other(monkeypatch):
 @pytest.mark.parametrize("spec", BASES.values(), ids=BASES)
 def test_every_part_has_its_files(spec):
     assert set(vars(spec.parts).values()) == spec.files.keys()
+    assert set(spec.parts.decoders) | set(spec.parts.encoders) | {spec.parts.transformer} == spec.files.keys()
     assert all(spec.weights_file(part).endswith(".safetensors") for part in spec.files)
 
 

@@ -36,7 +36,7 @@ def make_rendering(
     Raises UserError for a codec that did not make the shards.
     """
     spec = spec_of(checkpoint_dir)
-    parts = [spec.parts.codec, spec.parts.vocoder]
+    parts = spec.parts.decoders
     try:
         base = resolve_checkpoint(checkpoint_dir, parts)
     except UserError as error:

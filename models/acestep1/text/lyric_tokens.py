@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from common.bases import ACE_STEP_1
+from common.bases import LYRIC_VOCABULARY_FILE
 from common.errors import UserError
 from models.acestep1.text.lyric_cleaning import clean_line
 from models.acestep1.text.options import LyricsContent
 
-VOCABULARY_FILE = ACE_STEP_1.lyric_vocabulary
+VOCABULARY_FILE = LYRIC_VOCABULARY_FILE
 SPACE = 2
 """Stands for a space between words, and ends every line."""
 START = 261

@@ -1,0 +1,160 @@
+"""ACE-Step 1.5's transformer with its condition encoder, both diffusers', behind `FlowNetwork`.
+
+B items, C latent channels (64), H latent rows (1), T latent frames, S text tokens, D width of a text state, L lyric
+tokens, E condition tokens, I inner width of the transformer, J that of the condition encoder.
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from diffusers.models.transformers.ace_step_transformer import AceStepTransformer1DModel
+from diffusers.pipelines.ace_step.modeling_ace_step import AceStepConditionEncoder
+from torch import Tensor, nn
+
+from common.bases import ACE_STEP_15
+from common.errors import UserError
+from models.acestep15.sizes import NetworkSettings, Variant
+from models.protocols import Conditions, FlowNetwork, Injections, SslFeatures, Velocity
+
+REFERENCE_FRAMES = int(30 * ACE_STEP_15.latents.frames_per_second)
+"""Frames of silence that the timbre encoder gets where there is no reference; zeros are nothing that it has seen."""
+TIMESTEPS = 1000
+"""What sigma 1 is called as a timestep; diffusers' transformer takes sigma itself."""
+
+
+class AceStep15Network(FlowNetwork):
+    """Weights stand under the names of diffusers' two networks, after `transformer.` and `condition_encoder.`.
+
+    The transformer sees no mask: what it decodes together is of one length, and padded condition tokens are attended
+    to, as in diffusers' pipeline.
+    """
+
+    spec = ACE_STEP_15
+    _supports_gradient_checkpointing = True
+
+    def __init__(self, settings: NetworkSettings, variant: Variant) -> None:
+        super().__init__()
+        self.variant = variant
+        self.transformer = AceStepTransformer1DModel(**settings.transformer)
+        self.condition_encoder = AceStepConditionEncoder(**settings.condition_encoder)
+
+    @property
+    def transformer_blocks(self) -> nn.ModuleList:  # ty: ignore[incompatible-property-override]
+        """The transformer's layers."""
+        return self.transformer.layers
+
+    @property
+    def inner_width(self) -> int:
+        """I."""
+        return self.transformer.proj_in_conv.out_channels
+
+    @property
+    def weight_dtype(self) -> torch.dtype:
+        """The network's own dtype."""
+        return self.transformer.scale_shift_table.dtype
+
+    def condition(self, text: Tensor, text_mask: Tensor, lyric_ids: Tensor, lyric_mask: Tensor) -> Conditions:
+        """Conditions of text2music. `lyric_ids` are not ids here, but the text encoder's embedding rows [B, L, D]."""
+        dtype, count = self.weight_dtype, len(text)
+        reference = self.condition_encoder.silence_latent[:, :REFERENCE_FRAMES].to(dtype)
+        states, mask = self.condition_encoder(
+            text_hidden_states=text.to(dtype),
+            text_attention_mask=text_mask.bool(),
+            lyric_hidden_states=lyric_ids.to(dtype),
+            lyric_attention_mask=lyric_mask.bool(),
+            refer_audio_acoustic_hidden_states_packed=reference.expand(count, -1, -1),
+            refer_audio_order_mask=torch.arange(count, device=text.device),
+        )
+        return Conditions(states, mask)
+
+    def unconditional(self, conditions: Conditions) -> Conditions:
+        """The learned null condition in every position, with the same source."""
+        null = self.condition_encoder.null_condition_emb.to(conditions.states.dtype)
+        return replace(conditions, states=null.expand_as(conditions.states))
+
+    def silence(self, frames: int) -> Tensor:
+        """Latents of silence [1, C, 1, frames], repeated where they are longer than what the checkpoint holds."""
+        held = self.condition_encoder.silence_latent
+        repeated = held.repeat(1, -(-frames // held.shape[1]), 1)[:, :frames]
+        return repeated.transpose(1, 2).unsqueeze(2)
+
+    def with_source(self, conditions: Conditions, source: Tensor, made: Tensor | None = None) -> Conditions:
+        """The conditions with the latents [B, C, 1, T] of a source track, such as a vocal to complete.
+
+        `made` [B, T] is 1 where frames are to be made and 0 where the source stays; None makes all.
+        """
+        frames = source.new_ones(len(source), source.shape[-1]) if made is None else made.to(source.dtype)
+        return replace(conditions, context=torch.cat((source, frames[:, None, None].expand_as(source)), dim=1))
+
+    def prepare(self, conditions: Conditions) -> Conditions:
+        """The conditions as they are: diffusers' blocks keep nothing between steps."""
+        return conditions
+
+    def decode(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        conditions: Conditions,
+        *,
+        mask: Tensor | None = None,
+        injections: Injections | None = None,
+        ssl_features: SslFeatures | None = None,
+    ) -> Velocity:
+        """latents [B, C, 1, T] of whole clips; without a source in the conditions it is text2music.
+
+        Blocks see [B, ceil(T / 2), I]. Raises UserError for an injection past the last block.
+        """
+        if ssl_features or (mask is not None and not bool(mask.all())):
+            raise ValueError("ACE-Step 1.5 has no projection losses and takes no padded frames.")
+        if conditions.context is None:
+            silence = self.silence(latents.shape[-1]).expand(len(latents), -1, -1, -1)
+            conditions = self.with_source(conditions, silence)
+        assert conditions.context is not None
+        sigma = (timestep / TIMESTEPS).to(self.weight_dtype)
+        with self._injecting(injections or {}):
+            sample = self.transformer(
+                hidden_states=_frames_last_but_one(latents).to(self.weight_dtype),
+                timestep=sigma,
+                timestep_r=sigma,
+                encoder_hidden_states=conditions.states.to(self.weight_dtype),
+                context_latents=_frames_last_but_one(conditions.context).to(self.weight_dtype),
+                return_dict=False,
+            )[0]
+        return Velocity(sample.transpose(1, 2).unsqueeze(2), ())
+
+    @contextmanager
+    def _injecting(self, injections: Injections) -> Generator[None]:
+        """Each injection on its block's input while the transformer runs."""
+        last = len(self.transformer_blocks) - 1
+        for index in injections:
+            if not 0 <= index <= last:
+                raise UserError(
+                    f"injection at block {index}: this transformer has {last + 1} blocks, 0 to {last}. "
+                    "Name only those in injection_layers."
+                )
+        if injections and self.transformer.gradient_checkpointing and torch.is_grad_enabled():
+            raise ValueError("ACE-Step 1.5 takes no injections while it checkpoints gradients.")
+        handles = [
+            self.transformer_blocks[index].register_forward_pre_hook(_changing_input(change), with_kwargs=True)
+            for index, change in injections.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _frames_last_but_one(latents: Tensor) -> Tensor:
+    """[B, C, 1, T] -> [B, T, C]."""
+    return latents.squeeze(2).transpose(1, 2)
+
+
+def _changing_input(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    def hook(block: nn.Module, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, options | {"hidden_states": change(options["hidden_states"])}
+
+    return hook

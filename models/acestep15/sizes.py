@@ -1,0 +1,141 @@
+"""Settings of ACE-Step 1.5's networks, as the config.json of the original layout has them, and what diffusers' classes
+are called with.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from common.errors import UserError
+
+SettingsDict = dict[str, Any]
+
+STANDARD: SettingsDict = {
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "audio_acoustic_hidden_dim": 64,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "in_channels": 192,
+    "intermediate_size": 6144,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 24,
+    "num_key_value_heads": 8,
+    "num_lyric_encoder_hidden_layers": 8,
+    "num_timbre_encoder_hidden_layers": 4,
+    "patch_size": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000,
+    "sliding_window": 128,
+    "text_hidden_dim": 1024,
+    "timbre_hidden_dim": 64,
+}
+"""2 B: base, sft and turbo."""
+
+XL: SettingsDict = STANDARD | {
+    "encoder_hidden_size": 2048,
+    "encoder_intermediate_size": 6144,
+    "encoder_num_attention_heads": 16,
+    "encoder_num_key_value_heads": 8,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+}
+"""4 B: its condition encoder is as large as that of 2 B."""
+
+SHARED = (
+    "attention_bias",
+    "attention_dropout",
+    "head_dim",
+    "rms_norm_eps",
+    "rope_theta",
+    "sliding_window",
+)
+OF_TRANSFORMER = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "in_channels",
+    "audio_acoustic_hidden_dim",
+    "patch_size",
+    "layer_types",
+    "encoder_hidden_size",
+    "is_turbo",
+    "model_version",
+)
+OF_CONDITION_ENCODER = (
+    "text_hidden_dim",
+    "timbre_hidden_dim",
+    "num_lyric_encoder_hidden_layers",
+    "num_timbre_encoder_hidden_layers",
+)
+SIZED_APART = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+"""Settings of the condition encoder that are named encoder_... where they are not the transformer's."""
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What diffusers' classes are called with."""
+
+    transformer: SettingsDict
+    condition_encoder: SettingsDict
+
+
+def network_settings(config: Mapping[str, Any], name: str) -> NetworkSettings:
+    """Of a config.json in the original layout; `name` is for errors.
+
+    Raises UserError for settings that diffusers' networks do not have.
+    """
+    for key, only in (("hidden_act", "silu"), ("use_sliding_window", True)):
+        if config.get(key, only) != only:
+            raise UserError(f"{name}: {key} is {config[key]!r}; Backline opens networks with {only!r} alone.")
+    shared = _named(config, SHARED)
+    apart = {key: config[own] for key in SIZED_APART if (own := _own_name(key, config)) in config}
+    return NetworkSettings(
+        transformer=shared | _named(config, OF_TRANSFORMER),
+        condition_encoder=shared | _named(config, OF_CONDITION_ENCODER) | apart,
+    )
+
+
+def _own_name(key: str, config: Mapping[str, Any]) -> str:
+    return f"encoder_{key}" if f"encoder_{key}" in config else key
+
+
+def _named(config: Mapping[str, Any], keys: tuple[str, ...]) -> SettingsDict:
+    return {key: config[key] for key in keys if key in config}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which checkpoint of the family it is, as far as its config says, and how it is sampled."""
+
+    kind: str
+    """base, sft or turbo."""
+    is_xl: bool
+
+    @property
+    def steps(self) -> int:
+        """Sampling steps."""
+        return 8 if self.kind == "turbo" else 50
+
+    @property
+    def shift(self) -> float:
+        """How far the grid of sigmas is bent towards noise."""
+        return 3.0 if self.kind == "turbo" else 1.0
+
+    @property
+    def guidance_scale(self) -> float:
+        """Strength of the guidance over the text; 1 is none, as turbo has it in its weights."""
+        return 1.0 if self.kind == "turbo" else 7.0
+
+
+def variant_of(config: Mapping[str, Any]) -> Variant:
+    """Of a config.json of the transformer, in either layout."""
+    version = str(config.get("model_version") or "")
+    kinds = [kind for kind in ("turbo", "sft") if kind in version]
+    kind = "turbo" if config.get("is_turbo") else (*kinds, "base")[0]
+    return Variant(kind, is_xl=config.get("hidden_size", STANDARD["hidden_size"]) >= XL["hidden_size"])

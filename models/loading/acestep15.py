@@ -1,0 +1,130 @@
+"""ACE-Step 1.5's transformer with its condition encoder, from the original layout or from diffusers'.
+
+The original layout is `acestep-v15-VARIANT/` (config.json, weights, silence_latent.pt) beside the codec's and the text
+encoder's folder; such a VARIANT folder may be named itself. In diffusers' each network has its folder.
+"""
+
+import pickle
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from common.bases import ACE_STEP_15, CONFIG_FILE
+from common.errors import UserError
+from models.acestep15.sizes import NetworkSettings, network_settings, variant_of
+from models.loading.weights import filled, read_part_config, read_weights, shapes_of, without_notes
+
+if TYPE_CHECKING:  # the opener imports its network itself
+    from models.acestep15.network import AceStep15Network
+
+PARTS = ACE_STEP_15.parts
+VARIANTS = "acestep-v15-*"
+"""Folders of the original layout's variants."""
+SILENCE_FILE = "silence_latent.pt"
+DIFFUSERS_TRANSFORMER, DIFFUSERS_CONDITIONS = "transformer", "condition_encoder"
+SILENCE = f"{DIFFUSERS_CONDITIONS}.silence_latent"
+UNREAD = ("tokenizer.", "detokenizer.")
+"""Networks of the cover task, in the original layout's file."""
+RENAMED = (
+    (r"^decoder\.", f"{DIFFUSERS_TRANSFORMER}."),
+    (r"^encoder\.", f"{DIFFUSERS_CONDITIONS}."),
+    (r"^null_condition_emb$", f"{DIFFUSERS_CONDITIONS}.null_condition_emb"),
+    (r"\.proj_(in|out)\.1\.", r".proj_\1_conv."),
+    (r"_attn\.([qkv])_proj\.", r"_attn.to_\1."),
+    (r"_attn\.o_proj\.", "_attn.to_out.0."),
+    (r"_attn\.([qk])_norm\.", r"_attn.norm_\1."),
+)
+"""Names in the original layout's file, as patterns, and what diffusers' networks call them."""
+
+
+def holds_part(folder: Path) -> bool:
+    """Whether a folder holds any of its parts, in either layout."""
+    told = (SILENCE_FILE, DIFFUSERS_CONDITIONS, *ACE_STEP_15.files)
+    return any((folder / name).exists() for name in told) or any(folder.glob(f"{VARIANTS}/{CONFIG_FILE}"))
+
+
+def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "AceStep15Network":
+    """The transformer and its condition encoder, weights cast to `dtype` one by one as they are read.
+
+    Raises UserError for bad files, and where a folder holds several variants or none.
+    """
+    if (folder / DIFFUSERS_CONDITIONS).is_dir():
+        return _open_diffusers(folder, dtype)
+    return _open_original(_variant_folder(folder), dtype)
+
+
+def build_network(settings: NetworkSettings, config: dict[str, Any], path: Path) -> "AceStep15Network":
+    """The network without memory for its weights. Raises UserError, which names `path`, for settings that make none."""
+    from models.acestep15.network import AceStep15Network
+
+    try:
+        with torch.device("meta"):
+            return AceStep15Network(settings, variant_of(config))
+    except (TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def diffusers_name(name: str) -> str:
+    """What our network calls a weight of the original layout's file."""
+    for pattern, replacement in RENAMED:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _open_diffusers(folder: Path, dtype: torch.dtype) -> "AceStep15Network":
+    parts = (DIFFUSERS_TRANSFORMER, DIFFUSERS_CONDITIONS)
+    transformer, conditions = (without_notes(read_part_config(folder, part)) for part in parts)
+    path = folder / DIFFUSERS_TRANSFORMER / CONFIG_FILE
+    network = build_network(NetworkSettings(transformer, conditions), transformer, path)
+    weights: dict[str, Tensor] = {}
+    for part in parts:
+        shapes = shapes_of(network.get_submodule(part))
+        stored = read_weights(_weights_file(folder / part, "diffusion_pytorch_model"), shapes, dtype=dtype)
+        weights |= {f"{part}.{name}": weight for name, weight in stored.items()}
+    return filled(network, weights)
+
+
+def _open_original(folder: Path, dtype: torch.dtype) -> "AceStep15Network":
+    config = without_notes(read_part_config(folder.parent, folder.name))
+    path = folder / CONFIG_FILE
+    network = build_network(network_settings(config, str(path)), config, path)
+    shapes = shapes_of(network)
+    silence = _read_silence(folder / SILENCE_FILE, shapes.pop(SILENCE)).to(dtype)
+    path = _weights_file(folder, "model")
+    weights = read_weights(path, shapes, dtype=dtype, unread=UNREAD, name_of=diffusers_name)
+    return filled(network, weights | {SILENCE: silence})
+
+
+def _variant_folder(folder: Path) -> Path:
+    if (folder / SILENCE_FILE).is_file():
+        return folder.resolve()
+    found = sorted(path.parent for path in folder.glob(f"{VARIANTS}/{CONFIG_FILE}"))
+    if len(found) == 1:
+        return found[0]
+    held = f"{len(found)} variants ({', '.join(path.name for path in found)})" if found else f"no {VARIANTS}/"
+    raise UserError(f"{folder}: holds {held}. Give the folder of one variant of {ACE_STEP_15.name}.")
+
+
+def _weights_file(folder: Path, stem: str) -> Path:
+    """The one file of weights, or the index of several."""
+    index = folder / f"{stem}.safetensors.index.json"
+    return index if index.is_file() else folder / f"{stem}.safetensors"
+
+
+def _read_silence(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """The latent of silence [1, T, C], which the file holds as [1, C, T]."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. It holds the latent of silence.")
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path}: damaged ({reason}). Copy or download it again.") from None
+    wanted = (shape[0], shape[2], shape[1])
+    if not isinstance(held, Tensor) or tuple(held.shape) != wanted:
+        found = list(held.shape) if isinstance(held, Tensor) else type(held).__name__
+        raise UserError(f"{path}: holds {found}, expected a tensor {list(wanted)}.")
+    return held.transpose(1, 2).contiguous()

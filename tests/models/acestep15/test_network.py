@@ -1,0 +1,173 @@
+"""Our network, from either layout, computes what diffusers' pipeline computes with the same weights."""
+
+import json
+import shutil
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDiagonalGaussianDistribution
+
+from common.errors import UserError
+from models.loading.checkpoint import open_transformer, resolve_checkpoint, spec_of
+
+FRAMES, STEPS = 11, 4  # an odd number of frames is padded to the patch
+
+
+@pytest.fixture(scope="module")
+def networks(diffusers_folder, original_folder):
+    return [open_transformer(diffusers_folder), open_transformer(original_folder)]
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return bool((found - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max().item()))
+
+
+def complaint(action: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as raised:
+        action()
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_both_layouts_hold_the_same_weights(pipeline, networks):
+    one, other = (network.state_dict() for network in networks)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert torch.equal(one["transformer.proj_in_conv.weight"], pipeline.transformer.proj_in_conv.weight)
+    assert [network.variant.kind for network in networks] == (["turbo"] * 2 if pipeline.is_turbo else ["base"] * 2)
+
+
+@torch.no_grad()
+def latents_of(network, pipeline, noise, source, instruction) -> torch.Tensor:
+    """Our networks in the sampling loop of the model's description: Euler, and APG where the variant is not turbo."""
+    text, text_mask, rows, rows_mask = pipeline.encode_prompt(
+        ["the band plays"], [""], torch.device("cpu"), audio_duration=FRAMES / 25, instruction=instruction
+    )
+    conditions = network.condition(text, text_mask, rows, rows_mask)
+    if source is not None:
+        conditions = network.with_source(conditions, source)
+    variant, state, running = network.variant, noise.transpose(1, 2).unsqueeze(2), 0.0
+    sigmas = torch.linspace(1, 0, STEPS + 1)
+    sigmas = variant.shift * sigmas / (1 + (variant.shift - 1) * sigmas)
+    for sigma, following in pairwise(sigmas):
+        timestep = (1000 * sigma).expand(1)
+        velocity = network.decode(state, timestep, conditions).sample
+        if variant.guidance_scale != 1:
+            null = network.decode(state, timestep, network.unconditional(conditions)).sample
+            running = velocity - null - 0.75 * running
+            limited = running * (2.5 / running.norm(dim=-1, keepdim=True)).clamp(max=1)
+            along = velocity / velocity.norm(dim=-1, keepdim=True)
+            across = limited - (limited * along).sum(-1, keepdim=True) * along
+            velocity = velocity + (variant.guidance_scale - 1) * across
+        state = state + (following - sigma) * velocity
+    return state
+
+
+@pytest.mark.parametrize("task", ["text2music", "complete"])
+def test_latents_are_those_of_the_pipeline(pipeline, networks, task, monkeypatch):
+    monkeypatch.setattr(OobleckDiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+    variant = networks[0].variant
+    noise = torch.randn(1, FRAMES, 64, generator=torch.Generator().manual_seed(3))
+    wave = torch.randn(2, FRAMES * 1920, generator=torch.Generator().manual_seed(4)) * 0.1
+    asked = {"complete_track_classes": ["drums"], "src_audio": wave} if task == "complete" else {}
+    expected = pipeline(
+        "the band plays", audio_duration=FRAMES / 25, num_inference_steps=STEPS, shift=variant.shift, latents=noise,
+        guidance_scale=variant.guidance_scale, output_type="latent", task_type=task, **asked,
+    ).audios  # fmt: skip
+    source, instruction = None, None
+    if task == "complete":
+        with torch.no_grad():
+            source = pipeline.vae.encode(wave[None]).latent_dist.mode().unsqueeze(2)
+        instruction = "Complete the input track with DRUMS:"
+    for network in networks:
+        made = latents_of(network, pipeline, noise, source, instruction)
+        assert close(made.squeeze(2).transpose(1, 2), expected)
+    if task == "complete":
+        without = latents_of(networks[0], pipeline, noise, None, instruction)
+        assert not close(without.squeeze(2).transpose(1, 2), expected)
+
+
+def test_silence_in_the_source_slot_is_text2music_and_a_kept_frame_is_told(networks):
+    network = networks[0]
+    generator = torch.Generator().manual_seed(5)
+    text, rows, ones = (
+        torch.randn(1, 3, 24, generator=generator),
+        torch.randn(1, 2, 24, generator=generator),
+        torch.ones,
+    )
+    plain = network.condition(text, ones(1, 3), rows, ones(1, 2))
+    latents, timestep = torch.randn(1, 64, 1, FRAMES, generator=generator), torch.tensor([300.0])
+    silent = network.with_source(plain, network.silence(FRAMES))
+    kept = network.with_source(plain, network.silence(FRAMES), (torch.arange(FRAMES) > 2)[None].float())
+    by_context = [network.decode(latents, timestep, one).sample for one in (plain, silent, kept)]
+    assert torch.equal(by_context[0], by_context[1])
+    assert not torch.allclose(by_context[0], by_context[2])
+
+
+def test_an_injection_changes_its_block_alone_and_only_once(networks):
+    network = networks[0]
+    conditions = network.condition(torch.ones(1, 2, 24), torch.ones(1, 2), torch.ones(1, 2, 24), torch.ones(1, 2))
+    latents, timestep = torch.ones(1, 64, 1, FRAMES), torch.tensor([300.0])
+    before = network.decode(latents, timestep, conditions).sample
+    seen = []
+    changed = network.decode(
+        latents, timestep, conditions, injections={1: lambda h: seen.append(h.shape) or h + 1}
+    ).sample
+    assert seen == [(1, 6, network.inner_width)]
+    assert not torch.allclose(before, changed)
+    assert torch.equal(before, network.decode(latents, timestep, conditions).sample)
+    message = complaint(lambda: network.decode(latents, timestep, conditions, injections={2: lambda h: h}))
+    assert message.startswith("injection at block 2: this transformer has 2 blocks, 0 to 1.")
+
+
+def test_a_weight_too_many_or_too_few_is_told(original_folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "copy"
+    shutil.copytree(original_folder, folder)
+    room = folder / "acestep-v15-any"
+    path = room / "model-00001-of-00002.safetensors"
+    weights = load_file(path)
+    name = next(name for name in weights if name.endswith("q_proj.weight"))
+    save_file(weights | {"decoder.extra": torch.ones(1)}, path)
+    assert "1 unknown; the first is transformer.extra." in complaint(lambda: open_transformer(folder))
+    save_file({held: weight for held, weight in weights.items() if held != name}, path)
+    assert "weights do not fit config.json: 1 missing; the first is " in complaint(lambda: open_transformer(folder))
+    path.unlink()
+    assert complaint(lambda: open_transformer(folder)).startswith(f"{path}: no such file.")
+    index = room / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"x": "../elsewhere.safetensors"}}))
+    assert complaint(lambda: open_transformer(folder)).startswith(f"{index}: is no index of weights beside it.")
+
+
+def test_silence_of_another_shape_and_several_variants_are_told(original_folder, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(original_folder, folder)
+    silence = folder / "acestep-v15-any" / "silence_latent.pt"
+    torch.save(torch.zeros(1, 64, 3), silence)
+    assert complaint(lambda: open_transformer(folder)) == (
+        f"{silence}: holds [1, 64, 3], expected a tensor [1, 64, 15000]."
+    )
+    shutil.copytree(folder / "acestep-v15-any", folder / "acestep-v15-other")
+    assert complaint(lambda: open_transformer(folder)) == (
+        f"{folder}: holds 2 variants (acestep-v15-any, acestep-v15-other). "
+        "Give the folder of one variant of ace-step-1.5."
+    )
+
+
+def test_folders_and_ids_are_told_and_refused_in_one_line(original_folder, diffusers_folder):
+    places = (
+        original_folder,
+        original_folder / "acestep-v15-any",
+        diffusers_folder,
+        "ACE-Step/acestep-v15-xl-base@main",
+    )
+    for place in places:
+        assert spec_of(place).name == "ace-step-1.5"
+        assert complaint(lambda place=place: resolve_checkpoint(place, [])) == (
+            f"{place}: is of ace-step-1.5, which no command takes yet. Give a checkpoint of ace-step-1 "
+            "(--checkpoint-dir ACE-Step/ACE-Step-v1-3.5B)."
+        )
+    assert open_transformer(original_folder / "acestep-v15-any").spec.name == "ace-step-1.5"

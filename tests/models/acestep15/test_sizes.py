@@ -1,0 +1,85 @@
+"""Published sizes make networks of the published names, shapes and counts."""
+
+import pytest
+
+from models.acestep15.sizes import STANDARD, XL, network_settings, variant_of
+from models.loading.acestep15 import build_network, diffusers_name
+from models.loading.weights import shapes_of
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def attention(name: str, width: int, heads: int) -> Shapes:
+    found: Shapes = {f"{name}.{each}_norm.weight": (128,) for each in "qk"}
+    found |= {f"{name}.{each}_proj.weight": (8 * 128, width) for each in "kv"}
+    return found | {f"{name}.q_proj.weight": (heads * 128, width), f"{name}.o_proj.weight": (width, heads * 128)}
+
+
+def feed_forward(name: str, width: int, inner: int) -> Shapes:
+    found = {f"{name}.{each}_proj.weight": (inner, width) for each in ("gate", "up")}
+    return found | {f"{name}.down_proj.weight": (width, inner)}
+
+
+def decoder(width: int, inner: int, layers: int, heads: int) -> Shapes:
+    found: Shapes = {
+        "decoder.proj_in.1.weight": (width, 192, 2), "decoder.proj_in.1.bias": (width,),
+        "decoder.proj_out.1.weight": (width, 64, 2), "decoder.proj_out.1.bias": (64,),
+        "decoder.condition_embedder.weight": (width, 2048), "decoder.condition_embedder.bias": (width,),
+        "decoder.norm_out.weight": (width,), "decoder.scale_shift_table": (1, 2, width),
+    }  # fmt: skip
+    for time in ("time_embed", "time_embed_r"):
+        for layer, outputs, inputs in (("linear_1", 1, 256), ("linear_2", 1, width), ("time_proj", 6, width)):
+            found[f"decoder.{time}.{layer}.weight"] = (outputs * width, inputs)
+            found[f"decoder.{time}.{layer}.bias"] = (outputs * width,)
+    for layer in range(layers):
+        name = f"decoder.layers.{layer}"
+        found |= attention(f"{name}.self_attn", width, heads) | attention(f"{name}.cross_attn", width, heads)
+        found |= feed_forward(f"{name}.mlp", width, inner) | {f"{name}.scale_shift_table": (1, 6, width)}
+        found |= {f"{name}.{norm}_norm.weight": (width,) for norm in ("self_attn", "cross_attn", "mlp")}
+    return found
+
+
+def encoder() -> Shapes:
+    found: Shapes = {"null_condition_emb": (1, 1, 2048), "encoder.text_projector.weight": (2048, 1024)}
+    found["encoder.timbre_encoder.special_token"] = (1, 1, 2048)
+    for which, layers, inputs in (("lyric", 8, 1024), ("timbre", 4, 64)):
+        name = f"encoder.{which}_encoder"
+        found |= {f"{name}.embed_tokens.weight": (2048, inputs), f"{name}.embed_tokens.bias": (2048,)}
+        found[f"{name}.norm.weight"] = (2048,)
+        for layer in range(layers):
+            each = f"{name}.layers.{layer}"
+            found |= attention(f"{each}.self_attn", 2048, 16) | feed_forward(f"{each}.mlp", 2048, 6144)
+            found |= {f"{each}.{norm}_layernorm.weight": (2048,) for norm in ("input", "post_attention")}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("config", "expected", "billions"),
+    [(STANDARD, decoder(2048, 6144, 24, 16), 1.575), (XL, decoder(2560, 9728, 32, 32), 4.169)],
+    ids=["2 B", "XL"],
+)
+def test_published_sizes_have_the_published_names_shapes_and_counts(config, expected, billions, tmp_path):
+    network = build_network(network_settings(config, "published"), config, tmp_path)
+    assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
+    shapes = shapes_of(network)
+    assert shapes.pop("condition_encoder.silence_latent") == (1, 15_000, 64)
+    assert shapes == {diffusers_name(name): shape for name, shape in (expected | encoder()).items()}
+    assert round(network.transformer.num_parameters() / 1e9, 3) == billions
+    assert round(network.condition_encoder.num_parameters() / 1e6) == 608
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({}, "base"),
+        ({"model_version": "sft"}, "sft"),
+        ({"is_turbo": True}, "turbo"),
+        ({"model_version": "turbo"}, "turbo"),
+    ],
+)
+@pytest.mark.parametrize("config", [STANDARD, XL], ids=["2 B", "XL"])
+def test_variants_are_told_by_their_config(config, changes, kind):
+    variant = variant_of(config | changes)
+    assert (variant.kind, variant.is_xl) == (kind, config is XL)
+    sampled = (variant.steps, variant.shift, variant.guidance_scale)
+    assert sampled == ((8, 3.0, 1.0) if kind == "turbo" else (50, 1.0, 7.0))
