@@ -1,4 +1,4 @@
-"""ACE-Step 1.5's transformer with its condition encoder, from the original layout or from diffusers'.
+"""ACE-Step 1.5's networks, from the original layout or from diffusers'.
 
 The original layout is `acestep-v15-VARIANT/` (config.json, weights, silence_latent.pt) beside the codec's and the text
 encoder's folder; such a VARIANT folder may be named itself. In diffusers' each network has its folder.
@@ -6,6 +6,7 @@ encoder's folder; such a VARIANT folder may be named itself. In diffusers' each 
 
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,10 @@ from torch import Tensor
 from common.bases import ACE_STEP_15, CONFIG_FILE
 from common.errors import UserError
 from models.acestep15.sizes import NetworkSettings, network_settings, variant_of
-from models.loading.weights import filled, read_part_config, read_weights, shapes_of, without_notes
+from models.loading.weights import filled, network_config, read_part_config, read_weights, shapes_of, without_notes
 
-if TYPE_CHECKING:  # the opener imports its network itself
+if TYPE_CHECKING:  # each opener imports its network itself: train need not import what only prep and infer use
+    from models.acestep15.codec import OobleckCodec, OobleckLatentDecoder
     from models.acestep15.network import AceStep15Network
 
 PARTS = ACE_STEP_15.parts
@@ -25,6 +27,10 @@ VARIANTS = "acestep-v15-*"
 """Folders of the original layout's variants."""
 SILENCE_FILE = "silence_latent.pt"
 DIFFUSERS_TRANSFORMER, DIFFUSERS_CONDITIONS = "transformer", "condition_encoder"
+CODEC = "vae"
+"""The codec's folder, in both layouts."""
+HALVES = ("encoder.", "decoder.")
+"""Of the codec; a file may hold one alone."""
 SILENCE = f"{DIFFUSERS_CONDITIONS}.silence_latent"
 UNREAD = ("tokenizer.", "detokenizer.")
 """Networks of the cover task, in the original layout's file."""
@@ -54,6 +60,30 @@ def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "Ac
     if (folder / DIFFUSERS_CONDITIONS).is_dir():
         return _open_diffusers(folder, dtype)
     return _open_original(_variant_folder(folder), dtype)
+
+
+def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "OobleckCodec":
+    """The halves asked for; the file need not hold the other, which is never allocated. Weight norm is folded.
+
+    Raises UserError for bad files.
+    """
+    from models.acestep15.codec import OobleckCodec, OobleckConfig
+
+    room = _beside(folder, CODEC)
+    config = network_config(OobleckConfig, read_part_config(room.parent, CODEC), str(room / CONFIG_FILE))
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, at diffusers: weight_norm has a successor
+        codec = OobleckCodec(config, encoder=encoder, decoder=decoder)
+    unread = tuple(prefix for prefix, wanted in zip(HALVES, (encoder, decoder), strict=True) if not wanted)
+    path = _weights_file(room, "diffusion_pytorch_model")
+    return filled(codec, read_weights(path, shapes_of(codec), unread=unread)).fold()
+
+
+def open_decoder(folder: Path, device: torch.device) -> "OobleckLatentDecoder":
+    """The codec's decoder on a device; its encoder is not read. Raises UserError for bad files."""
+    from models.acestep15.codec import OobleckLatentDecoder
+
+    return OobleckLatentDecoder(open_codec(folder, encoder=False, decoder=True).to(device))
 
 
 def build_network(settings: NetworkSettings, config: dict[str, Any], path: Path) -> "AceStep15Network":
@@ -106,6 +136,13 @@ def _variant_folder(folder: Path) -> Path:
         return found[0]
     held = f"{len(found)} variants ({', '.join(path.name for path in found)})" if found else f"no {VARIANTS}/"
     raise UserError(f"{folder}: holds {held}. Give the folder of one variant of {ACE_STEP_15.name}.")
+
+
+def _beside(folder: Path, part: str) -> Path:
+    """The folder of a part that all variants share; it may lie beside the folder of a variant that is named itself."""
+    if not (folder / part).is_dir() and (folder / SILENCE_FILE).is_file():
+        return folder.resolve().parent / part
+    return folder / part
 
 
 def _weights_file(folder: Path, stem: str) -> Path:

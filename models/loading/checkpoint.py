@@ -18,8 +18,7 @@ from models.loading.hub import HUB_ID, fetch, revision_of
 from models.loading.weights import opened_weights
 
 if TYPE_CHECKING:  # train need not import what only prep and infer use
-    from models.acestep1.codec.codec import Codec
-    from models.protocols import FlowNetwork, LatentDecoder, PromptEncoder
+    from models.protocols import FlowNetwork, LatentCodec, LatentDecoder, PromptEncoder
 
 TINY = Path(__file__).resolve().parents[1] / "tiny"
 """The bundle that ships with Backline."""
@@ -89,17 +88,17 @@ def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "Fl
     return OPENERS[spec_of(folder).name].open_transformer(folder, dtype=dtype)
 
 
-def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "Codec":
+def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "LatentCodec":
     """The halves asked for; the file need not hold the other, which is never allocated.
 
     Raises UserError for bad files.
     """
-    return _opener_of_all(folder).open_codec(folder, encoder=encoder, decoder=decoder)
+    return OPENERS[spec_of(folder).name].open_codec(folder, encoder=encoder, decoder=decoder)
 
 
 def open_decoder(folder: Path, device: torch.device) -> "LatentDecoder":
     """The way from latents to sound, on a device; no encoder is read. Raises UserError for bad files."""
-    return _opener_of_all(folder).open_decoder(folder, device)
+    return OPENERS[spec_of(folder).name].open_decoder(folder, device)
 
 
 def open_text_encoder(folder: Path) -> "PromptEncoder":
@@ -109,8 +108,8 @@ def open_text_encoder(folder: Path) -> "PromptEncoder":
 
 def _opener_of_all(folder: Path) -> ModuleType:
     opener = OPENERS[spec_of(folder).name]
-    if not hasattr(opener, "open_codec"):
-        raise UserError(f"{folder}: is of {spec_of(folder).name}, of which only the transformer opens yet.")
+    if not hasattr(opener, "open_text_encoder"):
+        raise UserError(f"{folder}: is of {spec_of(folder).name}, whose text encoder does not open yet.")
     return opener
 
 

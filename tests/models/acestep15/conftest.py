@@ -42,6 +42,25 @@ def seeded(network: AnyModule, seed: int) -> AnyModule:
     return network.eval()
 
 
+def make_vae() -> AutoencoderOobleck:
+    """Weights as torch draws them, but for alpha and beta: that they are read is seen only where they are not alike."""
+    torch.manual_seed(0)
+    vae = AutoencoderOobleck(
+        encoder_hidden_size=128, downsampling_ratios=[2, 4, 4, 6, 10], channel_multiples=[1] * 5, decoder_channels=4,
+        sampling_rate=48_000,
+    )  # fmt: skip
+    with torch.no_grad():
+        for name, weight in vae.named_parameters():
+            if name.endswith(("alpha", "beta")):
+                weight.copy_(torch.randn(weight.shape) * 0.3)
+    return vae.eval()
+
+
+@pytest.fixture(scope="session")
+def vae() -> AutoencoderOobleck:
+    return make_vae()
+
+
 def make_pipeline(*, is_turbo: bool) -> AceStepPipeline:
     settings = network_settings(SMALL | {"is_turbo": is_turbo}, "small")
     words = ["the", "band", "plays", "Fill", "Complete", "track", "with", "drums", "<|endoftext|>"]
@@ -52,13 +71,8 @@ def make_pipeline(*, is_turbo: bool) -> AceStepPipeline:
         vocab_size=16, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, head_dim=16,
     )  # fmt: skip
-    vae = AutoencoderOobleck(
-        encoder_hidden_size=128, downsampling_ratios=[2, 4, 4, 6, 10], channel_multiples=[1] * 5, decoder_channels=4,
-        sampling_rate=48_000,
-    )  # fmt: skip
-    torch.manual_seed(0)
     pipeline = AceStepPipeline(
-        vae=vae.eval(),
+        vae=make_vae(),
         text_encoder=Qwen3Model(text).eval(),
         tokenizer=wrapped,
         transformer=seeded(AceStepTransformer1DModel(**settings.transformer), 1),

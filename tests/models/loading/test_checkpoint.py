@@ -17,10 +17,9 @@ from torch import Tensor
 from common.bases import ACE_STEP_1
 from common.errors import UserError
 from models.acestep1.codec.codec import decode_audio
-from models.loading.acestep1 import open_vocoder
+from models.loading.acestep1 import open_codec, open_vocoder
 from models.loading.checkpoint import (
     TINY,
-    open_codec,
     open_text_encoder,
     open_transformer,
     part_hash,

@@ -11,8 +11,8 @@ import torch
 from infer.evaluate.measures.clip import Clip
 from models.acestep1.codec.codec import Codec, decode_audio
 from models.acestep1.codec.vocoder import Vocoder
-from models.loading.acestep1 import open_vocoder
-from models.loading.checkpoint import TINY, open_codec
+from models.loading.acestep1 import open_codec, open_vocoder
+from models.loading.checkpoint import TINY
 from prep.made_up.render import render_song
 from prep.made_up.truth import SongTruth
 

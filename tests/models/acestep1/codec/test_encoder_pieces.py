@@ -12,7 +12,8 @@ from common.bases import ACE_STEP_1
 from models.acestep1.codec.codec import MEL_FRAMES, Codec, CodecConfig
 from models.acestep1.codec.encoder_pieces import context_of, cut
 from models.acestep1.sizes import PUBLISHED
-from models.loading.checkpoint import TINY, open_codec
+from models.loading.acestep1 import open_codec
+from models.loading.checkpoint import TINY
 from models.loading.weights import network_config
 
 LATENTS = ACE_STEP_1.latents
