@@ -282,11 +282,14 @@ def demo_songs(
     seconds: Annotated[float, typer.Option(help="Length of each.")] = 30.0,
     seed: Annotated[int, typer.Option(help="Other seeds give other songs.")] = 0,
     form: Annotated[Literal["stems", "songs"], typer.Option(help="Vocal, inst and mix, or the mix alone.")] = "stems",
+    lead_sheets: Annotated[
+        bool, typer.Option("--lead-sheets", help="Write each song's beats, key and chords as KEY_lead_sheet.txt.")
+    ] = False,
 ) -> None:
     """Make up songs to try things with: a voice, a band that fits it, tags and lyrics."""
     from prep.made_up.folder import make_songs
 
-    made = make_songs(out, songs=songs, seconds=seconds, seed=seed, form=form)
+    made = make_songs(out, songs=songs, seconds=seconds, seed=seed, form=form, lead_sheets=lead_sheets)
     typer.echo(f"{len(made)} songs of {seconds:g} s in {out}")
 
 

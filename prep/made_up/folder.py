@@ -10,9 +10,11 @@ from typing import Literal
 from common.audio.wave import write_audio
 from common.errors import UserError
 from common.files import whole_file
+from common.music.notation import write_lead_sheet
 from common.progress import progress
 from prep.made_up.render import MadeUpSong, render_song
 from prep.made_up.signal import SAMPLE_RATE_HZ
+from prep.made_up.truth import SongTruth, lead_sheet_of_truth
 
 HELD_OUT_SEED = 900_000
 SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 600.0
@@ -20,11 +22,14 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 600.0
 Form = Literal["stems", "songs"]
 
 
-def make_songs(out: Path, *, songs: int, seconds: float, seed: int, form: Form = "stems") -> list[Path]:
+def make_songs(
+    out: Path, *, songs: int, seconds: float, seed: int, form: Form = "stems", lead_sheets: bool = False
+) -> list[Path]:
     """Write `songs` songs of `seconds` each into the folder `out`; the mix of each song comes back, in order.
 
     `stems`: KEY_vocal.flac, KEY_inst.flac and KEY_mix.flac, whose samples sum exactly; `songs`: the mix alone as
-    KEY.flac. Beside them KEY_prompt.txt, KEY_lyrics.txt and KEY_truth.json (a SongTruth).
+    KEY.flac. Beside them KEY_prompt.txt, KEY_lyrics.txt and KEY_truth.json (a SongTruth), and with `lead_sheets`
+    KEY_lead_sheet.txt.
     Raises UserError for numbers out of range or a folder that cannot be written.
     """
     _check(songs=songs, seconds=seconds, seed=seed)
@@ -33,6 +38,8 @@ def make_songs(out: Path, *, songs: int, seconds: float, seed: int, form: Form =
         for number in range(songs):
             song = render_song(seed + number, seconds)
             mixes.append(write_song(out, song, form=form))
+            if lead_sheets:
+                write_true_sheet(out, song.key, song.truth)
             done.update(note=song.key)
     return mixes
 
@@ -52,6 +59,12 @@ def write_song(out: Path, song: MadeUpSong, *, form: Form) -> Path:
     mix = out / (f"{song.key}_mix.flac" if form == "stems" else f"{song.key}.flac")
     write_audio(mix, song.mix, SAMPLE_RATE_HZ, subtype="PCM_16")
     return mix
+
+
+def write_true_sheet(out: Path, key: str, truth: SongTruth) -> None:
+    """Write a song's true lead sheet beside it, as KEY_lead_sheet.txt."""
+    with whole_file(out / f"{key}_lead_sheet.txt") as partial:
+        partial.write_text(write_lead_sheet(lead_sheet_of_truth(truth)), encoding="utf-8", newline="\n")
 
 
 def _check(*, songs: int, seconds: float, seed: int) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from common.config import Config
-from common.music.chord import TONICS, Mode
+from common.music.chord import TONICS, Chord, Key, Mode
+from common.music.lead_sheet import BeatChord, LeadSheet, SheetBar
 from prep.made_up.melody import Phrase
 from prep.made_up.signal import SAMPLE_RATE_HZ
 from prep.made_up.world import BEATS_PER_BAR, Bar, Energy, Player, SectionName, Singer, World
@@ -86,6 +87,30 @@ def tell_truth(world: World, phrases: tuple[Phrase, ...]) -> SongTruth:
         prompt=prompt_of(world),
         lyrics="\n\n".join(f"[{section.name}]" for section in sections) + "\n",
     )
+
+
+def lead_sheet_of_truth(truth: SongTruth) -> LeadSheet:
+    """The lead sheet of a made-up song, sure of all; the pickup and the last bar are whole bars that the clip cuts."""
+    bar_seconds = truth.beats_per_bar * 60.0 / truth.tempo_bpm
+    pickup = () if truth.downbeats[0] <= 0 else (truth.downbeats[0] - bar_seconds,)
+    starts = (*pickup, *truth.downbeats)
+    return LeadSheet(
+        offset=starts[0],
+        key=Key(tonic=TONICS.index(truth.key), mode=truth.mode),
+        bars=tuple(
+            SheetBar(
+                bpm=truth.tempo_bpm,
+                beats=truth.beats_per_bar,
+                chords=(BeatChord(beat=0, chord=_chord_at(truth, max(start, 0.0))),),
+            )
+            for start in starts
+        ),
+    )
+
+
+def _chord_at(truth: SongTruth, seconds: float) -> Chord | None:
+    labels = [span.label for span in truth.chords if span.start - 1e-6 <= seconds < span.end - 1e-6]
+    return Chord.of_harte(labels[-1]) if labels else None
 
 
 def prompt_of(world: World) -> str:

@@ -22,7 +22,7 @@ from models.acestep1.text.lyric_tokens import INSTRUMENTAL
 from prep.building.build import build_shards
 from prep.config import PrepConfig, SeparatorConfig, StemsConfig, TrimConfig
 from prep.encoding.separate import Separator, find_separator, open_separator
-from prep.made_up.folder import write_song
+from prep.made_up.folder import write_song, write_true_sheet
 from prep.made_up.melody import compose
 from prep.made_up.render import render_song, song_key
 from prep.made_up.truth import SongTruth, tell_truth, untold
@@ -44,7 +44,10 @@ def untold_band(prompt: str) -> str:
 
 
 def write_songs(folder: Path, seeds: Sequence[int], seconds: float) -> None:
-    """Render every song that `folder` lacks, as stems with texts that tell nothing of tempo, key, mode and sections."""
+    """Render every song that `folder` lacks, as stems with texts that tell nothing of tempo, key, mode and sections.
+
+    Their lead sheets, which tell it all, lie beside them: only an arm that trains with them sees them.
+    """
     missing = [seed for seed in seeds if not (folder / f"{song_key(seed)}_mix.flac").is_file()]
     with progress(len(seeds), folder.name, "songs", done=len(seeds) - len(missing)) as done:
         for seed in missing:
@@ -52,6 +55,15 @@ def write_songs(folder: Path, seeds: Sequence[int], seconds: float) -> None:
             texts = {"prompt": untold_band(song.truth.prompt), "lyrics": INSTRUMENTAL}
             write_song(folder, replace(song, truth=song.truth.model_copy(update=texts)), form="stems")
             done.update()
+    for seed in seeds:
+        if not (folder / f"{song_key(seed)}_lead_sheet.txt").is_file():
+            write_true_sheet(folder, song_key(seed), truth_of(seed, seconds))
+
+
+def truth_of(seed: int, seconds: float) -> SongTruth:
+    """What is true of a song, without a note of it rendered."""
+    world = draw_world(seed, seconds)
+    return tell_truth(world, compose(world))
 
 
 def write_variants(stems: Path, out: Path, seeds: Sequence[int], vocals: Vocals, bundle: Path) -> None:
@@ -66,7 +78,7 @@ def write_variants(stems: Path, out: Path, seeds: Sequence[int], vocals: Vocals,
                 _copy(stems, out, seed, {"vocal.flac": "_vocal.flac", "inst.flac": "_inst.flac"})
             else:
                 _copy(stems, out, seed, {"mix.flac": ".flac"})
-            _copy(stems, out, seed, {"prompt.txt": "_prompt.txt", "lyrics.txt": "_lyrics.txt"})
+            _copy(stems, out, seed, {name: f"_{name}" for name in ("lead_sheet.txt", "prompt.txt", "lyrics.txt")})
             done.update()
 
 
@@ -125,10 +137,9 @@ class JudgedSongs:
     @classmethod
     def read(cls, folder: Path, shards: Path, seeds: Sequence[int], seconds: float) -> "JudgedSongs":
         """Raises UserError where a song is not in the shards."""
-        worlds = [draw_world(seed, seconds) for seed in seeds]
         return cls(
             samples=tuple(read_song(shards, song_key(seed))[0] for seed in seeds),
-            truths=tuple(tell_truth(world, compose(world)) for world in worlds),
+            truths=tuple(truth_of(seed, seconds) for seed in seeds),
             folder=folder,
             others=tuple(derangement(len(seeds), seeded("objectives", "derangement"))),
         )

@@ -8,9 +8,11 @@ import pytest
 import soundfile
 
 from common.errors import UserError
+from common.music.chord import Chord
+from common.music.notation import read_lead_sheet
 from prep.made_up.folder import make_songs
 from prep.made_up.render import render_song
-from prep.made_up.truth import SongTruth
+from prep.made_up.truth import SongTruth, lead_sheet_of_truth
 
 SECONDS = 2.5
 KNOWN_TAGS = {
@@ -97,6 +99,27 @@ def test_prompt_and_lyrics_say_what_is_true(folder, key):
     lines = (folder / f"{key}_lyrics.txt").read_text().split()
     assert lines == [f"[{section.name}]" for section in truth.sections]
     assert {line.strip("[]") for line in lines} <= KNOWN_TAGS
+
+
+def test_a_true_lead_sheet_says_what_the_truth_says(tmp_path):
+    make_songs(tmp_path, songs=4, seconds=12.0, seed=20, lead_sheets=True)
+    pickups = 0
+    for seed in range(20, 24):
+        truth = SongTruth.model_validate_json((tmp_path / f"song-0000{seed}_truth.json").read_text(), strict=True)
+        sheet = read_lead_sheet((tmp_path / f"song-0000{seed}_lead_sheet.txt").read_text())
+        assert sheet == lead_sheet_of_truth(truth)
+        assert sheet.key is not None
+        assert sheet.key.name in {truth.full_key, {"Ab": "G#", "Eb": "D#", "Bb": "A#"}.get(truth.key, "") + " minor"}
+        for times, told in ((sheet.beat_times(), truth.beats), (sheet.downbeat_times(), truth.downbeats)):
+            inside = times[(times > -1e-3) & (times < truth.seconds)]
+            np.testing.assert_allclose(inside[-len(told) :], told, atol=2e-3)
+            assert len(inside) - len(told) in {0, 1}  # one that begins less than a millisecond before the clip
+        pickups += sheet.offset < 0
+        for span in truth.chords:
+            middle = (span.start + span.end) / 2
+            (found,) = {one.chord for one in sheet.chord_segments() if one.start <= middle < one.end}
+            assert found == Chord.of_harte(span.label)
+    assert pickups
 
 
 @pytest.mark.parametrize(
