@@ -87,6 +87,17 @@ class LoRAConfig(Config):
         return blocks
 
 
+class LeadSheetConfig(Config):
+    """The encoder that a lead sheet goes through (docs/formulation.md, section 8)."""
+
+    depth: Annotated[int, Field(ge=1, le=12)] = 2
+    """Blocks."""
+    dim: Annotated[int, Field(ge=32, le=2560, multiple_of=32)] = 256
+    """Width."""
+    dropout: Probability = 0.15
+    """Chance that a sample is trained without its lead sheet."""
+
+
 class AccompanimentConfig(Config):
     """How the vocal conditions the model, and what the model makes of it (docs/formulation.md, sections 3 to 5)."""
 
@@ -127,11 +138,14 @@ class AccompanimentConfig(Config):
     controlnet_scale: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
     """controlnet: factor on what it adds to the transformer's hidden states."""
     injection_layers: tuple[NotNegative, ...] = (0, 4, 8, 12)
-    """controlnet: transformer blocks whose input it is added to."""
+    """controlnet: transformer blocks whose input it is added to; in either mode those of the lead sheet's."""
     control_injection: ControlInjection = "zero"
     """controlnet: a zero-initialised layer for each block, or gated cross normalisation."""
     control_dropout: Probability = 0.1
     """controlnet: chance that a sample is trained without its vocal."""
+
+    lead_sheet: LeadSheetConfig | None = None
+    """Whether a lead sheet (tempo, beats, key, chords) conditions the model too: true, or settings of its encoder."""
 
     @property
     def lyrics(self) -> LyricsContent:
@@ -153,6 +167,13 @@ class AccompanimentConfig(Config):
     def vocal_dropout(self) -> float:
         """Chance that a sample is trained without its vocal, in either mode."""
         return self.strength_dropout if self.mode == "image2image" else self.control_dropout
+
+    @field_validator("lead_sheet", mode="before")
+    @classmethod
+    def _on_or_off(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            return LeadSheetConfig() if value else None
+        return value
 
     @field_validator("injection_layers")
     @classmethod
@@ -230,7 +251,8 @@ class TrainingConfig(Config):
     lyric_dropout: Probability = 0.15
     """Chance that a clip is trained without its lyrics."""
     joint_dropout: Probability = 0.0
-    """Chance that a clip is trained without prompt, lyrics and vocal all at once, beside what is left out singly."""
+    """Chance that a clip is trained without prompt, lyrics, vocal and lead sheet all at once, beside what is left out
+    singly."""
     shift: Annotated[float, Field(gt=0.0)] = ACE_STEP_1.shift
     """Shift of the noise levels drawn in training; inference uses the same."""
     high_noise_share: Probability | None = None

@@ -2,6 +2,7 @@
 
     pytorch_lora_weights.safetensors                             any LoRA loader reads it
     source_projection.safetensors | control_encoder.safetensors  how the network sees the vocal (one, or none)
+    lead_sheet_encoder.safetensors                               how it sees a lead sheet, if it takes one
     adapter.json                                                 written last
 
 C latent channels (8), H latent rows (16), T latent frames, B songs.
@@ -26,6 +27,7 @@ from common.config import Config, check_config, read_json
 from common.errors import UserError
 from common.files import flush
 from common.latents import LatentStatistics
+from common.music.features import WIDTH
 from models.acestep1.text.options import LyricsContent
 from models.adapters.lora import check_whole, load_lora, save_lora
 from models.flow.alternatives import make_objective
@@ -38,6 +40,7 @@ from models.flow.conditioning import (
     smooth_activity,
 )
 from models.flow.control import ControlEncoder
+from models.flow.lead_sheet import LeadSheetEncoder, VocalAndLeadSheet
 from models.flow.options import A_MAX, BRIDGES, ControlInjection, Mode, ObjectiveName, OffsetWeight
 from models.flow.sampler import SamplerSettings
 from models.loading.family import check_belongs, known_base
@@ -46,6 +49,11 @@ from models.protocols import FlowNetwork
 CARD_FILE = "adapter.json"
 PROJECTION_FILE = "source_projection.safetensors"
 CONTROL_FILE = "control_encoder.safetensors"
+LEAD_SHEET_FILE = "lead_sheet_encoder.safetensors"
+
+VocalConditioner = SourceProjection | ControlEncoder
+AdapterConditioner = VocalConditioner | VocalAndLeadSheet
+"""What an adapter adds to inputs of blocks: for a vocal, or for a vocal and a lead sheet."""
 
 
 class ControlShape(Config):
@@ -60,6 +68,17 @@ class ControlShape(Config):
     control_injection: ControlInjection = "zero"
     controlnet_scale: float = 1.0
     """Factor on all it adds."""
+
+
+class LeadSheetShape(Config):
+    """Shape of the lead sheet encoder."""
+
+    depth: int
+    """Blocks."""
+    dim: int
+    """Width."""
+    injection_layers: tuple[int, ...]
+    """Transformer blocks whose input it is added to."""
 
 
 class Conditioning(Config):
@@ -77,6 +96,8 @@ class Conditioning(Config):
     """image2image: the network also sees the vocal through a linear projection."""
     control: ControlShape | None = None
     """controlnet: the encoder that the vocal goes through."""
+    lead_sheet: LeadSheetShape | None = Field(default=None, exclude_if=lambda shape: shape is None)
+    """The encoder that a lead sheet goes through, in either mode; absent where it takes none."""
 
     def make_objective(self) -> Objective:
         """The objective that training and sampling share."""
@@ -86,13 +107,30 @@ class Conditioning(Config):
 
     @property
     def can_be_guided(self) -> bool:
-        """Whether the vocal also enters the network apart from its noise, so that a pass can leave it out."""
+        """Whether vocal or lead sheet also enter the network apart from its noise: a pass can leave that out."""
+        if self.lead_sheet is not None:
+            return True
         if self.mode == "controlnet":
             return self.control is not None
         return self.source_projection or self.objective not in BRIDGES
 
-    def make_conditioner(self, transformer: FlowNetwork, *, seed: int = 0) -> SourceProjection | ControlEncoder | None:
-        """A fresh path for the vocal into this transformer, which changes nothing yet; None if there is none."""
+    def make_conditioner(self, transformer: FlowNetwork, *, seed: int = 0) -> AdapterConditioner | None:
+        """Fresh paths for the vocal and a lead sheet into this transformer, which change nothing yet; None for none."""
+        vocal = self._vocal_conditioner(transformer, seed)
+        if self.lead_sheet is None:
+            return vocal
+        lead_sheet = LeadSheetEncoder(
+            depth=self.lead_sheet.depth,
+            dim=self.lead_sheet.dim,
+            features=WIDTH,
+            out_dim=transformer.inner_width,
+            blocks=len(transformer.transformer_blocks),
+            injection_layers=self.lead_sheet.injection_layers,
+            seed=seed,
+        )
+        return VocalAndLeadSheet(vocal, lead_sheet)
+
+    def _vocal_conditioner(self, transformer: FlowNetwork, seed: int) -> VocalConditioner | None:
         if self.control is not None:
             return ControlEncoder(
                 depth=self.control.depth,
@@ -110,12 +148,29 @@ class Conditioning(Config):
         return SourceProjection(transformer.spec.latents.frame_values, transformer.inner_width)
 
     def vocal_source(
-        self, latents: Tensor, activity: Tensor, strength: Tensor, statistics: LatentStatistics
+        self,
+        latents: Tensor,
+        activity: Tensor,
+        strength: Tensor,
+        statistics: LatentStatistics,
+        *,
+        lead_sheet: Tensor | None = None,
+        lead_sheet_strength: Tensor | None = None,
     ) -> VocalSource:
-        """The source that vocals make: scaled latents [B, C, H, T], activity [B, T] in [0, 1], strength [B]."""
+        """The source that vocals make: scaled latents [B, C, H, T], activity [B, T] in [0, 1], strength [B].
+
+        Beside them features of lead sheets [B, T, S], and a strength [B] of each.
+        """
         vocal = normalise_vocal(latents, statistics)
         gate = smooth_activity(activity) if self.activity_gate else activity.new_ones(activity.shape)
-        return VocalSource(vocal=vocal, conditioner_input=vocal, activity=gate, strength=strength)
+        return VocalSource(
+            vocal=vocal,
+            conditioner_input=vocal,
+            activity=gate,
+            strength=strength,
+            lead_sheet=lead_sheet,
+            lead_sheet_strength=lead_sheet_strength,
+        )
 
 
 class LoraCard(Config):
@@ -180,13 +235,13 @@ class Adapter:
 
     card: AdapterCard
     objective: Objective
-    conditioner: SourceProjection | ControlEncoder | None
+    conditioner: AdapterConditioner | None
 
 
 def save_adapter(
     folder: Path,
     transformer: FlowNetwork,
-    conditioner: SourceProjection | ControlEncoder | None,
+    conditioner: AdapterConditioner | None,
     card: AdapterCard,
 ) -> None:
     """Write the attached LoRA, the conditioner and the card. The folder appears whole, replacing an older one.
@@ -198,11 +253,11 @@ def save_adapter(
         save_conditioning(partial, conditioner, card)
 
 
-def save_conditioning(folder: Path, conditioner: SourceProjection | ControlEncoder | None, card: AdapterCard) -> None:
+def save_conditioning(folder: Path, conditioner: AdapterConditioner | None, card: AdapterCard) -> None:
     """Write all of an adapter but its LoRA into a folder; the card last."""
-    if conditioner is not None:
-        weights = {name: tensor.cpu().contiguous() for name, tensor in conditioner.state_dict().items()}
-        save_file(weights, folder / _conditioner_file(conditioner))
+    for name, network in _files(conditioner).items():
+        weights = {weight: tensor.cpu().contiguous() for weight, tensor in network.state_dict().items()}
+        save_file(weights, folder / name)
     written = json.dumps(card.model_dump(mode="json"), indent=2)
     (folder / CARD_FILE).write_text(written + "\n", encoding="utf-8", newline="\n")
 
@@ -243,8 +298,9 @@ def open_adapter(
             "Give the --checkpoint-dir that it was trained with."
         )
     conditioner = card.conditioning.make_conditioner(transformer)
+    for file, network in _files(conditioner).items():
+        _load_weights(network, folder / file)
     if conditioner is not None:
-        _load_weights(conditioner, folder / _conditioner_file(conditioner))
         conditioner.to(transformer.device).eval().requires_grad_(False)
     if card.lora is not None:
         check_whole(transformer, folder, target_modules=card.lora.target_modules, blocks=card.lora.blocks)
@@ -290,8 +346,17 @@ def _replace(folder: Path, partial: Path, replaced: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _conditioner_file(conditioner: nn.Module) -> str:
-    return CONTROL_FILE if isinstance(conditioner, ControlEncoder) else PROJECTION_FILE
+def _files(conditioner: AdapterConditioner | None) -> dict[str, nn.Module]:
+    """File -> network whose weights it holds."""
+    match conditioner:
+        case None:
+            return {}
+        case VocalAndLeadSheet():
+            return {**_files(conditioner.vocal), LEAD_SHEET_FILE: conditioner.lead_sheet}
+        case ControlEncoder():
+            return {CONTROL_FILE: conditioner}
+        case SourceProjection():
+            return {PROJECTION_FILE: conditioner}
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:

@@ -126,8 +126,12 @@ class WeightedConditioner:
 
     def injections(self, source: VocalSource, timestep: Tensor) -> Injections:
         gain, offset = self.gain.to(source.conditioner_input), self.offset.to(source.conditioner_input)
+        of_sheet = source.lead_sheet_strength
         own = replace(
-            source, conditioner_input=source.conditioner_input * gain + offset, strength=self.share * source.strength
+            source,
+            conditioner_input=source.conditioner_input * gain + offset,
+            strength=self.share * source.strength,
+            lead_sheet_strength=None if of_sheet is None else self.share * of_sheet,
         )
         return self.conditioner.injections(own, timestep)
 
@@ -151,7 +155,7 @@ def _summed(injections: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tenso
     return inject
 
 
-_ALIKE = ("base", "mode", "path from noise", "activity gate", "result")
+_ALIKE = ("base", "mode", "path from noise", "activity gate", "lead sheet encoder", "result")
 
 
 def _kind(card: AdapterCard) -> tuple[str, ...]:
@@ -161,8 +165,9 @@ def _kind(card: AdapterCard) -> tuple[str, ...]:
         f"a_max {objective.a_max:g}" if objective.name in BRIDGES else f"weight {card.conditioning.offset_weight}"
     )
     gate = "on" if card.conditioning.activity_gate else "off"
+    sheet = "missing" if card.conditioning.lead_sheet is None else "there"
     path = f"{objective.name} with {settings}"
-    return (card.base_fingerprint[:8], card.conditioning.mode, path, gate, card.output_type)
+    return (card.base_fingerprint[:8], card.conditioning.mode, path, gate, sheet, card.output_type)
 
 
 def _combine_statistics(statistics: Sequence[LatentStatistics], shares: Sequence[float]) -> LatentStatistics:

@@ -55,27 +55,39 @@ def add_latent_noise(vocal: Tensor, *, latent_noise: float, generator: torch.Gen
 
 @dataclass(frozen=True)
 class VocalSource:
-    """The vocals of a batch, as the objective and the conditioner need them."""
+    """The vocals of a batch, as the objective and the conditioner need them, and their lead sheets."""
 
     vocal: Tensor  # [B, C, H, T], normalised v
     conditioner_input: Tensor  # [B, C, H, T], v with latent noise in training, v at inference
     activity: Tensor  # [B, T], gate m in [0, 1]; ones where gating is off
     strength: Tensor  # [B], r in [0, 1]; 0 is plain text2music
     mask: Tensor | None = None  # [B, T] bool, True on real frames; None: all are
+    lead_sheet: Tensor | None = None  # [B, T, S], what lead sheets say of each frame; None: there is none
+    lead_sheet_strength: Tensor | None = None  # [B] in [0, 1]; 0 is no lead sheet
 
     def cut(self, frames: slice) -> "VocalSource":
-        """The same vocals for some of the frames."""
+        """The same vocals and lead sheets for some of the frames."""
         return replace(
             self,
             vocal=self.vocal[..., frames],
             conditioner_input=self.conditioner_input[..., frames],
             activity=self.activity[:, frames],
             mask=None if self.mask is None else self.mask[:, frames],
+            lead_sheet=None if self.lead_sheet is None else self.lead_sheet[:, frames],
         )
 
     def muted(self) -> "VocalSource":
-        """The same vocals at strength 0."""
-        return replace(self, strength=torch.zeros_like(self.strength))
+        """The same vocals at strength 0, and their lead sheets too."""
+        return replace(self.without_lead_sheet(), strength=torch.zeros_like(self.strength))
+
+    def without_lead_sheet(self) -> "VocalSource":
+        """The same vocals with their lead sheets at strength 0."""
+        strength = self.lead_sheet_strength
+        return replace(self, lead_sheet_strength=None if strength is None else torch.zeros_like(strength))
+
+    def with_lead_sheet_of(self, other: "VocalSource") -> "VocalSource":
+        """The same vocals with the lead sheets of others."""
+        return replace(self, lead_sheet=other.lead_sheet, lead_sheet_strength=other.lead_sheet_strength)
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,11 @@ def _injection(
 def _check(dim: int, head_dim: int, injection_layers: Sequence[int], blocks: int) -> None:
     if dim % head_dim:
         raise UserError(f"control_encoder_dim: {dim} is not a multiple of {head_dim}; 1536 is the default.")
+    check_layers(injection_layers, blocks)
+
+
+def check_layers(injection_layers: Sequence[int], blocks: int) -> None:
+    """Raises UserError for a layer that is named twice or is none of a base's `blocks`."""
     if len(set(injection_layers)) < len(injection_layers):
         raise UserError(f"injection_layers: {list(injection_layers)} names a block twice. Name each block once.")
     for layer in injection_layers:

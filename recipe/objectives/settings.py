@@ -65,6 +65,8 @@ class Change:
 
 _EARLY = ("vocal_guidance_scale=2.5", "vocal_guidance_interval=[0.7,1]")
 
+_LEAD_SHEET = ("accompaniment.lead_sheet.dim=128",)
+
 CHANGES: Mapping[str, Change] = {
     "noise": Change(("high_noise_share=0.3",)),
     "noise_half": Change(("high_noise_share=0.5",)),
@@ -81,12 +83,17 @@ CHANGES: Mapping[str, Change] = {
     ),
     "early": Change(sampler=(*_EARLY, "vocal_guidance=cfg")),
     "early_apg": Change(sampler=(*_EARLY, "vocal_guidance=apg_by_length")),
+    "lead_sheet": Change(_LEAD_SHEET),
+    "lead_sheet_alone": Change(
+        (*_LEAD_SHEET, "accompaniment.strength_range=[0,0]", "accompaniment.reference_strength=0")
+    ),
     "early_pressed": Change(sampler=("guidance=cfg", "guidance_scale=2", "guidance_interval=1", *_EARLY)),
 }
 """controlnet+noise+ema is the arm controlnet with two of them. `pressed` guides over the vocal in every step, `early`
 ones near noise alone; `latent_noise` hides more of a vocal's detail, and with it of what a separator left in it;
 `whole` trains with the whole vocal or none, `joint` drops all conditions at once; `ema_cold` is an average that begins
-at the first weights and stays near them."""
+at the first weights and stays near them. `lead_sheet` is trained and judged with the true lead sheet beside the vocal,
+`lead_sheet_alone` with it and without any vocal; what is exchanged is then vocal and lead sheet together."""
 
 
 def arm_of(name: str) -> Arm:

@@ -1,6 +1,7 @@
 """Shards of made-up latents, written by the real writer, and configs small enough for seconds on a CPU."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from common.bases import ACE_STEP_1, BaseOrigin
+from common.music.lead_sheet import LeadSheet
 from shards.fingerprint import Fingerprint
 from shards.schema import PartLevels, Sample, SegmentMeta, SslName, Target, sample_key
 from shards.writer import ShardWriter
@@ -98,6 +100,7 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
         features: Sequence[SslName] = (),
         shard_samples: int = 4,
         base: BaseOrigin | None = TINY_BASE,
+        lead_sheets: Mapping[str, LeadSheet] | None = None,
         folder: str = "shards",
     ) -> Path:
         fingerprint = Fingerprint(settings={"text": {"lyrics_language": "ja"}}, networks={}, steps={})
@@ -107,9 +110,9 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
             out, fingerprint=fingerprint, targets=targets, base=base, shard_samples=shard_samples, silence=silence
         ) as writer:
             for song, lengths in songs.items():
-                writer.add(
-                    [made_sample(song, number, frames, targets, features) for number, frames in enumerate(lengths)]
-                )
+                sheet = (lead_sheets or {}).get(song)
+                samples = [made_sample(song, n, frames, targets, features) for n, frames in enumerate(lengths)]
+                writer.add([replace(sample, lead_sheet=sheet) for sample in samples])
         return out
 
     return make

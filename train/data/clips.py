@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from common.latents import LatentLayout, LatentStatistics
+from common.music.features import WIDTH, lead_sheet_features
 from models.acestep1.text.lyric_tokens import encode_lyrics, reduce_lyrics
 from models.adapters.adapter import Conditioning
 from models.flow.conditioning import VocalSource, add_latent_noise
@@ -44,6 +45,7 @@ class Choice:
     strength: float
     keep_text: bool = True
     keep_lyrics: bool = True
+    keep_lead_sheet: bool = True
     timestep: float = 0.0
     noise_seed: int = 0
 
@@ -65,6 +67,8 @@ class ClipBatch:
     weight: Tensor  # [B], 0 for a clip that only fills up the last round of an epoch
     features: Features
     noise_seeds: tuple[int, ...]
+    lead_sheet: Tensor | None = None  # [B, T, S]; None where the run trains without
+    lead_sheet_strength: Tensor | None = None  # [B], 0 where it is dropped or there is none
 
     def to(self, device: torch.device) -> Self:
         """The same clips on another device."""
@@ -128,7 +132,12 @@ class ClipMaker:
     def without_noise(self, clips: ClipBatch) -> Batch:
         """The same without noise: eps is 0, and none is added to the vocal."""
         source = self.conditioning.vocal_source(
-            clips.vocal.float(), clips.activity.float(), clips.strength, self.statistics
+            clips.vocal.float(),
+            clips.activity.float(),
+            clips.strength,
+            self.statistics,
+            lead_sheet=clips.lead_sheet,
+            lead_sheet_strength=clips.lead_sheet_strength,
         )
         return Batch(
             keys=clips.keys,
@@ -152,6 +161,7 @@ class ClipMaker:
         text_mask = _ends([len(text) for text in texts])
         lyrics = [self._lyrics(sample) for sample in samples]
         lyric_mask = _ends([len(ids) for ids in lyrics])
+        sheets = self._lead_sheets(samples, choices)
         return ClipBatch(
             keys=tuple(sample.meta.key for sample in samples),
             target=_stacked([self._target(sample)[:, :, frames] for frames, sample in cuts]),
@@ -166,6 +176,8 @@ class ClipMaker:
             weight=torch.full((len(samples),), weight),
             features=self._features(samples, [one.cut for one in choices]) if weight else (),
             noise_seeds=tuple(one.noise_seed for one in choices),
+            lead_sheet=sheets,
+            lead_sheet_strength=None if sheets is None else self._sheet_strengths(samples, choices),
         )
 
     def _choose(self, sample: Sample, epoch: int) -> Choice:
@@ -179,6 +191,8 @@ class ClipMaker:
         if at_level < config.noise_share:
             timestep = draw_high_timesteps(1, shift=config.shift, generator=generator)
         keep = keep_any >= config.joint_dropout
+        keep_lead_sheet = torch.rand(1, generator=generator).item()  # drawn last: the rest is as without lead sheets
+        sheet = config.accompaniment.lead_sheet
         return Choice(
             Cut(int(at * (sample.meta.frames - frames + 1)), frames, tag_order=int(at_tag_order * len(sample.text))),
             strength=low + (high - low) * at_strength
@@ -186,6 +200,7 @@ class ClipMaker:
             else 0.0,
             keep_text=keep and keep_text >= config.text_dropout,
             keep_lyrics=keep and keep_lyrics >= config.lyric_dropout,
+            keep_lead_sheet=keep and sheet is not None and keep_lead_sheet >= sheet.dropout,
             timestep=timestep.item(),
             noise_seed=seed_of(config.seed, epoch, sample.meta.key, "noise"),
         )
@@ -196,6 +211,18 @@ class ClipMaker:
         if content == "words":
             return sample.lyrics
         return encode_lyrics(reduce_lyrics(sample.meta.lyrics, content), None).ids
+
+    def _lead_sheets(self, samples: Sequence[Sample], choices: Sequence[Choice]) -> Tensor | None:
+        """What lead sheets say of each frame, [B, T, S]: zeros without one; None where the run trains without."""
+        if self.conditioning.lead_sheet is None:
+            return None
+        rate = self.latents.frames_per_second
+        found = [_sheet_frames(sample, one.cut, rate) for sample, one in zip(samples, choices, strict=True)]
+        return _stacked(found)
+
+    def _sheet_strengths(self, samples: Sequence[Sample], choices: Sequence[Choice]) -> Tensor:
+        pairs = zip(samples, choices, strict=True)
+        return torch.tensor([float(sample.lead_sheet is not None and one.keep_lead_sheet) for sample, one in pairs])
 
     def _target(self, sample: Sample) -> np.ndarray:
         return sample.targets[target_of(self.config)]
@@ -249,6 +276,14 @@ def _between(features: np.ndarray, cut: Cut, frames: int) -> Tensor:
     """Features under a cut: of n for `frames` latent frames, indices round(frame * n / frames)."""
     first, last = (round(end * len(features) / frames) for end in (cut.start, cut.start + cut.frames))
     return torch.tensor(features[first:last])
+
+
+def _sheet_frames(sample: Sample, cut: Cut, frames_per_second: float) -> np.ndarray:
+    """What a sample's lead sheet says of the frames under a cut, float32 [T, S]."""
+    if sample.lead_sheet is None:
+        return np.zeros((cut.frames, WIDTH), np.float32)
+    frames = lead_sheet_features(sample.lead_sheet, cut.start + cut.frames, frames_per_second)
+    return frames[cut.start :]
 
 
 def _moved(value: Any, device: torch.device) -> Any:

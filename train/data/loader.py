@@ -56,10 +56,20 @@ def check_manifest(manifest: Manifest, config: TrainingConfig) -> None:
             f"{config.dataset_path}: output_type {config.accompaniment.output_type} needs the target {target}, these "
             f"shards hold {held}. Build them with --targets {target}, or choose another output_type."
         )
+    if config.accompaniment.lead_sheet is not None and not lead_sheets(manifest):
+        raise UserError(
+            f"{config.dataset_path}: accompaniment.lead_sheet needs lead sheets, and no song of these shards has one. "
+            "Put KEY_lead_sheet.txt beside songs and run prep build-shards again, or train without."
+        )
     if manifest.statistics is None:
         raise UserError(
             f"{config.dataset_path}: no latent statistics in the manifest. Build shards with prep build-shards."
         )
+
+
+def lead_sheets(manifest: Manifest) -> int:
+    """Songs of shards that have a lead sheet."""
+    return sum(song.lead_sheet for shard in manifest.shards for song in shard.songs)
 
 
 def room_in_memory(processes: int = 1) -> int:

@@ -8,6 +8,7 @@ import torch
 
 from common.memory import explain_out_of_memory
 from models.flow.control import ControlEncoder
+from models.flow.lead_sheet import VocalAndLeadSheet, vocal_part
 from train.config import TrainingConfig
 from train.loop.module import AccompanimentModule
 
@@ -16,7 +17,7 @@ OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "prodigy": 16}
 BLOCK_BYTES = {torch.float32: 129, torch.bfloat16: 99}
 """What a block keeps for its backward pass per frame and unit of its width, by the base's dtype (measured)."""
 CONTROL_BYTES = 50
-"""The same of a block of the control encoder, which is float32 and never recomputed (counted)."""
+"""The same of a block of the control encoder and the lead sheet encoder: float32, never recomputed (counted)."""
 PUBLISHED_WIDTH = 2560
 DECODER_BYTES, WINDOW_BYTES = 728_000_000, 1_250_000_000
 """Codec's decoder and vocoder beside a base of PUBLISHED_WIDTH, and what a full window takes in them (counted)."""
@@ -78,8 +79,12 @@ def _kept_bytes(module: AccompanimentModule) -> int:
     dtype = transformer.weight_dtype
     again = config.gradient_checkpointing
     kept = positions * (blocks * dtype.itemsize + BLOCK_BYTES[dtype] if again else blocks * BLOCK_BYTES[dtype])
-    if isinstance(module.conditioner, ControlEncoder):
-        kept += frames * len(module.conditioner.blocks) * module.conditioner.patch_embed.out_features * CONTROL_BYTES
+    vocal = vocal_part(module.conditioner)
+    if isinstance(vocal, ControlEncoder):
+        kept += frames * len(vocal.blocks) * vocal.patch_embed.out_features * CONTROL_BYTES
+    if isinstance(module.conditioner, VocalAndLeadSheet):
+        sheet = module.conditioner.lead_sheet
+        kept += frames * len(sheet.blocks) * sheet.embed.out_features * CONTROL_BYTES
     return kept
 
 

@@ -16,10 +16,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from common.errors import UserError
-from models.adapters.adapter import Conditioning, ControlShape
+from models.adapters.adapter import AdapterConditioner, Conditioning, ControlShape, LeadSheetShape
 from models.adapters.lora import set_lora_dropout
-from models.flow.conditioning import Conditioner, Objective, SourceProjection, pack_conditions
-from models.flow.control import ControlEncoder
+from models.flow.conditioning import Conditioner, Objective, pack_conditions
 from models.flow.schedule import TIMESTEPS, add_noise
 from models.protocols import Conditions, FlowNetwork
 from train.config import TrainingConfig
@@ -51,7 +50,11 @@ class Losses:
 
 def conditioning_of(config: TrainingConfig) -> Conditioning:
     """How a run's model is conditioned on the vocal, in the terms of adapter.json."""
-    wanted = config.accompaniment
+    wanted, sheet = config.accompaniment, None
+    if wanted.lead_sheet is not None:
+        sheet = LeadSheetShape(
+            depth=wanted.lead_sheet.depth, dim=wanted.lead_sheet.dim, injection_layers=wanted.injection_layers
+        )
     if wanted.mode == "controlnet":
         control = ControlShape(
             depth=wanted.control_encoder_depth,
@@ -60,13 +63,14 @@ def conditioning_of(config: TrainingConfig) -> Conditioning:
             control_injection=wanted.control_injection,
             controlnet_scale=wanted.controlnet_scale,
         )
-        return Conditioning(mode="controlnet", a_max=0.0, source_projection=False, control=control)
+        return Conditioning(mode="controlnet", a_max=0.0, source_projection=False, control=control, lead_sheet=sheet)
     return Conditioning(
         objective=wanted.objective,
         a_max=wanted.a_max,
         offset_weight=wanted.offset_weight,
         activity_gate=wanted.activity_gate,
         source_projection=wanted.source_projection,
+        lead_sheet=sheet,
     )
 
 
@@ -125,7 +129,7 @@ class AccompanimentModule(LightningModule):
         self,
         config: TrainingConfig,
         transformer: FlowNetwork,
-        conditioner: SourceProjection | ControlEncoder | None,
+        conditioner: AdapterConditioner | None,
         *,
         base_fingerprint: str,
     ) -> None:
@@ -134,7 +138,8 @@ class AccompanimentModule(LightningModule):
         self.base_fingerprint = base_fingerprint
         self.transformer = transformer
         self.conditioner = conditioner
-        self.objective = conditioning_of(config).make_objective()
+        self.conditioning = conditioning_of(config)
+        self.objective = self.conditioning.make_objective()
         self.trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
         self.ema = Ema(self.trained, config.ema_decay, warmup=config.ema_warmup) if config.ema_decay else None
         self.grad_norm: Tensor | None = None  # before clipping, at the last step

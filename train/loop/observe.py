@@ -11,8 +11,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from models.flow.conditioning import SourceProjection
+from models.flow.conditioning import Conditioner, SourceProjection
 from models.flow.control import ControlEncoder
+from models.flow.lead_sheet import vocal_part
 from models.flow.schedule import TIMESTEPS
 from train.data.clips import Batch
 from train.loop.callbacks import StepCallback, announce
@@ -51,7 +52,9 @@ class TrainingCurves(StepCallback):
             announce(f"memory after {self._step - self._first} steps, {where}: {in_gib(measured_bytes())}")
         if self._step % EVERY_N_STEPS == 0:
             curves = {f"train/{name}": value for name, value in self._means(trainer).items()}
-            curves |= {f"vocal_path/{name}": value for name, value in vocal_path_norms(module.conditioner).items()}
+            curves |= {
+                f"vocal_path/{name}": value for name, value in vocal_path_norms(vocal_part(module.conditioner)).items()
+            }
             if module.grad_norm is not None:
                 curves["train/grad_norm"] = module.grad_norm.item()
             for logger in trainer.loggers:
@@ -87,7 +90,7 @@ class TrainingCurves(StepCallback):
         return means
 
 
-def vocal_path_norms(conditioner: SourceProjection | ControlEncoder | None) -> dict[str, float]:
+def vocal_path_norms(conditioner: Conditioner | None) -> dict[str, float]:
     """How far the vocal's own path has come from its start at zero: norms of its last layers, and gates."""
     if isinstance(conditioner, SourceProjection):
         return {"projection_norm": conditioner.projection.weight.norm().item()}

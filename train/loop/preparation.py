@@ -18,7 +18,7 @@ from shards.reader import read_manifest, read_shard
 from shards.schema import Manifest, Sample
 from train.config import TrainingConfig
 from train.data.clips import ClipMaker, features_of, target_of
-from train.data.loader import ShardSamples, Split, check_manifest, split
+from train.data.loader import ShardSamples, Split, check_manifest, lead_sheets, split
 from train.data.plan import FEWEST_VALIDATION_SONGS
 from train.loop.callbacks import announce
 from train.loop.memory import estimated_bytes, in_gib
@@ -152,6 +152,9 @@ def _with_adapters(
     conditioner = data.maker.conditioning.make_conditioner(transformer, seed=config.seed)
     if data.maker.conditioning.objective == "naive":
         announce(NAIVE)
+    if config.accompaniment.lead_sheet is not None:
+        songs = data.manifest.totals.songs
+        announce(f"lead sheets: {lead_sheets(data.manifest)} of {songs} songs have one; the others train without")
     if config.compile:
         compile_blocks(transformer)
     module = AccompanimentModule(config, transformer, conditioner, base_fingerprint=fingerprint)

@@ -5,6 +5,7 @@ N clips of the validation songs, U noise levels. All is fixed: clips, noise, lev
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from scipy.special import stdtrit
@@ -29,6 +30,8 @@ in four times."""
 FEWEST_OF_A_KIND = 2
 """Clips with clean vocals, and with separated ones, for which gains are told apart: an interval needs two."""
 GAINS = ("x0_gain", "gain_over_muted", "gain_over_shifted", "conditioning_gain")
+LEAD_SHEET_GAINS = ("gain_over_no_lead_sheet", "lead_sheet_gain")
+"""Of a model that takes a lead sheet, with the vocal as it is: over the sheet left out, and over another song's."""
 LISTENING = ("val/gain_over_muted_low", "val/conditioning_gain_low")
 """Above 0 where a model listens: the vocal is of use, and it is this vocal. That some vocal is there, whichever, is
 enough to learn a gain over a muted one."""
@@ -51,7 +54,7 @@ class Figures:
 
     loss: float
     loss_at: tuple[float, ...]  # by level
-    gains: dict[str, GainInterval]  # by name in GAINS: over the base, the vocal muted, shifted in time, and exchanged
+    gains: dict[str, GainInterval]  # by name in GAINS: over the base, the vocal (and its sheet) muted, later, exchanged
     gains_at: dict[str, tuple[float, ...]]  # the same by level
     gains_of: dict[str, dict[str, GainInterval]]  # the same of clean and of separated vocals; empty without both
 
@@ -113,15 +116,23 @@ class Validation:
                 "gain_over_shifted": self._losses(module, [shifted(source) for source in sources]),
                 "conditioning_gain": self._losses(module, self._exchanged()),
             }
+            if module.conditioning.lead_sheet is not None:
+                pairs = list(zip(sources, self._exchanged(), strict=True))
+                muted = [source.without_lead_sheet() for source in sources]
+                exchanged = [source.with_lead_sheet_of(other) for source, other in pairs]
+                others |= {
+                    name: self._losses(module, changed)
+                    for name, changed in zip(LEAD_SHEET_GAINS, (muted, exchanged), strict=True)
+                }
         finally:
             set_lora_dropout(module.transformer, active=True)
         return Figures(
             loss=mine.mean().item(),
             loss_at=tuple(mine.mean(dim=0).tolist()),
-            gains={name: gain(mine, others[name]) for name in GAINS},
-            gains_at={name: _by_level(mine, others[name]) for name in GAINS},
+            gains={name: gain(mine, other) for name, other in others.items()},
+            gains_at={name: _by_level(mine, other) for name, other in others.items()},
             gains_of={
-                kind: {name: gain(mine[chosen], others[name][chosen]) for name in GAINS}
+                kind: {name: gain(mine[chosen], other[chosen]) for name, other in others.items()}
                 for kind, chosen in self.kinds.items()
             },
         )
@@ -181,6 +192,7 @@ def fitted(source: VocalSource, clip: Batch) -> VocalSource:
     """`source`, tiled and cut to the length of `clip`."""
     frames = clip.target.shape[-1]
     tiles = -(-frames // source.activity.shape[-1])
+    sheet = source.lead_sheet
 
     def tiled(value: Tensor) -> Tensor:
         return value.repeat(*[1] * (value.ndim - 1), tiles)[..., :frames]
@@ -190,6 +202,7 @@ def fitted(source: VocalSource, clip: Batch) -> VocalSource:
         vocal=tiled(source.vocal),
         conditioner_input=tiled(source.conditioner_input),
         activity=tiled(source.activity),
+        lead_sheet=None if sheet is None else sheet.repeat(1, tiles, 1)[:, :frames],
     )
 
 
@@ -201,6 +214,7 @@ def shifted(source: VocalSource) -> VocalSource:
         vocal=source.vocal.roll(half, dims=-1),
         conditioner_input=source.conditioner_input.roll(half, dims=-1),
         activity=source.activity.roll(half, dims=-1),
+        lead_sheet=None if source.lead_sheet is None else source.lead_sheet.roll(half, dims=1),
     )
 
 
@@ -210,14 +224,12 @@ def at_levels(clip: Batch, sigmas: Tensor) -> Batch:
     def repeated(value: Tensor) -> Tensor:
         return value.expand(len(sigmas), *value.shape[1:])
 
-    tensors = {
-        f.name: repeated(getattr(clip, f.name)) for f in fields(clip) if isinstance(getattr(clip, f.name), Tensor)
-    }
-    source = clip.source
-    each_level = VocalSource(
-        *(repeated(part) for part in (source.vocal, source.conditioner_input, source.activity, source.strength))
-    )
-    return replace(clip, **tensors | {"source": each_level, "timestep": sigmas * TIMESTEPS})
+    def tensors(of: Batch | VocalSource) -> dict[str, Any]:
+        named = ((field.name, getattr(of, field.name)) for field in fields(of))
+        return {name: repeated(value) for name, value in named if isinstance(value, Tensor)}
+
+    each_level = replace(clip.source, **tensors(clip.source))
+    return replace(clip, **tensors(clip) | {"source": each_level, "timestep": sigmas * TIMESTEPS})
 
 
 def gain(losses: Tensor, others: Tensor) -> GainInterval:

@@ -11,10 +11,12 @@ from common.latents import LatentStatistics
 from models.adapters.adapter import (
     CARD_FILE,
     CONTROL_FILE,
+    LEAD_SHEET_FILE,
     PROJECTION_FILE,
     AdapterCard,
     Conditioning,
     ControlShape,
+    LeadSheetShape,
     LoraCard,
     open_adapter,
     read_card,
@@ -34,6 +36,8 @@ CONTROLNET = Conditioning(
     source_projection=False,
     control=ControlShape(depth=2, dim=128, injection_layers=(0, 2), controlnet_scale=0.5),
 )
+
+SHEET = LeadSheetShape(depth=1, dim=32, injection_layers=(0, 1))
 
 
 def card_of(conditioning):
@@ -76,7 +80,12 @@ def played(transformer, conditioner, golden):
     given = golden("transformer").inputs
     vocal = torch.linspace(-1, 1, 2 * 8 * 16 * 37).reshape(2, 8, 16, 37)
     source = VocalSource(
-        vocal=vocal, conditioner_input=vocal, activity=torch.ones(2, 37), strength=torch.tensor([0.5, 1.0])
+        vocal=vocal,
+        conditioner_input=vocal,
+        activity=torch.ones(2, 37),
+        strength=torch.tensor([0.5, 1.0]),
+        lead_sheet=torch.linspace(0, 1, 2 * 37 * 49).reshape(2, 37, 49),
+        lead_sheet_strength=torch.tensor([1.0, 0.5]),
     )
     with torch.no_grad():
         conditions = transformer.encode(
@@ -92,12 +101,19 @@ def played(transformer, conditioner, golden):
         (IMAGE2IMAGE, PROJECTION_FILE),
         (CONTROLNET, CONTROL_FILE),
         (Conditioning(source_projection=False), None),
+        (IMAGE2IMAGE.model_copy(update={"lead_sheet": SHEET}), PROJECTION_FILE),
+        (CONTROLNET.model_copy(update={"lead_sheet": SHEET}), CONTROL_FILE),
+        (Conditioning(source_projection=False, lead_sheet=SHEET), None),
     ],
 )
 def test_an_opened_adapter_plays_what_was_saved(built, golden, golden_transformer, tmp_path, conditioning, file):
     transformer, conditioner = built(conditioning)
     save_adapter(tmp_path / "adapter", transformer, conditioner, card_of(conditioning))
-    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {LORA_FILE, CARD_FILE} | ({file} - {None})
+    files = {LORA_FILE, CARD_FILE, file, LEAD_SHEET_FILE if conditioning.lead_sheet else None} - {None}
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} == files
+    assert ("lead_sheet" in json.loads((tmp_path / "adapter" / CARD_FILE).read_text())["conditioning"]) == bool(
+        conditioning.lead_sheet
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
     opened = golden_transformer("transformer")

@@ -1,7 +1,7 @@
 """The sampling loop: upstream's trajectories, and what must hold for a vocal whatever the weights."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from models.flow.alternatives import make_objective
 from models.flow.conditioning import TEXT2MUSIC, Conditioner, SourceProjection, VocalSource
 from models.flow.control import ControlEncoder
 from models.flow.guidance import Apg, apg_double, cfg, cfg_double
+from models.flow.lead_sheet import LeadSheetEncoder, VocalAndLeadSheet
 from models.flow.options import BRIDGES
 from models.flow.sampler import GuidedVelocity, SamplerSettings, draw_noise, in_windows, integrate, sample
 from models.flow.schedule import add_noise, euler_step, inference_sigmas, pingpong_step, shift_sigma
@@ -219,11 +220,20 @@ def test_weakening_a_network_without_those_blocks_says_so(upstream):
 def source(upstream) -> VocalSource:
     vocal = torch.randn(upstream.noise.shape, generator=torch.Generator().manual_seed(3))
     activity = torch.rand(2, vocal.shape[-1], generator=torch.Generator().manual_seed(4))
-    return VocalSource(vocal=vocal, conditioner_input=vocal, activity=activity, strength=torch.ones(2))
+    sheet = torch.rand(2, vocal.shape[-1], 49, generator=torch.Generator().manual_seed(6))
+    return VocalSource(
+        vocal=vocal,
+        conditioner_input=vocal,
+        activity=activity,
+        strength=torch.ones(2),
+        lead_sheet=sheet,
+        lead_sheet_strength=torch.ones(2),
+    )
 
 
 def with_strength(source: VocalSource, *strength: float) -> VocalSource:
-    return VocalSource(source.vocal, source.conditioner_input, source.activity, torch.tensor(strength))
+    """Of the vocals and of their lead sheets."""
+    return replace(source, strength=torch.tensor(strength), lead_sheet_strength=torch.tensor(strength))
 
 
 def projection(upstream: Upstream) -> SourceProjection:
@@ -243,11 +253,25 @@ def encoder(upstream: Upstream, control_injection) -> ControlEncoder:
     )
 
 
+def sheet_encoder(upstream: Upstream) -> LeadSheetEncoder:
+    return LeadSheetEncoder(
+        depth=1,
+        dim=32,
+        features=49,
+        out_dim=upstream.transformer.inner_width,
+        blocks=len(upstream.transformer.transformer_blocks),
+        injection_layers=(0, 2),
+    )
+
+
 CONDITIONERS = {
     "none": lambda upstream: None,
     "projection": projection,
     "control": lambda upstream: encoder(upstream, "zero"),
     "cross_norm": lambda upstream: encoder(upstream, "cross_norm"),
+    "lead sheet": lambda upstream: VocalAndLeadSheet(None, sheet_encoder(upstream)),
+    "projection and lead sheet": lambda upstream: VocalAndLeadSheet(projection(upstream), sheet_encoder(upstream)),
+    "control and lead sheet": lambda upstream: VocalAndLeadSheet(encoder(upstream, "zero"), sheet_encoder(upstream)),
 }
 OBJECTIVES = [
     TEXT2MUSIC,
@@ -302,11 +326,28 @@ def test_strength_zero_is_text2music_all_the_way(upstream, source, kind, schedul
     assert not same(trajectory(upstream, settings, **full), plain)
 
 
-@pytest.mark.parametrize("kind", ["projection", "control", "cross_norm"])
+@pytest.mark.parametrize("kind", sorted(CONDITIONERS.keys() - {"none"}))
 def test_a_fresh_conditioner_changes_nothing(upstream, source, kind):
     bridge = make_objective("bridge_vp")
     with_it = trajectory(upstream, PLAIN, objective=bridge, source=source, conditioner=CONDITIONERS[kind](upstream))
     assert same(with_it, trajectory(upstream, PLAIN, objective=bridge, source=source))
+
+
+@pytest.mark.parametrize("kind", ["projection and lead sheet", "control and lead sheet"])
+def test_vocal_and_lead_sheet_count_apart_and_a_pass_without_the_vocal_has_neither(upstream, source, kind):
+    conditioner = trained(CONDITIONERS[kind](upstream))
+
+    def made(of: VocalSource | None, **changes) -> list[Tensor]:
+        return trajectory(upstream, PLAIN.model_copy(update=changes), source=of, conditioner=conditioner)
+
+    none = torch.zeros(2)
+    no_sheet, no_vocal = source.without_lead_sheet(), replace(source, strength=none)
+    assert no_sheet.strength is source.strength
+    assert same(made(no_sheet), made(replace(source, lead_sheet=None, lead_sheet_strength=None)))
+    plain, runs = made(None), [made(source), made(no_sheet), made(no_vocal)]
+    assert same(made(source.muted()), plain)
+    assert not any(same(one, other) for at, one in enumerate(runs) for other in [plain, *runs[:at]])
+    near(made(source, guidance="cfg", vocal_guidance_scale=0.0)[-1], made(None, guidance="cfg")[-1])
 
 
 @pytest.mark.parametrize("objective", [*OBJECTIVES, make_objective("naive")])

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from common.bases import ACE_STEP_1
 from common.latents import LatentStatistics
+from common.music.chord import Chord, Key
+from common.music.features import lead_sheet_features
+from common.music.lead_sheet import BeatChord, LeadSheet, SheetBar
 from train.data.clips import Batch, Choice, ClipMaker, Cut
 from train.data.plan import seeded
 from train.loop.module import conditioning_of
@@ -27,7 +30,8 @@ def maker(tiny_config, tmp_path):
 
 def tensors(batch):
     found = {f.name: getattr(batch, f.name) for f in fields(Batch) if isinstance(getattr(batch, f.name), Tensor)}
-    return found | {f"source.{f.name}": getattr(batch.source, f.name) for f in fields(batch.source) if f.name != "mask"}
+    source = {f.name: getattr(batch.source, f.name) for f in fields(batch.source)}
+    return found | {f"source.{name}": value for name, value in source.items() if value is not None}
 
 
 def test_a_clip_is_the_same_in_any_batch_and_epochs_differ(maker, make_sample):
@@ -192,6 +196,57 @@ def test_a_share_of_clips_is_trained_near_pure_noise_and_the_rest_is_untouched(m
     assert near_noise.min() >= 850
     assert near_noise.max() > 995
     assert 920 < near_noise.mean() < 945
+
+
+def sheet_of(*chords, bpm=120.0):
+    bars = tuple(
+        SheetBar(bpm=bpm, beats=4, chords=(BeatChord(beat=0, chord=Chord.of_name(name), confidence=0.8),))
+        for name in chords
+    )
+    return LeadSheet(offset=-0.3, key=Key.of_name("A minor"), bars=bars)
+
+
+def test_a_lead_sheet_is_cut_with_the_clip(maker, make_sample):
+    sheet = sheet_of("Am", "F", "C", "G")
+    sample, cut = replace(make_sample("song", 0, 60), lead_sheet=sheet), maker(accompaniment={"lead_sheet": True})
+    rate = cut.latents.frames_per_second
+    choice = Choice(Cut(start=13, frames=22, tag_order=0), strength=0.5)
+    source = cut.without_noise(cut.assemble([sample], [choice])).source
+    whole = lead_sheet_features(sheet, 60, rate)
+    np.testing.assert_array_equal(source.lead_sheet[0].numpy(), whole[13:35])
+    of_cut = lead_sheet_features(sheet.cut(13 / rate, 35 / rate), 22, rate)
+    np.testing.assert_allclose(source.lead_sheet[0].numpy(), of_cut, atol=0.05)  # a sheet holds milliseconds
+    assert source.lead_sheet_strength.tolist() == [1.0]
+    parts = source.cut(slice(4, 9)).lead_sheet
+    np.testing.assert_array_equal(parts[0].numpy(), whole[17:22])
+    assert maker().without_noise(maker().assemble([sample], [choice])).source.lead_sheet is None
+
+
+def test_a_song_without_a_lead_sheet_counts_as_one_whose_sheet_is_dropped(maker, make_sample):
+    cut = maker(accompaniment={"lead_sheet": {"dropout": 0.0}})
+    samples = [make_sample("a", 0, 22), replace(make_sample("b", 0, 22), lead_sheet=sheet_of("Am"))]
+    source = cut.batch(samples, epoch=0).source
+    assert source.lead_sheet_strength.tolist() == [0.0, 1.0]
+    assert not source.lead_sheet[0].any()
+    assert source.lead_sheet[1].any()
+
+
+def test_lead_sheets_are_dropped_at_their_own_rate_and_the_rest_is_as_without(maker, make_sample):
+    sample = replace(make_sample("song", 0, 4), lead_sheet=sheet_of("Am", "F"))
+    usual = maker(joint_dropout=0.1)
+    cut = maker(joint_dropout=0.1, accompaniment={"lead_sheet": {"dropout": 0.25}})
+    before, after = ([one.batch([sample], epoch=epoch) for epoch in range(600)] for one in (usual, cut))
+    for one, other in zip(before, after, strict=True):
+        assert all(torch.equal(tensor, tensors(other)[name]) for name, tensor in tensors(one).items())
+    kept = torch.cat([clip.source.lead_sheet_strength for clip in after]) > 0
+    sung = torch.cat([clip.source.strength for clip in after]) > 0
+    told = torch.tensor([bool(clip.text.any() or clip.lyric_mask.any()) for clip in after])
+    assert 0.27 < (~kept).float().mean() < 0.38  # 1 - 0.9 * 0.75
+    assert not (kept & ~sung & ~told).sum() > 12  # joint dropout leaves none of them
+    assert (kept & ~sung).any()
+    assert (~kept & sung).any()
+    again = [cut.batch([sample], epoch=epoch).source.lead_sheet_strength for epoch in range(40)]
+    assert torch.equal(torch.cat(again) > 0, kept[:40])
 
 
 def test_strength_range_one_to_one_trains_with_the_whole_vocal_or_none(maker, make_sample):
