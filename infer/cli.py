@@ -77,6 +77,13 @@ def generate(
         LyricsContent | None,
         typer.Option(help="What of them counts: nothing, [tags] or all [as the adapter was trained]."),
     ] = None,
+    lead_sheet: Annotated[
+        Path | None,
+        typer.Option(
+            help="Tempo, beats, key and chords to follow, as text or .lab [the shards', or KEY_lead_sheet.txt].",
+            metavar="FILE",
+        ),
+    ] = None,
     ref_strength: Annotated[
         float | None, typer.Option(help="How much the vocal counts, 0 to 1 [the adapter's, else 0.5].")
     ] = None,
@@ -132,6 +139,8 @@ def generate(
 ) -> None:
     """Write KEY_accompaniment.wav, KEY_mix.wav and KEY.json for one vocal.
 
+    KEY_lead_sheet.txt is the lead sheet that the band follows, if it follows one: edit it, and play it again.
+
     Nothing is overwritten but by the very same run: where KEY is taken, results are called KEY_2, KEY_3, ... An
     adapter that was trained on whole mixes makes KEY_mix.wav alone.
     """
@@ -149,6 +158,7 @@ def generate(
                 lyrics=lyrics,
                 lyrics_language=lyrics_language,
                 lyrics_content=lyrics_content,
+                lead_sheet=lead_sheet,
                 ref_strength=ref_strength,
                 lora_weights=tuple(lora_weight or ()),
                 style_lora=style_lora,

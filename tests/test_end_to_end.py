@@ -63,6 +63,25 @@ def test_songs_become_a_band(tmp_path, form, mode):
         assert (out / f"song-000005_{kind}.wav").is_file()
 
 
+def test_a_band_follows_a_lead_sheet_that_somebody_edits(tmp_path):
+    """Songs with lead sheets, an adapter that takes them, a band by the sheet of the shards and by an edited one."""
+    raw, shards, out = tmp_path / "raw", tmp_path / "shards", tmp_path / "out"
+    do(prep.cli.app, "demo-songs", raw, "--songs", 3, "--seconds", 3, "--seed", 5, "--lead-sheets")
+    do(prep.cli.app, "build-shards", raw, shards, "--checkpoint-dir", "tiny", "--workers", 1)
+    on = ("accompaniment.lead_sheet=true", "learning_rate=0.1", "warmup_steps=0")
+    adapter = train_adapter(shards, tmp_path / "runs", "image2image", *on)
+    flags = ("--shards", shards, "--key", "song-000006", "--adapter", adapter, "--infer-steps", 2)
+    do(infer.cli.app, "generate", *flags, "--output-dir", out)
+    sheet = out / "song-000006_lead_sheet.txt"
+    assert sheet.read_text() == (raw / "song-000006_lead_sheet.txt").read_text()
+    edited = tmp_path / "edited.txt"
+    edited.write_text(sheet.read_text().replace("bpm: ", "bpm: 2"))
+    do(infer.cli.app, "generate", *flags, "--lead-sheet", edited, "--output-dir", out)
+    assert (out / "song-000006_2_lead_sheet.txt").read_text() == edited.read_text()
+    bands = [(out / f"song-000006{number}_accompaniment.wav").read_bytes() for number in ("", "_2")]
+    assert bands[0] != bands[1]
+
+
 def test_training_opens_the_transformer_alone_and_can_make_mixes(tmp_path):
     """From a checkpoint folder without codec, vocoder and text encoder; the adapter's band is a whole mix."""
     raw, shards, base = tmp_path / "raw", tmp_path / "shards", tmp_path / "base"

@@ -18,6 +18,10 @@ SLOWEST_BPM, FASTEST_BPM = 20.0, 400.0
 MOST_BEATS = 16
 STEADY_SECONDS = 0.035
 """A song whose downbeats are all so close to an even grid has one tempo."""
+LONGEST_SPAN_SECONDS = 16.0
+"""A chord without beats that is longer takes several bars."""
+JOIN_SECONDS = 0.005
+"""Bars of two parts that lie so close follow each other: a sheet holds milliseconds."""
 
 
 class BeatChord(Config):
@@ -157,6 +161,53 @@ def lead_sheet_of(beats: Sequence[TrackedBeat], beats_per_bar: int, key: Key | N
         for group, start, end, before in zip(groups, starts, starts[1:], [None, *groups], strict=False)
     )
     return LeadSheet(offset=float(starts[0]), key=key, bars=bars)
+
+
+def lead_sheet_of_spans(spans: Sequence[tuple[float, float, Chord | None]]) -> LeadSheet:
+    """The lead sheet of chords with start and end in seconds, in order, whose beats nobody knows: confidence 0.
+
+    Each chord is one bar or more. A chord shorter than the fastest beat belongs to the one before it.
+    """
+    bars: list[SheetBar] = []
+    first = at = spans[0][0] if spans else 0.0
+    for start, end, chord in spans:
+        for until, name, confidence in ((start, None, 0.0), (end, chord, 1.0)):
+            while until - at >= 60.0 / FASTEST_BPM:
+                seconds = min(until - at, LONGEST_SPAN_SECONDS)
+                beats = min(max(round(seconds), 1), MOST_BEATS)
+                chords = (BeatChord(beat=0, chord=name, confidence=confidence),)
+                bpm = min(60.0 * beats / seconds, FASTEST_BPM)
+                bars.append(SheetBar(bpm=bpm, beats=beats, confidence=0.0, chords=chords))
+                at += bars[-1].seconds
+    return LeadSheet(offset=first, bars=tuple(bars))
+
+
+def join_lead_sheets(parts: Sequence[tuple[float, LeadSheet]]) -> LeadSheet:
+    """The lead sheet of a whole from those of its parts, each with the second at which the part begins, in order.
+
+    A bar that reaches from a part into the next is in both and counts once. Where the bars of a part do not begin where
+    those before it end, the bar before is played faster or slower, so that all others are where they were.
+    """
+    joined: list[SheetBar] = []
+    first = end = 0.0
+    for begin, sheet in parts:
+        for start, bar in zip(begin + sheet.starts, sheet.bars, strict=False):
+            if not joined:
+                first = start
+            elif start < end - bar.beat_seconds / 2:
+                continue
+            elif abs(start - end) > JOIN_SECONDS:
+                joined[-1] = _lasting(joined[-1], joined[-1].seconds + float(start) - end)
+            joined.append(bar)
+            end = first + sum(one.seconds for one in joined)
+    key = next((sheet.key for _, sheet in parts if sheet.key is not None), None)
+    return LeadSheet(offset=float(first), key=key, bars=tuple(joined))
+
+
+def _lasting(bar: SheetBar, seconds: float) -> SheetBar:
+    """A bar at the tempo at which it lasts so long."""
+    bpm = float(np.clip(60.0 * bar.beats / seconds, SLOWEST_BPM, FASTEST_BPM))
+    return bar.model_copy(update={"bpm": round(bpm, 3)})
 
 
 def _groups(beats: Sequence[TrackedBeat], beats_per_bar: int) -> list[list[TrackedBeat]]:

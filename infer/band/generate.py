@@ -14,6 +14,7 @@ from common.audio.disk_wave import DiskWave
 from common.audio.wave import write_audio_blocks
 from common.canonical import unicode_text
 from common.files import check_writable, whole_file
+from common.music.notation import write_lead_sheet
 from infer.audio.mixdown import OUTPUT_RATE_HZ, at_output_rate, below_ceiling, mixdown
 from infer.audio.reference import blend_latents
 from infer.band.inputs import GenerationInputs, read_inputs
@@ -34,6 +35,7 @@ from models.protocols import LatentDecoder
 
 BYTES_A_SECOND = OUTPUT_RATE_HZ * 2 * 3
 """Of a result: stereo, 24 bits."""
+LEAD_SHEET_ENDING = "_lead_sheet.txt"
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,15 @@ def write_results(
     """
     folder, vocal, record = plan.request.output_dir, inputs.vocal, _record(plan, inputs, session)
     decoder = session.decoder(plan.runtime)
-    name = name or free_name(folder, record, _endings(plan))
-    planned = [folder / f"{name}{ending}" for ending in _endings(plan)]
+    name = name or free_name(folder, record, _endings(plan, vocal))
+    planned = [folder / f"{name}{ending}" for ending in _endings(plan, vocal)]
     ours = [path for path in planned if not path.exists()]
     try:
         with _output_wave(session.checked(_vocal_blocks(vocal, decoder)), plan, vocal) as vocal_wave:
             results = tuple(_write(plan, inputs, vocal_wave, drawn, session, name))
+        if record.lead_sheet is not None:
+            with whole_file(folder / f"{name}{LEAD_SHEET_ENDING}") as unfinished:
+                unfinished.write_text(record.lead_sheet, encoding="utf-8", newline="\n")
         path = folder / f"{name}.json"
         with whole_file(path) as unfinished:
             written = record.model_copy(update={"results": results}).model_dump_json(indent=2)
@@ -104,10 +109,11 @@ def write_results(
     )
 
 
-def _endings(plan: GenerationPlan) -> list[str]:
+def _endings(plan: GenerationPlan, vocal: VocalInput) -> list[str]:
     """What follows the name of each result."""
+    sheet = [] if vocal.lead_sheet is None else [LEAD_SHEET_ENDING]
     kinds = ("accompaniment", "mix") if plan.selection.card.output_type == "accompaniment" else ("mix",)
-    return [".json", *(f"_{kind}{_ending(plan, at)}" for at in range(len(plan.seeds)) for kind in kinds)]
+    return [".json", *sheet, *(f"_{kind}{_ending(plan, at)}" for at in range(len(plan.seeds)) for kind in kinds)]
 
 
 def _ending(plan: GenerationPlan, at: int) -> str:
@@ -166,6 +172,7 @@ def _record(plan: GenerationPlan, inputs: GenerationInputs, session: Session) ->
         settings=plan.settings,
         adapters=tuple(map(partial(_adapter_record, session), selection.folders, selection.cards)),
         style=None if selection.style is None else _style_record(session, selection.style),
+        lead_sheet=None if inputs.vocal.lead_sheet is None else write_lead_sheet(inputs.vocal.lead_sheet),
         reference=None if inputs.reference is None else inputs.reference.record,
         checkpoint_dir=unicode_text(selection.checkpoint),
         base=describe_base(selection.checkpoint, runtime.base, codec),

@@ -1,4 +1,4 @@
-"""What a generation starts from: a vocal, its prompt and lyrics, and a reference, from files or from shards."""
+"""What a generation starts from: a vocal, its lead sheet, prompt and lyrics, and a reference, from files or shards."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,6 +12,7 @@ from common.progress import say
 from common.texts.naming import song_of_vocal, text_beside
 from infer.audio.reference import EncodedReference, read_reference
 from infer.band.session import Session
+from infer.request.lead_sheet import lead_sheet_of_file, lead_sheet_of_shards
 from infer.request.plan import GenerationPlan
 from infer.request.request import AdapterSelection
 from infer.request.text_inputs import (
@@ -45,7 +46,7 @@ class GenerationInputs:
 
 @contextmanager
 def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationInputs]:
-    """The vocal, its words and the reference, for use within the block.
+    """The vocal with its lead sheet, its words and the reference, for use within the block.
 
     Encoders are opened only for what no shard holds. Raises UserError for what cannot be read or does not fit.
     """
@@ -53,7 +54,8 @@ def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationI
     if request.vocal is not None:
         latents, lufs = plan.runtime.spec.latents, _vocal_lufs(plan.selection)
         encoder = partial(session.codec_encoder, plan.runtime)
-        with vocal_from_file(request.vocal, latents, encoder=encoder, sha256=session.sha256, lufs=lufs) as vocal:
+        with vocal_from_file(request.vocal, latents, encoder=encoder, sha256=session.sha256, lufs=lufs) as sung:
+            vocal = replace(sung, lead_sheet=lead_sheet_of_file(request, plan.selection, request.vocal))
             yield GenerationInputs(vocal, _text_of_file(plan, session, request.vocal), _reference(plan, session, vocal))
         return
     assert request.shards is not None
@@ -61,6 +63,7 @@ def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationI
     _check_shards(plan, request.shards)
     segments = read_song(request.shards, request.key)
     vocal = vocal_from_shards(request.shards, request.key, segments, plan.runtime.spec.latents.sample_rate_hz)
+    vocal = replace(vocal, lead_sheet=lead_sheet_of_shards(request, plan.selection, segments))
     yield GenerationInputs(vocal, _text_of_shards(plan, session, segments[0]), _reference(plan, session, vocal))
 
 

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from common.music.features import lead_sheet_features
 from infer.request.record import GenerationSettings
 from infer.request.request import Runtime
 from infer.request.strength import with_guided_strength
@@ -75,6 +76,7 @@ class AccompanimentSampler:
             vocal.activity[None].to(device),
             torch.tensor([settings.ref_strength], device=device),
             self.adapters.card.statistics,
+            **self._lead_sheet(vocal, device),
         )
         drawn = []
         for seed in seeds:
@@ -94,3 +96,11 @@ class AccompanimentSampler:
             )
             drawn.append(latents[0].cpu())
         return drawn
+
+    def _lead_sheet(self, vocal: VocalInput, device: torch.device) -> dict[str, Tensor]:
+        """What the vocal's lead sheet says of each frame, [1, T, S], at strength 1; nothing where there is none."""
+        if vocal.lead_sheet is None:
+            return {}
+        frames, rate = vocal.latents.shape[-1], self.transformer.spec.latents.frames_per_second
+        features = torch.from_numpy(lead_sheet_features(vocal.lead_sheet, frames, rate))
+        return {"lead_sheet": features[None].to(device), "lead_sheet_strength": torch.ones(1, device=device)}

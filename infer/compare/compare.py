@@ -15,6 +15,7 @@ from common.canonical import sha256_of
 from common.errors import UserError
 from common.files import check_writable
 from common.progress import say
+from common.texts.naming import song_of_vocal, text_beside
 from infer.band.generate import GeneratedFiles, write_results
 from infer.band.inputs import read_inputs
 from infer.band.session import CountStep, Session
@@ -164,6 +165,9 @@ def _job(
         "prompt": item.prompt,
         "lyrics": item.lyrics_path and session.sha256(item.lyrics_path),
     }
+    sheet = text_beside(item.vocal_path, song_of_vocal(item.vocal_path), "lead_sheet")
+    if sheet is not None and selection.takes_lead_sheet:
+        order["lead_sheet"] = session.sha256(sheet)
     if comparison.precision:
         order["precision"] = comparison.precision
     request = replace(

@@ -96,6 +96,8 @@ class GenerationRecord(Config):
     settings: GenerationSettings
     adapters: tuple[AdapterRecord, ...]
     style: StyleRecord | None = None
+    lead_sheet: str | None = Field(default=None, exclude_if=lambda sheet: sheet is None)
+    """The lead sheet that the band follows, as text; absent without one."""
     reference: ReferenceRecord | None
     """The reference accompaniment that was blended in."""
     checkpoint_dir: str

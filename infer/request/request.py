@@ -52,6 +52,7 @@ class GenerationRequest:
     min_guidance_scale: float | None = None
     vocal_guidance_scale: float | None = None
     erg: bool | None = None
+    lead_sheet: Path | None = None  # a file that the band follows beside the vocal
     settings: tuple[str, ...] = ()  # of the sampler, as --set names them: sampler.shift=2
     blend: Path | None = None
     mix_ratio: float | None = None
@@ -77,6 +78,11 @@ class AdapterSelection:
     card: AdapterCard  # that of their combination; of a single one, its own
     checkpoint: str  # the base they were trained on: a folder, a Hugging Face id, or tiny
     style: Style | None = None
+
+    @property
+    def takes_lead_sheet(self) -> bool:
+        """Whether they follow a lead sheet; adapters that are combined all do, or none."""
+        return self.card.conditioning.lead_sheet is not None
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,8 @@ def check_sources(request: GenerationRequest) -> None:
 def select_adapters(request: GenerationRequest) -> AdapterSelection:
     """The adapters and their weights: as given, else those that their cards recommend, shared out among them.
 
-    Raises UserError for a folder that is no adapter, weights that do not match, and adapters that do not go together.
+    Raises UserError for a folder that is no adapter, weights that do not match, adapters that do not go together, and
+    a lead sheet that they do not take.
     """
     folders, weights = request.adapters, request.lora_weights
     cards = tuple(read_card(folder) for folder in folders)
@@ -123,6 +130,11 @@ def select_adapters(request: GenerationRequest) -> AdapterSelection:
         raise UserError(f"{counts}. Give one for each adapter, in their order, or none.")
     weights = weights or tuple(card.lora_weight / len(cards) for card in cards)
     combined = combine_cards(folders, cards, weights)
+    if request.lead_sheet is not None and combined.conditioning.lead_sheet is None:
+        raise UserError(
+            f"--lead-sheet {request.lead_sheet}: {folders[0]} takes none. Train one with --set "
+            "accompaniment.lead_sheet=true, or leave --lead-sheet out."
+        )
     checkpoint = choose_checkpoint(request.checkpoint_dir, base_of(cards[0]), folders[0])
     return AdapterSelection(folders, cards, weights, combined, checkpoint, _style(request))
 

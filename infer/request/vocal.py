@@ -18,6 +18,7 @@ from common.audio.wave import vocal_activity, vocal_gain
 from common.canonical import unicode_text
 from common.errors import UserError
 from common.latents import LatentLayout
+from common.music.lead_sheet import LeadSheet
 from common.texts.naming import song_of_vocal
 from infer.audio.decoded import DecodedAudio, decode_file, encode
 from infer.audio.mixdown import output_samples
@@ -37,6 +38,7 @@ class VocalInput:
     samples: int  # N
     output_samples: int  # exact length of the results, at 48 kHz
     record: VocalRecord
+    lead_sheet: LeadSheet | None = None  # what the band follows beside it
 
 
 @contextmanager

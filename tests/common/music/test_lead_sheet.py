@@ -5,8 +5,8 @@ import pytest
 
 from common.music.chord import Chord, Key
 from common.music.features import BINS, WIDTH, lead_sheet_features, part
-from common.music.lead_sheet import LeadSheet, TrackedBeat, lead_sheet_of
-from common.music.notation import read_lead_sheet
+from common.music.lead_sheet import LeadSheet, TrackedBeat, join_lead_sheets, lead_sheet_of, lead_sheet_of_spans
+from common.music.notation import read_lab, read_lead_sheet, write_lead_sheet
 
 SHEET = read_lead_sheet("key: C major\nbpm: 120\noffset: -0.5\n| C | Am F | G7/B . . C | N.C. |\n")
 
@@ -81,3 +81,33 @@ def test_a_tempo_that_moves_is_followed_bar_by_bar():
 def test_without_beats_there_are_no_bars():
     assert lead_sheet_of([], 4) == LeadSheet()
     assert not lead_sheet_features(LeadSheet(), 5, 10.0).any()
+
+
+def test_chords_without_beats_are_where_they_were_and_tell_no_beat():
+    text = "0.000\t2.500\tC:maj\n2.500\t2.600\tG:7\n2.600\t45.000\tA:min\n47.000\t48.300\tF:maj/3\n"
+    sheet = lead_sheet_of_spans(list(read_lab(text)))
+    assert read_lead_sheet(write_lead_sheet(sheet)) == sheet
+    for at, name in ((0.1, "C"), (2.4, "C"), (2.7, "Am"), (44.8, "Am"), (47.1, "F/A"), (48.2, "F/A")):
+        (found,) = {one.chord for one in sheet.chord_segments() if one.start <= at < one.end}
+        assert found == Chord.of_name(name), at
+    features = lead_sheet_features(sheet, 500, 10.0)
+    assert not features[:, part("beat")].any()
+    assert not features[:, part("downbeat")].any()
+    assert not features[:, part("tonic")].any()
+    assert features[460, part("confidence")].tolist() == [0.0, 0.0, 0.0]  # a gap says nothing
+    assert features[470:483, part("chord")].sum(1) == pytest.approx(3.0, abs=0.05)
+    assert lead_sheet_of_spans([]) == LeadSheet()
+
+
+def test_parts_of_a_sheet_join_to_the_sheet():
+    joined = join_lead_sheets([(0.0, SHEET.cut(0.0, 2.0)), (2.0, SHEET.cut(2.0, 4.37)), (4.37, SHEET.cut(4.37, 20.0))])
+    assert joined == SHEET
+    assert join_lead_sheets([(0.0, SHEET)]) == SHEET
+
+
+def test_where_something_was_cut_out_between_parts_all_other_bars_stay():
+    sheet = read_lead_sheet("key: C major\nbpm: 120\n| C | F | G | Am | C |\n")
+    joined = join_lead_sheets([(0.0, sheet.cut(0.0, 3.0)), (3.0, sheet.cut(5.0, 10.0))])
+    assert joined.key == sheet.key
+    chords = [(round(one.start, 2), one.chord and one.chord.name()) for one in joined.chord_segments()]
+    assert chords == [(0.0, "C"), (2.0, "F"), (4.0, "Am"), (6.0, "C")]

@@ -1,0 +1,58 @@
+"""The lead sheet that a band follows beside the vocal: a file, the one beside the vocal, or that of the shards."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+
+from common.errors import UserError
+from common.music.lead_sheet import LeadSheet, join_lead_sheets, lead_sheet_of_spans
+from common.music.notation import read_lab, read_lead_sheet
+from common.progress import say
+from common.texts.naming import song_of_vocal, text_beside
+from infer.request.request import AdapterSelection, GenerationRequest
+from infer.request.text_inputs import read_text_file
+from shards.schema import Sample
+
+
+def lead_sheet_of_file(request: GenerationRequest, selection: AdapterSelection, vocal: Path) -> LeadSheet | None:
+    """The sheet for a vocal in a file: as asked for, else KEY_lead_sheet.txt beside the vocal, where prep looks too.
+
+    Raises UserError for one that cannot be read.
+    """
+    if not selection.takes_lead_sheet:
+        return None
+    path = request.lead_sheet or text_beside(vocal, song_of_vocal(vocal), "lead_sheet")
+    return _missing() if path is None else read_sheet(path)
+
+
+def lead_sheet_of_shards(
+    request: GenerationRequest, selection: AdapterSelection, segments: Sequence[Sample]
+) -> LeadSheet | None:
+    """The sheet for a song of shards: as asked for, else what the shards hold. Raises UserError for a bad file."""
+    if not selection.takes_lead_sheet:
+        return None
+    if request.lead_sheet is not None:
+        return read_sheet(request.lead_sheet)
+    starts = accumulate((segment.meta.seconds for segment in segments), initial=0.0)
+    parts = [
+        (start, one.lead_sheet) for start, one in zip(starts, segments, strict=False) if one.lead_sheet is not None
+    ]
+    return join_lead_sheets(parts) if parts else _missing()
+
+
+def read_sheet(path: Path) -> LeadSheet:
+    """The lead sheet in a file, as text or, by its ending, as .lab: chords without beats.
+
+    Raises UserError where there is none, or it cannot be read.
+    """
+    text = read_text_file(path)
+    if path.suffix.lower() == ".lab":
+        return lead_sheet_of_spans(list(read_lab(text, str(path))))
+    sheet = read_lead_sheet(text, str(path))
+    if sheet.key is None and not sheet.bars:
+        raise UserError(f'{path}: says nothing. Write bars such as "| C | Am7 | F G | C |" and a line "bpm: 112".')
+    return sheet
+
+
+def _missing() -> None:
+    say("no lead sheet: the band follows the vocal alone. --lead-sheet FILE gives it tempo, key and chords.")

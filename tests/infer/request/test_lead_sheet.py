@@ -1,0 +1,200 @@
+"""The lead sheet of a generation: which one counts, what is said and refused, and what lies beside the result."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common.command import run
+from common.music.features import lead_sheet_features
+from common.music.notation import read_lead_sheet
+from infer.band.generate import generate
+from infer.band.inputs import read_inputs
+from infer.band.networks import AccompanimentSampler
+from infer.band.session import Session
+from infer.cli import app
+from infer.request.plan import plan_generation
+from infer.request.request import GenerationRequest
+from models.adapters.adapter import Conditioning, ControlShape, LeadSheetShape
+from shards.fingerprint import Fingerprint
+from shards.reader import read_song
+from shards.writer import ShardWriter
+
+TEXT = "key: A minor\ntime: 4/4\nbpm: 140\noffset: -0.4\n| Am | F | C G | Am |\n"
+OTHER = TEXT.replace("A minor", "D minor").replace("| Am | F |", "| Dm | Gm |")
+SHEET = LeadSheetShape(depth=1, dim=32, injection_layers=(0, 3))
+CONTROL = Conditioning(
+    mode="controlnet",
+    a_max=0.0,
+    source_projection=False,
+    control=ControlShape(depth=1, dim=128, injection_layers=(0, 2)),
+    lead_sheet=SHEET,
+)
+BOTH = pytest.mark.parametrize(
+    "conditioning", [Conditioning(lead_sheet=SHEET), CONTROL], ids=["image2image", "controlnet"]
+)
+SILENT = "no lead sheet: the band follows the vocal alone. --lead-sheet FILE gives it tempo, key and chords."
+
+
+@pytest.fixture
+def sheet_file(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+def sheet_shards(shards, tmp_path):
+    """The songs of `shards`, the ballad with a lead sheet that its segments cut."""
+    sheet = read_lead_sheet(TEXT)
+    with ShardWriter(
+        tmp_path / "sheets", fingerprint=Fingerprint(settings={}, networks={}, steps={}), targets=()
+    ) as writer:
+        start, segments = 0.0, []
+        for one in read_song(shards, "ballad"):
+            segments.append(replace(one, lead_sheet=sheet.cut(start, start + one.meta.seconds)))
+            start += one.meta.seconds
+        writer.add(segments)
+    return tmp_path / "sheets"
+
+
+def requested(adapter: Path, tmp_path: Path, **changes: Any) -> GenerationRequest:
+    flags: dict[str, Any] = {
+        "infer_steps": 2,
+        "device": "cpu",
+        "output_dir": tmp_path / "out",
+        "checkpoint_dir": "tiny",
+    } | changes
+    return GenerationRequest(adapters=(adapter,), **flags)
+
+
+def sheet_of(request):
+    with read_inputs(plan_generation(request), Session()) as inputs:
+        return inputs.vocal.lead_sheet
+
+
+def test_the_one_that_is_asked_for_counts_before_that_of_the_shards(make_adapter, sheet_shards, sheet_file, tmp_path):
+    adapter = make_adapter(CONTROL)
+    of_shards = {"shards": sheet_shards, "key": "ballad"}
+    found = sheet_of(requested(adapter, tmp_path, **of_shards))
+    assert found is not None
+    frames = [lead_sheet_features(sheet, 19, 44_100 / 4096) for sheet in (found, read_lead_sheet(TEXT))]
+    np.testing.assert_allclose(frames[0], frames[1], atol=0.05)
+    sheet_file.write_text(OTHER)
+    assert sheet_of(requested(adapter, tmp_path, **of_shards, lead_sheet=sheet_file)) == read_lead_sheet(OTHER)
+
+
+def test_beside_a_vocal_it_is_found_as_the_prompt_is(make_adapter, vocal_file, sheet_file, tmp_path, capsys):
+    adapter = make_adapter(CONTROL)
+    request = requested(adapter, tmp_path, vocal=vocal_file, prompt="piano")
+    assert sheet_of(request) is None
+    assert SILENT in capsys.readouterr().err
+    (tmp_path / "ballad_lead_sheet.txt").write_text(OTHER)
+    assert sheet_of(request) == read_lead_sheet(OTHER)
+    assert sheet_of(replace(request, lead_sheet=sheet_file)) == read_lead_sheet(TEXT)
+    assert SILENT not in capsys.readouterr().err
+
+
+def test_lab_gives_chords_alone(make_adapter, vocal_file, tmp_path):
+    (tmp_path / "chords.lab").write_text("0.0 1.0 C:maj\n1.0 1.5 G:maj\n")
+    request = requested(
+        make_adapter(CONTROL), tmp_path, vocal=vocal_file, prompt="piano", lead_sheet=tmp_path / "chords.lab"
+    )
+    sheet = sheet_of(request)
+    assert [(round(one.start, 2), one.chord.harte) for one in sheet.chord_segments()] == [
+        (0.0, "C:maj"),
+        (1.0, "G:maj"),
+    ]
+    assert {bar.confidence for bar in sheet.bars} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("# nothing\n", '{path}: says nothing. Write bars such as "| C | Am7 | F G | C |" and a line "bpm: 112".'),
+        ("| C |\n", '{path}, line 1: no tempo stands before the first bar. Write a line such as "bpm: 112" above it.'),
+    ],
+)
+def test_a_file_that_says_nothing_or_nonsense_is_one_line_and_code_2(
+    make_adapter, shards, sheet_file, tmp_path, capsys, content, message
+):
+    sheet_file.write_text(content)
+    assert refused(make_adapter(CONTROL), shards, sheet_file, tmp_path, capsys) == message.format(path=sheet_file)
+
+
+def test_an_adapter_that_takes_none_refuses_one(adapter, shards, sheet_file, tmp_path, capsys):
+    assert refused(adapter, shards, sheet_file, tmp_path, capsys) == (
+        f"--lead-sheet {sheet_file}: {adapter} takes none. Train one with --set accompaniment.lead_sheet=true, or "
+        "leave --lead-sheet out."
+    )
+
+
+def refused(adapter, shards, sheet_file, tmp_path, capsys):
+    command = ["generate", "--adapter", adapter, "--shards", shards, "--key", "ballad", "--lead-sheet", sheet_file]
+    with pytest.raises(SystemExit) as stopped:
+        run(app, [str(word) for word in [*command, "--checkpoint-dir", "tiny", "--output-dir", tmp_path / "out"]])
+    assert stopped.value.code == 2
+    assert not (tmp_path / "out" / "ballad.json").exists()
+    return capsys.readouterr().err.removeprefix("error: ").removesuffix("\n")
+
+
+@BOTH
+def test_the_sheet_that_was_followed_lies_beside_and_plays_again(
+    make_adapter, sheet_shards, sheet_file, tmp_path, conditioning
+):
+    of_song = {"shards": sheet_shards, "key": "ballad"}
+    request = requested(make_adapter(conditioning), tmp_path, **of_song)
+    first = generate(request)
+    written = tmp_path / "out" / "ballad_lead_sheet.txt"
+    assert json.loads(first.record.read_text())["lead_sheet"] == written.read_text()
+    again = generate(replace(request, lead_sheet=written, output_dir=tmp_path / "again"))
+    assert again.accompaniments[0].read_bytes() == first.accompaniments[0].read_bytes()
+    written.write_text(OTHER)
+    edited = generate(replace(request, lead_sheet=written, output_dir=tmp_path / "edited"))
+    assert edited.accompaniments[0].read_bytes() != first.accompaniments[0].read_bytes()
+    beside = generate(replace(request, lead_sheet=sheet_file))  # another sheet is another run
+    assert beside.record.name == "ballad_2.json"
+    assert (tmp_path / "out" / "ballad_2_lead_sheet.txt").read_text() == TEXT
+
+
+@BOTH
+def test_without_sheet_and_vocal_it_is_text2music(make_adapter, shards, sheet_file, tmp_path, conditioning):
+    """Also where the adapter holds an encoder; with a sheet and no vocal the band follows the sheet."""
+    of_song = {"shards": shards, "key": "ballad", "ref_strength": 0.0, "lora_weights": (0.0,)}
+    with_encoder = generate(requested(make_adapter(conditioning), tmp_path, **of_song))
+    bare = Conditioning(source_projection=False, a_max=0.0)
+    plain = generate(requested(make_adapter(bare), tmp_path, output_dir=tmp_path / "plain", **of_song))
+    assert with_encoder.accompaniments[0].read_bytes() == plain.accompaniments[0].read_bytes()
+    told = generate(
+        requested(make_adapter(conditioning), tmp_path, output_dir=tmp_path / "told", lead_sheet=sheet_file, **of_song)
+    )
+    assert told.accompaniments[0].read_bytes() != plain.accompaniments[0].read_bytes()
+
+
+def test_windows_of_a_long_song_get_their_part_of_the_sheet(make_adapter, shards, sheet_file, tmp_path, monkeypatch):
+    """What an encoder is given in each window is what the whole sheet says of its frames."""
+    session = Session()
+    plan = plan_generation(
+        requested(make_adapter(CONTROL), tmp_path, shards=shards, key="hymn", lead_sheet=sheet_file, infer_steps=1)
+    )
+    whole = lead_sheet_features(read_lead_sheet(TEXT), 2700, 44_100 / 4096)
+    seen = []
+
+    def noted(source, timestep):
+        seen.append(source.lead_sheet)
+        return {}
+
+    with read_inputs(plan, session) as inputs:
+        sampler = session.sampler(plan.runtime, plan.selection.folders, plan.selection.weights)
+        assert isinstance(sampler, AccompanimentSampler)
+        assert isinstance(sampler.adapters.conditioner, torch.nn.Module)
+        monkeypatch.setattr(sampler.adapters.conditioner.lead_sheet, "injections", noted)
+        session.draw(plan, inputs.vocal, inputs.text)
+    first, second = seen[:2]
+    assert first.shape[1] == second.shape[1] > 1350
+    np.testing.assert_array_equal(first[0].numpy(), whole[: first.shape[1]])
+    np.testing.assert_array_equal(second[0].numpy(), whole[-second.shape[1] :])
