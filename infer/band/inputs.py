@@ -8,11 +8,13 @@ from pathlib import Path
 
 from common.canonical import unicode_text
 from common.errors import UserError
+from common.music.lead_sheet import LeadSheet
 from common.progress import say
 from common.texts.naming import song_of_vocal, text_beside
+from infer.audio.mixdown import OUTPUT_RATE_HZ
 from infer.audio.reference import EncodedReference, read_reference
 from infer.band.session import Session
-from infer.request.lead_sheet import lead_sheet_of_file, lead_sheet_of_shards
+from infer.request.lead_sheet import lead_sheet_of_file, lead_sheet_of_shards, say_uncovered
 from infer.request.plan import GenerationPlan
 from infer.request.request import AdapterSelection
 from infer.request.text_inputs import (
@@ -54,8 +56,9 @@ def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationI
     if request.vocal is not None:
         latents, lufs = plan.runtime.spec.latents, _vocal_lufs(plan.selection)
         encoder = partial(session.codec_encoder, plan.runtime)
+        sheet = lead_sheet_of_file(request, plan.selection, request.vocal)
         with vocal_from_file(request.vocal, latents, encoder=encoder, sha256=session.sha256, lufs=lufs) as sung:
-            vocal = replace(sung, lead_sheet=lead_sheet_of_file(request, plan.selection, request.vocal))
+            vocal = _with_sheet(sung, sheet)
             yield GenerationInputs(vocal, _text_of_file(plan, session, request.vocal), _reference(plan, session, vocal))
         return
     assert request.shards is not None
@@ -63,8 +66,14 @@ def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationI
     _check_shards(plan, request.shards)
     segments = read_song(request.shards, request.key)
     vocal = vocal_from_shards(request.shards, request.key, segments, plan.runtime.spec.latents.sample_rate_hz)
-    vocal = replace(vocal, lead_sheet=lead_sheet_of_shards(request, plan.selection, segments))
+    vocal = _with_sheet(vocal, lead_sheet_of_shards(request, plan.selection, segments))
     yield GenerationInputs(vocal, _text_of_shards(plan, session, segments[0]), _reference(plan, session, vocal))
+
+
+def _with_sheet(vocal: VocalInput, sheet: LeadSheet | None) -> VocalInput:
+    if sheet is not None:
+        say_uncovered(sheet, vocal.output_samples / OUTPUT_RATE_HZ)
+    return replace(vocal, lead_sheet=sheet)
 
 
 def _check_shards(plan: GenerationPlan, shards: Path) -> None:

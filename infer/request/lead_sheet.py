@@ -19,9 +19,11 @@ def lead_sheet_of_file(request: GenerationRequest, selection: AdapterSelection, 
 
     Raises UserError for one that cannot be read.
     """
-    if not selection.takes_lead_sheet:
-        return None
     path = request.lead_sheet or text_beside(vocal, song_of_vocal(vocal), "lead_sheet")
+    if not selection.takes_lead_sheet:
+        if path is not None:
+            say(f"{path}: not used, {selection.folders[0]} takes no lead sheet.")
+        return None
     return _missing() if path is None else read_sheet(path)
 
 
@@ -52,6 +54,19 @@ def read_sheet(path: Path) -> LeadSheet:
     if sheet.key is None and not sheet.bars:
         raise UserError(f'{path}: says nothing. Write bars such as "| C | Am7 | F G | C |" and a line "bpm: 112".')
     return sheet
+
+
+def say_uncovered(sheet: LeadSheet, seconds: float) -> None:
+    """Say so where a sheet lacks a bar or more at either end of a vocal of so many seconds."""
+    if not sheet.bars:
+        say("the lead sheet has no bars: the band follows its key and the vocal.")
+        return
+    start, end = float(sheet.starts[0]), float(sheet.starts[-1])
+    if start > sheet.bars[0].seconds or end < seconds - sheet.bars[-1].seconds:
+        say(
+            f"the lead sheet has bars from {max(start, 0.0):.1f} to {max(end, 0.0):.1f} s of {seconds:.1f} s: "
+            "elsewhere the band follows the vocal alone."
+        )
 
 
 def _missing() -> None:

@@ -99,6 +99,24 @@ def test_beside_a_vocal_it_is_found_as_the_prompt_is(make_adapter, vocal_file, s
     assert SILENT not in capsys.readouterr().err
 
 
+def test_a_sheet_that_ends_early_and_one_that_no_adapter_takes_are_told(
+    make_adapter, adapter, vocal_file, sheet_file, tmp_path, capsys
+):
+    request = requested(make_adapter(CONTROL), tmp_path, vocal=vocal_file, prompt="piano", lead_sheet=sheet_file)
+    sheet_of(request)
+    assert "elsewhere" not in capsys.readouterr().err
+    sheet_file.write_text("bpm: 400\noffset: 0.1\n| C |\n")
+    sheet_of(request)
+    assert "the lead sheet has bars from 0.1 to 0.7 s of 1.5 s: " in capsys.readouterr().err
+    sheet_file.write_text("key: A minor\n")
+    sheet_of(request)
+    assert "the lead sheet has no bars: the band follows its key and the vocal." in capsys.readouterr().err
+    beside = tmp_path / "ballad_lead_sheet.txt"
+    beside.write_text(TEXT)
+    assert sheet_of(replace(request, adapters=(adapter,), lead_sheet=None)) is None
+    assert f"{beside}: not used, {adapter} takes no lead sheet." in capsys.readouterr().err
+
+
 def test_lab_gives_chords_alone(make_adapter, vocal_file, tmp_path):
     (tmp_path / "chords.lab").write_text("0.0 1.0 C:maj\n1.0 1.5 G:maj\n")
     request = requested(
