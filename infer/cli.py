@@ -84,6 +84,11 @@ def generate(
             metavar="FILE",
         ),
     ] = None,
+    tempo: Annotated[float | None, typer.Option(help="Its tempo, in beats a minute.", metavar="BPM")] = None,
+    musical_key: Annotated[str | None, typer.Option(help='Its key, as in "A minor".', metavar="KEY")] = None,
+    chords: Annotated[
+        str | None, typer.Option(help='Its chords in bars, over and over: "| C | Am | F G |".', metavar="BARS")
+    ] = None,
     ref_strength: Annotated[
         float | None, typer.Option(help="How much the vocal counts, 0 to 1 [the adapter's, else 0.5].")
     ] = None,
@@ -159,6 +164,9 @@ def generate(
                 lyrics_language=lyrics_language,
                 lyrics_content=lyrics_content,
                 lead_sheet=lead_sheet,
+                tempo=tempo,
+                musical_key=musical_key,
+                chords=chords,
                 ref_strength=ref_strength,
                 lora_weights=tuple(lora_weight or ()),
                 style_lora=style_lora,

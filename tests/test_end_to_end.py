@@ -15,6 +15,7 @@ import prep.cli
 import train.cli
 from common.audio.wave import read_audio
 from common.command import run
+from common.music.notation import read_lead_sheet, write_lead_sheet
 from models.adapters.adapter import read_card
 from models.adapters.lora import LORA_FILE
 from models.loading.checkpoint import TINY
@@ -75,7 +76,7 @@ def test_a_band_follows_a_lead_sheet_that_somebody_edits(tmp_path):
     sheet = out / "song-000006_lead_sheet.txt"
     assert sheet.read_text() == (raw / "song-000006_lead_sheet.txt").read_text()
     edited = tmp_path / "edited.txt"
-    edited.write_text(sheet.read_text().replace("bpm: ", "bpm: 2"))
+    edited.write_text(write_lead_sheet(read_lead_sheet(sheet.read_text()).shifted(2)))
     do(infer.cli.app, "generate", *flags, "--lead-sheet", edited, "--output-dir", out)
     assert (out / "song-000006_2_lead_sheet.txt").read_text() == edited.read_text()
     bands = [(out / f"song-000006{number}_accompaniment.wav").read_bytes() for number in ("", "_2")]

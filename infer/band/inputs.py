@@ -14,7 +14,7 @@ from common.texts.naming import song_of_vocal, text_beside
 from infer.audio.mixdown import OUTPUT_RATE_HZ
 from infer.audio.reference import EncodedReference, read_reference
 from infer.band.session import Session
-from infer.request.lead_sheet import lead_sheet_of_file, lead_sheet_of_shards, say_uncovered
+from infer.request.lead_sheet import changed_sheet, lead_sheet_of_file, lead_sheet_of_shards, say_uncovered
 from infer.request.plan import GenerationPlan
 from infer.request.request import AdapterSelection
 from infer.request.text_inputs import (
@@ -57,8 +57,9 @@ def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationI
         latents, lufs = plan.runtime.spec.latents, _vocal_lufs(plan.selection)
         encoder = partial(session.codec_encoder, plan.runtime)
         sheet = lead_sheet_of_file(request, plan.selection, request.vocal)
+        changed_sheet(sheet, request, 0.0)  # refused before anything is encoded
         with vocal_from_file(request.vocal, latents, encoder=encoder, sha256=session.sha256, lufs=lufs) as sung:
-            vocal = _with_sheet(sung, sheet)
+            vocal = _with_sheet(sung, sheet, plan)
             yield GenerationInputs(vocal, _text_of_file(plan, session, request.vocal), _reference(plan, session, vocal))
         return
     assert request.shards is not None
@@ -66,13 +67,17 @@ def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationI
     _check_shards(plan, request.shards)
     segments = read_song(request.shards, request.key)
     vocal = vocal_from_shards(request.shards, request.key, segments, plan.runtime.spec.latents.sample_rate_hz)
-    vocal = _with_sheet(vocal, lead_sheet_of_shards(request, plan.selection, segments))
+    vocal = _with_sheet(vocal, lead_sheet_of_shards(request, plan.selection, segments), plan)
     yield GenerationInputs(vocal, _text_of_shards(plan, session, segments[0]), _reference(plan, session, vocal))
 
 
-def _with_sheet(vocal: VocalInput, sheet: LeadSheet | None) -> VocalInput:
-    if sheet is not None:
-        say_uncovered(sheet, vocal.output_samples / OUTPUT_RATE_HZ)
+def _with_sheet(vocal: VocalInput, sheet: LeadSheet | None, plan: GenerationPlan) -> VocalInput:
+    """The vocal with the sheet that its adapters follow, changed as the request says."""
+    if not plan.selection.takes_lead_sheet:
+        return vocal
+    seconds = vocal.output_samples / OUTPUT_RATE_HZ
+    sheet = changed_sheet(sheet, plan.request, seconds)
+    say_uncovered(sheet, seconds)
     return replace(vocal, lead_sheet=sheet)
 
 

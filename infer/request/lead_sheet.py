@@ -5,6 +5,8 @@ from itertools import accumulate
 from pathlib import Path
 
 from common.errors import UserError
+from common.music.chord import Key
+from common.music.edits import at_tempo, with_chords
 from common.music.lead_sheet import LeadSheet, join_lead_sheets, lead_sheet_of_spans
 from common.music.notation import read_lab, read_lead_sheet
 from common.progress import say
@@ -24,7 +26,7 @@ def lead_sheet_of_file(request: GenerationRequest, selection: AdapterSelection, 
         if path is not None:
             say(f"{path}: not used, {selection.folders[0]} takes no lead sheet.")
         return None
-    return _missing() if path is None else read_sheet(path)
+    return None if path is None else read_sheet(path)
 
 
 def lead_sheet_of_shards(
@@ -39,7 +41,7 @@ def lead_sheet_of_shards(
     parts = [
         (start, one.lead_sheet) for start, one in zip(starts, segments, strict=False) if one.lead_sheet is not None
     ]
-    return join_lead_sheets(parts) if parts else _missing()
+    return join_lead_sheets(parts) if parts else None
 
 
 def read_sheet(path: Path) -> LeadSheet:
@@ -56,18 +58,30 @@ def read_sheet(path: Path) -> LeadSheet:
     return sheet
 
 
-def say_uncovered(sheet: LeadSheet, seconds: float) -> None:
-    """Say so where a sheet lacks a bar or more at either end of a vocal of so many seconds."""
-    if not sheet.bars:
+def changed_sheet(sheet: LeadSheet | None, request: GenerationRequest, seconds: float) -> LeadSheet | None:
+    """The sheet for so many seconds of vocal with the key, the tempo and the chords that are asked for.
+
+    Raises UserError for a key, a tempo or chords that are none, or do not go with the sheet.
+    """
+    if request.musical_key is not None:
+        sheet = (sheet or LeadSheet()).model_copy(update={"key": Key.of_name(request.musical_key)})
+    if request.tempo is not None:
+        sheet = at_tempo(sheet or LeadSheet(), request.tempo, seconds)
+    if request.chords is not None:
+        sheet = with_chords(sheet or LeadSheet(), request.chords, seconds)
+    return sheet
+
+
+def say_uncovered(sheet: LeadSheet | None, seconds: float) -> None:
+    """Say so where there is no sheet, or it lacks a bar or more at either end of a vocal of so many seconds."""
+    if sheet is None:
+        say("no lead sheet: the band follows the vocal alone. --lead-sheet FILE gives it tempo, key and chords.")
+    elif not sheet.bars:
         say("the lead sheet has no bars: the band follows its key and the vocal.")
-        return
-    start, end = float(sheet.starts[0]), float(sheet.starts[-1])
-    if start > sheet.bars[0].seconds or end < seconds - sheet.bars[-1].seconds:
-        say(
-            f"the lead sheet has bars from {max(start, 0.0):.1f} to {max(end, 0.0):.1f} s of {seconds:.1f} s: "
-            "elsewhere the band follows the vocal alone."
-        )
-
-
-def _missing() -> None:
-    say("no lead sheet: the band follows the vocal alone. --lead-sheet FILE gives it tempo, key and chords.")
+    else:
+        start, end = float(sheet.starts[0]), float(sheet.starts[-1])
+        if start > sheet.bars[0].seconds or end < seconds - sheet.bars[-1].seconds:
+            say(
+                f"the lead sheet has bars from {max(start, 0.0):.1f} to {max(end, 0.0):.1f} s of {seconds:.1f} s: "
+                "elsewhere the band follows the vocal alone."
+            )

@@ -52,7 +52,10 @@ class GenerationRequest:
     min_guidance_scale: float | None = None
     vocal_guidance_scale: float | None = None
     erg: bool | None = None
-    lead_sheet: Path | None = None  # a file that the band follows beside the vocal
+    lead_sheet: Path | None = None  # a file that the band follows beside the vocal,
+    tempo: float | None = None  # and what of it is to be another: beats a minute,
+    musical_key: str | None = None  # a key as in "A minor",
+    chords: str | None = None  # bars as in "| C | Am | F G |", over and over
     settings: tuple[str, ...] = ()  # of the sampler, as --set names them: sampler.shift=2
     blend: Path | None = None
     mix_ratio: float | None = None
@@ -130,11 +133,13 @@ def select_adapters(request: GenerationRequest) -> AdapterSelection:
         raise UserError(f"{counts}. Give one for each adapter, in their order, or none.")
     weights = weights or tuple(card.lora_weight / len(cards) for card in cards)
     combined = combine_cards(folders, cards, weights)
-    if request.lead_sheet is not None and combined.conditioning.lead_sheet is None:
-        raise UserError(
-            f"--lead-sheet {request.lead_sheet}: {folders[0]} takes none. Train one with --set "
-            "accompaniment.lead_sheet=true, or leave --lead-sheet out."
-        )
+    asked = {"--lead-sheet": request.lead_sheet, "--tempo": request.tempo, "--chords": request.chords}
+    for flag, value in {**asked, "--musical-key": request.musical_key}.items():
+        if value is not None and combined.conditioning.lead_sheet is None:
+            raise UserError(
+                f"{flag} {value}: {folders[0]} takes no lead sheet. Train one with --set "
+                f"accompaniment.lead_sheet=true, or leave {flag} out."
+            )
     checkpoint = choose_checkpoint(request.checkpoint_dir, base_of(cards[0]), folders[0])
     return AdapterSelection(folders, cards, weights, combined, checkpoint, _style(request))
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from common.command import run
+from common.errors import UserError
 from common.music.features import lead_sheet_features
-from common.music.notation import read_lead_sheet
+from common.music.notation import read_lead_sheet, write_lead_sheet
 from infer.band.generate import generate
 from infer.band.inputs import read_inputs
 from infer.band.networks import AccompanimentSampler
@@ -146,9 +147,36 @@ def test_a_file_that_says_nothing_or_nonsense_is_one_line_and_code_2(
 
 def test_an_adapter_that_takes_none_refuses_one(adapter, shards, sheet_file, tmp_path, capsys):
     assert refused(adapter, shards, sheet_file, tmp_path, capsys) == (
-        f"--lead-sheet {sheet_file}: {adapter} takes none. Train one with --set accompaniment.lead_sheet=true, or "
-        "leave --lead-sheet out."
+        f"--lead-sheet {sheet_file}: {adapter} takes no lead sheet. Train one with --set "
+        "accompaniment.lead_sheet=true, or leave --lead-sheet out."
     )
+
+
+def test_tempo_key_and_chords_change_the_sheet_or_make_one(make_adapter, shards, sheet_shards, tmp_path):
+    adapter = make_adapter(CONTROL)
+    changed = {"tempo": 120, "musical_key": "B minor", "chords": "| Bm | G . A . |"}
+    bare = sheet_of(requested(adapter, tmp_path, shards=shards, key="ballad", **changed))
+    assert write_lead_sheet(bare) == "key: B minor\ntime: 4/4\nbpm: 120\noffset: 0\n| Bm |\n"
+    of_song = sheet_of(requested(adapter, tmp_path, shards=sheet_shards, key="ballad", musical_key="B minor"))
+    before = sheet_of(requested(adapter, tmp_path, shards=sheet_shards, key="ballad"))
+    assert of_song == before.model_copy(update={"key": bare.key})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"tempo": 4.0}, "a tempo of 4 bpm is outside 20 to 400."),
+        ({"musical_key": "H"}, "'H' is no key"),
+        ({"chords": "| C |"}, "no tempo is known for them"),
+    ],
+)
+def test_a_change_that_is_none_is_refused_before_the_vocal_is_encoded(
+    make_adapter, vocal_file, tmp_path, monkeypatch, changed, message
+):
+    monkeypatch.setattr(Session, "codec_encoder", lambda *_: pytest.fail("the vocal was encoded"))
+    request = requested(make_adapter(CONTROL), tmp_path, vocal=vocal_file, prompt="piano", **changed)
+    with pytest.raises(UserError, match=message):
+        sheet_of(request)
 
 
 def refused(adapter, shards, sheet_file, tmp_path, capsys):
