@@ -74,7 +74,8 @@ def open_decoder(folder: Path, device: torch.device) -> "MelDecoder":
 
 def open_text_encoder(folder: Path) -> "TextEncoder":
     """The text encoder with its tokenizer, from the folder's files alone."""
-    from models.acestep1.text.encoder import TextEncoder, build_network, open_tokenizer, stored_shapes, tied
+    from models.acestep1.text.encoder import TextEncoder, build_network, stored_shapes, tied
+    from models.pretrained import open_tokenizer
 
     part = PARTS.text_encoder
     network = build_network(read_part_config(folder, part), folder / part / CONFIG_FILE)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from common.bases import ACE_STEP_15, CONFIG_FILE
+from common.bases import ACE_STEP_15, CONFIG_FILE, TOKENIZER_FILE
 from common.errors import UserError
 from models.acestep15.sizes import NetworkSettings, network_settings, variant_of
 from models.loading.weights import filled, network_config, read_part_config, read_weights, shapes_of, without_notes
@@ -21,6 +21,7 @@ from models.loading.weights import filled, network_config, read_part_config, rea
 if TYPE_CHECKING:  # each opener imports its network itself: train need not import what only prep and infer use
     from models.acestep15.codec import OobleckCodec, OobleckLatentDecoder
     from models.acestep15.network import AceStep15Network
+    from models.acestep15.text import QwenTextEncoder
 
 PARTS = ACE_STEP_15.parts
 VARIANTS = "acestep-v15-*"
@@ -32,6 +33,9 @@ CODEC = "vae"
 HALVES = ("encoder.", "decoder.")
 """Of the codec; a file may hold one alone."""
 SILENCE = f"{DIFFUSERS_CONDITIONS}.silence_latent"
+DIFFUSERS_TEXT, DIFFUSERS_TOKENIZER = "text_encoder", "tokenizer"
+LANGUAGE_MODEL = ("model.", "lm_head.")
+"""Prefix of the text encoder's weights where it is stored with a head for language, and the head."""
 UNREAD = ("tokenizer.", "detokenizer.")
 """Networks of the cover task, in the original layout's file."""
 RENAMED = (
@@ -84,6 +88,22 @@ def open_decoder(folder: Path, device: torch.device) -> "OobleckLatentDecoder":
     from models.acestep15.codec import OobleckLatentDecoder
 
     return OobleckLatentDecoder(open_codec(folder, encoder=False, decoder=True).to(device))
+
+
+def open_text_encoder(folder: Path) -> "QwenTextEncoder":
+    """The text encoder with its tokenizer, from the folder's files alone. Raises UserError for bad files."""
+    from models.acestep15.text import QwenTextEncoder, build_text_network, with_rotary_tables
+    from models.pretrained import open_tokenizer
+
+    in_diffusers = (folder / DIFFUSERS_TEXT).is_dir()
+    room = folder / DIFFUSERS_TEXT if in_diffusers else _beside(folder, PARTS.text_encoder)
+    network = build_text_network(read_part_config(room.parent, room.name), room / CONFIG_FILE)
+    prefix, head = LANGUAGE_MODEL
+    weights = read_weights(
+        _weights_file(room, "model"), shapes_of(network), unread=(head,), name_of=lambda name: name.removeprefix(prefix)
+    )
+    tokenizer = open_tokenizer((folder / DIFFUSERS_TOKENIZER if in_diffusers else room) / TOKENIZER_FILE)
+    return QwenTextEncoder(with_rotary_tables(filled(network, weights)), tokenizer).eval()
 
 
 def build_network(settings: NetworkSettings, config: dict[str, Any], path: Path) -> "AceStep15Network":

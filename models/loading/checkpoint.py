@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
@@ -103,14 +102,7 @@ def open_decoder(folder: Path, device: torch.device) -> "LatentDecoder":
 
 def open_text_encoder(folder: Path) -> "PromptEncoder":
     """The text encoder with its tokenizer, from the folder's files alone. Raises UserError for bad ones."""
-    return _opener_of_all(folder).open_text_encoder(folder)
-
-
-def _opener_of_all(folder: Path) -> ModuleType:
-    opener = OPENERS[spec_of(folder).name]
-    if not hasattr(opener, "open_text_encoder"):
-        raise UserError(f"{folder}: is of {spec_of(folder).name}, whose text encoder does not open yet.")
-    return opener
+    return OPENERS[spec_of(folder).name].open_text_encoder(folder)
 
 
 @cache

@@ -18,8 +18,8 @@ from transformers.utils import logging
 from common.canonical import sha256_of, sha256_of_file
 from common.config import read_json
 from common.errors import UserError
-from models.acestep1.text.encoder import network_options
 from models.device import whole_float32
+from models.pretrained import network_options
 from shards.schema import SSL_WIDTHS, SslName
 
 FILES = ("config.json", "model.safetensors")

@@ -7,9 +7,9 @@ from demucs.htdemucs import HTDemucs
 from common.bases import TOKENIZER_FILE
 from models.acestep1.sizes import TINY as SIZES
 from models.acestep1.sizes import TINY_SEPARATOR
-from models.acestep1.text.encoder import open_tokenizer
 from models.loading.acestep1 import open_codec, open_vocoder
 from models.loading.checkpoint import TINY, open_text_encoder, open_transformer
+from models.pretrained import open_tokenizer
 from prep.made_up.truth import prompt_of
 from prep.made_up.world import draw_world
 from recipe.bundle import SEPARATOR, stored, write_codec, write_part, write_separator, write_vocoder

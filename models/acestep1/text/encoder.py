@@ -18,13 +18,12 @@ from common.bases import ACE_STEP_1
 from common.errors import UserError
 from models.acestep1.transformer.erg import weakened as weak
 from models.device import whole_float32
+from models.pretrained import network_options
 from models.protocols import PromptEncoder, TextStates
 
 MAX_TOKENS = ACE_STEP_1.text_tokens
 WEAK_BLOCKS = (8, 9)
 """Blocks whose queries entropy rectifying guidance weakens in its unconditional pass."""
-CODE_OPTIONS = ("attn_implementation", "_attn_implementation")
-"""Options by which transformers would fetch code from Hugging Face and run it."""
 TIED = "encoder.embed_tokens.weight"
 """A second name of shared.weight, which the file leaves out."""
 
@@ -89,16 +88,6 @@ def build_network(config: Mapping[str, Any], path: Path) -> UMT5EncoderModel:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
 
 
-def network_options(config: Any, path: Path) -> dict[str, Any]:
-    """The config.json of a network that transformers builds. Raises UserError where it asks for code of its own."""
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: holds a {type(config).__name__}; it must be a JSON object.")
-    for option in CODE_OPTIONS:
-        if "/" in str(config.get(option)):
-            raise UserError(f"{path}: {option} names code on Hugging Face, which is never run. Take it out.")
-    return config
-
-
 def stored_shapes(network: UMT5EncoderModel) -> dict[str, tuple[int, ...]]:
     """Names and shapes in the file."""
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items() if name != TIED}
@@ -107,13 +96,3 @@ def stored_shapes(network: UMT5EncoderModel) -> dict[str, tuple[int, ...]]:
 def tied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of the file under all names of the network."""
     return {**weights, TIED: weights["shared.weight"]}
-
-
-def open_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a tokenizer.json; it appends the end token by itself. Raises UserError for a bad file."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. The text encoder needs its tokenizer.")
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"{path}: damaged ({error}). Copy or download it again.") from None

@@ -11,7 +11,7 @@ from diffusers.pipelines.ace_step.modeling_ace_step import AceStepConditionEncod
 from diffusers.pipelines.ace_step.pipeline_ace_step import AceStepPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
@@ -34,11 +34,10 @@ SMALL = STANDARD | {
 
 def seeded(network: AnyModule, seed: int) -> AnyModule:
     generator = torch.Generator().manual_seed(seed)
-    for tensor in (*network.parameters(), *network.buffers()):
-        with torch.no_grad():
-            spread = 0.3 if tensor.ndim > 1 else 0.1
-            drawn = torch.randn(tensor.shape, generator=generator) * spread
-            tensor.copy_(drawn if tensor.ndim > 1 else 1 + drawn)
+    for tensor in network.state_dict().values():
+        spread = 0.3 if tensor.ndim > 1 else 0.1
+        drawn = torch.randn(tensor.shape, generator=generator) * spread
+        tensor.copy_(drawn if tensor.ndim > 1 else 1 + drawn)
     return network.eval()
 
 
@@ -61,20 +60,29 @@ def vae() -> AutoencoderOobleck:
     return make_vae()
 
 
-def make_pipeline(*, is_turbo: bool) -> AceStepPipeline:
-    settings = network_settings(SMALL | {"is_turbo": is_turbo}, "small")
+def make_text_encoder() -> Qwen3Model:
+    config = Qwen3Config(
+        vocab_size=16, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+    )  # fmt: skip
+    return seeded(Qwen3Model(config), 5)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Few words; it appends the end token by itself, as the published one does."""
     words = ["the", "band", "plays", "Fill", "Complete", "track", "with", "drums", "<|endoftext|>"]
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate([*words, "?"])}, "?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|endoftext|>", unk_token="?")
-    text = Qwen3Config(
-        vocab_size=16, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16,
-    )  # fmt: skip
+    tokenizer.post_processor = processors.TemplateProcessing("$A <|endoftext|>", special_tokens=[("<|endoftext|>", 8)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|endoftext|>", unk_token="?")
+
+
+def make_pipeline(*, is_turbo: bool) -> AceStepPipeline:
+    settings = network_settings(SMALL | {"is_turbo": is_turbo}, "small")
     pipeline = AceStepPipeline(
         vae=make_vae(),
-        text_encoder=Qwen3Model(text).eval(),
-        tokenizer=wrapped,
+        text_encoder=make_text_encoder(),
+        tokenizer=make_tokenizer(),
         transformer=seeded(AceStepTransformer1DModel(**settings.transformer), 1),
         condition_encoder=seeded(AceStepConditionEncoder(**settings.condition_encoder), 2),
         scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
@@ -114,6 +122,8 @@ def diffusers_folder(pipeline, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("diffusers")
     pipeline.transformer.save_pretrained(folder / "transformer", max_shard_size="40KB")
     pipeline.condition_encoder.save_pretrained(folder / "condition_encoder")
+    pipeline.text_encoder.save_pretrained(folder / "text_encoder")
+    pipeline.tokenizer.save_pretrained(folder / "tokenizer")
     return folder
 
 
@@ -134,4 +144,15 @@ def original_folder(pipeline, tmp_path_factory) -> Path:
     (room / "model.safetensors.index.json").write_text(json.dumps(index))
     silence = pipeline.condition_encoder.silence_latent.transpose(1, 2).contiguous()
     torch.save(silence, room / "silence_latent.pt")
+    write_text_encoder(pipeline, folder / "Qwen3-Embedding-0.6B")
     return folder
+
+
+def write_text_encoder(pipeline: AceStepPipeline, room: Path) -> None:
+    """As a language model is stored: a prefix, a head, and the rotary base under its older name."""
+    pipeline.tokenizer.save_pretrained(room)
+    config = pipeline.text_encoder.config.to_dict()
+    rotary = {"rope_theta": config.pop("rope_parameters")["rope_theta"], "rope_scaling": None}
+    (room / "config.json").write_text(json.dumps(config | rotary))
+    weights = {f"model.{name}": weight.clone() for name, weight in pipeline.text_encoder.state_dict().items()}
+    save_file(weights | {"lm_head.weight": torch.ones(16, 24)}, room / "model.safetensors")
