@@ -127,6 +127,14 @@ def _no_constant(text: str) -> None:
     raise ValueError(f"{text} is not a number that a config may hold")
 
 
+def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value, of nested values."""
+    found = {}
+    for name, value in values.items():
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
 def apply_setting(values: dict[str, Any], setting: str) -> None:
     """Put what `a.b=value` says into nested `values`. Raises UserError where it is not written so, or a is a value."""
     dotted, equals, text = setting.partition("=")

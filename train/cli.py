@@ -58,6 +58,9 @@ def train_run(
     precision: Annotated[
         Literal["32", "bf16"] | None, typer.Option(help="Number format of the frozen base [base_dtype, else 32].")
     ] = None,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Start from this adapter, of the same base and shape.", metavar="DIR")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the experiment's newest run.")] = False,
     resume_from: Annotated[
         Path | None, typer.Option(help="Go on from this last.ckpt or run folder.", metavar="PATH")
@@ -71,6 +74,8 @@ def train_run(
     confidence). Ctrl-C saves first; --resume goes on as if nothing had happened.
     """
     resolved = load_config(TrainingConfig, config, _overrides(settings or [], shards, precision))
+    if init_from is not None:
+        resolved = resolved.model_copy(update={"init_from": str(init_from)})
     if print_config:
         typer.echo(resolved.model_dump_json(indent=2))
         return

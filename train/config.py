@@ -216,6 +216,9 @@ class TrainingConfig(Config):
     crop_seconds: Annotated[float, Field(gt=0.0)] | None = None
     """Clips are cut at random to this length, in seconds; null is max_duration."""
 
+    init_from: str | None = None
+    """Folder of an adapter to start from, of the same base and shape; its normalisation of vocals stays."""
+
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
     """Highest learning rate, reached after the warm-up; it falls to 0 at max_steps. A factor on what prodigy finds."""
     max_steps: Positive = 200_000
@@ -329,11 +332,3 @@ class TrainingConfig(Config):
         if self.base_dtype == "int8" and self.lora.use_dora:
             raise ValueError("lora.use_dora needs the base's weights as they are; set base_dtype to bfloat16")
         return self
-
-
-def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> value, of nested values."""
-    found = {}
-    for name, value in values.items():
-        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found

@@ -217,6 +217,8 @@ class AdapterCard(Config):
     """Hash of each network that made the data: codec, text encoder, lyric vocabulary."""
     shards_fingerprint: str
     """Hash of the data it was trained on."""
+    init_shards_fingerprint: str | None = Field(default=None, exclude_if=lambda digest: digest is None)
+    """The same of the adapter that its training started from; absent where it started from nothing."""
     epoch: int
     step: int
     """Optimiser steps behind it."""
@@ -298,8 +300,7 @@ def open_adapter(
             "Give the --checkpoint-dir that it was trained with."
         )
     conditioner = card.conditioning.make_conditioner(transformer)
-    for file, network in _files(conditioner).items():
-        _load_weights(network, folder / file)
+    load_conditioner(conditioner, folder)
     if conditioner is not None:
         conditioner.to(transformer.device).eval().requires_grad_(False)
     if card.lora is not None:
@@ -308,6 +309,12 @@ def open_adapter(
     elif weight != 1:
         raise UserError(f"{folder}: its LoRA is merged into the base, so that its weight is 1, not {weight:g}.")
     return Adapter(card, card.conditioning.make_objective(), conditioner)
+
+
+def load_conditioner(conditioner: AdapterConditioner | None, folder: Path) -> None:
+    """Read a conditioner's weights. Raises UserError for a file that is missing, broken or of another shape."""
+    for file, network in _files(conditioner).items():
+        _load_weights(network, folder / file)
 
 
 @contextmanager

@@ -99,8 +99,7 @@ def save_lora(transformer: FlowNetwork, folder: Path) -> None:
     The trained scale is multiplied into lora_B and the metadata says alpha = r without rsLoRA, because some loaders
     apply alpha and others ignore it (docs/upstream.md, section 11): so they all apply the same update.
     """
-    config = transformer.peft_config[TRAINED]
-    scale = lora_scale(rank=config.r, alpha=config.lora_alpha, use_rslora=config.use_rslora)
+    config, scale = transformer.peft_config[TRAINED], _trained_scale(transformer)
     weights = {
         name: (tensor.detach().float() * (scale if ".lora_B." in name else 1.0)).cpu().contiguous()
         for name, tensor in get_peft_model_state_dict(transformer, adapter_name=TRAINED).items()
@@ -109,6 +108,28 @@ def save_lora(transformer: FlowNetwork, folder: Path) -> None:
     written = json.dumps(metadata, indent=2, sort_keys=True, default=sorted)
     save_file(weights, folder / LORA_FILE, metadata={"format": "pt", LORA_ADAPTER_METADATA_KEY: written})
     sort_metadata(folder / LORA_FILE)
+
+
+def load_trained_lora(transformer: FlowNetwork, folder: Path) -> None:
+    """Give the attached adapter the weights that `save_lora` wrote of one like it.
+
+    Raises UserError if the file is missing or broken, or holds other layers or another rank.
+    """
+    path, scale = folder / LORA_FILE, _trained_scale(transformer)
+    own, shapes = get_peft_model_state_dict(transformer, adapter_name=TRAINED), shapes_in(path)
+    for name in sorted(own.keys() | shapes.keys()):
+        wanted = list(own[name].shape) if name in own else None
+        if wanted != shapes.get(name):
+            raise UserError(f"{path}: {name} is {shapes.get(name)}, not {wanted}. Copy the whole folder again.")
+    weights = load_file(path)
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(weights[name] / (scale if ".lora_B." in name else 1.0))
+
+
+def _trained_scale(transformer: FlowNetwork) -> float:
+    config = transformer.peft_config[TRAINED]
+    return lora_scale(rank=config.r, alpha=config.lora_alpha, use_rslora=config.use_rslora)
 
 
 def load_lora(transformer: FlowNetwork, folder: Path, *, name: str, weight: float) -> None:

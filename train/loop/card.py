@@ -26,6 +26,19 @@ def recommended_sampler(config: TrainingConfig) -> SamplerSettings:
     return SamplerSettings(shift=config.shift, **(EARLY_GUIDANCE if early else {}))
 
 
+def lora_of(config: TrainingConfig) -> LoraCard:
+    """The LoRA of a run, in the terms of adapter.json."""
+    lora = config.lora
+    return LoraCard(
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        target_modules=lora.target_modules,
+        blocks=lora.blocks,
+    )
+
+
 def card_of(
     module: AccompanimentModule, manifest: Manifest, base: BaseOrigin, figures: Mapping[str, float]
 ) -> AdapterCard:
@@ -39,14 +52,7 @@ def card_of(
         output_type=config.accompaniment.output_type,
         reference_strength=config.accompaniment.default_strength,
         strength_range=config.accompaniment.strengths,
-        lora=LoraCard(
-            r=config.lora.r,
-            lora_alpha=config.lora.lora_alpha,
-            use_rslora=config.lora.use_rslora,
-            use_dora=config.lora.use_dora,
-            target_modules=config.lora.target_modules,
-            blocks=config.lora.blocks,
-        ),
+        lora=lora_of(config),
         lora_weight=1.0,
         sampler=recommended_sampler(config),
         statistics=manifest.statistics,
@@ -57,6 +63,7 @@ def card_of(
         base_fingerprint=module.base_fingerprint,
         networks={name: value for name, value in manifest.fingerprint.networks.items() if name in shared},
         shards_fingerprint=manifest.fingerprint.digest,
+        init_shards_fingerprint=None if module.started is None else module.started.shards_fingerprint,
         epoch=module.data_epoch,
         step=module.global_step,
         validation=dict(figures),

@@ -13,10 +13,10 @@ from zipfile import BadZipFile, ZipFile
 import torch
 from lightning.pytorch import Trainer
 
-from common.config import Config
+from common.config import Config, leaves
 from common.errors import UserError
 from common.files import whole_file
-from train.config import TrainingConfig, leaves
+from train.config import TrainingConfig
 
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"

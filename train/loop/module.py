@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from common.errors import UserError
-from models.adapters.adapter import AdapterConditioner, Conditioning, ControlShape, LeadSheetShape
+from models.adapters.adapter import AdapterCard, AdapterConditioner, Conditioning, ControlShape, LeadSheetShape
 from models.adapters.lora import set_lora_dropout
 from models.flow.conditioning import Conditioner, Objective, pack_conditions
 from models.flow.schedule import TIMESTEPS, add_noise
@@ -132,9 +132,11 @@ class AccompanimentModule(LightningModule):
         conditioner: AdapterConditioner | None,
         *,
         base_fingerprint: str,
+        started: AdapterCard | None = None,
     ) -> None:
         super().__init__()
         self.config = config
+        self.started = started  # card of the adapter whose weights it got, if any
         self.base_fingerprint = base_fingerprint
         self.transformer = transformer
         self.conditioner = conditioner

@@ -8,7 +8,10 @@ from pathlib import Path
 import torch
 
 from common.bases import BaseOrigin
+from common.errors import UserError
+from models.adapters.adapter import AdapterCard, AdapterConditioner, read_card
 from models.adapters.lora import attach_lora
+from models.adapters.start import start_from
 from models.loading.checkpoint import open_transformer, part_hash, resolve_checkpoint, spec_of
 from models.loading.family import check_belongs, choose_checkpoint, describe_base, known_base
 from models.loading.int8 import to_int8
@@ -21,6 +24,7 @@ from train.data.clips import ClipMaker, features_of, target_of
 from train.data.loader import ShardSamples, Split, check_manifest, lead_sheets, split
 from train.data.plan import FEWEST_VALIDATION_SONGS
 from train.loop.callbacks import announce
+from train.loop.card import lora_of
 from train.loop.memory import estimated_bytes, in_gib
 from train.loop.module import AccompanimentModule, conditioning_of
 from train.loop.validation import FEWEST_CLIPS, Validation
@@ -36,6 +40,7 @@ class Shards:
     """Opened shards, divided; the same for all runs that look at the same songs for the same target."""
 
     manifest: Manifest
+    """Its latent statistics are those of the adapter that a run starts from, if it starts from one."""
     split: Split
     samples: ShardSamples
 
@@ -90,11 +95,16 @@ def check_shards(config: TrainingConfig, manifest: Manifest, name: str, folder: 
 def open_shards(config: TrainingConfig, *, features: bool) -> Shards:
     """The shards of a run. `features`: whether to read SSL features, which are by far the largest part of a sample.
 
-    Raises UserError if the shards are missing or cannot train it.
+    Raises UserError if the shards are missing or cannot train it, or the adapter to start from is missing.
     """
     place = location_of(config.dataset_path)
     manifest = read_manifest(place)
     check_manifest(manifest, config)
+    if config.init_from is not None:
+        started = read_card(Path(config.init_from))
+        if manifest.statistics is None or started.statistics.shape != manifest.statistics.shape:
+            raise UserError(f"{config.init_from}: cannot start from it: these shards hold latents of another base.")
+        manifest = manifest.model_copy(update={"statistics": started.statistics})
     samples = ShardSamples(place, manifest, target_of(config), features=features)
     return Shards(manifest, split(manifest, config.val_fraction), samples)
 
@@ -155,9 +165,10 @@ def _with_adapters(
     if config.accompaniment.lead_sheet is not None:
         songs = data.manifest.totals.songs
         announce(f"lead sheets: {lead_sheets(data.manifest)} of {songs} songs have one; the others train without")
+    started = None if config.init_from is None else _started(config, transformer, conditioner, fingerprint)
     if config.compile:
         compile_blocks(transformer)
-    module = AccompanimentModule(config, transformer, conditioner, base_fingerprint=fingerprint)
+    module = AccompanimentModule(config, transformer, conditioner, base_fingerprint=fingerprint, started=started)
     own = sum(parameter.numel() for parameter in module.trained.values()) - report.parameters
     frozen = sum(parameter.numel() for parameter in transformer.parameters() if not parameter.requires_grad)
     announce(
@@ -166,6 +177,33 @@ def _with_adapters(
         f"estimated peak memory {in_gib(estimated_bytes(module))}"
     )
     return module
+
+
+def _started(
+    config: TrainingConfig, transformer: FlowNetwork, conditioner: AdapterConditioner | None, fingerprint: str
+) -> AdapterCard:
+    """The card of the adapter that a run starts from, whose weights it gets; what is different now is said."""
+    folder = Path(config.init_from or "")
+    card = start_from(
+        folder,
+        transformer,
+        conditioner,
+        lora=lora_of(config),
+        conditioning=conditioning_of(config),
+        base_fingerprint=fingerprint,
+    )
+    now = {
+        "output_type": config.accompaniment.output_type,
+        "lyrics_content": config.accompaniment.lyrics,
+        "strength_range": config.accompaniment.strengths,
+    }
+    changed = [
+        f"{name} was {getattr(card, name)} and is {value}"
+        for name, value in now.items()
+        if getattr(card, name) != value
+    ]
+    announce("; ".join([f"starting from {folder} (step {card.step})", *changed]))
+    return card
 
 
 def compile_blocks(transformer: FlowNetwork) -> None:

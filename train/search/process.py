@@ -14,11 +14,11 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from common.canonical import sha256_of
-from common.config import check_config
+from common.config import check_config, leaves
 from common.errors import UserError
 from common.files import check_writable, whole_file
 from common.progress import say
-from train.config import TrainingConfig, leaves
+from train.config import TrainingConfig
 from train.data.plan import FEWEST_VALIDATION_SONGS
 from train.devices.strategy import hardware
 from train.loop.callbacks import SignalStop

@@ -24,9 +24,10 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
+from common.config import leaves
 from common.errors import UserError
 from common.progress import say
-from train.config import TrainingConfig, leaves
+from train.config import TrainingConfig
 
 SLOT, PROCESS, FAILURE = "slot", "process", "failure"
 """Attributes of a trial."""

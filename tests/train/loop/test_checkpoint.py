@@ -6,8 +6,9 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from common.config import leaves
 from common.errors import UserError
-from train.config import TrainingConfig, leaves
+from train.config import TrainingConfig
 from train.loop.checkpoint import BEST, LAST, Best, check_resumable, find_last, save_best, save_last
 from train.loop.fit import quiet_lightning
 

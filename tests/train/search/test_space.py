@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from common.config import CONFIGS, check_config, load_config
+from common.config import CONFIGS, check_config, leaves, load_config
 from common.errors import UserError
-from train.config import TrainingConfig, leaves
+from train.config import TrainingConfig
 from train.search.config import OptunaConfig
 from train.search.space import (
     FIXED_SETTINGS,
