@@ -1,11 +1,19 @@
 """Fixtures that every room's tests share."""
 
+import os
+import sys
+
+# Before torch and numpy are imported. Tests start many processes, each of which would compile torch and diffusers anew
+# where bytecode may not be written. And two run side by side, where threads that wait for each other spin: one thread
+# each, in numpy too, is several times faster.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import errno
 import io
 import json
-import os
 import shutil
-import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -27,11 +35,6 @@ if TYPE_CHECKING:
 
     from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 
-# Tests start many processes, each of which would compile torch and diffusers anew where bytecode may not be written.
-sys.dont_write_bytecode = False
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-# Two run side by side, and threads that wait for each other spin: one thread each is several times faster.
-os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"
@@ -154,6 +157,15 @@ def device(request: pytest.FixtureRequest) -> "Iterator[torch.device]":
         pytest.skip("no CUDA device")
     with whole_float32():
         yield torch.device(request.param)
+
+
+@pytest.fixture(scope="module")
+def few_clips() -> Iterator[None]:
+    """Validations of a module's trainings take two clips, not eight, which cost more than the few steps around them:
+    for tests in which figures need not be sure."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("train.loop.validation.FEWEST_CLIPS", 2)
+        yield
 
 
 @pytest.fixture

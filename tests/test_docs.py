@@ -23,7 +23,6 @@ from backline.__main__ import APPS
 from common.command import dashed, run
 from common.config import Config, load_config, parse_json
 from common.errors import UserError
-from demo.pipeline import DemoConfig
 from infer.request.record import SettingsOverride
 from prep.config import PrepConfig
 from prep.made_up.folder import make_songs
@@ -32,6 +31,8 @@ from train.search.config import OptunaConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {"prep": "prep.cli", "train": "train.cli", "infer": "infer.cli", "backline-demo": "demo.cli"}
+RUN_HERE = ("prep", "train", "infer")
+"""tests/demo/test_pipeline.py runs backline-demo as the README and its help show it."""
 SETTINGS: Mapping[str, type[Config]] = {
     "prep": PrepConfig,
     "train": TrainingConfig,
@@ -310,9 +311,6 @@ def test_what_a_translation_may_change(section, other):
 def work(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Do what a command says, with less work, in the current folder; its exit code comes back."""
     program, *arguments = words
-    monkeypatch.setattr(
-        "demo.pipeline.DemoConfig", lambda: DemoConfig(songs=3, held_out=2, seconds=3, train_steps=1, infer_steps=1)
-    )
     if "--print-config" not in words:  # which does no work
         arguments = [_found(_tiny(argument)) for argument in arguments]
         arguments += shlex.split(LESS_WORK.get(" ".join(words[:2]), ""))
@@ -337,7 +335,7 @@ def _found(argument: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
+def project(tmp_path_factory, few_clips) -> Path:
     """A folder where Backline was used: raw/ songs, shards/, adapter/, outputs/, vocals, a test set, ratings."""
     folder = tmp_path_factory.mktemp("project")
     make_songs(folder / "raw", songs=3, seconds=3, seed=1)
@@ -366,9 +364,9 @@ def _compared(folder: Path) -> None:
 
 
 def ours(document: Path) -> list[list[str]]:
-    """Commands of a document that are run."""
+    """Commands of a document that are run here."""
     found = commands_in(document.read_text(encoding="utf-8"))
-    return [words for words in found if words[0] in APPS and not any(word.startswith(OUTSIDE) for word in words)]
+    return [words for words in found if words[0] in RUN_HERE and not any(word.startswith(OUTSIDE) for word in words)]
 
 
 def walks() -> list[Any]:
@@ -381,6 +379,7 @@ def walks() -> list[Any]:
 
 
 @pytest.mark.parametrize("document", walks())
+@pytest.mark.usefixtures("few_clips")
 def test_the_commands_of_a_document_run_one_after_the_other(document, project, tmp_path, monkeypatch):
     taken = [project / name for name in BROUGHT] if document.stem.startswith("README") else project.iterdir()
     for path in taken:
@@ -406,7 +405,13 @@ def examples() -> list[str]:
     return [example for _, command in leaves() for example in examples_of(command)]
 
 
-@pytest.mark.parametrize("example", examples())
+def examples_to_run() -> list[str]:
+    """All but those that the README shows too, which run there."""
+    shown = [" ".join(words) for words in ours(ROOT / "README.md")]
+    return [example for example in examples() if example not in shown and example.split()[0] in RUN_HERE]
+
+
+@pytest.mark.parametrize("example", examples_to_run())
 def test_the_example_of_a_help_runs(example, project, tmp_path, monkeypatch):
     shutil.copytree(project, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
