@@ -17,6 +17,11 @@ HOP_SAMPLES = 512
 """Step between frames of chroma, onset strength and log-mel: 23 ms."""
 SHORTEST_SECONDS = 2.0
 """A shorter clip is analysed with silence behind it: the lowest notes of the chroma need this much."""
+LOWEST_HZ = 440 * 2 ** (-45 / 12)
+"""C1, where the chroma begins."""
+OCTAVES = 7
+BANDS_PER_OCTAVE = 36
+"""Of the constant-Q transform: three a semitone."""
 MELS = 64
 RANGE_DB = 80.0
 """Log-mel reaches this far below its loudest bin."""
@@ -45,23 +50,38 @@ class Clip:
     @cached_property
     def chroma(self) -> np.ndarray:
         """Energy of the twelve pitch classes, C first, from a constant-Q transform, of each frame: [12, F]."""
-        return self._chroma("C1", octaves=7)
+        return self._chroma(from_octave=0)
 
     @cached_property
     def upper_chroma(self) -> np.ndarray:
         """`chroma` without the two lowest octaves, where a mel of the codec does not tell semitones apart: [12, F]."""
-        return self._chroma("C3", octaves=5)
+        return self._chroma(from_octave=2)
 
-    def _chroma(self, lowest: str, octaves: int) -> np.ndarray:
+    def _chroma(self, from_octave: int) -> np.ndarray:
+        """Of the bands of `pitches` from that octave on."""
         if not self.mono.any():
             return np.zeros((12, self.active.size), dtype=np.float32)
         return librosa.feature.chroma_cqt(
-            y=self.mono,
-            sr=ANALYSIS_RATE_HZ,
-            hop_length=HOP_SAMPLES,
+            C=self.pitches[from_octave * BANDS_PER_OCTAVE :],
             norm=None,
-            fmin=float(librosa.note_to_hz(lowest)),
-            n_octaves=octaves,
+            fmin=LOWEST_HZ * 2**from_octave,
+            n_octaves=OCTAVES - from_octave,
+            bins_per_octave=BANDS_PER_OCTAVE,
+        )
+
+    @cached_property
+    def pitches(self) -> np.ndarray:
+        """Magnitudes of a constant-Q transform from LOWEST_HZ up, tuned to the clip: [octaves * bands, F]."""
+        return np.abs(
+            librosa.cqt(
+                self.mono,
+                sr=ANALYSIS_RATE_HZ,
+                hop_length=HOP_SAMPLES,
+                fmin=LOWEST_HZ,
+                n_bins=OCTAVES * BANDS_PER_OCTAVE,
+                bins_per_octave=BANDS_PER_OCTAVE,
+                tuning=None,
+            )
         )
 
     @cached_property
