@@ -1,19 +1,22 @@
 """Made-up music: a breathy sine with pauses is the vocal, noise over a low tone the band."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from common.audio.disk_wave import DiskWave
 from common.audio.wave import write_audio
 from common.bases import ACE_STEP_1
 from common.canonical import sha256_of_file
+from models.protocols import LatentCodec
 from prep.building.build import BuildReport, build_shards
 from prep.config import PrepConfig
-from prep.encoding.encode import SongEncoder
+from prep.encoding.encode import SongEncoder, silence_latent
 from prep.sources.segment import Parts
 
 LATENTS = ACE_STEP_1.latents
@@ -49,6 +52,25 @@ def write_song(
         write_audio(folder / name, wave, rate_hz, subtype="PCM_16")
     if prompt is not None:
         (folder / f"{key}_prompt.txt").write_text(prompt, encoding="utf-8")
+
+
+SILENCES: dict[str, np.ndarray] = {}
+"""Latents of silence by the bytes of the codec's weights."""
+
+
+@pytest.fixture(autouse=True)
+def _silence_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each codec encodes its ten seconds of silence once, not once a build: they take longer than the songs here."""
+
+    def once(codec: LatentCodec) -> np.ndarray:
+        weights = hashlib.sha256()
+        for name, tensor in codec.state_dict().items():
+            weights.update(f"{name} {tensor.dtype}".encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        if weights.hexdigest() not in SILENCES:
+            SILENCES[weights.hexdigest()] = silence_latent(codec)
+        return SILENCES[weights.hexdigest()]
+
+    monkeypatch.setattr("prep.building.build.silence_latent", once)
 
 
 @pytest.fixture

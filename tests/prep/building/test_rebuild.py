@@ -167,10 +167,11 @@ def test_a_build_stopped_at_any_file_and_run_again_ends_as_one_that_was_not(
         song(tmp_path / "raw", f"s{seed}", seed=seed)
     smaller = config.model_copy(update={"shard_samples": 1, "text": config.text.model_copy(update={"seed": 1})})
     build("whole", config=smaller)
+    build("older")
     for flushes in count():
         out = f"stopped{flushes}"
         if rebuild:
-            build(out)
+            shutil.copytree(tmp_path / "older", tmp_path / out)
         stop_at(monkeypatch, flushes)
         try:
             build(out, config=smaller, rebuild=rebuild)

@@ -4,6 +4,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,10 +157,11 @@ def test_rewriting_texts_stopped_at_any_file_ends_as_a_build_that_was_not(
     small = config.model_copy(update={"shard_samples": 2})
     changed = small.model_copy(update={"text": config.text.model_copy(update={"tag_orders": 1})})
     build("whole", config=changed)
+    build("older", config=small)
     flush = files.flush
     for flushes in count():
         out, left = f"stopped{flushes}", iter(range(flushes))
-        build(out, config=small)
+        shutil.copytree(tmp_path / "older", tmp_path / out)
 
         def interrupted(path, left=left):
             if next(left, None) is None:
