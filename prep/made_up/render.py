@@ -7,11 +7,11 @@ from scipy.signal import oaconvolve
 
 from common.audio.wave import frame_levels
 from prep.made_up.band import play_band
-from prep.made_up.melody import compose
+from prep.made_up.melody import Phrase, compose
 from prep.made_up.signal import SAMPLE_RATE_HZ
 from prep.made_up.truth import SongTruth, tell_truth
 from prep.made_up.voice import sing
-from prep.made_up.world import draw_world, stream
+from prep.made_up.world import World, draw_world, stream
 
 GRID = np.float32(2.0**-15)
 """Samples are multiples of this, the step of 16-bit audio, so that the stems sum to the mix exactly in any file."""
@@ -57,12 +57,24 @@ def render_song(seed: int, seconds: float) -> MadeUpSong:
     phrases = compose(world)
     rng = stream(seed, "mix")
     room = _room(rng)
-    voice = sing(phrases, singer=world.singer, samples=samples, seed=seed)
-    vocal = _in_room(voice[None], room, ROOM_SHARE["vocal"]) * _fades(samples)
+    vocal = _sung(world, phrases, room, samples)
     inst = _in_room(play_band(world, samples), room, ROOM_SHARE["band"]) * _fades(samples)
     vocal *= _vocal_gain(vocal, inst, rng.uniform(*VOCAL_OVER_BAND_DB))
     gain = np.float32(PEAK) / max(np.abs(part).max() for part in (vocal, inst, vocal + inst))
     return MadeUpSong(tell_truth(world, phrases), _on_grid(vocal * gain), _on_grid(inst * gain))
+
+
+def render_vocal(seed: int, seconds: float) -> np.ndarray:
+    """The vocal of song `seed` without its band, float32 [2, N]: that of `render_song`, but for its gain, sooner."""
+    world = draw_world(seed, seconds)
+    vocal = _sung(world, compose(world), _room(stream(seed, "mix")), round(seconds * SAMPLE_RATE_HZ))
+    return vocal * (np.float32(PEAK) / max(np.abs(vocal).max(), GRID))
+
+
+def _sung(world: World, phrases: tuple[Phrase, ...], room: np.ndarray, samples: int) -> np.ndarray:
+    """The singer in the room, float32 [2, samples]."""
+    voice = sing(phrases, singer=world.singer, samples=samples, seed=world.seed)
+    return _in_room(voice[None], room, ROOM_SHARE["vocal"]) * _fades(samples)
 
 
 def _room(rng: np.random.Generator) -> np.ndarray:

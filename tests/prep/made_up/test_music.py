@@ -9,7 +9,7 @@ from common.music.chord import TONICS
 from prep.made_up.drums import play_drums
 from prep.made_up.folder import HELD_OUT_SEED
 from prep.made_up.melody import compose
-from prep.made_up.render import MadeUpSong, render_song
+from prep.made_up.render import MadeUpSong, render_song, render_vocal
 from prep.made_up.truth import SongTruth, tell_truth
 from prep.made_up.world import INSTRUMENTS, PULSING, SCALES, draw_world
 
@@ -192,6 +192,13 @@ def test_the_singer_is_silent_in_a_rest_and_a_little_louder_than_the_band_elsewh
     assert -0.7 < 20 * np.log10(vocal / inst) < 3.7
     for end in ends:
         assert np.abs(song.vocal[:, round((end + 0.4) * RATE_HZ) : round((end + 0.5) * RATE_HZ)]).max() < 1e-3
+
+
+def test_a_vocal_alone_is_that_of_the_song_but_for_its_gain():
+    song = rendered(RENDERED[0]).vocal
+    alone = render_vocal(RENDERED[0], SECONDS)
+    gain = float((song * alone).sum() / (alone**2).sum())
+    assert song == pytest.approx(gain * alone, abs=2.0**-15)
 
 
 @pytest.mark.parametrize("seed", RENDERED)
