@@ -200,6 +200,28 @@ def generate(
         typer.echo(path)
 
 
+@app.command(epilog=example("infer lead-sheet me.wav", "infer lead-sheet me.wav --out me_lead_sheet.txt"))
+def lead_sheet(
+    vocal: Annotated[Path, typer.Argument(help="The vocal, an audio file.", metavar="VOCAL")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write it to this file instead; .lab holds its chords alone.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Print tempo, key and chords that fit a vocal, bar by bar; "~62" says how sure one is, in per cent.
+
+    From the voice alone, on a CPU within seconds. Bars have four beats, chords are major or minor.
+    """
+    from common.music.notation import write_lead_sheet
+    from infer.request.harmonise import infer_lead_sheet, save_lead_sheet
+
+    sheet = infer_lead_sheet(vocal)
+    if out is None:
+        typer.echo(write_lead_sheet(sheet), nl=False)
+    else:
+        save_lead_sheet(sheet, out)
+        typer.echo(out)
+
+
 @app.command(
     epilog=example(
         "infer compare --test-set test_set.json --adapters adapter/ half.json --output-dir comparison/",

@@ -34,6 +34,7 @@ WINGS = {
         "acestep1",
         "acestep15",
         "loading",
+        "harmony",
         "flow",
         "adapters",
     ),

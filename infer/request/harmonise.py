@@ -1,0 +1,29 @@
+"""A lead sheet inferred from a vocal in a file."""
+
+from pathlib import Path
+
+from common.audio.wave import read_audio
+from common.errors import UserError
+from common.files import whole_file
+from common.music.lead_sheet import LeadSheet
+from common.music.notation import write_lab, write_lead_sheet
+from models.harmony.harmoniser import Harmoniser
+
+
+def infer_lead_sheet(vocal: Path) -> LeadSheet:
+    """Tempo, beats, key and chords for a vocal.
+
+    Raises UserError for a file that cannot be read, or in which nobody sings.
+    """
+    audio = read_audio(vocal)
+    sheet = Harmoniser().lead_sheet(audio.samples, audio.rate_hz)
+    if not sheet.bars:
+        raise UserError(f"{vocal}: no pitch is sung in its {audio.seconds:.1f} s. Give a vocal alone, without a band.")
+    return sheet
+
+
+def save_lead_sheet(sheet: LeadSheet, path: Path) -> None:
+    """Write a sheet to a file, by its ending as .lab. Raises UserError where the disk refuses."""
+    with whole_file(path) as partial:
+        write = write_lab if path.suffix.lower() == ".lab" else write_lead_sheet
+        partial.write_text(write(sheet), encoding="utf-8", newline="\n")

@@ -1,0 +1,1 @@
+"""From a vocal to a lead sheet: beats, key and chords for a band to play, inferred from the voice alone."""
