@@ -40,6 +40,17 @@ class PartNames:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How upstream samples a checkpoint: the settings of models/flow/sampler.py in which base models differ."""
+
+    steps: int
+    shift: float
+    guidance_scale: float
+    guidance_interval: float
+    omega_scale: float
+
+
+@dataclass(frozen=True)
 class BaseSpec:
     """A base model."""
 
@@ -58,6 +69,10 @@ class BaseSpec:
     """Longest prompt."""
     shift: float
     """Shift of the sigmas that it was trained with."""
+    shifts_ends: bool
+    """Whether the ends of its even sampling grid are shifted, too, before all of the grid is."""
+    samplings: Mapping[str, Sampling]
+    """How each of its variants is sampled."""
     longest_seconds: float
     """Longest clip that the network takes at once; longer songs go through it in windows."""
     variant_ids: tuple[str, ...] = ()
@@ -96,6 +111,8 @@ ACE_STEP_1 = BaseSpec(
     text_width=768,
     text_tokens=256,
     shift=3.0,
+    shifts_ends=True,
+    samplings={"base": Sampling(steps=60, shift=3.0, guidance_scale=15.0, guidance_interval=0.5, omega_scale=10.0)},
     longest_seconds=240.0,
 )
 """ACE-Step v1. A latent frame is 8 mel frames of 512 samples: 10.77 a second."""
@@ -103,6 +120,8 @@ ACE_STEP_1 = BaseSpec(
 _PARTS_15 = PartNames(
     transformer="acestep-v15", codec="acestep-v15-vae", vocoder="acestep-v15-vae", text_encoder="Qwen3-Embedding-0.6B"
 )
+
+_GUIDED_15 = Sampling(steps=50, shift=1.0, guidance_scale=7.0, guidance_interval=1.0, omega_scale=0.0)
 
 ACE_STEP_15 = BaseSpec(
     name="ace-step-1.5",
@@ -118,6 +137,12 @@ ACE_STEP_15 = BaseSpec(
     text_width=1024,
     text_tokens=256,
     shift=1.0,
+    shifts_ends=False,
+    samplings={
+        "base": _GUIDED_15,
+        "sft": _GUIDED_15,
+        "turbo": Sampling(steps=8, shift=3.0, guidance_scale=1.0, guidance_interval=1.0, omega_scale=0.0),
+    },
     longest_seconds=600.0,
     variant_ids=(
         *(f"ACE-Step/acestep-v15-{size}{kind}" for size in ("", "xl-") for kind in ("base", "sft", "turbo")),
@@ -126,9 +151,9 @@ ACE_STEP_15 = BaseSpec(
     ),
     is_served=False,
 )
-"""ACE-Step 1.5: 25 latent frames a second. `shift` is that of the variants base and sft; turbo has its own. The longest
-clip is as long as the latent of silence that comes with it. Folders are named by variant and layout, which
-models/loading/acestep15.py knows."""
+"""ACE-Step 1.5: 25 latent frames a second. `shift` is that of the variants base and sft; turbo has its own, and
+guidance in its weights. The longest clip is as long as the latent of silence that comes with it. Folders are named by
+variant and layout, which models/loading/acestep15.py knows."""
 
 BASES: Mapping[str, BaseSpec] = {spec.name: spec for spec in (ACE_STEP_1, ACE_STEP_15)}
 """Every base model by its name."""

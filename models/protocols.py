@@ -6,7 +6,7 @@ L lyric tokens, E condition tokens, I inner width.
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,10 @@ class Conditions:
     mask: Tensor  # [B, E] bool, True where a token is real
     keys_values: tuple[Any, ...] | None = None  # what each block makes of them, from `prepare`
     context: Tensor | None = None  # [B, K, H, T], what a base model with a source slot sees beside the latents
+
+    def cut(self, frames: slice) -> "Conditions":
+        """The same conditions for some of the frames."""
+        return self if self.context is None else replace(self, context=self.context[..., frames])
 
 
 @dataclass(frozen=True)

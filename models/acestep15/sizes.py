@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from common.bases import ACE_STEP_15, Sampling
 from common.errors import UserError
 
 SettingsDict = dict[str, Any]
@@ -111,26 +112,16 @@ def _named(config: Mapping[str, Any], keys: tuple[str, ...]) -> SettingsDict:
 
 @dataclass(frozen=True)
 class Variant:
-    """Which checkpoint of the family it is, as far as its config says, and how it is sampled."""
+    """Which checkpoint of the family it is, as far as its config says."""
 
     kind: str
     """base, sft or turbo."""
     is_xl: bool
 
     @property
-    def steps(self) -> int:
-        """Sampling steps."""
-        return 8 if self.kind == "turbo" else 50
-
-    @property
-    def shift(self) -> float:
-        """How far the grid of sigmas is bent towards noise."""
-        return 3.0 if self.kind == "turbo" else 1.0
-
-    @property
-    def guidance_scale(self) -> float:
-        """Strength of the guidance over the text; 1 is none, as turbo has it in its weights."""
-        return 1.0 if self.kind == "turbo" else 7.0
+    def sampling(self) -> Sampling:
+        """How upstream samples it."""
+        return ACE_STEP_15.samplings[self.kind]
 
 
 def variant_of(config: Mapping[str, Any]) -> Variant:

@@ -4,13 +4,14 @@ B songs, C latent channels (8), H latent rows (16), T latent frames. docs/upstre
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from common.bases import ACE_STEP_1
+from common.bases import ACE_STEP_1, BaseSpec, Sampling
 from common.config import Config
 from models.acestep1.transformer.erg import diffusion_queries, weakened
 from models.flow.conditioning import TEXT2MUSIC, Conditioner, Objective, VocalSource
@@ -41,8 +42,8 @@ OnWindow = Callable[[int, int], None]
 """Called, where a song takes several windows, after each with its number, from 1, and how many there are."""
 
 
-LIMIT_FRAMES = round(10 * ACE_STEP_1.latents.frames_per_second)
-"""apg_by_length has the limit of apg for a song of so many frames, ten seconds."""
+LIMIT_SECONDS = 10
+"""apg_by_length has the limit of apg for a song of this length."""
 
 GUIDING_VOCALS = ("apg", "cfg")
 """The kinds of guidance beside which there can be one over the vocal."""
@@ -85,6 +86,11 @@ class SamplerSettings(Config):
     erg: bool = False
     """Weaken the queries of blocks 15 to 19 in the unconditional pass, as upstream does by default."""
 
+    @classmethod
+    def of(cls, sampling: Sampling) -> Self:
+        """As upstream samples a checkpoint."""
+        return cls(**asdict(sampling))
+
     @model_validator(mode="after")
     def _check_vocal_guidance(self) -> Self:
         if self.vocal_guidance_scale is not None and self.guidance not in GUIDING_VOCALS:
@@ -125,13 +131,14 @@ def sample(
     What is longer than the network takes at once goes through it in `windows`, at every step: their velocities are
     cross-faded, so that they walk from one noise to one song together (by default those of plan_windows).
     """
-    windows = windows or plan_windows(noise.shape[-1], longest=transformer.spec.longest_frames)
+    spec = transformer.spec
+    windows = windows or plan_windows(noise.shape[-1], longest=spec.longest_frames)
     conditional, unconditional = transformer.prepare(conditions), transformer.prepare(null)
     predicts = [
         GuidedVelocity(
             transformer,
-            conditional,
-            unconditional,
+            conditional.cut(window.frames),
+            unconditional.cut(window.frames),
             settings,
             eps=noise[..., window.frames],
             objective=objective,
@@ -146,7 +153,7 @@ def sample(
     return integrate(
         predict,
         objective.make_x1(noise, source),
-        inference_sigmas(settings.steps, shift=settings.shift),
+        inference_sigmas(settings.steps, shift=settings.shift, shifts_ends=spec.shifts_ends),
         settings,
         renoise=lambda: objective.make_x1(draw_noise(generators, noise.shape[1:]).to(noise), source),
         on_step=on_step,
@@ -233,11 +240,11 @@ class GuidedVelocity:
         self._conditions, self._null = transformer.prepare(conditions), transformer.prepare(null)
         self._settings, self._eps = settings, eps
         self._objective, self._source, self._conditioner = objective, source, conditioner
-        self._text_apg, self._vocal_leg = Apg(), _vocal_leg(settings)
+        self._text_apg, self._vocal_leg = Apg(), _vocal_leg(settings, transformer.spec)
         guides = settings.guidance_scale != 1 or settings.vocal_guidance_scale is not None
         guides = guides and settings.guidance != "none"
         self._interval = guidance_interval(settings.steps, settings.guidance_interval) if guides else range(0)
-        self._vocal_steps = _vocal_steps(settings, self._interval)
+        self._vocal_steps = _vocal_steps(settings, self._interval, transformer.spec)
         self._null_queries = diffusion_queries(transformer) if settings.erg else []
 
     def __call__(self, state: Tensor, sigma: Tensor, step: int) -> Tensor:
@@ -296,18 +303,20 @@ class GuidedVelocity:
         )
 
 
-def _vocal_leg(settings: SamplerSettings) -> Leg:
+def _vocal_leg(settings: SamplerSettings, spec: BaseSpec) -> Leg:
     rule = settings.vocal_guidance or settings.guidance
     if rule == "cfg":
         return keep_all
-    return Apg(frames=LIMIT_FRAMES if rule == "apg_by_length" else None).direction
+    frames = round(LIMIT_SECONDS * spec.latents.frames_per_second)
+    return Apg(frames=frames if rule == "apg_by_length" else None).direction
 
 
-def _vocal_steps(settings: SamplerSettings, guided: range) -> frozenset[int]:
+def _vocal_steps(settings: SamplerSettings, guided: range, spec: BaseSpec) -> frozenset[int]:
     """The steps that are guided over the vocal, if any are."""
     if settings.vocal_guidance_interval is None:
         return frozenset(guided)
-    return noise_interval(inference_sigmas(settings.steps, shift=settings.shift), settings.vocal_guidance_interval)
+    sigmas = inference_sigmas(settings.steps, shift=settings.shift, shifts_ends=spec.shifts_ends)
+    return noise_interval(sigmas, settings.vocal_guidance_interval)
 
 
 def _timestep(state: Tensor, sigma: Tensor) -> Tensor:

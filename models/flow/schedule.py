@@ -51,12 +51,15 @@ def draw_high_timesteps(count: int, *, shift: float, generator: torch.Generator)
     return grid[torch.randint(points, (count,), generator=generator, device=generator.device)]
 
 
-def inference_sigmas(steps: int, *, shift: float, sigma_max: float = 1.0) -> Tensor:
+def inference_sigmas(steps: int, *, shift: float, sigma_max: float = 1.0, shifts_ends: bool = True) -> Tensor:
     """The sigmas that `steps` sampling steps run through, [steps + 1] float32, descending, the last one 0.
 
-    Upstream shifts twice: the ends of the even grid are shifted already, and then all of it is shifted (again).
-    `sigma_max` is the unshifted sigma to start from; the first sigma is shift(shift(sigma_max)).
+    The even grid from `sigma_max` to 0 is shifted. Where a base model `shifts_ends`, as ACE-Step v1 does, the ends of
+    the grid are shifted already, and then all of it is (again): the first sigma is shift(shift(sigma_max)), the last
+    before 0 shift(shift(1/1000)).
     """
+    if not shifts_ends:
+        return shift_sigma(torch.linspace(sigma_max, 0, steps + 1, dtype=torch.float64), shift).float()
     even = torch.linspace(shift_sigma(sigma_max, shift), shift_sigma(1 / TIMESTEPS, shift), steps, dtype=torch.float64)
     return torch.cat([shift_sigma(even, shift).float(), torch.zeros(1)])
 

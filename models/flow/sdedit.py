@@ -37,7 +37,12 @@ def sdedit(
     if not 0 <= strength <= A_MAX_LIMIT:
         raise UserError(f"ref_strength: {strength:g} is outside 0 to {A_MAX_LIMIT:g}, the range of sdedit.")
     settings = settings.model_copy(update={"steps": max(1, round((1 - strength) * settings.steps))})
-    sigmas = inference_sigmas(settings.steps, shift=settings.shift, sigma_max=1 - strength)
+    sigmas = inference_sigmas(
+        settings.steps,
+        shift=settings.shift,
+        sigma_max=1 - strength,
+        shifts_ends=transformer.spec.shifts_ends,
+    )
     predict = GuidedVelocity(transformer, conditions, null, settings, eps=noise)
     return integrate(
         predict,

@@ -3,13 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable
-from itertools import pairwise
 
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDiagonalGaussianDistribution
 
 from common.errors import UserError
+from models.flow.sampler import SamplerSettings, sample
+from models.flow.windows import LatentWindow
 from models.loading.checkpoint import open_transformer, resolve_checkpoint, spec_of
 
 FRAMES, STEPS = 11, 4  # an odd number of frames is padded to the patch
@@ -39,42 +40,29 @@ def test_both_layouts_hold_the_same_weights(pipeline, networks):
     assert [network.variant.kind for network in networks] == (["turbo"] * 2 if pipeline.is_turbo else ["base"] * 2)
 
 
-@torch.no_grad()
-def latents_of(network, pipeline, noise, source, instruction) -> torch.Tensor:
-    """Our networks in the sampling loop of the model's description: Euler, and APG where the variant is not turbo."""
+def latents_of(network, pipeline, noise, source, instruction, *, steps=STEPS, **options) -> torch.Tensor:
+    """By our sampler, as upstream samples the variant. [1, T, C]"""
     text, text_mask, rows, rows_mask = pipeline.encode_prompt(
         ["the band plays"], [""], torch.device("cpu"), audio_duration=FRAMES / 25, instruction=instruction
     )
     conditions = network.condition(text, text_mask, rows, rows_mask)
     if source is not None:
         conditions = network.with_source(conditions, source)
-    variant, state, running = network.variant, noise.transpose(1, 2).unsqueeze(2), 0.0
-    sigmas = torch.linspace(1, 0, STEPS + 1)
-    sigmas = variant.shift * sigmas / (1 + (variant.shift - 1) * sigmas)
-    for sigma, following in pairwise(sigmas):
-        timestep = (1000 * sigma).expand(1)
-        velocity = network.decode(state, timestep, conditions).sample
-        if variant.guidance_scale != 1:
-            null = network.decode(state, timestep, network.unconditional(conditions)).sample
-            running = velocity - null - 0.75 * running
-            limited = running * (2.5 / running.norm(dim=-1, keepdim=True)).clamp(max=1)
-            along = velocity / velocity.norm(dim=-1, keepdim=True)
-            across = limited - (limited * along).sum(-1, keepdim=True) * along
-            velocity = velocity + (variant.guidance_scale - 1) * across
-        state = state + (following - sigma) * velocity
-    return state
+    settings = SamplerSettings.of(network.variant.sampling).model_copy(update={"steps": steps})
+    null, start = network.unconditional(conditions), noise.transpose(1, 2).unsqueeze(2)
+    return sample(network, conditions, null, start, settings, **options).squeeze(2).transpose(1, 2)
 
 
 @pytest.mark.parametrize("task", ["text2music", "complete"])
 def test_latents_are_those_of_the_pipeline(pipeline, networks, task, monkeypatch):
     monkeypatch.setattr(OobleckDiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
-    variant = networks[0].variant
+    sampling = networks[0].variant.sampling
     noise = torch.randn(1, FRAMES, 64, generator=torch.Generator().manual_seed(3))
     wave = torch.randn(2, FRAMES * 1920, generator=torch.Generator().manual_seed(4)) * 0.1
     asked = {"complete_track_classes": ["drums"], "src_audio": wave} if task == "complete" else {}
     expected = pipeline(
-        "the band plays", audio_duration=FRAMES / 25, num_inference_steps=STEPS, shift=variant.shift, latents=noise,
-        guidance_scale=variant.guidance_scale, output_type="latent", task_type=task, **asked,
+        "the band plays", audio_duration=FRAMES / 25, num_inference_steps=STEPS, shift=sampling.shift, latents=noise,
+        guidance_scale=sampling.guidance_scale, output_type="latent", task_type=task, **asked,
     ).audios  # fmt: skip
     source, instruction = None, None
     if task == "complete":
@@ -83,10 +71,23 @@ def test_latents_are_those_of_the_pipeline(pipeline, networks, task, monkeypatch
         instruction = "Complete the input track with DRUMS:"
     for network in networks:
         made = latents_of(network, pipeline, noise, source, instruction)
-        assert close(made.squeeze(2).transpose(1, 2), expected)
+        assert close(made, expected)
     if task == "complete":
         without = latents_of(networks[0], pipeline, noise, None, instruction)
-        assert not close(without.squeeze(2).transpose(1, 2), expected)
+        assert not close(without, expected)
+        assert_windows_see_their_frames(networks[0], pipeline, noise, source, instruction)
+
+
+def assert_windows_see_their_frames(network, pipeline, noise, source, instruction) -> None:
+    """A single step in windows is, but where they meet, that of each window by itself."""
+    early, late = LatentWindow(0, 6), LatentWindow(5, FRAMES)
+
+    def step(frames: slice, **options) -> torch.Tensor:
+        return latents_of(network, pipeline, noise[:, frames], source[..., frames], instruction, steps=1, **options)
+
+    both = step(slice(None), windows=(early, late))
+    assert close(both[:, :5], step(early.frames)[:, :5])
+    assert close(both[:, 6:], step(late.frames)[:, 1:])
 
 
 def test_silence_in_the_source_slot_is_text2music_and_a_kept_frame_is_told(networks):

@@ -81,5 +81,5 @@ def test_published_sizes_have_the_published_names_shapes_and_counts(config, expe
 def test_variants_are_told_by_their_config(config, changes, kind):
     variant = variant_of(config | changes)
     assert (variant.kind, variant.is_xl) == (kind, config is XL)
-    sampled = (variant.steps, variant.shift, variant.guidance_scale)
+    sampled = (variant.sampling.steps, variant.sampling.shift, variant.sampling.guidance_scale)
     assert sampled == ((8, 3.0, 1.0) if kind == "turbo" else (50, 1.0, 7.0))

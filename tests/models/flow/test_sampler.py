@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.bases import ACE_STEP_1
 from common.config import check_config
 from common.errors import UserError
 from models.acestep1.transformer.erg import lyric_queries, weakened
@@ -680,3 +681,7 @@ def test_settings_refuse_a_scale_below_one():
     with pytest.raises(UserError) as refused:
         check_config(SamplerSettings, {"guidance_scale": 0.5}, "sampler")
     assert str(refused.value) == ("sampler: guidance_scale: Input should be greater than or equal to 1, got 0.5")
+
+
+def test_the_defaults_are_how_upstream_samples_v1():
+    assert SamplerSettings.of(ACE_STEP_1.samplings["base"]) == SamplerSettings(shift=ACE_STEP_1.shift)

@@ -195,3 +195,10 @@ def test_high_timesteps_are_even_over_the_noisy_end_of_the_grid():
     points, counts = drawn.unique(return_counts=True)
     assert torch.equal(points, noisy.flip(0))
     assert 0.5 < counts.min() * len(points) / 50_000 < counts.max() * len(points) / 50_000 < 1.5
+
+
+def test_a_grid_whose_ends_stay_is_even_but_for_one_shift():
+    plain = inference_sigmas(4, shift=1.0, shifts_ends=False)
+    torch.testing.assert_close(plain, torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]))
+    bent = inference_sigmas(8, shift=3.0, sigma_max=0.5, shifts_ends=False)
+    torch.testing.assert_close(bent[[0, -2, -1]], shift_sigma(torch.tensor([0.5, 0.0625, 0.0]), 3.0))
