@@ -18,7 +18,7 @@ from infer.request.request import Runtime
 from infer.request.text_inputs import TextInputs
 from infer.request.vocal import VocalInput
 from models.adapters.style import Style
-from models.loading.checkpoint import open_codec, open_decoder, open_text_encoder, open_transformer
+from models.loading.checkpoint import open_codec, open_decoder, open_text_encoder, open_transformer, part_files
 from models.protocols import FlowNetwork, LatentCodec, LatentDecoder, PromptEncoder
 
 WORK_BYTES = 4 * 2**30
@@ -69,7 +69,7 @@ class Session:
     def codec_encoder(self, runtime: Runtime) -> LatentCodec:
         return self._network(
             "codec_encoder",
-            (runtime.device, _stamps(runtime.base / runtime.spec.parts.codec)),
+            (runtime.device, _part_stamps(runtime, runtime.spec.parts.codec)),
             runtime,
             lambda: open_codec(runtime.base, encoder=True, decoder=False).to(runtime.device),
         )
@@ -77,13 +77,13 @@ class Session:
     def text_encoder(self, runtime: Runtime) -> PromptEncoder:
         return self._network(
             "text_encoder",
-            (runtime.device, _stamps(runtime.base / runtime.spec.parts.text_encoder)),
+            (runtime.device, _part_stamps(runtime, runtime.spec.parts.text_encoder)),
             runtime,
             lambda: open_text_encoder(runtime.base).to(runtime.device),
         )
 
     def decoder(self, runtime: Runtime) -> LatentDecoder:
-        parts = tuple(_stamps(runtime.base / part) for part in runtime.spec.parts.decoders)
+        parts = tuple(_part_stamps(runtime, part) for part in runtime.spec.parts.decoders)
         opened = partial(open_decoder, runtime.base, runtime.device)
         return self._network("decoder", (runtime.device, parts), runtime, opened)
 
@@ -104,7 +104,7 @@ class Session:
     def _transformer(self, runtime: Runtime) -> FlowNetwork:
         return self._network(
             "transformer",
-            (runtime.device, runtime.dtype, _stamps(runtime.base / runtime.spec.parts.transformer)),
+            (runtime.device, runtime.dtype, _part_stamps(runtime, runtime.spec.parts.transformer)),
             runtime,
             lambda: open_transformer(runtime.base, dtype=runtime.dtype).to(runtime.device),
         )
@@ -187,9 +187,15 @@ def _stamps(path: Path) -> tuple[tuple[Path, int, int], ...]:
     return tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
 
 
+def _part_stamps(runtime: Runtime, part: str) -> tuple[tuple[Path, int, int], ...]:
+    """Those of a part's files."""
+    files = [path for path in part_files(runtime.base, part) if path.is_file()]
+    return tuple(stamp for path in files for stamp in _stamps(path))
+
+
 def _has_room(runtime: Runtime) -> bool:
     if runtime.device.type != "cuda":
         return True
-    files = [runtime.base / part / runtime.spec.weights_file(part) for part in runtime.spec.files]
+    files = [path for part in runtime.spec.files for path in part_files(runtime.base, part)]
     free, _ = torch.cuda.mem_get_info(runtime.device)
     return free >= WORK_BYTES + sum(file.stat().st_size for file in files if file.is_file())

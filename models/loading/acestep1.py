@@ -26,6 +26,16 @@ def holds_part(folder: Path) -> bool:
     return any((folder / part).is_dir() for part in ACE_STEP_1.files)
 
 
+def part_files(folder: Path, part: str) -> list[Path]:
+    """Every file that a part computes with, the config first."""
+    return [folder / part / name for name in ACE_STEP_1.files[part]]
+
+
+def codec_weights(folder: Path) -> Path:
+    """The file that holds the codec's weights, or a half of them."""
+    return _weights_path(folder, PARTS.codec)
+
+
 def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "ACEStepTransformer2DModel":
     """The transformer, its weights cast to `dtype` one by one as they are read. Raises UserError for bad files."""
     from models.acestep1.transformer.transformer import ACEStepTransformer2DModel

@@ -16,7 +16,15 @@ from torch import Tensor
 from common.bases import ACE_STEP_15, CONFIG_FILE, TOKENIZER_FILE
 from common.errors import UserError
 from models.acestep15.sizes import NetworkSettings, network_settings, variant_of
-from models.loading.weights import filled, network_config, read_part_config, read_weights, shapes_of, without_notes
+from models.loading.weights import (
+    filled,
+    network_config,
+    read_part_config,
+    read_weights,
+    shapes_of,
+    weight_files,
+    without_notes,
+)
 
 if TYPE_CHECKING:  # each opener imports its network itself: train need not import what only prep and infer use
     from models.acestep15.codec import OobleckCodec, OobleckLatentDecoder
@@ -33,6 +41,8 @@ CODEC = "vae"
 HALVES = ("encoder.", "decoder.")
 """Of the codec; a file may hold one alone."""
 SILENCE = f"{DIFFUSERS_CONDITIONS}.silence_latent"
+ORIGINAL_STEM, TEXT_STEM, DIFFUSERS_STEM = "model", "model", "diffusion_pytorch_model"
+"""Names of the files of weights, without what follows them."""
 DIFFUSERS_TEXT, DIFFUSERS_TOKENIZER = "text_encoder", "tokenizer"
 LANGUAGE_MODEL = ("model.", "lm_head.")
 """Prefix of the text encoder's weights where it is stored with a head for language, and the head."""
@@ -54,6 +64,27 @@ def holds_part(folder: Path) -> bool:
     """Whether a folder holds any of its parts, in either layout."""
     told = (SILENCE_FILE, DIFFUSERS_CONDITIONS, *ACE_STEP_15.files)
     return any((folder / name).exists() for name in told) or any(folder.glob(f"{VARIANTS}/{CONFIG_FILE}"))
+
+
+def part_files(folder: Path, part: str) -> list[Path]:
+    """Every file that a part computes with, the config first, in the layout of the folder.
+
+    Raises UserError where a folder holds several variants or none.
+    """
+    if part == PARTS.codec:
+        return _network_files(codec_weights(folder))
+    if part == PARTS.text_encoder:
+        return [*_network_files(_weights_file(_text_folder(folder), TEXT_STEM)), _tokenizer_path(folder)]
+    if (folder / DIFFUSERS_CONDITIONS).is_dir():
+        parts = (DIFFUSERS_TRANSFORMER, DIFFUSERS_CONDITIONS)
+        return [file for each in parts for file in _network_files(_weights_file(folder / each, DIFFUSERS_STEM))]
+    room = _variant_folder(folder)
+    return [*_network_files(_weights_file(room, ORIGINAL_STEM)), room / SILENCE_FILE]
+
+
+def codec_weights(folder: Path) -> Path:
+    """The file that holds the codec's weights, or a half of them."""
+    return _weights_file(_beside(folder, CODEC), DIFFUSERS_STEM)
 
 
 def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "AceStep15Network":
@@ -79,8 +110,7 @@ def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "OobleckCodec":
         warnings.simplefilter("ignore", FutureWarning)  # of torch, at diffusers: weight_norm has a successor
         codec = OobleckCodec(config, encoder=encoder, decoder=decoder)
     unread = tuple(prefix for prefix, wanted in zip(HALVES, (encoder, decoder), strict=True) if not wanted)
-    path = _weights_file(room, "diffusion_pytorch_model")
-    return filled(codec, read_weights(path, shapes_of(codec), unread=unread)).fold()
+    return filled(codec, read_weights(codec_weights(folder), shapes_of(codec), unread=unread)).fold()
 
 
 def open_decoder(folder: Path, device: torch.device) -> "OobleckLatentDecoder":
@@ -95,14 +125,16 @@ def open_text_encoder(folder: Path) -> "QwenTextEncoder":
     from models.acestep15.text import QwenTextEncoder, build_text_network, with_rotary_tables
     from models.pretrained import open_tokenizer
 
-    in_diffusers = (folder / DIFFUSERS_TEXT).is_dir()
-    room = folder / DIFFUSERS_TEXT if in_diffusers else _beside(folder, PARTS.text_encoder)
+    room = _text_folder(folder)
     network = build_text_network(read_part_config(room.parent, room.name), room / CONFIG_FILE)
     prefix, head = LANGUAGE_MODEL
     weights = read_weights(
-        _weights_file(room, "model"), shapes_of(network), unread=(head,), name_of=lambda name: name.removeprefix(prefix)
+        _weights_file(room, TEXT_STEM),
+        shapes_of(network),
+        unread=(head,),
+        name_of=lambda name: name.removeprefix(prefix),
     )
-    tokenizer = open_tokenizer((folder / DIFFUSERS_TOKENIZER if in_diffusers else room) / TOKENIZER_FILE)
+    tokenizer = open_tokenizer(_tokenizer_path(folder))
     return QwenTextEncoder(with_rotary_tables(filled(network, weights)), tokenizer).eval()
 
 
@@ -132,7 +164,7 @@ def _open_diffusers(folder: Path, dtype: torch.dtype) -> "AceStep15Network":
     weights: dict[str, Tensor] = {}
     for part in parts:
         shapes = shapes_of(network.get_submodule(part))
-        stored = read_weights(_weights_file(folder / part, "diffusion_pytorch_model"), shapes, dtype=dtype)
+        stored = read_weights(_weights_file(folder / part, DIFFUSERS_STEM), shapes, dtype=dtype)
         weights |= {f"{part}.{name}": weight for name, weight in stored.items()}
     return filled(network, weights)
 
@@ -143,7 +175,7 @@ def _open_original(folder: Path, dtype: torch.dtype) -> "AceStep15Network":
     network = build_network(network_settings(config, str(path)), config, path)
     shapes = shapes_of(network)
     silence = _read_silence(folder / SILENCE_FILE, shapes.pop(SILENCE)).to(dtype)
-    path = _weights_file(folder, "model")
+    path = _weights_file(folder, ORIGINAL_STEM)
     weights = read_weights(path, shapes, dtype=dtype, unread=UNREAD, name_of=diffusers_name)
     return filled(network, weights | {SILENCE: silence})
 
@@ -163,6 +195,22 @@ def _beside(folder: Path, part: str) -> Path:
     if not (folder / part).is_dir() and (folder / SILENCE_FILE).is_file():
         return folder.resolve().parent / part
     return folder / part
+
+
+def _text_folder(folder: Path) -> Path:
+    in_diffusers = folder / DIFFUSERS_TEXT
+    return in_diffusers if in_diffusers.is_dir() else _beside(folder, PARTS.text_encoder)
+
+
+def _tokenizer_path(folder: Path) -> Path:
+    room = _text_folder(folder)
+    return (folder / DIFFUSERS_TOKENIZER if room.name == DIFFUSERS_TEXT else room) / TOKENIZER_FILE
+
+
+def _network_files(weights: Path) -> list[Path]:
+    """Config, weights and, where those are several files, their index."""
+    files = weight_files(weights)
+    return [weights.with_name(CONFIG_FILE), *([weights] if files != [weights] else []), *files]
 
 
 def _weights_file(folder: Path, stem: str) -> Path:

@@ -61,9 +61,10 @@ def resolve_checkpoint(name: str | Path, parts: Sequence[str]) -> Path:
     if not folder.is_dir():
         folder = fetch(str(name), parts)
     for part in parts:
-        if not (folder / part).is_dir():
+        room = part_files(folder, part)[0].parent if part != SEPARATOR else folder / part
+        if not room.is_dir():
             layout = spec_of(folder).published_id.partition("/")[2]
-            raise UserError(f"{name}: there is no {part}/ in it. Give a folder in the layout of {layout}.")
+            raise UserError(f"{name}: there is no {room.name}/ in it. Give a folder in the layout of {layout}.")
         if revision_of(folder) is not None:
             _check_fetched(str(name), folder, part)
     return folder
@@ -71,7 +72,7 @@ def resolve_checkpoint(name: str | Path, parts: Sequence[str]) -> Path:
 
 def _check_fetched(name: str, folder: Path, part: str) -> None:
     """Raises UserError where the cache holds a part without its weights: an older download ended amid it."""
-    lacking = [path for path in _files_of(folder, part) if not path.is_file()]
+    lacking = [path for path in part_files(folder, part) if not path.is_file()]
     if lacking:
         raise UserError(
             f"{name}: {part}/{lacking[0].name} was not downloaded. Run this again with a connection to Hugging Face "
@@ -116,7 +117,7 @@ def part_hash(folder: Path, part: str) -> str:
     Raises UserError for a file that is missing or cannot be read.
     """
     digest = hashlib.sha256()
-    for path in _files_of(folder, part):
+    for path in part_files(folder, part):
         if not path.is_file():
             raise UserError(f"{path}: no such file. A checkpoint folder holds {part}/{path.name}.")
         stat = path.stat()
@@ -129,18 +130,23 @@ def is_whole(folder: Path, part: str) -> bool:
 
     Raises UserError for a damaged codec.
     """
-    if not all(path.is_file() for path in _files_of(folder, part)):
+    if not all(path.is_file() for path in part_files(folder, part)):
         return False
     if part != spec_of(folder).parts.codec:
         return True
-    with opened_weights(folder / part / spec_of(folder).weights_file(part)) as file:
-        return all(any(name.startswith(half) for name in file.keys()) for half in acestep1.HALVES)  # noqa: SIM118
+    opener = OPENERS[spec_of(folder).name]
+    with opened_weights(opener.codec_weights(folder)) as file:
+        return all(any(name.startswith(half) for name in file.keys()) for half in opener.HALVES)  # noqa: SIM118
 
 
-def _files_of(folder: Path, part: str) -> list[Path]:
+def part_files(folder: Path, part: str) -> list[Path]:
+    """Every file that a part of a checkpoint computes with, the config first, whether they are there or not.
+
+    Raises UserError where the folder leaves open which they are.
+    """
     if part == SEPARATOR:  # a bag: its yaml names its files
         return sorted([*(folder / part).glob("*.yaml"), *(folder / part).glob("*.safetensors")])
-    return [folder / part / name for name in spec_of(folder).files[part]]
+    return OPENERS[spec_of(folder).name].part_files(folder, part)
 
 
 @cache

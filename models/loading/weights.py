@@ -60,7 +60,7 @@ def read_weights(
     names. Raises UserError for a file that is missing or damaged, or holds other weights.
     """
     with ExitStack() as stack:
-        files = [stack.enter_context(opened_weights(file)) for file in _files_of(path)]
+        files = [stack.enter_context(opened_weights(file)) for file in _present(weight_files(path))]
         held = [(file, name) for file in files for name in file.keys() if not name.startswith(unread)]  # noqa: SIM118
         places = {name_of(name): (file, name) for file, name in held}
         if len(places) < len(held):
@@ -70,18 +70,21 @@ def read_weights(
         return {ours: places[ours][0].get_tensor(places[ours][1]).to(dtype, copy=True) for ours in shapes}
 
 
-def _files_of(path: Path) -> list[Path]:
-    """`path`, or what it names where it is an index of several files."""
+def weight_files(path: Path) -> list[Path]:
+    """`path`, or the files that it names where it is an index of several. Raises UserError for a bad index."""
     index = read_json(path) if path.suffix == ".json" else {"weight_map": {"": path.name}}
     named = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(named, dict) or not all(
         isinstance(file, str) and Path(file).name == file for file in named.values()
     ):
         raise UserError(f"{path}: is no index of weights beside it. {again(path)}")
-    files = [path.with_name(file) for file in sorted(set(named.values()))]
+    return [path.with_name(file) for file in sorted(set(named.values()))]
+
+
+def _present(files: list[Path]) -> list[Path]:
     for file in files:
         if not file.is_file():
-            raise UserError(f"{file}: no such file. It holds the weights of {path.parent.name}.")
+            raise UserError(f"{file}: no such file. It holds the weights of {file.parent.name}.")
     return files
 
 

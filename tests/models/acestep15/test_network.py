@@ -8,10 +8,11 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDiagonalGaussianDistribution
 
+from common.bases import ACE_STEP_15
 from common.errors import UserError
 from models.flow.sampler import SamplerSettings, sample
 from models.flow.windows import LatentWindow
-from models.loading.checkpoint import open_transformer, resolve_checkpoint, spec_of
+from models.loading.checkpoint import is_whole, open_transformer, part_files, part_hash, resolve_checkpoint, spec_of
 
 FRAMES, STEPS = 11, 4  # an odd number of frames is padded to the patch
 
@@ -172,3 +173,29 @@ def test_folders_and_ids_are_told_and_refused_in_one_line(original_folder, diffu
             "(--checkpoint-dir ACE-Step/ACE-Step-v1-3.5B)."
         )
     assert open_transformer(original_folder / "acestep-v15-any").spec.name == "ace-step-1.5"
+
+
+def test_a_part_is_told_by_its_content_in_either_layout(pipeline, original_folder, diffusers_folder, tmp_path):
+    pipeline.vae.save_pretrained(tmp_path / "vae")
+    parts = ACE_STEP_15.parts
+    for folder, count in ((original_folder, 5), (diffusers_folder, None)):
+        copy = tmp_path / folder.name
+        shutil.copytree(folder, copy)
+        shutil.copytree(tmp_path / "vae", copy / "vae")
+        files = {part: part_files(copy, part) for part in ACE_STEP_15.files}
+        assert count in (None, len(files[parts.transformer]))  # config, index, two files of weights, silence
+        assert all(path.is_file() for paths in files.values() for path in paths)
+        assert all(is_whole(copy, part) for part in files)
+        before = {part: part_hash(copy, part) for part in files}
+        for part, paths in files.items():
+            changed = paths[-1]
+            changed.write_bytes(changed.read_bytes() + b" ")
+            after = {part: part_hash(copy, part) for part in files}
+            assert [other for other in files if after[other] != before[other]] == [part]
+            before = after
+        weights = files[parts.transformer][-2]
+        weights.unlink()
+        assert not is_whole(copy, parts.transformer)
+        assert complaint(lambda copy=copy: part_hash(copy, parts.transformer)).startswith(f"{weights}: no such file.")
+    variant = tmp_path / original_folder.name / "acestep-v15-any"
+    assert part_files(variant, parts.codec)[0] == variant.parent / "vae" / "config.json"
