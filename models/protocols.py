@@ -10,12 +10,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from common.bases import BaseSpec
+from common.errors import UserError
 from common.latents import LatentLayout
+
+_NO_SLOT = "{name} has no slot for a source track. Give a checkpoint of a base model that has one."
 
 Injections = Mapping[int, Callable[[Tensor], Tensor]]
 """Block index -> what becomes of that block's input [B, T, I], for example h -> h + residual."""
@@ -66,6 +70,23 @@ class FlowNetwork(ModelMixin, PeftAdapterMixin):
     @abstractmethod
     def condition(self, text: Tensor, text_mask: Tensor, lyric_ids: Tensor, lyric_mask: Tensor) -> Conditions:
         """Conditions of a prompt's states [B, S, D] and of lyrics [B, L], masks nonzero where a token is real."""
+
+    def null_condition(self, text: Tensor, text_mask: Tensor, lyric_ids: Tensor, lyric_mask: Tensor) -> Conditions:
+        """What guidance leads away from: the same words left out, a text of zeros as long as theirs and no lyrics."""
+        nothing = torch.zeros_like(lyric_mask)
+        return self.condition(torch.zeros_like(text), text_mask, torch.zeros_like(lyric_ids), nothing)
+
+    def silence(self, frames: int) -> Tensor:
+        """Latents of silence [1, C, H, frames] for the slot. Raises UserError where the base model has none."""
+        raise UserError(_NO_SLOT.format(name=self.spec.name))
+
+    def with_source(self, conditions: Conditions, source: Tensor, made: Tensor | None = None) -> Conditions:
+        """The conditions with latents [B, C, H, T] of a source track in the slot that the network has for one.
+
+        `made` [B, T] is 1 where frames are to be made and 0 where the source stays; None makes all.
+        Raises UserError where the base model has no slot.
+        """
+        raise UserError(_NO_SLOT.format(name=self.spec.name))
 
     @abstractmethod
     def prepare(self, conditions: Conditions) -> Conditions:

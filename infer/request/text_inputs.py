@@ -104,7 +104,7 @@ def cached_lyrics(sample: Sample, language: str) -> TokenizedLyrics:
 @torch.no_grad()
 def encode_conditions(transformer: FlowNetwork, text: TextInputs) -> Conditions:
     """What the transformer, and each of its blocks, makes of the words: states [1, E, I]."""
-    return _encode(transformer, text.prompt.states, text.lyrics.ids, with_lyrics=True)
+    return _encode(transformer, text.prompt.states, text.lyrics.ids)
 
 
 @torch.no_grad()
@@ -116,17 +116,17 @@ def encode_null_conditions(transformer: FlowNetwork, text: TextInputs) -> Condit
     """
     if text.prompt.weakened is not None:
         with weakened(lyric_queries(transformer)):
-            return _encode(transformer, text.prompt.weakened, text.lyrics.ids, with_lyrics=True)
-    states, ids = torch.zeros_like(text.prompt.states), torch.zeros_like(text.lyrics.ids)
-    return _encode(transformer, states, ids, with_lyrics=False)
+            return _encode(transformer, text.prompt.weakened, text.lyrics.ids)
+    return _encode(transformer, text.prompt.states, text.lyrics.ids, is_null=True)
 
 
-def _encode(transformer: FlowNetwork, text: Tensor, ids: Tensor, *, with_lyrics: bool) -> Conditions:
+def _encode(transformer: FlowNetwork, text: Tensor, ids: Tensor, *, is_null: bool = False) -> Conditions:
     device = transformer.device
     text, ids = text[None].to(device), ids[None].to(device)
-    text_mask = torch.ones(text.shape[:2], dtype=torch.bool, device=device)
-    lyric_mask = torch.full(ids.shape, with_lyrics, device=device)
-    return transformer.prepare(pack_conditions(transformer.condition(text, text_mask, ids, lyric_mask)))
+    masks = (torch.ones(states.shape[:2], dtype=torch.bool, device=device) for states in (text, ids))
+    text_mask, lyric_mask = masks
+    condition = transformer.null_condition if is_null else transformer.condition
+    return transformer.prepare(pack_conditions(condition(text, text_mask, ids, lyric_mask)))
 
 
 def read_text_file(path: Path) -> str:

@@ -70,10 +70,13 @@ class AceStep15Network(FlowNetwork):
         )
         return Conditions(states, mask)
 
-    def unconditional(self, conditions: Conditions) -> Conditions:
-        """The learned null condition in every position, with the same source."""
-        null = self.condition_encoder.null_condition_emb.to(conditions.states.dtype)
-        return replace(conditions, states=null.expand_as(conditions.states))
+    def null_condition(self, text: Tensor, text_mask: Tensor, lyric_ids: Tensor, lyric_mask: Tensor) -> Conditions:
+        """The learned null condition in as many positions as `condition` fills with these words."""
+        count, length = len(text), text.shape[1] + lyric_ids.shape[1] + 1  # 1: what stands for the timbre
+        real = text_mask.bool().sum(1) + lyric_mask.bool().sum(1) + 1
+        mask = torch.arange(length, device=text.device) < real[:, None]
+        null = self.condition_encoder.null_condition_emb.to(self.weight_dtype)
+        return Conditions(null.expand(count, length, -1), mask)
 
     def silence(self, frames: int) -> Tensor:
         """Latents of silence [1, C, 1, frames], repeated where they are longer than what the checkpoint holds."""

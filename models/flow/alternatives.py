@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.flow.conditioning import Objective, VocalSource, per_item
 from models.flow.options import A_MAX, ObjectiveName, OffsetWeight
+from models.protocols import Conditions, FlowNetwork
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,25 @@ class NaiveObjective(OffsetObjective):
 
     def velocity(self, state: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
         return (state - output) / per_item(sigma)
+
+
+@dataclass(frozen=True)
+class SourceSlot(OffsetObjective):
+    """The path of text2music; the vocal goes into the slot that the network has for a source, silence + r*(vocal -
+    silence), all frames of it to be made anew. Strength 0 is text2music itself.
+    """
+
+    def network_input(self, state: Tensor, sigma: Tensor, source: VocalSource | None, eps: Tensor) -> Tensor:
+        return state
+
+    def conditioned(self, conditions: Conditions, source: VocalSource | None, network: FlowNetwork) -> Conditions:
+        """Raises UserError where the base model has no slot for a source."""
+        if source is None:
+            return conditions
+        assert source.latents is not None, "the slot takes a vocal as the codec makes it"
+        silence = network.silence(source.latents.shape[-1]).to(source.latents)
+        shown = silence + per_item(source.strength) * (source.latents - silence)
+        return network.with_source(conditions, shown)
 
 
 def make_objective(name: ObjectiveName, *, a_max: float = A_MAX, offset_weight: OffsetWeight = "1-s") -> Objective:

@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.latents import LatentStatistics
 from models.flow import schedule
 from models.flow.options import A_MAX, A_MAX_LIMIT, ObjectiveName
-from models.protocols import Conditions, Injections
+from models.protocols import Conditions, FlowNetwork, Injections
 
 
 def pack_conditions(conditions: Conditions) -> Conditions:
@@ -64,6 +64,7 @@ class VocalSource:
     mask: Tensor | None = None  # [B, T] bool, True on real frames; None: all are
     lead_sheet: Tensor | None = None  # [B, T, S], what lead sheets say of each frame; None: there is none
     lead_sheet_strength: Tensor | None = None  # [B] in [0, 1]; 0 is no lead sheet
+    latents: Tensor | None = None  # [B, C, H, T], the vocal as the codec makes it; None: no source slot takes it
 
     def cut(self, frames: slice) -> "VocalSource":
         """The same vocals and lead sheets for some of the frames."""
@@ -74,6 +75,7 @@ class VocalSource:
             activity=self.activity[:, frames],
             mask=None if self.mask is None else self.mask[:, frames],
             lead_sheet=None if self.lead_sheet is None else self.lead_sheet[:, frames],
+            latents=None if self.latents is None else self.latents[..., frames],
         )
 
     def muted(self) -> "VocalSource":
@@ -130,6 +132,10 @@ class Objective:
     def network_input(self, state: Tensor, sigma: Tensor, source: VocalSource | None, eps: Tensor) -> Tensor:
         """What the network is shown at a state [B, C, H, T] of sigma, [B] or []; eps is the noise the path began as."""
         return state
+
+    def conditioned(self, conditions: Conditions, source: VocalSource | None, network: FlowNetwork) -> Conditions:
+        """What the network is conditioned on besides its input."""
+        return conditions
 
     def clean_estimate(self, state: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
         """The network's idea of x0, [B, C, H, T], from its output at `state`: the loss compares it with x0."""

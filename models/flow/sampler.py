@@ -273,6 +273,7 @@ class GuidedVelocity:
         self, state: Tensor, sigma: Tensor, conditions: Conditions, injections: Injections, *, vocal: bool
     ) -> Tensor:
         source = self._source if vocal or self._source is None else self._source.muted()
+        conditions = self._objective.conditioned(conditions, source, self._transformer)
         shown = self._objective.network_input(state, sigma, source, self._eps)
         output = self._transformer.decode(shown, _timestep(state, sigma), conditions, injections=injections).sample
         return self._objective.velocity(state, output.to(state.dtype), sigma)

@@ -97,7 +97,7 @@ def estimate(
     velocity = transformer.decode(
         objective.network_input(x_s, sigma, batch.source, batch.noise),
         batch.timestep,
-        conditions,
+        objective.conditioned(conditions, batch.source, transformer),
         injections=conditioner.injections(batch.source, batch.timestep) if conditioner else None,
         ssl_features=batch.features or None,
     )

@@ -10,6 +10,8 @@ from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDiagonalGau
 
 from common.bases import ACE_STEP_15
 from common.errors import UserError
+from models.flow.alternatives import SourceSlot
+from models.flow.conditioning import VocalSource
 from models.flow.sampler import SamplerSettings, sample
 from models.flow.windows import LatentWindow
 from models.loading.checkpoint import is_whole, open_transformer, part_files, part_hash, resolve_checkpoint, spec_of
@@ -43,15 +45,23 @@ def test_both_layouts_hold_the_same_weights(pipeline, networks):
 
 def latents_of(network, pipeline, noise, source, instruction, *, steps=STEPS, **options) -> torch.Tensor:
     """By our sampler, as upstream samples the variant. [1, T, C]"""
-    text, text_mask, rows, rows_mask = pipeline.encode_prompt(
+    words = pipeline.encode_prompt(
         ["the band plays"], [""], torch.device("cpu"), audio_duration=FRAMES / 25, instruction=instruction
     )
-    conditions = network.condition(text, text_mask, rows, rows_mask)
-    if source is not None:
-        conditions = network.with_source(conditions, source)
     settings = SamplerSettings.of(network.variant.sampling).model_copy(update={"steps": steps})
-    null, start = network.unconditional(conditions), noise.transpose(1, 2).unsqueeze(2)
-    return sample(network, conditions, null, start, settings, **options).squeeze(2).transpose(1, 2)
+    start = noise.transpose(1, 2).unsqueeze(2)
+    made = sample(
+        network, network.condition(*words), network.null_condition(*words), start, settings, objective=SourceSlot(),
+        source=source, **options,
+    )  # fmt: skip
+    return made.squeeze(2).transpose(1, 2)
+
+
+def vocal_of(latents: torch.Tensor, strength: float) -> VocalSource:
+    return VocalSource(
+        vocal=latents, conditioner_input=latents, activity=torch.ones(1, latents.shape[-1]),
+        strength=torch.tensor([strength]), latents=latents,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("task", ["text2music", "complete"])
@@ -68,14 +78,16 @@ def test_latents_are_those_of_the_pipeline(pipeline, networks, task, monkeypatch
     source, instruction = None, None
     if task == "complete":
         with torch.no_grad():
-            source = pipeline.vae.encode(wave[None]).latent_dist.mode().unsqueeze(2)
+            source = vocal_of(pipeline.vae.encode(wave[None]).latent_dist.mode().unsqueeze(2), strength=1.0)
         instruction = "Complete the input track with DRUMS:"
     for network in networks:
         made = latents_of(network, pipeline, noise, source, instruction)
         assert close(made, expected)
-    if task == "complete":
+    if source is not None:
         without = latents_of(networks[0], pipeline, noise, None, instruction)
         assert not close(without, expected)
+        muted = latents_of(networks[0], pipeline, noise, source.muted(), instruction)
+        assert torch.equal(muted, without)
         assert_windows_see_their_frames(networks[0], pipeline, noise, source, instruction)
 
 
@@ -84,7 +96,7 @@ def assert_windows_see_their_frames(network, pipeline, noise, source, instructio
     early, late = LatentWindow(0, 6), LatentWindow(5, FRAMES)
 
     def step(frames: slice, **options) -> torch.Tensor:
-        return latents_of(network, pipeline, noise[:, frames], source[..., frames], instruction, steps=1, **options)
+        return latents_of(network, pipeline, noise[:, frames], source.cut(frames), instruction, steps=1, **options)
 
     both = step(slice(None), windows=(early, late))
     assert close(both[:, :5], step(early.frames)[:, :5])

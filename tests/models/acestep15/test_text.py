@@ -90,8 +90,9 @@ def test_conditions_are_those_of_the_pipeline(pipeline, encoders, diffusers_fold
     found = network.condition(text.states, text.mask, lyrics.states, lyrics.mask)
     torch.testing.assert_close(found.states, expected, atol=1e-5, rtol=0)
     assert torch.equal(found.mask, expected_mask)
-    null = network.unconditional(found)
+    null = network.null_condition(text.states, text.mask, lyrics.states, lyrics.mask)
     assert torch.equal(null.states, pipeline.condition_encoder.null_condition_emb.expand_as(expected))
+    assert torch.equal(null.mask, expected_mask)
 
 
 def test_a_prompt_is_cut_at_its_limit_and_lyrics_at_theirs(encoders):

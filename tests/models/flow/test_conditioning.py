@@ -9,7 +9,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.latents import LatentStatistics
 from models.acestep1.transformer.transformer import Conditions
-from models.flow.alternatives import make_objective
+from models.flow.alternatives import SourceSlot, make_objective
 from models.flow.conditioning import (
     TEXT2MUSIC,
     Objective,
@@ -283,3 +283,14 @@ def test_an_item_of_a_batch_is_conditioned_as_it_is_alone(golden_transformer):
         torch.testing.assert_close(packed[short], expected, rtol=0, atol=1e-5)
         if item == 0:
             assert (unpacked[short] - expected).abs().max() > 1e-3
+
+
+def test_a_base_model_without_a_source_slot_is_told_in_one_line(golden_transformer):
+    latents = torch.ones(1, 8, 16, 3)
+    source = VocalSource(latents, latents, torch.ones(1, 3), torch.ones(1), latents=latents)
+    conditions = Conditions(torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool))
+    with pytest.raises(UserError) as raised:
+        SourceSlot().conditioned(conditions, source, golden_transformer("transformer"))
+    assert str(raised.value) == (
+        "ace-step-1 has no slot for a source track. Give a checkpoint of a base model that has one."
+    )
