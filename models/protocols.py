@@ -56,6 +56,10 @@ class FlowNetwork(ModelMixin, PeftAdapterMixin):
     spec: BaseSpec
     """Its base model."""
     transformer_blocks: nn.ModuleList
+    blocks_name: str = "transformer_blocks"
+    """Name of those blocks among its modules."""
+    adapted_prefix: str = ""
+    """How names of layers begin that adapters may sit on; by default they may on all."""
 
     @property
     @abstractmethod

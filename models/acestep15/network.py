@@ -33,6 +33,8 @@ class AceStep15Network(FlowNetwork):
     """
 
     spec = ACE_STEP_15
+    blocks_name = "transformer.layers"
+    adapted_prefix = "transformer."
     _supports_gradient_checkpointing = True
 
     def __init__(self, settings: NetworkSettings, variant: Variant) -> None:

@@ -61,7 +61,7 @@ def attach_lora(
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
-        target_modules=matched if blocks else list(target_modules),  # short names, as upstream, where they suffice
+        target_modules=matched if blocks or transformer.adapted_prefix else list(target_modules),  # short, as upstream
         use_rslora=use_rslora,
         lora_dropout=dropout,
         use_dora=use_dora,
@@ -209,8 +209,12 @@ def _matched(transformer: FlowNetwork, target_modules: Sequence[str], blocks: tu
     first, last = blocks or (0, count - 1)
     if last >= count:
         raise UserError(f"lora.blocks [{first}, {last}] goes past the transformer's last block, {count - 1}.")
-    other = tuple(f"transformer_blocks.{index}." for index in range(count) if not first <= index <= last)
-    linear = [name for name, module in transformer.named_modules() if isinstance(module, (nn.Linear, LoraLayer))]
+    other = tuple(f"{transformer.blocks_name}.{index}." for index in range(count) if not first <= index <= last)
+    linear = [
+        name
+        for name, module in transformer.named_modules()
+        if isinstance(module, (nn.Linear, LoraLayer)) and name.startswith(transformer.adapted_prefix)
+    ]
     matched = []
     for target in target_modules:
         found = [name for name in linear if name == target or name.endswith(f".{target}")]
