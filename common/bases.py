@@ -73,6 +73,8 @@ class BaseSpec:
     """Whether the ends of its even sampling grid are shifted, too, before all of the grid is."""
     samplings: Mapping[str, Sampling]
     """How each of its variants is sampled."""
+    block_frames: int
+    """Latent frames under one token of the transformer's blocks."""
     longest_seconds: float
     """Longest clip that the network takes at once; longer songs go through it in windows."""
     variant_ids: tuple[str, ...] = ()
@@ -113,6 +115,7 @@ ACE_STEP_1 = BaseSpec(
     shift=3.0,
     shifts_ends=True,
     samplings={"base": Sampling(steps=60, shift=3.0, guidance_scale=15.0, guidance_interval=0.5, omega_scale=10.0)},
+    block_frames=1,
     longest_seconds=240.0,
 )
 """ACE-Step v1. A latent frame is 8 mel frames of 512 samples: 10.77 a second."""
@@ -143,6 +146,7 @@ ACE_STEP_15 = BaseSpec(
         "sft": _GUIDED_15,
         "turbo": Sampling(steps=8, shift=3.0, guidance_scale=1.0, guidance_interval=1.0, omega_scale=0.0),
     },
+    block_frames=2,
     longest_seconds=600.0,
     variant_ids=(
         *(f"ACE-Step/acestep-v15-{size}{kind}" for size in ("", "xl-") for kind in ("base", "sft", "turbo")),

@@ -4,7 +4,7 @@ B items, C latent channels (64), H latent rows (1), T latent frames, S text toke
 tokens, E condition tokens, I inner width of the transformer, J that of the condition encoder.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -140,17 +140,37 @@ class AceStep15Network(FlowNetwork):
                     f"injection at block {index}: this transformer has {last + 1} blocks, 0 to {last}. "
                     "Name only those in injection_layers."
                 )
-        if injections and self.transformer.gradient_checkpointing and torch.is_grad_enabled():
-            raise ValueError("ACE-Step 1.5 takes no injections while it checkpoints gradients.")
+        changes = {self.transformer_blocks[index]: change for index, change in injections.items()}
+        if self.transformer.gradient_checkpointing and torch.is_grad_enabled():
+            with self._checkpointing(changes):
+                yield
+            return
         handles = [
-            self.transformer_blocks[index].register_forward_pre_hook(_changing_input(change), with_kwargs=True)
-            for index, change in injections.items()
+            block.register_forward_pre_hook(_changing_input(change), with_kwargs=True)
+            for block, change in changes.items()
         ]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    @contextmanager
+    def _checkpointing(self, changes: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Generator[None]:
+        """Changes that a block sees again when the backward pass repeats it, where hooks would be gone."""
+        checkpoint = self.transformer._gradient_checkpointing_func
+        assert checkpoint is not None, "enable_gradient_checkpointing sets it"
+
+        def changed(block: nn.Module, hidden: Tensor, *rest: Any) -> Any:
+            change = changes.get(block)
+            repeated = block if change is None else lambda hidden, *rest: block(change(hidden), *rest)
+            return checkpoint(repeated, hidden, *rest)
+
+        self.transformer._gradient_checkpointing_func = changed
+        try:
+            yield
+        finally:
+            self.transformer._gradient_checkpointing_func = checkpoint
 
 
 def _frames_last_but_one(latents: Tensor) -> Tensor:

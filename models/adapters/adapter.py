@@ -125,6 +125,7 @@ class Conditioning(Config):
             features=WIDTH,
             out_dim=transformer.inner_width,
             blocks=len(transformer.transformer_blocks),
+            block_frames=transformer.spec.block_frames,
             injection_layers=self.lead_sheet.injection_layers,
             seed=seed,
         )
@@ -138,6 +139,7 @@ class Conditioning(Config):
                 frame_values=transformer.spec.latents.frame_values,
                 out_dim=transformer.inner_width,
                 blocks=len(transformer.transformer_blocks),
+                block_frames=transformer.spec.block_frames,
                 injection_layers=self.control.injection_layers,
                 control_injection=self.control.control_injection,
                 controlnet_scale=self.control.controlnet_scale,
@@ -145,7 +147,8 @@ class Conditioning(Config):
             )
         if not self.source_projection:
             return None
-        return SourceProjection(transformer.spec.latents.frame_values, transformer.inner_width)
+        spec = transformer.spec
+        return SourceProjection(spec.latents.frame_values, transformer.inner_width, block_frames=spec.block_frames)
 
     def vocal_source(
         self,

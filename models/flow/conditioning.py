@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from common.errors import UserError
 from common.latents import LatentStatistics
@@ -159,22 +160,40 @@ class Conditioner(Protocol):
 
 
 class SourceProjection(nn.Module):
-    """Adds a linear image of each vocal frame to the input of block 0: proj_in(x_s) + P(r*v). Starts as zero."""
+    """Adds a linear image of each vocal frame to the input of block 0: proj_in(x_s) + P(r*v). Starts as zero.
 
-    def __init__(self, frame_values: int, inner_dim: int) -> None:
+    `block_frames` latent frames of `frame_values` numbers lie under one token of the block.
+    """
+
+    def __init__(self, frame_values: int, inner_dim: int, *, block_frames: int = 1) -> None:
         super().__init__()
-        self.projection = nn.Linear(frame_values, inner_dim, bias=False)
+        self.block_frames = block_frames
+        self.projection = nn.Linear(block_frames * frame_values, inner_dim, bias=False)
         nn.init.zeros_(self.projection.weight)
 
     def injections(self, source: VocalSource, timestep: Tensor) -> Injections:
         scaled = per_item(source.strength) * source.conditioner_input
-        residual = self.projection(frames_first(scaled).to(self.projection.weight.dtype))
+        tokens = in_tokens(frames_first(scaled), self.block_frames)
+        residual = self.projection(tokens.to(self.projection.weight.dtype))
         return {0: lambda hidden: hidden + residual.to(hidden.dtype)}
 
 
 def frames_first(latents: Tensor) -> Tensor:
     """One vector per latent frame: [B, C, H, T] -> [B, T, C*H], channel-major."""
     return latents.flatten(1, 2).transpose(1, 2)
+
+
+def in_tokens(values: Tensor, block_frames: int) -> Tensor:
+    """Values of frames put together under each token, zero past the end: [B, T, V] -> [B, ceil(T/n), n*V]."""
+    if block_frames == 1:
+        return values
+    filled = functional.pad(values, (0, 0, 0, -values.shape[1] % block_frames))
+    return filled.unflatten(1, (-1, block_frames)).flatten(2)
+
+
+def mask_in_tokens(mask: Tensor | None, block_frames: int) -> Tensor | None:
+    """Which tokens hold a real frame: [B, T] bool -> [B, ceil(T/n)]."""
+    return None if mask is None else in_tokens(mask.unsqueeze(-1), block_frames).any(dim=-1)
 
 
 def per_item(value: Tensor) -> Tensor:

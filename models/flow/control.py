@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from common.errors import UserError
 from models.acestep1.transformer.timestep import FREQUENCIES, timestep_sinusoid
-from models.flow.conditioning import VocalSource, frames_first
+from models.flow.conditioning import VocalSource, frames_first, in_tokens, mask_in_tokens
 from models.flow.options import ControlInjection
 from models.protocols import Injections
 
@@ -24,9 +24,10 @@ QUIETEST_CONTROL = 1e-3
 class ControlEncoder(nn.Module):
     """Vocal latents to residuals for the inputs of `injection_layers` of a base with `blocks` blocks.
 
-    A latent frame has `frame_values` numbers. Fresh, it changes nothing: the last layer of each residual starts at zero
-    ("zero"), or its gate does ("cross_norm"). Its weights are drawn from `seed`. Raises UserError for a width that the
-    heads do not divide and for a layer named twice or absent from the base.
+    A latent frame has `frame_values` numbers, and `block_frames` of them lie under one token of the base. Fresh, it
+    changes nothing: the last layer of each residual starts at zero ("zero"), or its gate does ("cross_norm"). Its
+    weights are drawn from `seed`. Raises UserError for a width that the heads do not divide and for a layer named twice
+    or absent from the base.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ControlEncoder(nn.Module):
         frame_values: int,
         out_dim: int,
         blocks: int,
+        block_frames: int = 1,
         injection_layers: Sequence[int],
         control_injection: ControlInjection = "zero",
         controlnet_scale: float = 1.0,
@@ -48,7 +50,8 @@ class ControlEncoder(nn.Module):
         self.injection_layers = tuple(injection_layers)
         self.controlnet_scale = controlnet_scale
         self.head_dim = head_dim
-        self.patch_embed = nn.Linear(frame_values, dim)
+        self.block_frames = block_frames
+        self.patch_embed = nn.Linear(block_frames * frame_values, dim)
         self.time_embed = nn.Sequential(nn.Linear(2 * FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.blocks = nn.ModuleList(ControlBlock(dim, head_dim) for _ in range(depth))
         self.norm = nn.RMSNorm(dim, eps=1e-6)
@@ -68,9 +71,12 @@ class ControlEncoder(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, vocal: Tensor, timestep: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What the encoder makes of a vocal: [B, C, H, T] and timestep [B] -> [B, T, W]. mask [B, T] bool."""
+        """What the encoder makes of a vocal: [B, C, H, T] and timestep [B] -> [B, T, W]. mask [B, T] bool.
+
+        T of the result, and of `mask`, is counted in tokens of the base.
+        """
         dtype = self.patch_embed.weight.dtype
-        hidden = self.patch_embed(frames_first(vocal).to(dtype))
+        hidden = self.patch_embed(in_tokens(frames_first(vocal), self.block_frames).to(dtype))
         time = self.time_embed(timestep_sinusoid(timestep).to(dtype)).unsqueeze(1)
         turns = turns_of(hidden.shape[1], self.head_dim, like=hidden)
         for block in self.blocks:
@@ -79,11 +85,12 @@ class ControlEncoder(nn.Module):
 
     def injections(self, source: VocalSource, timestep: Tensor) -> Injections:
         """Residuals for timestep [B] = 1000 * sigma, each times the item's strength and controlnet_scale."""
-        hidden = self(source.conditioner_input, timestep, source.mask)
+        mask = mask_in_tokens(source.mask, self.block_frames)
+        hidden = self(source.conditioner_input, timestep, mask)
         strength = self.controlnet_scale * source.strength[:, None, None]
         gates = [None] * len(self.out) if self.gates is None else list(self.gates)
         return {
-            index: _injection(out(hidden), strength, gate, source.mask)
+            index: _injection(out(hidden), strength, gate, mask)
             for index, out, gate in zip(self.injection_layers, self.out, gates, strict=True)
         }
 

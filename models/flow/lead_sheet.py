@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.acestep1.transformer.timestep import FREQUENCIES, timestep_sinusoid
-from models.flow.conditioning import Conditioner, SourceProjection, VocalSource
+from models.flow.conditioning import Conditioner, SourceProjection, VocalSource, in_tokens, mask_in_tokens
 from models.flow.control import ControlEncoder, check_layers
 from models.protocols import Injections
 
@@ -34,13 +34,15 @@ class LeadSheetEncoder(nn.Module):
         features: int,
         out_dim: int,
         blocks: int,
+        block_frames: int = 1,
         injection_layers: Sequence[int],
         seed: int = 0,
     ) -> None:
         check_layers(injection_layers, blocks)
         super().__init__()
         self.injection_layers = tuple(injection_layers)
-        self.embed = nn.Linear(features, dim)
+        self.block_frames = block_frames
+        self.embed = nn.Linear(block_frames * features, dim)
         self.time_embed = nn.Sequential(nn.Linear(2 * FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.blocks = nn.ModuleList(LeadSheetBlock(dim) for _ in range(depth))
         self.norm = nn.RMSNorm(dim, eps=1e-6)
@@ -63,7 +65,7 @@ class LeadSheetEncoder(nn.Module):
     def forward(self, features: Tensor, timestep: Tensor, mask: Tensor | None = None) -> Tensor:
         """What the encoder makes of a sheet: [B, T, S] and timestep [B] -> [B, T, W]. mask [B, T] bool."""
         dtype = self.embed.weight.dtype
-        hidden = self.embed(features.to(dtype))
+        hidden = self.embed(in_tokens(features, self.block_frames).to(dtype))
         hidden = hidden + self.time_embed(timestep_sinusoid(timestep).to(dtype)).unsqueeze(1)
         for block in self.blocks:
             hidden = block(hidden, mask)
@@ -73,7 +75,7 @@ class LeadSheetEncoder(nn.Module):
         """Residuals for timestep [B] = 1000 * sigma, each times the sheet's strength; none without a sheet."""
         if source.lead_sheet is None or source.lead_sheet_strength is None:
             return {}
-        hidden = self(source.lead_sheet, timestep, source.mask)
+        hidden = self(source.lead_sheet, timestep, mask_in_tokens(source.mask, self.block_frames))
         strength = source.lead_sheet_strength[:, None, None]
         return {
             layer: _added(strength * out(hidden)) for layer, out in zip(self.injection_layers, self.out, strict=True)
