@@ -12,9 +12,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
-from torchaudio.functional import griffinlim
 
 from common.config import Config
+from models.acestep1.codec.griffin_lim import griffin_lim
 from models.acestep1.codec.mel import (
     HIGHEST_HZ,
     HOP_SAMPLES,
@@ -229,18 +229,9 @@ def spread(mel: Tensor) -> Tensor:
 def phased(magnitudes: Tensor, *, rounds: int, momentum: float) -> Tensor:
     """A wave whose windows, as mel.py takes them, have nearly these magnitudes. [N, 1025, F] -> [N, 512·F]"""
     samples = magnitudes.shape[-1] * HOP_SAMPLES
-    wave = griffinlim(
-        functional.pad(magnitudes, (2, 2), mode="replicate"),  # the outer windows' centres lie inside the wave
-        mel_tables(magnitudes.device).window,
-        WINDOW_SAMPLES,
-        HOP_SAMPLES,
-        WINDOW_SAMPLES,
-        power=1.0,
-        n_iter=rounds,
-        momentum=momentum,
-        length=samples + 3 * HOP_SAMPLES,
-        rand_init=False,
-    )
+    wider = functional.pad(magnitudes, (2, 2), mode="replicate")  # the outer windows' centres lie inside the wave
+    window = mel_tables(magnitudes.device).window.to(magnitudes.dtype)
+    wave = griffin_lim(wider, window, HOP_SAMPLES, rounds=rounds, momentum=momentum)
     return wave[:, 3 * HOP_SAMPLES // 2 :][:, :samples]
 
 
