@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -43,6 +44,7 @@ from recipe.objectives.settings import (
     DEFAULT,
     UNTRAINED,
     BandSampler,
+    LeadSheets,
     ObjectivesSettings,
     SongSettings,
     Vocals,
@@ -71,6 +73,7 @@ class Unit(Config):
     sdedit_strength: float | None = None
     exchange: bool = True
     judged_vocals: Vocals = "clean"
+    lead_sheets: LeadSheets = Field(default="true", exclude_if=lambda kind: kind == "true")
     training: TrainingConfig | None = None
     training_vocals: Vocals = "clean"
 
@@ -147,6 +150,14 @@ class Experiment:
         return JudgedSongs.read(self._songs("judged"), shards, songs.judged_seeds, songs.lengths["judged"])
 
     @cached_property
+    def _inferred(self) -> JudgedSongs:
+        return self.judged.with_inferred_sheets()
+
+    def _judged(self, unit: Unit) -> JudgedSongs:
+        """The songs that judge, with the lead sheets that bands of a unit are drawn for."""
+        return self.judged if unit.lead_sheets == "true" else self._inferred
+
+    @cached_property
     def true_bands(self) -> Tensor:
         """Of the judged songs, as they were played."""
         keys = map(song_key, self.settings.songs.judged_seeds)
@@ -182,6 +193,7 @@ class Experiment:
             exchange=settings.exchange,
             judged_vocals="clean" if system in ANCHORS else settings.judged_vocals,
             training=training_config(arm, settings, steps=steps, seed=seed) if arm and steps else None,
+            lead_sheets=arm.lead_sheets if arm else "true",
             training_vocals=arm.vocals if arm else "clean",
         )
 
@@ -230,7 +242,7 @@ class Experiment:
         adapter = open_adapter(
             folder, transformer, weight=1.0, base_fingerprint=self.parts[ACE_STEP_1.parts.transformer]
         )
-        gains = measure_gains(transformer, adapter, self.judged, config)
+        gains = measure_gains(transformer, adapter, self._judged(unit), config)
         own, exchanged = self._both(unit, adapted(transformer, adapter, unit.sampler))
         return Result(own=own, exchanged=exchanged, gains=gains)
 
@@ -271,7 +283,7 @@ class Experiment:
         config = unit.training or training_config(arm_of(DEFAULT), self.settings, steps=1, seed=unit.seed)
         statistics = read_manifest(self._shards("training", unit.training_vocals)).statistics
         assert statistics is not None
-        return song_batches(self.judged, vocals, config, statistics, seed=unit.seed, size=self.settings.batch)
+        return song_batches(self._judged(unit), vocals, config, statistics, seed=unit.seed, size=self.settings.batch)
 
     def _measure(self, latents: Tensor, *, what: str) -> tuple[BandMeasures, ...]:
         """How the bands of all judged songs fit. latents [N, C, H, T]"""

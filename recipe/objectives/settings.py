@@ -14,6 +14,8 @@ UNTRAINED = ("text2music", "sdedit")
 Vocals = Literal["clean", "separated", "half_separated", "separated_bleed"]
 """What vocals of made-up songs are: as they were sung; taken from the mix by the bundle's own separator; that in every
 other song; or that, and under each vocal the band of another song, at random softer."""
+LeadSheets = Literal["true", "inferred"]
+"""What lead sheets bands are drawn for, where an arm takes them: those of the songs, or those inferred from vocals."""
 FIRST_SEED = 500_000
 """Songs to train on have seeds from here up: far from those of the bundle, and below those that judge."""
 
@@ -30,6 +32,8 @@ class Arm:
     """What is changed in the sampler that all share."""
     vocals: Vocals = "clean"
     """What it is trained on."""
+    lead_sheets: LeadSheets = "true"
+    """What it is judged with."""
 
 
 def _image2image(*settings: str) -> Arm:
@@ -61,6 +65,8 @@ class Change:
     sampler: tuple[str, ...] = ()
     vocals: Vocals | None = None
     """To train on, if not those of the arm."""
+    lead_sheets: LeadSheets | None = None
+    """To be judged with, if not those of the arm."""
 
 
 _EARLY = ("vocal_guidance_scale=2.5", "vocal_guidance_interval=[0.7,1]")
@@ -87,13 +93,15 @@ CHANGES: Mapping[str, Change] = {
     "lead_sheet_alone": Change(
         (*_LEAD_SHEET, "accompaniment.strength_range=[0,0]", "accompaniment.reference_strength=0")
     ),
+    "inferred": Change(lead_sheets="inferred"),
     "early_pressed": Change(sampler=("guidance=cfg", "guidance_scale=2", "guidance_interval=1", *_EARLY)),
 }
 """controlnet+noise+ema is the arm controlnet with two of them. `pressed` guides over the vocal in every step, `early`
 ones near noise alone; `latent_noise` hides more of a vocal's detail, and with it of what a separator left in it;
 `whole` trains with the whole vocal or none, `joint` drops all conditions at once; `ema_cold` is an average that begins
 at the first weights and stays near them. `lead_sheet` is trained and judged with the true lead sheet beside the vocal,
-`lead_sheet_alone` with it and without any vocal; what is exchanged is then vocal and lead sheet together."""
+`lead_sheet_alone` with it and without any vocal; what is exchanged is then vocal and lead sheet together. `inferred`
+judges with what the harmoniser makes of each vocal, as `infer generate` does."""
 
 
 def arm_of(name: str) -> Arm:
@@ -111,6 +119,7 @@ def arm_of(name: str) -> Arm:
             settings=arm.settings + more.settings,
             sampler=arm.sampler + more.sampler,
             vocals=more.vocals or arm.vocals,
+            lead_sheets=more.lead_sheets or arm.lead_sheets,
         )
     return arm
 

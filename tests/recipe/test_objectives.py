@@ -133,10 +133,11 @@ def test_an_arm_takes_changes_of_its_training_and_of_its_sampler():
         arm = arm_of(f"controlnet+{name}")
         changed = training_config(arm, ObjectivesSettings(), steps=5, seed=3)
         assert (changed == plain) == (not arm.settings), name
-        assert arm.settings or arm.sampler or arm.vocals != "clean"
+        assert arm != ARMS["controlnet"]
     both = arm_of("bridge_vp-0+noise+early")
     assert both.settings == (*ARMS["bridge_vp-0"].settings, *CHANGES["noise"].settings)
     assert both.sampler == CHANGES["early"].sampler
+    assert arm_of("controlnet+lead_sheet+inferred").lead_sheets == "inferred"
 
 
 def test_songs_that_choose_are_none_of_those_that_teach():
