@@ -80,7 +80,7 @@ def generate(
     lead_sheet: Annotated[
         Path | None,
         typer.Option(
-            help="Tempo, beats, key and chords to follow, as text or .lab [the shards', or KEY_lead_sheet.txt].",
+            help="Tempo, beats, key and chords, as text or .lab [the shards', KEY_lead_sheet.txt, or the voice's own].",
             metavar="FILE",
         ),
     ] = None,

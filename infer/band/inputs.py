@@ -8,12 +8,14 @@ from pathlib import Path
 
 from common.canonical import unicode_text
 from common.errors import UserError
+from common.music.edits import at_tempo
 from common.music.lead_sheet import LeadSheet
 from common.progress import say
 from common.texts.naming import song_of_vocal, text_beside
 from infer.audio.mixdown import OUTPUT_RATE_HZ
 from infer.audio.reference import EncodedReference, read_reference
 from infer.band.session import Session
+from infer.request.harmonise import sheet_of_wave
 from infer.request.lead_sheet import changed_sheet, lead_sheet_of_file, lead_sheet_of_shards, say_uncovered
 from infer.request.plan import GenerationPlan
 from infer.request.request import AdapterSelection
@@ -36,6 +38,9 @@ from models.loading.family import check_alike, known_base
 from shards.reader import read_manifest, read_song
 from shards.schema import Sample
 
+SOME_BEATS = at_tempo(LeadSheet(), 100.0, 0.0)
+"""Stands for a lead sheet that is not inferred yet."""
+
 
 @dataclass(frozen=True)
 class GenerationInputs:
@@ -57,7 +62,7 @@ def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationI
         latents, lufs = plan.runtime.spec.latents, _vocal_lufs(plan.selection)
         encoder = partial(session.codec_encoder, plan.runtime)
         sheet = lead_sheet_of_file(request, plan.selection, request.vocal)
-        changed_sheet(sheet, request, 0.0)  # refused before anything is encoded
+        changed_sheet(sheet or SOME_BEATS, request, 0.0)  # refused before anything is encoded
         with vocal_from_file(request.vocal, latents, encoder=encoder, sha256=session.sha256, lufs=lufs) as sung:
             vocal = _with_sheet(sung, sheet, plan)
             yield GenerationInputs(vocal, _text_of_file(plan, session, request.vocal), _reference(plan, session, vocal))
@@ -72,9 +77,11 @@ def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationI
 
 
 def _with_sheet(vocal: VocalInput, sheet: LeadSheet | None, plan: GenerationPlan) -> VocalInput:
-    """The vocal with the sheet that its adapters follow, changed as the request says."""
+    """The vocal with the sheet that its adapters follow, or that it tells itself, changed as the request says."""
     if not plan.selection.takes_lead_sheet:
         return vocal
+    if sheet is None and vocal.wave is not None:
+        sheet = sheet_of_wave(vocal.wave)
     seconds = vocal.output_samples / OUTPUT_RATE_HZ
     sheet = changed_sheet(sheet, plan.request, seconds)
     say_uncovered(sheet, seconds)

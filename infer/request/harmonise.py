@@ -1,12 +1,14 @@
-"""A lead sheet inferred from a vocal in a file."""
+"""A lead sheet inferred from a vocal."""
 
 from pathlib import Path
 
+from common.audio.disk_wave import DiskWave
 from common.audio.wave import read_audio
 from common.errors import UserError
 from common.files import whole_file
 from common.music.lead_sheet import LeadSheet
 from common.music.notation import write_lab, write_lead_sheet
+from common.progress import say
 from models.harmony.harmoniser import Harmoniser
 
 
@@ -19,6 +21,19 @@ def infer_lead_sheet(vocal: Path) -> LeadSheet:
     sheet = Harmoniser().lead_sheet(audio.samples, audio.rate_hz)
     if not sheet.bars:
         raise UserError(f"{vocal}: no pitch is sung in its {audio.seconds:.1f} s. Give a vocal alone, without a band.")
+    return sheet
+
+
+def sheet_of_wave(vocal: DiskWave) -> LeadSheet | None:
+    """The same of a vocal that is read, and say what it is; None where nothing is sung that has beats."""
+    sheet = Harmoniser().lead_sheet(vocal.read(0, vocal.samples), vocal.rate_hz)
+    if not sheet.bars:
+        return None
+    key = "no key" if sheet.key is None else sheet.key.name
+    say(
+        f"lead sheet inferred from the vocal: {key}, {sheet.bpm:.0f} bpm, {len(sheet.bars)} bars. It lies beside the "
+        "result, to be edited and given back with --lead-sheet."
+    )
     return sheet
 
 

@@ -38,6 +38,7 @@ CONTROL = Conditioning(
 BOTH = pytest.mark.parametrize(
     "conditioning", [Conditioning(lead_sheet=SHEET), CONTROL], ids=["image2image", "controlnet"]
 )
+INFERRED = "lead sheet inferred from the vocal"
 SILENT = "no lead sheet: the band follows the vocal alone. --lead-sheet FILE gives it tempo, key and chords."
 
 
@@ -92,12 +93,25 @@ def test_the_one_that_is_asked_for_counts_before_that_of_the_shards(make_adapter
 def test_beside_a_vocal_it_is_found_as_the_prompt_is(make_adapter, vocal_file, sheet_file, tmp_path, capsys):
     adapter = make_adapter(CONTROL)
     request = requested(adapter, tmp_path, vocal=vocal_file, prompt="piano")
-    assert sheet_of(request) is None
-    assert SILENT in capsys.readouterr().err
     (tmp_path / "ballad_lead_sheet.txt").write_text(OTHER)
     assert sheet_of(request) == read_lead_sheet(OTHER)
     assert sheet_of(replace(request, lead_sheet=sheet_file)) == read_lead_sheet(TEXT)
-    assert SILENT not in capsys.readouterr().err
+    assert INFERRED not in capsys.readouterr().err
+
+
+def test_without_any_the_vocal_tells_it_and_a_vocal_from_shards_cannot(
+    make_adapter, vocal_file, shards, tmp_path, capsys
+):
+    adapter = make_adapter(CONTROL)
+    sheet = sheet_of(requested(adapter, tmp_path, vocal=vocal_file, prompt="piano"))
+    assert f"{INFERRED}: {sheet.key.name}, {sheet.bpm:.0f} bpm, {len(sheet.bars)} bars." in capsys.readouterr().err
+    assert all(9 in one.chord.notes for one in sheet.chord_segments())  # an A is sung
+    chords = sheet_of(requested(adapter, tmp_path, vocal=vocal_file, prompt="piano", chords="| F#m |"))
+    assert {one.chord.root for one in chords.chord_segments()} == {6}
+    np.testing.assert_array_equal(chords.beat_times()[: len(sheet.beat_times())], sheet.beat_times())
+    capsys.readouterr()
+    assert sheet_of(requested(adapter, tmp_path, shards=shards, key="ballad")) is None
+    assert SILENT in capsys.readouterr().err
 
 
 def test_a_sheet_that_ends_early_and_one_that_no_adapter_takes_are_told(
@@ -167,7 +181,7 @@ def test_tempo_key_and_chords_change_the_sheet_or_make_one(make_adapter, shards,
     [
         ({"tempo": 4.0}, "a tempo of 4 bpm is outside 20 to 400."),
         ({"musical_key": "H"}, "'H' is no key"),
-        ({"chords": "| C |"}, "no tempo is known for them"),
+        ({"chords": "| H |"}, "'H'"),
     ],
 )
 def test_a_change_that_is_none_is_refused_before_the_vocal_is_encoded(
