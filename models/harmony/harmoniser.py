@@ -31,7 +31,7 @@ class Harmoniser:
         if len(beats) < 2:
             return LeadSheet()
         rng = np.random.default_rng(seed)
-        return _sheet(beats, self.chords(features, beats, temperature=temperature, rng=rng))
+        return sheet_of_tracks(beats, self.chords(features, beats, temperature=temperature, rng=rng))
 
     def chords(
         self,
@@ -45,7 +45,8 @@ class Harmoniser:
         return chords_by_rules(features, beats, temperature=temperature, rng=rng)
 
 
-def _sheet(beats: BeatTrack, chords: ChordTrack) -> LeadSheet:
+def sheet_of_tracks(beats: BeatTrack, chords: ChordTrack) -> LeadSheet:
+    """The lead sheet of a beat track, and of the chords on its beats."""
     rows = zip(beats.seconds, beats.places, chords.numbers, chords.confidence, strict=True)
     tracked = [
         TrackedBeat(float(seconds), int(place), _chord(int(chord)), beats.confidence, float(confidence))
