@@ -16,6 +16,7 @@ from models.flow.sampler import SamplerSettings, sample
 from models.flow.windows import LatentWindow
 from models.loading.checkpoint import is_whole, open_transformer, part_files, part_hash, resolve_checkpoint, spec_of
 
+EACH_VARIANT = pytest.mark.parametrize("pipeline", ["base", "turbo"], indirect=True, scope="module")
 FRAMES, STEPS = 11, 4  # an odd number of frames is padded to the patch
 
 
@@ -35,6 +36,7 @@ def complaint(action: Callable[[], object]) -> str:
     return str(raised.value)
 
 
+@EACH_VARIANT
 def test_both_layouts_hold_the_same_weights(pipeline, networks):
     one, other = (network.state_dict() for network in networks)
     assert one.keys() == other.keys()
@@ -64,6 +66,7 @@ def vocal_of(latents: torch.Tensor, strength: float) -> VocalSource:
     )  # fmt: skip
 
 
+@EACH_VARIANT
 @pytest.mark.parametrize("task", ["text2music", "complete"])
 def test_latents_are_those_of_the_pipeline(pipeline, networks, task, monkeypatch):
     monkeypatch.setattr(OobleckDiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())

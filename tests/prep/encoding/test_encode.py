@@ -8,14 +8,16 @@ import pytest
 import torch
 
 from common.audio.wave import read_audio
-from common.bases import ACE_STEP_1
+from common.bases import ACE_STEP_1, ACE_STEP_15
 from common.errors import UserError
 from models.acestep1.codec.codec import LONGEST_PIECE
+from models.acestep15.codec import OobleckCodec, OobleckConfig
 from models.loading.checkpoint import TINY
 from prep.building.vocal import encode_vocal
 from prep.building.workers import torch_threads
 from prep.config import EncodeConfig, load_prep_config
-from prep.encoding.encode import encode_wave, open_encoder
+from prep.encoding.encode import SongEncoder, encode_wave, open_encoder
+from prep.sources.scan import scan
 from shards.reader import read_song
 
 FLOAT16_STEP = 2.0**-9
@@ -127,3 +129,21 @@ def test_a_vocal_of_any_length_is_encoded_whole_in_the_memory_of_a_segment(encod
     for earlier, later in pairwise(segments):
         assert earlier.meta.start_seconds + earlier.meta.seconds == pytest.approx(later.meta.start_seconds)
         assert earlier.meta.gain_db == later.meta.gain_db
+
+
+def test_a_song_is_cut_and_measured_at_the_rate_and_frames_of_the_codecs_base_model(tmp_path, song, config):
+    """48 kHz and 25 frames a second, of a song at 44.1 kHz; what the codec makes has as many frames."""
+    seconds, layout = 1.5, ACE_STEP_15.latents
+    song(tmp_path, "a", seconds=seconds)
+    shape = OobleckConfig(downsampling_ratios=(40, 48), channel_multiples=(1, 1), sampling_rate=48_000)
+    codec = OobleckCodec(shape, encoder=True, decoder=False).requires_grad_(False)
+    encoder = SongEncoder(config, codec, lambda: None)
+    with encoder.prepare(scan(tmp_path).songs[0]) as prepared:
+        (segment,) = prepared.segments
+        samples = segment.span.end - segment.span.start
+        assert {wave.rate_hz for wave in prepared.tracks.waves.values()} == {layout.sample_rate_hz}
+        assert abs(samples - seconds * layout.sample_rate_hz) < layout.frame_samples
+        assert len(segment.activity) == layout.frames_of(samples) in (37, 38)
+        vocal = prepared.tracks.part("vocal", segment.span)[:, : 10 * layout.frame_samples]
+        latents = encode_wave(codec, vocal)
+    assert (latents.shape, latents.dtype) == ((layout.channels, layout.rows, 10), np.float16)
