@@ -32,6 +32,8 @@ from common.errors import UserError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadFileScheduling
 
     from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 
@@ -75,13 +77,42 @@ UNIT = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark `unit` what UNIT names, but for what is slow or needs a card."""
+    """Begin with what LONGEST names; mark `unit` what UNIT names, but for what is slow or needs a card."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
     here = Path(__file__).resolve().parent
     for item in items:
         path = item.path.relative_to(here).as_posix()
         named = any(path == name or path.startswith(f"{name}/") for name in UNIT)
         if named and not item.get_closest_marker("slow") and not item.get_closest_marker("gpu"):
             item.add_marker("unit")
+
+
+TOGETHER = ("tests/infer/evaluate/measures/",)
+"""Folders whose files one worker runs, because they share what takes long to make."""
+LONGEST = (
+    "tests/recipe/test_objectives.py",
+    "tests/train/search/",
+    "tests/prep/building/test_survive.py",
+    "tests/prep/building/test_rebuild.py",
+    "tests/demo/",
+    "tests/test_docs.py",
+    "tests/prep/test_memory.py",
+    "tests/train/devices/",
+    "tests/infer/evaluate/",
+)
+"""What workers begin with, so that none is left with it at the end while the other has nothing to do."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "LoadFileScheduling | None":
+    """A file goes to one worker whole, and a folder of TOGETHER does."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid))
+
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @dataclass(frozen=True)
