@@ -15,11 +15,12 @@ from infer.request.strength import is_guided
 from models.acestep1.text.lyric_tokens import check_language
 from models.acestep1.text.options import LyricsContent
 from models.adapters.adapter import AdapterCard, base_of, check_adapter, read_card
+from models.adapters.bare import bare_card
 from models.adapters.combined import combine_cards
 from models.adapters.style import Style, find_style
 from models.device import chosen_device
 from models.flow.sampler import GUIDING_VOCALS, SamplerSettings
-from models.loading.checkpoint import resolve_checkpoint, spec_of
+from models.loading.checkpoint import part_hash, resolve_checkpoint, spec_of
 from models.loading.family import check_one_family, choose_checkpoint
 
 Precision = Literal["32", "bf16"]
@@ -30,7 +31,7 @@ Precision = Literal["32", "bf16"]
 class GenerationRequest:
     """The flags of `infer generate`; None is left to adapter.json, then to the default."""
 
-    adapters: tuple[Path, ...]
+    adapters: tuple[Path, ...]  # none: the base model from the prompt alone
     vocal: Path | None = None  # either an audio file,
     shards: Path | None = None  # or shards
     key: str | None = None  # and a song in them
@@ -124,13 +125,15 @@ def select_adapters(request: GenerationRequest) -> AdapterSelection:
     """The adapters and their weights: as given, else those that their cards recommend, shared out among them.
 
     Raises UserError for a folder that is no adapter, weights that do not match, adapters that do not go together, and
-    a lead sheet that they do not take.
+    a lead sheet that they do not take; without any, for a strength or where no base is named.
     """
     folders, weights = request.adapters, request.lora_weights
     cards = tuple(read_card(folder) for folder in folders)
     if weights and len(weights) != len(folders):
         counts = f"{len(weights)} --lora-weight for {len(folders)} --adapter"
         raise UserError(f"{counts}. Give one for each adapter, in their order, or none.")
+    if not folders:
+        return _select_none(request)
     weights = weights or tuple(card.lora_weight / len(cards) for card in cards)
     combined = combine_cards(folders, cards, weights)
     asked = {"--lead-sheet": request.lead_sheet, "--tempo": request.tempo, "--chords": request.chords}
@@ -142,6 +145,19 @@ def select_adapters(request: GenerationRequest) -> AdapterSelection:
             )
     checkpoint = choose_checkpoint(request.checkpoint_dir, base_of(cards[0]), folders[0])
     return AdapterSelection(folders, cards, weights, combined, checkpoint, _style(request))
+
+
+def _select_none(request: GenerationRequest) -> AdapterSelection:
+    """The base model as it is, which no vocal reaches."""
+    if request.ref_strength:
+        raise UserError(
+            f"--ref-strength {request.ref_strength:g}: without an adapter nothing takes the vocal in. Give --adapter."
+        )
+    checkpoint = choose_checkpoint(request.checkpoint_dir, None)
+    spec = spec_of(checkpoint)
+    base = resolve_checkpoint(checkpoint, [spec.parts.transformer])
+    card = bare_card(spec, part_hash(base, spec.parts.transformer))
+    return AdapterSelection((), (), (), card, checkpoint, _style(request))
 
 
 def _style(request: GenerationRequest) -> Style | None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.latents import LatentStatistics
 from models.adapters.adapter import AdapterCard, open_adapter
+from models.adapters.bare import bare_card
 from models.adapters.style import Style, load_style
 from models.flow.conditioning import Conditioner, Objective, VocalSource
 from models.flow.options import BRIDGES
@@ -30,7 +31,7 @@ STYLE = "style"
 
 @dataclass(frozen=True)
 class CombinedAdapters:
-    """One or more opened adapters; their LoRAs are active in the transformer."""
+    """The opened adapters, whose LoRAs are active in the transformer; none leave the base as it is."""
 
     card: AdapterCard
     objective: Objective
@@ -83,7 +84,8 @@ def open_adapters(
         open_adapter(folder, transformer, weight=weight, base_fingerprint=base_fingerprint, name=name)
         for folder, weight, name in zip(folders, weights, names, strict=True)
     ]
-    card = combine_cards(folders, [adapter.card for adapter in adapters], weights)
+    cards = [adapter.card for adapter in adapters]
+    card = combine_cards(folders, cards, weights) if cards else bare_card(transformer.spec, base_fingerprint)
     active = {name: weight for name, weight, a in zip(names, weights, adapters, strict=True) if a.card.lora is not None}
     if style is not None and style.weight:
         load_style(transformer, style, name=STYLE)
@@ -91,6 +93,8 @@ def open_adapters(
     if active:
         transformer.set_adapters(list(active), list(active.values()))
     transformer.eval().requires_grad_(False)
+    if not adapters:
+        return CombinedAdapters(card, card.conditioning.make_objective(), None)
     if len(adapters) == 1:
         return CombinedAdapters(card, adapters[0].objective, adapters[0].conditioner)
     parts = [

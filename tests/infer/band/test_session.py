@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from common.audio.wave import write_audio
+from common.errors import UserError
 from infer.band.generate import generate
 from infer.band.session import Session, SessionCancelledError
 from infer.request.request import GenerationRequest, Runtime
@@ -112,3 +113,29 @@ def test_a_session_that_is_cancelled_opens_nothing(opened):
     with pytest.raises(SessionCancelledError):
         Session(is_cancelled=lambda: True).decoder(Runtime(TINY, torch.device("cpu")))
     assert not opened
+
+
+def test_without_an_adapter_the_base_plays_from_the_prompt_alone(tmp_path, request_of, make_voice, make_adapter):
+    """The band of another voice is the same, and that of an adapter at strength and weight 0."""
+    other = tmp_path / "other_vocal.wav"
+    write_audio(other, make_voice(1.5, 48_000)[:, ::-1], 48_000)
+    bare: dict[str, Any] = {"adapters": (), "checkpoint_dir": "tiny"}
+    made = generate(request_of("bare", **bare))
+    others = generate(request_of("other", **bare, vocal=other))
+    flags = {"ref_strength": 0.0, "lora_weights": (0.0,)}
+    settings = ("sampler.guidance_scale=15",)
+    quiet = generate(request_of("quiet", adapters=(make_adapter(),), **flags, settings=settings))
+    assert made.accompaniments[0].read_bytes() == others.accompaniments[0].read_bytes()
+    assert made.accompaniments[0].read_bytes() == quiet.accompaniments[0].read_bytes()
+    assert made.mixes[0].read_bytes() != others.mixes[0].read_bytes()
+
+
+def test_without_an_adapter_there_is_no_strength_and_a_base_is_named(request_of):
+    with pytest.raises(UserError) as no_base:
+        generate(request_of("none", adapters=()))
+    assert str(no_base.value).startswith("which base model? Give --checkpoint-dir ")
+    with pytest.raises(UserError) as no_strength:
+        generate(request_of("none", adapters=(), checkpoint_dir="tiny", ref_strength=0.5))
+    assert (
+        str(no_strength.value) == "--ref-strength 0.5: without an adapter nothing takes the vocal in. Give --adapter."
+    )
