@@ -340,6 +340,54 @@ def evaluate(
     typer.echo(json_of(found) if as_json else as_text(found), nl=not as_json)
 
 
+@app.command(
+    epilog=example("infer studio --open", "infer studio --adapter adapter/ --sessions-dir sessions/ --max-seconds 120"),
+)
+def studio(
+    adapter: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--adapter",
+            help="Adapter folder that `train run` wrote; give it again to combine several. Without one the band plays "
+            "from the tags alone and does not follow the voice.",
+            metavar="DIR",
+        ),
+    ] = None,
+    sessions_dir: Annotated[Path, typer.Option(help="Folder of recordings and takes.", metavar="DIR")] = Path(
+        "sessions"
+    ),
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 7860,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Any but this machine's own wants the token that is printed.")
+    ] = "127.0.0.1",
+    max_seconds: Annotated[float, typer.Option(min=1, max=3600, help="Longest recording that is taken.")] = 240.0,
+    checkpoint_dir: Annotated[
+        str | None,
+        typer.Option(
+            help="Base model: a folder, a Hugging Face id, or tiny [the adapter's, else tiny].", metavar="DIR"
+        ),
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = None,
+) -> None:
+    """Serve a page to record or drop a vocal on and hear bands for it, and print its address; Ctrl-C stops it."""
+    from infer.studio.serve import StudioRequest, serve
+    from infer.studio.takes import BandSource
+
+    serve(
+        StudioRequest(
+            source=BandSource(tuple(adapter or ()), checkpoint_dir, device, precision),
+            sessions_dir=sessions_dir,
+            host=host,
+            port=port,
+            max_seconds=max_seconds,
+            open_browser=open_browser,
+        ),
+        on_address=typer.echo,
+    )
+
+
 def main() -> None:
     """Entry point of the infer command."""
     run(app)

@@ -137,8 +137,8 @@ def read_golden(name: str) -> Golden:
 
 
 @pytest.fixture(scope="session")
-def browser() -> "Iterator[Browser]":
-    """A Chromium from PATH or BACKLINE_CHROMIUM."""
+def chromium() -> "Iterator[Callable[..., Browser]]":
+    """chromium(*flags) starts a Chromium from PATH or BACKLINE_CHROMIUM."""
     from playwright.sync_api import expect, sync_playwright
 
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -148,9 +148,15 @@ def browser() -> "Iterator[Browser]":
         pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
     expect.set_options(timeout=30_000)  # a page on a busy machine answers late
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found)
-        yield browser
-        browser.close()
+        yield lambda *flags: driver.chromium.launch(executable_path=found, args=flags)
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: "Callable[..., Browser]") -> "Iterator[Browser]":
+    """A Chromium as it is."""
+    browser = chromium()
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

@@ -8,11 +8,13 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import typer
@@ -63,6 +65,7 @@ LESS_WORK = {
     "train run": "--devices 1 --nodes 1 --strategy auto --set max_steps=2",
     "infer generate": "--infer-steps 2 --device cpu",
     "infer compare": "--infer-steps 2 --device cpu",
+    "infer studio": "--open --port 0 --device cpu",
 }
 """Put behind a command, so that it ends in seconds on one CPU; the last of two flags counts."""
 BROUGHT = ("my-songs", "me.wav")
@@ -311,6 +314,7 @@ def test_what_a_translation_may_change(section, other):
 def work(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Do what a command says, with less work, in the current folder; its exit code comes back."""
     program, *arguments = words
+    monkeypatch.setattr("webbrowser.open", visit_and_interrupt)
     if "--print-config" not in words:  # which does no work
         arguments = [_found(_tiny(argument)) for argument in arguments]
         arguments += shlex.split(LESS_WORK.get(" ".join(words[:2]), ""))
@@ -318,6 +322,13 @@ def work(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
         run(APPS[program], arguments)
     assert isinstance(stopped.value.code, int)
     return stopped.value.code
+
+
+def visit_and_interrupt(address: str) -> None:
+    """What a browser would do, and then a person who presses Ctrl-C."""
+    with urlopen(address) as page:
+        assert b"Backline Studio" in page.read()
+    signal.raise_signal(signal.SIGINT)
 
 
 def _tiny(argument: str) -> str:

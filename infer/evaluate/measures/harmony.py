@@ -74,15 +74,20 @@ def estimate_key(clip: Clip) -> str | None:
 
 def key_of(chroma: np.ndarray) -> str | None:
     """The same, of a chroma [12, F]."""
+    scores = key_correlations(chroma)
+    return max(scores, key=lambda key: scores[key]) if scores else None
+
+
+def key_correlations(chroma: np.ndarray) -> dict[str, float]:
+    """How the mean of a chroma [12, F] correlates with the profile of each key; nothing in silence."""
     mean_chroma = librosa.util.normalize(chroma, norm=2).mean(axis=1)
     if mean_chroma.std() < 1e-9:
-        return None
-    scores = {
+        return {}
+    return {
         f"{TONICS[tonic]} {mode}": float(np.corrcoef(np.roll(profile, tonic), mean_chroma)[0, 1])
         for mode, profile in (("major", MAJOR_PROFILE), ("minor", MINOR_PROFILE))
         for tonic in range(12)
     }
-    return max(scores, key=lambda key: scores[key])
 
 
 def key_score(reference: str | None, estimate: str | None) -> float:

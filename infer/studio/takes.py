@@ -1,0 +1,159 @@
+"""Takes: bands for one vocal from one order, one after the other, each kept as soon as it is whole."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from common.audio.wave import loudness_lufs, read_audio, stereo_at
+from common.config import Config
+from infer.audio.pictures import MEASURED_RATE_HZ
+from infer.band.generate import check_disk_space, write_results
+from infer.band.inputs import read_inputs
+from infer.band.session import Session
+from infer.evaluate.measures.clip import Clip
+from infer.evaluate.measures.harmony import estimate_key, measure_harmony
+from infer.evaluate.measures.leakage import fine_structure_excess
+from infer.request.plan import plan_generation
+from infer.request.request import GenerationRequest, Precision, resolve_settings, select_adapters
+from infer.request.text_inputs import NO_PROMPT
+from infer.studio.folders import SessionFolders, StoredTake, StudioSession, TakeMeasures
+
+MOST_TAKES = 6
+MOST_STEPS = 200
+LONGEST_PROMPT = 1000
+LARGEST_SEED = 2**31 - 1
+"""A browser's numbers are exact beyond it, and those that are typed end before."""
+
+
+class TakeOrder(Config):
+    """What a person asks for; what is null comes from the adapter, else from the default."""
+
+    prompt: Annotated[str, Field(max_length=LONGEST_PROMPT)] = ""
+    takes: Annotated[int, Field(ge=1, le=MOST_TAKES)] = 3
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED - MOST_TAKES)] = 0
+    """Of the first take; the others count up from it."""
+    strength: Annotated[float, Field(ge=0, le=1)] | None = None
+    weight: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Of the adapter's LoRA; of several, shared among them."""
+    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
+
+    @field_validator("prompt")
+    @classmethod
+    def _one_line(cls, prompt: str) -> str:
+        return " ".join("".join(letter if letter.isprintable() else " " for letter in prompt).split())
+
+
+@dataclass(frozen=True)
+class BandSource:
+    """The networks that a studio's bands come from."""
+
+    adapters: tuple[Path, ...] = ()
+    checkpoint_dir: str | None = None
+    device: str = "auto"
+    precision: Precision | None = None
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The tiny bundle where neither a base nor an adapter is named."""
+        return self.checkpoint_dir or (None if self.adapters else "tiny")
+
+    def request(self, order: TakeOrder, vocal: Path, folder: Path) -> GenerationRequest:
+        """What `infer generate` would be asked for the first take."""
+        weight, count = order.weight, len(self.adapters)
+        return GenerationRequest(
+            adapters=self.adapters,
+            vocal=vocal,
+            prompt=order.prompt or NO_PROMPT,
+            ref_strength=order.strength if self.adapters else None,
+            lora_weights=() if weight is None or not count else (weight / count,) * count,
+            infer_steps=order.steps,
+            seed=order.seed,
+            output_dir=folder,
+            checkpoint_dir=self.checkpoint,
+            device=self.device,
+            precision=self.precision,
+        )
+
+    def defaults(self) -> TakeOrder:
+        """What an order that says nothing becomes.
+
+        Raises UserError for an adapter that cannot be read, and where no base is known.
+        """
+        request = self.request(TakeOrder(), Path("voice.wav"), Path())
+        selection = select_adapters(request)
+        settings = resolve_settings(request, selection)
+        return TakeOrder(
+            strength=settings.ref_strength,
+            weight=sum(settings.lora_weights) if self.adapters else None,
+            steps=min(settings.sampler.steps, MOST_STEPS),
+        )
+
+
+def make_takes(
+    source: BandSource,
+    order: TakeOrder,
+    session: StudioSession,
+    folders: SessionFolders,
+    networks: Session,
+    on_take: Callable[[int], None] = lambda number: None,
+) -> Iterator[str]:
+    """The names of an order's takes, each once it is kept; `on_take` is called before each with its number, from 0.
+
+    The vocal and the prompt are encoded once. Raises UserError as `infer generate` does, and SessionCancelledError
+    where the networks' session is asked to stop: what was kept stays.
+    """
+    making = folders.making()
+    try:
+        request = source.request(order, session.vocal, making)
+        plan = plan_generation(request)
+        with read_inputs(plan, networks) as inputs:
+            check_disk_space(plan, inputs.vocal)
+            for number in range(order.takes):
+                on_take(number)
+                seed = order.seed + number
+                own = replace(
+                    plan,
+                    request=replace(request, seed=seed),
+                    settings=plan.settings.model_copy(update={"seed": seed}),
+                )
+                drawn = networks.draw(own, inputs.vocal, inputs.text, shown=False)
+                yield session.keep(write_results(own, inputs, drawn, networks, name=session.next_take()))
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def measure_loudness(take: StoredTake) -> TakeMeasures:
+    """Its loudness alone, which a page needs to play it. Raises UserError where it cannot be read."""
+    audio = read_audio(take.sound)
+    lufs = loudness_lufs(audio.samples, audio.rate_hz)
+    return TakeMeasures(lufs=lufs if np.isfinite(lufs) else None)
+
+
+def measure_take(take: StoredTake, vocal: Clip, other: Clip | None) -> TakeMeasures:
+    """How a take stands beside its vocal, and beside that of another session, where there is one.
+
+    Of what holds the voice itself nothing is said but its loudness.
+    """
+    loudness = measure_loudness(take)
+    if take.has_voice:
+        return loudness
+    band = clip_of(take.sound)
+    return loudness.model_copy(
+        update={
+            "key": estimate_key(band),
+            "rank": measure_harmony(vocal, band).rank,
+            "leak": fine_structure_excess(vocal.mono, band.mono),
+            "other_rank": None if other is None else measure_harmony(other, band).rank,
+            "other_leak": None if other is None else fine_structure_excess(other.mono, band.mono),
+        }
+    )
+
+
+def clip_of(path: Path) -> Clip:
+    """Raises UserError where a file cannot be read."""
+    return Clip(stereo_at(read_audio(path), MEASURED_RATE_HZ))

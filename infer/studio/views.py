@@ -1,0 +1,49 @@
+"""What a page is told of sessions and takes, as JSON."""
+
+from typing import Any
+
+from infer.studio.folders import StoredTake, StudioSession
+
+
+def session_view(session: StudioSession) -> dict[str, Any]:
+    """All of one session."""
+    card, stars = session.card(), session.ratings().stars
+    return {
+        "id": session.name,
+        "name": card.name,
+        "created": card.created,
+        "prompt": card.prompt,
+        "voice": card.voice.model_dump(mode="json"),
+        "takes": [take_view(take, stars.get(take.name, 0)) for take in session.takes()],
+    }
+
+
+def session_line(session: StudioSession) -> dict[str, Any]:
+    """What a list of sessions shows."""
+    card = session.card()
+    return {
+        "id": session.name,
+        "name": card.name,
+        "created": card.created,
+        "seconds": card.voice.seconds,
+        "takes": len(session.takes()),
+    }
+
+
+def take_view(take: StoredTake, stars: int) -> dict[str, Any]:
+    """One take, with the settings that made it."""
+    record = take.record
+    settings = record.settings
+    return {
+        "name": take.name,
+        "has_voice": take.has_voice,
+        "stars": stars,
+        "prompt": record.prompt,
+        "seed": settings.seed,
+        "strength": settings.ref_strength,
+        "weight": sum(settings.lora_weights) if settings.lora_weights else None,
+        "steps": settings.sampler.steps,
+        "voice_lufs": record.vocal.lufs,
+        "seconds": record.samples / record.rate_hz,
+        "measures": take.measures.model_dump(mode="json") if take.measures else None,
+    }
