@@ -1,10 +1,15 @@
 """Published sizes make networks of the published names, shapes and counts."""
 
 import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_oobleck import AutoencoderOobleck
 
+from common.bases import ACE_STEP_15
+from models.acestep15.codec import OobleckCodec, OobleckConfig
 from models.acestep15.sizes import STANDARD, XL, network_settings, variant_of
+from models.acestep15.text import build_text_network
 from models.loading.acestep15 import build_network, diffusers_name
-from models.loading.weights import shapes_of
+from models.loading.weights import network_config, shapes_of
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -83,3 +88,28 @@ def test_variants_are_told_by_their_config(config, changes, kind):
     assert (variant.kind, variant.is_xl) == (kind, config is XL)
     sampled = (variant.sampling.steps, variant.sampling.shift, variant.sampling.guidance_scale)
     assert sampled == ((8, 3.0, 1.0) if kind == "turbo" else (50, 1.0, 7.0))
+
+
+def test_the_published_codec_has_the_names_and_shapes_of_diffusers_vae_and_the_published_count():
+    published = {
+        "encoder_hidden_size": 128, "downsampling_ratios": [2, 4, 4, 6, 10], "channel_multiples": [1, 2, 4, 8, 16],
+        "decoder_channels": 128, "decoder_input_channels": 64, "audio_channels": 2, "sampling_rate": 48_000,
+    }  # fmt: skip
+    with torch.device("meta"):
+        codec = OobleckCodec(network_config(OobleckConfig, published, "published"), encoder=True, decoder=True)
+        vae = AutoencoderOobleck(**published)
+    assert shapes_of(codec) == shapes_of(vae)
+    assert round(sum(parameter.numel() for parameter in codec.parameters()) / 1e6, 1) == 168.7
+
+
+def test_the_published_text_encoder_has_the_published_count(tmp_path):
+    published = {
+        "architectures": ["Qwen3ForCausalLM"], "attention_bias": False, "head_dim": 128, "hidden_act": "silu",
+        "hidden_size": 1024, "intermediate_size": 3072, "model_type": "qwen3", "num_attention_heads": 16,
+        "num_hidden_layers": 28, "num_key_value_heads": 8, "rms_norm_eps": 1e-06, "rope_scaling": None,
+        "rope_theta": 1_000_000, "tie_word_embeddings": True, "vocab_size": 151_669,
+    }  # fmt: skip
+    network = build_text_network(published, tmp_path / "config.json")
+    assert sum(parameter.numel() for parameter in network.parameters()) == 595_776_512
+    assert (network.config.rope_parameters or {}).get("rope_theta") == 1_000_000
+    assert network.config.hidden_size == ACE_STEP_15.text_width
