@@ -166,6 +166,23 @@ def status(
     typer.echo(json.dumps(found) if as_json else lines(found))
 
 
+@app.command(epilog=example("prep lead-sheets raw/", "prep lead-sheets raw/ --dry-run --json"))
+def lead_sheets(
+    raw: Raw,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace lead sheets that are there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write KEY_lead_sheet.txt for songs that have none: tempo, beats, key and chords, measured on the band.
+
+    Read them through and mend them: they are text, and the next build takes every edit.
+    """
+    from prep.captions.lead_sheets import described, measure_lead_sheets, rows
+
+    found = measure_lead_sheets(raw, overwrite=overwrite, dry_run=dry_run)
+    typer.echo(json.dumps(rows(found)) if as_json else described(found))
+
+
 @app.command(epilog=example("prep encode ballad_vocal.wav vocal/ --adapter adapter/"))
 def encode(
     vocal: Annotated[Path, typer.Argument(help="A vocal alone.", metavar="VOCAL")],

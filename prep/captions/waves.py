@@ -1,0 +1,40 @@
+"""Waves of a song's files, mono, for what is measured of them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from common.audio.decode import audio_stream
+from common.audio.wave import stereo_blocks_at
+from prep.sources.scan import SongFiles
+
+
+def band_of(song: SongFiles, rate_hz: int) -> np.ndarray:
+    """The band of a song, float32 [N]: its stems, or what its vocal leaves of the mix; without stems the whole mix.
+
+    Raises UserError for a file that cannot be read.
+    """
+    waves = {part: summed(read_mono(path, rate_hz) for at, path in song.sources if at == part) for part in song.files}
+    if "inst" in waves:
+        return waves["inst"]
+    return waves["mix"] if "vocal" not in waves else difference(waves["mix"], waves["vocal"])
+
+
+def read_mono(path: Path, rate_hz: int) -> np.ndarray:
+    """A file, float32 [N]. Raises UserError where it cannot be read."""
+    with audio_stream(path) as stream:
+        return np.concatenate([block.mean(axis=0) for block in stereo_blocks_at(stream, rate_hz)])
+
+
+def summed(waves: Iterable[np.ndarray]) -> np.ndarray:
+    """Waves added up, to the end of the shortest."""
+    waves = list(waves)
+    shortest = min(wave.size for wave in waves)
+    return np.stack([wave[:shortest] for wave in waves]).sum(axis=0)
+
+
+def difference(mix: np.ndarray, vocal: np.ndarray) -> np.ndarray:
+    """A mix without its vocal, to the end of the shorter."""
+    shortest = min(mix.size, vocal.size)
+    return mix[:shortest] - vocal[:shortest]
