@@ -87,7 +87,8 @@ def test_status_names_a_changed_setting(prep, built):
     assert found["stale"]["a"] == "text.seed was 0, is 3; prep build-shards makes its texts anew"
 
 
-def test_plan_says_what_a_build_would_take_and_writes_nothing(prep, song):
+def test_plan_says_what_a_build_would_take_and_writes_nothing(prep, song, monkeypatch):
+    monkeypatch.setattr("prep.reports.estimate.MEASURED_SECONDS", 1.0)
     for seed, key in enumerate("ab"):
         song(Path("raw"), key, seed=seed, seconds=3.0)
     song(Path("raw"), "full", parts=("song",), seed=2, seconds=3.0)

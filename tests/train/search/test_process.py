@@ -30,6 +30,8 @@ from train.search.config import OptunaConfig
 from train.search.process import best_of, make_pruner, search
 from train.search.trial import failure
 
+pytestmark = pytest.mark.usefixtures("few_clips")
+
 RATE = {"type": "loguniform", "low": 1e-6, "high": 1e-1}
 SPACE = {
     "image2image": {"learning_rate": RATE, "lora_rank": {"type": "int", "low": 2, "high": 4}},
@@ -47,6 +49,12 @@ def searched(space, **settings):
         "pruner_n_warmup_steps": 1,
     }
     return check_config(OptunaConfig, given | settings, "search")
+
+
+@pytest.fixture
+def eight_clips(few_clips, monkeypatch):
+    """As many as make a gain sure, so that a trial may be the best."""
+    monkeypatch.setattr("train.loop.validation.FEWEST_CLIPS", 8)
 
 
 @pytest.fixture
@@ -148,6 +156,7 @@ def test_a_study_shares_one_base_and_one_cache_and_leaves_what_train_run_takes(
     assert "Trial" not in said.err  # Optuna's own words
 
 
+@pytest.mark.usefixtures("eight_clips")
 def test_the_best_is_a_config_that_train_run_takes(run_of, do, tmp_path):
     config = run_of()
     outcome = do(config, searched(SPACE["image2image"], n_trials=1))
@@ -281,6 +290,7 @@ def test_a_trial_that_may_not_listen_is_never_the_best():
     assert best_of([ignoring, unsure, ended], "val/x0_gain") is None
 
 
+@pytest.mark.usefixtures("eight_clips")
 def test_optuna_agrees_about_what_is_best(run_of, do, tmp_path):
     """So that its dashboard shows the same."""
     outcome = do(run_of(), searched(SPACE["image2image"], n_trials=2, trial_steps=1))
