@@ -209,7 +209,7 @@ def lead_sheet(
 ) -> None:
     """Print tempo, key and chords that fit a vocal, bar by bar; "~62" says how sure one is, in per cent.
 
-    From the voice alone, on a CPU within seconds. Bars have four beats, chords are major or minor.
+    By a small network inside Backline, on a CPU within seconds. Bars have four beats, chords are major or minor.
     """
     from common.music.notation import write_lead_sheet
     from infer.request.harmonise import infer_lead_sheet, save_lead_sheet

@@ -16,6 +16,9 @@ It is for trying and testing, not for music. Every number below was measured on 
 
 Backline alone opens all of it: upstream's loader and ComfyUI refuse its transformer (the size of their lyric encoder is
 fixed) and know nothing of its vocoder's head (Griffin-Lim). Upstream's codec opens; docs/interop.md says more.
+
+harmoniser/, which infers lead sheets, is trained by `python -m recipe.harmoniser`; docs/formulation.md, section 8, has
+its figures.
 """
 
 

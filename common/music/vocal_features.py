@@ -31,6 +31,7 @@ SOUNDING_RANGE_DB = (45.0, 25.0)
 """How far below the loud frames of the clip a frame counts as silent, and as sounding."""
 SILENT_DBFS = -65.0
 """A clip whose loud frames lie below this is silent."""
+LEAST_SUNG_SECONDS = 0.25
 ONSET_BANDS_HZ = ((60.0, 500.0), (500.0, 2500.0), (2500.0, 7500.0))
 """Voice, vowels, consonants."""
 JUMP_FRAMES = 3
@@ -58,8 +59,8 @@ class VocalFeatures:
 
     @property
     def sung(self) -> bool:
-        """Whether anything is."""
-        return bool(np.any(self.confidence > 0))
+        """Whether a pitch is, surely and for LEAST_SUNG_SECONDS in all."""
+        return bool(np.sum(self.confidence > 0.5) >= LEAST_SUNG_SECONDS * FEATURE_RATE_HZ)
 
     @property
     def chroma(self) -> np.ndarray:

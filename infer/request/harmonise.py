@@ -9,7 +9,7 @@ from common.files import whole_file
 from common.music.lead_sheet import LeadSheet
 from common.music.notation import write_lab, write_lead_sheet
 from common.progress import say
-from models.harmony.harmoniser import Harmoniser
+from models.harmony.trained import shipped_harmoniser
 
 
 def infer_lead_sheet(vocal: Path) -> LeadSheet:
@@ -18,7 +18,7 @@ def infer_lead_sheet(vocal: Path) -> LeadSheet:
     Raises UserError for a file that cannot be read, or in which nobody sings.
     """
     audio = read_audio(vocal)
-    sheet = Harmoniser().lead_sheet(audio.samples, audio.rate_hz)
+    sheet = shipped_harmoniser().lead_sheet(audio.samples, audio.rate_hz)
     if not sheet.bars:
         raise UserError(f"{vocal}: no pitch is sung in its {audio.seconds:.1f} s. Give a vocal alone, without a band.")
     return sheet
@@ -26,7 +26,7 @@ def infer_lead_sheet(vocal: Path) -> LeadSheet:
 
 def sheet_of_wave(vocal: DiskWave) -> LeadSheet | None:
     """The same of a vocal that is read, and say what it is; None where nothing is sung that has beats."""
-    sheet = Harmoniser().lead_sheet(vocal.read(0, vocal.samples), vocal.rate_hz)
+    sheet = shipped_harmoniser().lead_sheet(vocal.read(0, vocal.samples), vocal.rate_hz)
     if not sheet.bars:
         return None
     key = "no key" if sheet.key is None else sheet.key.name

@@ -32,6 +32,11 @@ def is_minor(number: int) -> bool:
     return 12 <= number < NO_CHORD
 
 
+def transposed(numbers: np.ndarray, semitones: int) -> np.ndarray:
+    """Triads or keys, int, so much higher."""
+    return numbers // 12 * 12 + (numbers + semitones) % 12
+
+
 def decode_chords(
     emissions: np.ndarray,
     chord_prior: np.ndarray,

@@ -19,7 +19,7 @@ from common.files import whole_file
 from common.progress import progress
 from infer.evaluate.measures.clip import Clip
 from models.acestep1.text.lyric_tokens import INSTRUMENTAL
-from models.harmony.harmoniser import Harmoniser
+from models.harmony.trained import shipped_harmoniser
 from prep.building.build import build_shards
 from prep.config import PrepConfig, SeparatorConfig, StemsConfig, TrimConfig
 from prep.encoding.separate import Separator, find_separator, open_separator
@@ -147,7 +147,7 @@ class JudgedSongs:
 
     def with_inferred_sheets(self) -> "JudgedSongs":
         """The same songs with the lead sheets that the harmoniser infers from their vocals."""
-        rate_hz, harmoniser = ACE_STEP_1.latents.sample_rate_hz, Harmoniser()
+        rate_hz, harmoniser = ACE_STEP_1.latents.sample_rate_hz, shipped_harmoniser()
         sheets = [harmoniser.lead_sheet(self.vocal(number), rate_hz) for number in range(len(self.samples))]
         pairs = zip(self.samples, sheets, strict=True)
         return replace(self, samples=tuple(replace(sample, lead_sheet=sheet) for sample, sheet in pairs))

@@ -72,7 +72,9 @@ def test_nobody_sings_in_silence(wave):
 
 def test_noise_has_no_sure_pitch():
     noise = np.random.default_rng(0).standard_normal(2 * RATE_HZ) * 0.1
-    assert np.mean(vocal_features(noise, RATE_HZ).confidence) < 0.1
+    features = vocal_features(noise, RATE_HZ)
+    assert np.mean(features.confidence) < 0.1
+    assert not features.sung
 
 
 @pytest.mark.parametrize("rate_hz", [16_000, 44_100, 48_000])
