@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,9 @@ class SeparatorConfig(Config):
     name: str = "auto"
     """A Demucs model by its published name (htdemucs, htdemucs_ft, ...), a folder with its yaml and safetensors, none
     for folders of stems only, or auto: demucs/ of the checkpoint where it has one, else htdemucs."""
+    command: str | None = None
+    """A program to separate with instead, as "prog {mix} {out}": it reads the WAV file {mix} and leaves a vocal or a
+    band in the folder {out}. From the command line only."""
     overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
     """Share of one of Demucs' own windows that overlaps the next."""
     gate_db: Annotated[float, Field(gt=0.0)] | None = 40.0
@@ -129,6 +132,12 @@ class PrepConfig(Config):
     """Samples in a shard; a song's segments stay together."""
     threads_per_worker: Annotated[int, Field(ge=1)] = 1
     """CPU threads of each network: another number may change the last bits of what it makes."""
+
+    @classmethod
+    def check_file(cls, values: dict[str, Any]) -> None:
+        """Raises ValueError for a file that names a program to start: files come with data."""
+        if isinstance(section := values.get("separator"), dict) and "command" in section:
+            raise ValueError("separator.command is taken from the command line only: use --set separator.command=...")
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:

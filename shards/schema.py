@@ -37,6 +37,7 @@ Reason = Literal[
     "too_short",  # shorter than segment.min_seconds once its silence is trimmed
     "no_vocal",  # vocal activity under min_vocal_activity
     "no_separator",  # a full song, and separator.name is "none"
+    "not_separated",  # the program of separator.command failed, or left nothing that can be used
     "duplicate",  # its decoded audio is that of a song before it
 ]
 

@@ -25,7 +25,7 @@ class DiskWave:
     def __init__(self, rate_hz: int, folder: Path | None = None) -> None:
         """`folder` must have room for 20 MiB a minute; by default it is the system's temporary one."""
         self.rate_hz = rate_hz
-        self._folder = folder
+        self.folder = folder
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         self._files = [TemporaryFile(dir=folder, buffering=0) for _ in range(2)]  # noqa: SIM115  (closed by __exit__)
@@ -49,7 +49,7 @@ class DiskWave:
                     while content:
                         content = content[file.write(content) :]
         except OSError as error:
-            where = self._folder or "the temporary folder"
+            where = self.folder or "the temporary folder"
             raise UserError(f"{where}: a song's waves cannot be kept there ({error.strerror}). Make room.") from None
         self.samples += block.shape[1]
 

@@ -28,9 +28,10 @@ from prep.building.reword import Changes, rewrite
 from prep.building.sample import make_samples
 from prep.building.segment_cache import SegmentCache
 from prep.building.workers import Engine, run_jobs, torch_threads
-from prep.config import PrepConfig
+from prep.config import PrepConfig, SeparatorConfig
 from prep.encoding.encode import open_encoder, silence_latent
-from prep.encoding.separate import find_separator
+from prep.encoding.separate import SeparatorFiles, find_separator
+from prep.encoding.separator_command import SeparatorCommand, find_command
 from prep.encoding.text import TextMaker, say_what_was_shortened
 from prep.sources.remarks import named, say_remarks
 from prep.sources.scan import NO_LYRICS, NO_PROMPT, Scan, scan
@@ -127,9 +128,13 @@ def equip(
     """What these songs need; the networks are found, not opened. Raises UserError for one that is not there."""
     folder, base = find_encoders(checkpoint)
     separated = any(song.is_full for song in found.songs)
-    separator = find_separator(config.separator.name, folder) if separated else None
+    separator = _separator(config.separator, folder) if separated else None
     ssl = tuple((name, (ssl_folder or folder) / name) for name in config.ssl)
     return EncodeSetup(config, folder, separator, tuple(devices), ssl, base)
+
+
+def _separator(config: SeparatorConfig, checkpoint: Path) -> SeparatorFiles | SeparatorCommand | None:
+    return find_separator(config.name, checkpoint) if config.command is None else find_command(config.command)
 
 
 def fingerprint_of(setup: EncodeSetup) -> Fingerprint:

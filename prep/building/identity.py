@@ -10,6 +10,7 @@ from models.loading.checkpoint import SEPARATOR, part_hash, spec_of
 from prep.building.cache import Stamp, stamp_of
 from prep.config import PrepConfig
 from prep.encoding.separate import SeparatorFiles
+from prep.encoding.separator_command import SeparatorCommand
 from prep.sources.scan import SongFiles
 from shards.fingerprint import Fingerprint
 from shards.schema import (
@@ -25,8 +26,8 @@ STEPS = {"decode": 3, "align": 3, "separate": 2, "segment": 1, "level": 2, "enco
 """Version of each step's code; raise one when a change alters the bytes that its step makes."""
 ARITHMETIC = {"cuda": "cuda without TF32"}
 """Devices that a fingerprint says more of than their name: builds of a version that left TF32 on are others."""
-NO_BYTES = {"text": {"prompt_cache_mib"}}
-"""Settings that are in no fingerprint, as they change no bytes."""
+NO_BYTES = {"text": {"prompt_cache_mib"}, "separator": {"command"}}
+"""Settings that are in no fingerprint, as they change no bytes or stand among the networks."""
 VOCABULARIES = frozenset(spec.lyric_vocabulary for spec in BASES.values() if spec.lyric_vocabulary)
 WORDS = frozenset({"text", *VOCABULARIES, *(spec.parts.text_encoder for spec in BASES.values())})
 """Settings, networks and steps that decide a sample's texts and nothing else."""
@@ -72,7 +73,7 @@ def hash_song(song: SongFiles, raw: Path, *, sha256: Callable[[Path], str] = sha
 def build_fingerprint(
     config: PrepConfig,
     checkpoint: Path,
-    separator: SeparatorFiles | None,
+    separator: SeparatorFiles | SeparatorCommand | None,
     device_type: str,
     *,
     ssl: Mapping[SslName, Path] | None = None,

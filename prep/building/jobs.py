@@ -14,6 +14,7 @@ from prep.building.segment_cache import SegmentCache
 from prep.config import PrepConfig
 from prep.encoding.encode import EncodedSegment, SongEncoder, open_encoder
 from prep.encoding.separate import Separator, SeparatorFiles, open_separator
+from prep.encoding.separator_command import CommandSeparator, SeparatorCommand
 from shards.schema import ARRAYS, LATENTS, Rejection, SongError, SslName
 from shards.writer import rejection_of
 
@@ -62,7 +63,7 @@ class EncodeSetup:
 
     config: PrepConfig
     checkpoint: Path
-    separator: SeparatorFiles | None
+    separator: SeparatorFiles | SeparatorCommand | None
     devices: tuple[str, ...]
     """Songs and workers are dealt out over these."""
     ssl: tuple[tuple[SslName, Path], ...] = ()
@@ -82,9 +83,11 @@ class EncodeSetup:
 
         return SslEncoder(name, open_ssl_network(name, folder).to(torch.device(device)))
 
-    def _open_separator(self, device: torch.device) -> Separator | None:
+    def _open_separator(self, device: torch.device) -> Separator | CommandSeparator | None:
         if self.separator is None:
             return None
+        if isinstance(self.separator, SeparatorCommand):
+            return CommandSeparator(self.separator, self.config.stems)
         rate_hz = self.base.spec.latents.sample_rate_hz
         return open_separator(self.separator, self.config.separator, device, rate_hz=rate_hz)
 

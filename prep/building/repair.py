@@ -141,6 +141,10 @@ def _setup_of(
 ) -> EncodeSetup:
     """The setup that made these shards. Raises UserError where anything in it is not as it was."""
     settings = {name: value for name, value in manifest.fingerprint.settings.items() if name != "device"}
+    try:
+        PrepConfig.check_file(settings)
+    except ValueError as error:
+        raise UserError(f"{out / MANIFEST_FILE}: {error}") from None
     config = check_config(PrepConfig, settings, str(out / MANIFEST_FILE))
     setup = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
     now = fingerprint_of(setup)

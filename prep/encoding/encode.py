@@ -24,6 +24,7 @@ from models.protocols import LatentCodec
 from prep.config import EncodeConfig, PrepConfig
 from prep.encoding.gate import bleed_db, gate_levels, gate_opening, gated
 from prep.encoding.separate import Separator
+from prep.encoding.separator_command import CommandSeparator
 from prep.sources.align import align, check_lengths
 from prep.sources.channels import DecodedFile, decoded_file
 from prep.sources.scan import SongFiles
@@ -74,7 +75,7 @@ class SongEncoder:
         self,
         config: PrepConfig,
         codec: LatentCodec,
-        open_separator: Callable[[], Separator | None],
+        open_separator: Callable[[], Separator | CommandSeparator | None],
         *,
         ssl: Sequence["SslEncoder"] = (),
     ) -> None:
@@ -85,7 +86,7 @@ class SongEncoder:
         return self._codec.layout.sample_rate_hz
 
     @cached_property
-    def _separator(self) -> Separator | None:
+    def _separator(self) -> Separator | CommandSeparator | None:
         return self._open_separator()
 
     @contextmanager

@@ -16,7 +16,7 @@ from common.errors import UserError
 from prep.building.jobs import EncodeSetup
 from prep.building.plan import Plan
 from prep.building.workers import default_workers, torch_threads
-from prep.config import PrepConfig
+from prep.config import PrepConfig, StemsConfig
 from prep.encoding.encode import SongEncoder
 from prep.reports.status import survey
 from prep.sources.remarks import listed
@@ -130,7 +130,8 @@ def _measure(setup: EncodeSetup, *, full: bool) -> float:
     """Seconds of work for a second of music; of two runs the second counts, for the first also opens and warms up."""
     if full and setup.separator is None:
         return 0.0  # such songs are rejected at once
-    config = setup.config.model_copy(update={"min_vocal_activity": 0.0})
+    stems = StemsConfig(max_leak_db=0.0, swapped="keep")  # nobody knows what a separator takes out of noise
+    config = setup.config.model_copy(update={"min_vocal_activity": 0.0, "stems": stems})
     encoder = replace(setup, config=config).open(setup.devices[0])
     rate_hz = setup.base.spec.latents.sample_rate_hz
     noise = np.random.default_rng(0).normal(0, 0.1, (2, round(MEASURED_SECONDS * rate_hz))).astype(np.float32)
