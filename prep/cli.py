@@ -183,6 +183,23 @@ def lead_sheets(
     typer.echo(json.dumps(rows(found)) if as_json else described(found))
 
 
+@app.command(epilog=example("prep caption raw/ --dry-run", "prep caption raw/ --json"))
+def caption(
+    raw: Raw,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace prompts that are there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write KEY_prompt.txt for songs that have none, of what can be measured: tempo, key, drums, bass and more.
+
+    A tag is written only where its measure is sure, and no file where none is. Prompts that are there stay.
+    """
+    from prep.captions.caption import caption_songs, described, rows
+
+    captions = caption_songs(raw, overwrite=overwrite, dry_run=dry_run)
+    typer.echo(json.dumps(rows(captions)) if as_json else described(captions))
+
+
 @app.command(epilog=example("prep encode ballad_vocal.wav vocal/ --adapter adapter/"))
 def encode(
     vocal: Annotated[Path, typer.Argument(help="A vocal alone.", metavar="VOCAL")],

@@ -38,7 +38,7 @@ WINGS = {
         "flow",
         "adapters",
     ),
-    "prep": ("sources", "encoding", "building", "made_up", "reports"),
+    "prep": ("sources", "captions", "encoding", "building", "made_up", "reports"),
     "train": ("data", "devices", "loop", "search"),
     "infer": ("audio", "request", "band", "compare", "evaluate.measures", "evaluate", "studio"),
 }

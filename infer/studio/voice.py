@@ -13,9 +13,9 @@ from pydantic import Field
 from common.audio.wave import loudness_lufs, peak_dbfs, read_audio, stereo_at
 from common.config import Config
 from common.errors import UserError
+from common.music.key import key_correlations
 from infer.audio.pictures import MEASURED_RATE_HZ
 from infer.evaluate.measures.clip import ANALYSIS_RATE_HZ, HOP_SAMPLES, Clip
-from infer.evaluate.measures.harmony import key_correlations
 
 SLOWEST_BPM, FASTEST_BPM, USUAL_BPM = 50, 200, 110
 """Tempi that are looked for, and the one that is liked best where several fit."""

@@ -47,6 +47,8 @@ WAYS_OUT = (
     "--device cpu",
 )
 KEPT = "every segment that is encoded is kept, and the same command goes on from there."
+WAYS_TO = {"prompt": " prep caption writes prompts of what can be measured."}
+"""What helps where texts of a kind are missing."""
 NOTED_SONGS = 8
 """So many songs are named that were mended or have a silent channel."""
 
@@ -329,7 +331,7 @@ def _say_what_is_missing(songs: Sequence[HashedSong], wordless: int, vocabulary:
     ):
         if missing:
             without = f"{len(missing)} of {len(songs)} new songs have no KEY_{kind}.txt ({named(missing)})"
-            say(f'{without}; their {kind} {"is" if kind == "prompt" else "are"} "{default}".')
+            say(f'{without}; their {kind} {"is" if kind == "prompt" else "are"} "{default}".{WAYS_TO.get(kind, "")}')
     if wordless:
         say(f"{wordless} of {len(songs)} new songs have words in their lyrics, which need {vocabulary} in the "
             "checkpoint folder; only their tags are kept.")  # fmt: skip

@@ -56,6 +56,8 @@ class SongFiles:
     """Files that are added to that of the inst: the band is the sum of these stems."""
     beside: Path | None = None
     """Folder and title: its texts are `beside`_prompt.txt and so on."""
+    texts: Mapping[str, Path] = field(default_factory=dict)
+    """Files of its texts, by kind (prompt, lyrics, lead_sheet)."""
 
     @property
     def sources(self) -> tuple[tuple[Part, Path], ...]:
@@ -210,6 +212,7 @@ def _song(key: str, name: str, beside: Path, stems: ResolvedStems, written: Mapp
         lead_sheet=_lead_sheet(texts["lead_sheet"], written["lead_sheet"]) if "lead_sheet" in texts else None,
         added=stems.added,
         beside=beside,
+        texts=written,
     )
 
 

@@ -10,12 +10,9 @@ import mir_eval
 import numpy as np
 import scipy.ndimage
 
-from common.music.chord import TONICS
+from common.music.key import key_correlations
 from infer.evaluate.measures.clip import Clip
 
-MAJOR_PROFILE = (0.238, 0.006, 0.111, 0.006, 0.137, 0.094, 0.016, 0.214, 0.009, 0.080, 0.008, 0.081)
-MINOR_PROFILE = (0.220, 0.006, 0.104, 0.123, 0.019, 0.103, 0.012, 0.214, 0.062, 0.022, 0.061, 0.052)
-"""Share of each pitch class in pieces of a key, tonic first (Albrecht and Shanahan 2013)."""
 SMOOTHED_FRAMES = 21
 """The band's chroma is averaged over half a second, so that a note need not meet its chord on the frame."""
 
@@ -76,18 +73,6 @@ def key_of(chroma: np.ndarray) -> str | None:
     """The same, of a chroma [12, F]."""
     scores = key_correlations(chroma)
     return max(scores, key=lambda key: scores[key]) if scores else None
-
-
-def key_correlations(chroma: np.ndarray) -> dict[str, float]:
-    """How the mean of a chroma [12, F] correlates with the profile of each key; nothing in silence."""
-    mean_chroma = librosa.util.normalize(chroma, norm=2).mean(axis=1)
-    if mean_chroma.std() < 1e-9:
-        return {}
-    return {
-        f"{TONICS[tonic]} {mode}": float(np.corrcoef(np.roll(profile, tonic), mean_chroma)[0, 1])
-        for mode, profile in (("major", MAJOR_PROFILE), ("minor", MINOR_PROFILE))
-        for tonic in range(12)
-    }
 
 
 def key_score(reference: str | None, estimate: str | None) -> float:
