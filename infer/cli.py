@@ -196,7 +196,8 @@ def generate(
                 precision=precision,
             )
         )
-    for path in (*made.accompaniments, *made.mixes, made.record):
+    sheet = () if made.lead_sheet is None else (made.lead_sheet,)
+    for path in (*made.accompaniments, *made.mixes, *sheet, made.record):
         typer.echo(path)
 
 

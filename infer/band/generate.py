@@ -45,6 +45,7 @@ class GeneratedFiles:
     accompaniments: tuple[Path, ...]  # none from an adapter that makes whole mixes
     mixes: tuple[Path, ...]
     record: Path
+    lead_sheet: Path | None = None  # that was followed
 
 
 def generate(request: GenerationRequest, session: Session | None = None) -> GeneratedFiles:
@@ -91,8 +92,10 @@ def write_results(
     try:
         with _output_wave(session.checked(_vocal_blocks(vocal, decoder)), plan, vocal) as vocal_wave:
             results = tuple(_write(plan, inputs, vocal_wave, drawn, session, name))
+        sheet = None
         if record.lead_sheet is not None:
-            with whole_file(folder / f"{name}{LEAD_SHEET_ENDING}") as unfinished:
+            sheet = folder / f"{name}{LEAD_SHEET_ENDING}"
+            with whole_file(sheet) as unfinished:
                 unfinished.write_text(record.lead_sheet, encoding="utf-8", newline="\n")
         path = folder / f"{name}.json"
         with whole_file(path) as unfinished:
@@ -106,6 +109,7 @@ def write_results(
         accompaniments=tuple(folder / made.accompaniment for made in results if made.accompaniment),
         mixes=tuple(folder / made.mix for made in results),
         record=path,
+        lead_sheet=sheet,
     )
 
 

@@ -5,6 +5,7 @@
         recording.wav              as it came
         voice_vocal.wav            the part of it that bands are made for
         take-01_accompaniment.wav  take-01_mix.wav   take-01_measures.json
+        take-01_lead_sheet.txt     what the band follows, of an adapter that takes one
         take-01.json               what `infer generate` writes, last
         ratings.json               stars
         test_set.json              for `infer compare`
@@ -258,7 +259,8 @@ class StudioSession:
 
     def keep(self, made: GeneratedFiles) -> str:
         """Move what was made here, the record last; the take's name comes back. Raises UserError as a move does."""
-        for path in (*made.accompaniments, *made.mixes, made.record):
+        sheet = () if made.lead_sheet is None else (made.lead_sheet,)
+        for path in (*made.accompaniments, *made.mixes, *sheet, made.record):
             move_file(path, self.folder / path.name)
         return made.record.stem
 

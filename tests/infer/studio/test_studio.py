@@ -27,6 +27,7 @@ from infer.studio.folders import SessionFolders
 from infer.studio.serve import OpenStudio, StudioRequest
 from infer.studio.takes import BandSource
 from infer.studio.voice import analyse_voice, estimate_tempo, silences_of
+from models.adapters.adapter import Conditioning, LeadSheetShape
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -85,6 +86,19 @@ def test_takes_are_what_infer_generate_makes_from_their_records(studio, made, ad
         )
         assert again.accompaniments[0].read_bytes() == (folder / f"{take}_accompaniment.wav").read_bytes()
         assert again.mixes[0].read_bytes() == (folder / f"{take}_mix.wav").read_bytes()
+
+
+def test_the_lead_sheet_of_a_take_is_kept_beside_it(open_studio, make_adapter, sung_file):
+    """It is inferred from the voice, where an adapter takes one."""
+    taking = Conditioning(lead_sheet=LeadSheetShape(depth=1, dim=32, injection_layers=(0,)))
+    studio = open_studio(adapters=(make_adapter(taking),))
+    session = studio.bring(sung_file)
+    assert studio.order(session)["takes"] == ["take-01"]
+    folder = studio.folder / session
+    sheet = record_of(folder, "take-01").lead_sheet
+    assert sheet is not None
+    assert sheet == (folder / "take-01_lead_sheet.txt").read_text()
+    assert "key: " in sheet
 
 
 def test_a_session_is_what_evaluate_and_compare_take(studio, made):
