@@ -21,6 +21,8 @@ from train.loop.fit import fit
 from train.loop.module import AccompanimentModule, encode
 from train.loop.preparation import make_data, make_module, open_shards
 
+pytestmark = pytest.mark.usefixtures("few_clips")
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
