@@ -1,4 +1,4 @@
-"""Prompts for songs that have none, from what can be measured of their sound.
+"""Prompts and lead sheets for songs that have none, from what can be measured of their sound.
 
 Imports prep/sources/.
 """

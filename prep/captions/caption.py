@@ -1,21 +1,18 @@
 """KEY_prompt.txt for the songs of a folder that have none: measured, tagged, written; what is there is left alone."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from common.audio.decode import audio_stream
-from common.audio.wave import stereo_blocks_at
 from common.errors import UserError
 from common.files import whole_file
 from common.progress import progress
 from common.texts.tags import spelt
 from prep.captions.measures import RATE_HZ, find_band_sound, find_key, find_register, find_tempo, onset_strength
 from prep.captions.tags import SongMeasures, tags_from
+from prep.captions.waves import difference, read_mono, summed
 from prep.sources.scan import SongFiles, scan
 
 Outcome = Literal["written", "to write", "as it was", "has one", "unsure", "unreadable"]
@@ -92,10 +89,13 @@ def measure_song(song: SongFiles) -> SongMeasures:
 
     Raises UserError for a file that cannot be read.
     """
-    waves = {part: _sum(_mono(path) for at, path in song.sources if at == part) for part in song.files}
+    waves = {
+        part: summed(read_mono(path, RATE_HZ, most_seconds=MOST_SECONDS) for at, path in song.sources if at == part)
+        for part in song.files
+    }
     vocal = waves.get("vocal")
-    band = waves["inst"] if "inst" in waves else waves["mix"] if vocal is None else _difference(waves["mix"], vocal)
-    whole = waves["mix"] if "mix" in waves else _sum([band, vocal] if vocal is not None else [band])
+    band = waves["inst"] if "inst" in waves else waves["mix"] if vocal is None else difference(waves["mix"], vocal)
+    whole = waves["mix"] if "mix" in waves else summed([band, vocal] if vocal is not None else [band])
     strength = onset_strength(band)
     return SongMeasures(
         is_mix=song.is_full,
@@ -104,30 +104,6 @@ def measure_song(song: SongFiles) -> SongMeasures:
         sound=find_band_sound(band, strength),
         register=None if vocal is None else find_register(vocal),
     )
-
-
-def _mono(path: Path) -> np.ndarray:
-    """A file's first MOST_SECONDS, float32 [N] at RATE_HZ."""
-    blocks, samples = list[np.ndarray](), 0
-    with audio_stream(path) as stream:
-        for block in stereo_blocks_at(stream, RATE_HZ):
-            blocks.append(block.mean(axis=0))
-            samples += block.shape[1]
-            if samples >= MOST_SECONDS * RATE_HZ:
-                break
-    return np.concatenate(blocks)[: MOST_SECONDS * RATE_HZ]
-
-
-def _sum(waves: Iterable[np.ndarray]) -> np.ndarray:
-    """Waves added up, to the end of the shortest."""
-    waves = list(waves)
-    shortest = min(wave.size for wave in waves)
-    return np.stack([wave[:shortest] for wave in waves]).sum(axis=0)
-
-
-def _difference(mix: np.ndarray, vocal: np.ndarray) -> np.ndarray:
-    shortest = min(mix.size, vocal.size)
-    return mix[:shortest] - vocal[:shortest]
 
 
 def described(captions: Sequence[Caption]) -> str:

@@ -1,5 +1,6 @@
 """Waves of a song's files, mono, for what is measured of them."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,10 +22,16 @@ def band_of(song: SongFiles, rate_hz: int) -> np.ndarray:
     return waves["mix"] if "vocal" not in waves else difference(waves["mix"], waves["vocal"])
 
 
-def read_mono(path: Path, rate_hz: int) -> np.ndarray:
-    """A file, float32 [N]. Raises UserError where it cannot be read."""
+def read_mono(path: Path, rate_hz: int, *, most_seconds: float = math.inf) -> np.ndarray:
+    """A file, or its start, float32 [N]. Raises UserError where it cannot be read."""
+    blocks, samples = list[np.ndarray](), 0
     with audio_stream(path) as stream:
-        return np.concatenate([block.mean(axis=0) for block in stereo_blocks_at(stream, rate_hz)])
+        for block in stereo_blocks_at(stream, rate_hz):
+            blocks.append(block.mean(axis=0))
+            samples += block.shape[1]
+            if samples >= most_seconds * rate_hz:
+                break
+    return np.concatenate(blocks)[: int(min(samples, most_seconds * rate_hz))]
 
 
 def summed(waves: Iterable[np.ndarray]) -> np.ndarray:
