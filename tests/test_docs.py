@@ -72,7 +72,19 @@ BROUGHT = ("my-songs", "me.wav")
 """What a reader of the README brings; the other documents start where it ends."""
 UNITS = {"秒": "s", "分": "minutes"}
 """What README.ja.md writes for units that README.md spells."""
-HEAVY = ("torch", "numpy", "scipy", "soundfile", "lightning", "transformers", "diffusers", "peft", "optuna")
+HEAVY = (
+    "torch",
+    "numpy",
+    "scipy",
+    "soundfile",
+    "lightning",
+    "transformers",
+    "diffusers",
+    "peft",
+    "optuna",
+    "fastapi",
+    "uvicorn",
+)
 
 
 def documents() -> list[Path]:
