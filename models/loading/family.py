@@ -75,11 +75,15 @@ def find_encoders(checkpoint: str) -> tuple[Path, BaseOrigin]:
 def known_base(base: BaseOrigin | None, hashes: Iterable[str]) -> BaseOrigin:
     """`base`, as far as it was recorded, and what the hashes of its networks tell."""
     found = frozenset(hashes)
-    if (base is None or base.name is None) and found & {
-        part_hash(TINY, part) for part in (ACE_STEP_1.parts.transformer, ACE_STEP_1.parts.codec)
-    }:
+    if (base is None or base.name is None) and found & _tiny_hashes():
         return BaseOrigin(family="tiny", checkpoint="tiny")
     return base or BaseOrigin(family="ace-step-1" if found & PUBLISHED_HASHES else None)
+
+
+@cache
+def _tiny_hashes() -> frozenset[str]:
+    """Of the networks by which the tiny bundle is told, which is not looked at again."""
+    return frozenset(part_hash(TINY, part) for part in (ACE_STEP_1.parts.transformer, ACE_STEP_1.parts.codec))
 
 
 def family_of(folder: Path, part: str) -> str | None:

@@ -21,6 +21,7 @@ from infer.cli import app
 from infer.evaluate.items import read_items
 from infer.request.record import GenerationRecord, StyleRecord
 from infer.request.request import GenerationRequest
+from models.adapters.adapter import base_of, read_card
 from models.flow.sampler import SamplerSettings
 from models.loading.checkpoint import TINY, part_hash
 from shards.fingerprint import Fingerprint
@@ -287,6 +288,7 @@ sys.addaudithook(_watch)
 
 def test_cached_latents_need_no_encoder(tmp_path, shards, adapter, decoder_only, monkeypatch):
     """From a bundle that cannot encode; of the bundle that can, nothing is touched."""
+    base_of(read_card(adapter))  # what tells an older adapter's base, once in a process
     monkeypatch.setattr(sys.modules[__name__], "OPENED", [])
     made = generate(
         GenerationRequest(
