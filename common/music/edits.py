@@ -57,6 +57,15 @@ def with_chords(sheet: LeadSheet, chords: str, seconds: float) -> LeadSheet:
     return sheet.model_copy(update={"bars": tuple(bars)})
 
 
+def with_chords_of(sheet: LeadSheet, chords: LeadSheet) -> LeadSheet:
+    """The beats of one sheet with the chords that another has at the middle of each."""
+    bars = []
+    for start, bar in zip(sheet.starts, sheet.bars, strict=False):
+        middles = [float(start + (beat + 0.5) * bar.beat_seconds) for beat in range(bar.beats)]
+        bars.append(bar.model_copy(update={"chords": _changes(_played(chords, middles))}))
+    return sheet.model_copy(update={"bars": tuple(bars)})
+
+
 def _played(sheet: LeadSheet, times: list[float]) -> list[tuple[Chord | None, float]]:
     """Chord and confidence at each of the times, which are in order."""
     segments, found = list(sheet.chord_segments()), []

@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from common.errors import UserError
 from common.files import whole_file
-from common.music.lead_sheet import LeadSheet
-from common.music.notation import write_lead_sheet
+from common.music.edits import with_chords_of
+from common.music.lead_sheet import LeadSheet, lead_sheet_of_spans
+from common.music.notation import read_lab, write_lead_sheet
 from common.progress import progress
+from common.texts.text import read_text
 from models.harmony.band import RATE_HZ, lead_sheet_of_band
 from prep.captions.waves import band_of
 from prep.sources.scan import SongFiles, scan
@@ -42,6 +44,7 @@ class MeasuredSheet:
 def measure_lead_sheets(raw: Path, *, overwrite: bool = False, dry_run: bool = False) -> list[MeasuredSheet]:
     """Write the lead sheets that are missing below `raw`, all of them with `overwrite`, none with `dry_run`.
 
+    Chords that KEY_chords.lab tells beside a song are taken for those that are played.
     A song that cannot be read is a row, and loses no other. Raises UserError where there are no songs, and where the
     disk refuses a sheet.
     """
@@ -57,10 +60,10 @@ def measure_lead_sheets(raw: Path, *, overwrite: bool = False, dry_run: bool = F
 def _measured(song: SongFiles, raw: Path, *, overwrite: bool, dry_run: bool) -> MeasuredSheet:
     path = lead_sheet_file(song)
     file = path.relative_to(raw).as_posix()
-    if (path.exists() or song.lead_sheet is not None) and not overwrite:
+    if path.exists() and not overwrite:
         return MeasuredSheet(song.key, "has one", file)
     try:
-        sheet = lead_sheet_of_band(band_of(song, RATE_HZ), RATE_HZ)
+        sheet = _with_given_chords(lead_sheet_of_band(band_of(song, RATE_HZ), RATE_HZ), song)
     except UserError as error:
         return MeasuredSheet(song.key, "unreadable", file, summary=str(error))
     if not sheet.bars:
@@ -72,10 +75,26 @@ def _measured(song: SongFiles, raw: Path, *, overwrite: bool, dry_run: bool) -> 
     return MeasuredSheet(song.key, "to write" if dry_run else "written", file, text, _summary(sheet))
 
 
+def _with_given_chords(sheet: LeadSheet, song: SongFiles) -> LeadSheet:
+    """The beats that were measured with the chords of KEY_chords.lab, where that lies beside a song.
+
+    Raises UserError for one that cannot be read.
+    """
+    path = _beside(song, "chords.lab")
+    text = read_text(path)
+    if text is None:
+        return sheet
+    return with_chords_of(sheet, lead_sheet_of_spans(list(read_lab(text.content, str(path)))))
+
+
 def lead_sheet_file(song: SongFiles) -> Path:
-    """Where a song's lead sheet belongs: beside it."""
+    """Where a song's lead sheet is, or belongs: beside it."""
+    return song.texts.get("lead_sheet") or _beside(song, "lead_sheet.txt")
+
+
+def _beside(song: SongFiles, ending: str) -> Path:
     assert song.beside is not None, "a scanned song has a place"
-    return song.beside.with_name(f"{song.beside.name}_lead_sheet.txt")
+    return song.beside.with_name(f"{song.beside.name}_{ending}")
 
 
 def _summary(sheet: LeadSheet) -> str:

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from common.music.edits import at_tempo, with_chords
-from common.music.lead_sheet import LeadSheet
+from common.music.chord import Chord
+from common.music.edits import at_tempo, with_chords, with_chords_of
+from common.music.lead_sheet import LeadSheet, lead_sheet_of_spans
 from common.music.notation import read_lead_sheet
 
 SHEET = read_lead_sheet("key: C major\nbpm: 120\noffset: -0.5\n| C | Am F | G7/B . . C | N.C. |\n")
@@ -14,7 +15,7 @@ SHEET = read_lead_sheet("key: C major\nbpm: 120\noffset: -0.5\n| C | Am F | G7/B
 
 @st.composite
 def sheets(draw) -> LeadSheet:
-    bars = draw(st.lists(st.sampled_from(["C", "Am . F .", "@71.5 G", "N.C.~30", "3/4 Dm", "4/4 E7"]), max_size=6))
+    bars = draw(st.lists(st.sampled_from(["C", "4/4 Am . F .", "@71.5 G", "N.C.~30", "3/4 Dm", "4/4 E7"]), max_size=6))
     return read_lead_sheet(f"key: Am\noffset: {draw(st.floats(-9, 9)):.3f}\nbpm: 93.7\n{'|'.join(['', *bars, ''])}")
 
 
@@ -51,6 +52,23 @@ def test_chords_go_round_until_the_sound_ends():
     wanted = read_lead_sheet("bpm: 120\noffset: -0.5\n| Dm | G7 C | Am | Dm | G7 C | Am | Dm |").bars
     assert [bar.chords for bar in sheet.bars] == [bar.chords for bar in wanted]
     assert with_chords(SHEET, "| Dm |", 0.0).starts.tolist() == SHEET.starts.tolist()
+
+
+def test_chords_of_another_sheet_are_laid_on_its_beats():
+    chords = lead_sheet_of_spans([(0.0, 2.6, Chord.of_name("F")), (2.6, 3.9, Chord.of_name("Dm"))])
+    laid = with_chords_of(SHEET, chords)
+    assert (laid.key, laid.starts.tolist()) == (SHEET.key, SHEET.starts.tolist())
+    named = [(one.start, one.end, one.chord and one.chord.harte) for one in laid.chord_segments()]
+    assert named == [
+        (-0.5, 0.0, None),
+        (0.0, 1.5, "F:maj"),
+        (1.5, 2.5, "F:maj"),
+        (2.5, 3.5, "D:min"),
+        (3.5, 4.0, "D:min"),
+        (4.0, 5.5, None),
+        (5.5, 7.5, None),
+    ]
+    assert with_chords_of(SHEET, SHEET) == SHEET
 
 
 @pytest.mark.parametrize(

@@ -87,3 +87,14 @@ def test_the_band_is_what_the_vocal_leaves_of_the_mix(raw):
     (raw / f"song-{SEED:06d}_inst.flac").unlink()
     measure_lead_sheets(raw)
     assert read_lead_sheet(path.read_text()).bpm == read_lead_sheet(text).bpm
+
+
+def test_chords_of_a_lab_file_go_on_the_beats_that_were_measured(raw):
+    path = raw / f"song-{SEED:06d}_lead_sheet.txt"
+    before = read_lead_sheet(path.read_text())
+    (raw / f"song-{SEED:06d}_chords.lab").write_text("0.0\t4.0\tEb:maj\n4.0\t9.0\tN\n")
+    measure_lead_sheets(raw, overwrite=True)
+    sheet = read_lead_sheet(path.read_text())
+    assert sheet.starts.tolist() == before.starts.tolist()
+    assert {one.chord and one.chord.root for one in sheet.chord_segments() if 0.5 < one.start < 3} == {3}
+    assert {one.chord for one in sheet.chord_segments() if one.start > 4.5} == {None}
