@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from common.command import command_app, example, run
+from common.errors import UserError
 from common.memory import explain_out_of_memory
 from models.acestep1.text.options import LyricsContent
 
@@ -40,6 +41,7 @@ def infer() -> None: ...
 
 @app.command(
     epilog=example(
+        "infer generate --vocal me.wav",
         'infer generate --vocal me.wav --adapter adapter/ --prompt "piano, drums, 112bpm"',
         "infer generate --shards shards/ --key song-000001 --adapter adapter/ --infer-steps 30 --num-samples 2",
         "infer generate --vocal me.wav --adapter adapter/ --set sampler.guidance=cfg --set sampler.guidance_scale=5",
@@ -47,14 +49,14 @@ def infer() -> None: ...
 )
 def generate(
     adapter: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option(
             "--adapter",
             "--lora-path",
-            help="Adapter folder that `train run` wrote; give it again to combine several.",
+            help="Adapter folder that `train run` wrote; give it again to combine several [for tiny, Backline's own].",
             metavar="DIR",
         ),
-    ],
+    ] = None,
     vocal: Annotated[
         Path | None, typer.Option("--vocal", "--vocal-path", help="The vocal, an audio file.", metavar="FILE")
     ] = None,
@@ -151,11 +153,15 @@ def generate(
     """
     from infer.band.generate import generate as make
     from infer.request.request import GenerationRequest
+    from models.adapters.shipped import shipped_adapters
 
+    adapters = tuple(adapter or shipped_adapters(checkpoint_dir))
+    if not adapters:
+        raise UserError(f"--checkpoint-dir {checkpoint_dir}: no adapter comes with it. Name one with --adapter.")
     with memory_told(precision):
         made = make(
             GenerationRequest(
-                adapters=tuple(adapter),
+                adapters=adapters,
                 vocal=vocal,
                 shards=shards,
                 key=key,
@@ -349,8 +355,8 @@ def studio(
         list[Path] | None,
         typer.Option(
             "--adapter",
-            help="Adapter folder that `train run` wrote; give it again to combine several. Without one the band plays "
-            "from the tags alone and does not follow the voice.",
+            help="Adapter folder that `train run` wrote; give it again to combine several [for tiny, Backline's own; "
+            "for another base none: the band does not follow the voice].",
             metavar="DIR",
         ),
     ] = None,
@@ -375,10 +381,16 @@ def studio(
     """Serve a page to record or drop a vocal on and hear bands for it, and print its address; Ctrl-C stops it."""
     from infer.studio.serve import StudioRequest, serve
     from infer.studio.takes import BandSource
+    from models.adapters.shipped import shipped_adapters
 
     serve(
         StudioRequest(
-            source=BandSource(tuple(adapter or ()), checkpoint_dir, device, precision),
+            source=BandSource(
+                tuple(adapter or shipped_adapters(checkpoint_dir)),
+                checkpoint_dir or (None if adapter else "tiny"),
+                device,
+                precision,
+            ),
             sessions_dir=sessions_dir,
             host=host,
             port=port,

@@ -18,7 +18,8 @@ Backline alone opens all of it: upstream's loader and ComfyUI refuse its transfo
 fixed) and know nothing of its vocoder's head (Griffin-Lim). Upstream's codec opens; docs/interop.md says more.
 
 harmoniser/, which infers lead sheets, is trained by `python -m recipe.harmoniser`; docs/formulation.md, section 8, has
-its figures.
+its figures. adapters/, which infer uses where none is named, are trained by `python -m recipe.objectives.shipped`;
+docs/objectives.md says what their bands do.
 """
 
 

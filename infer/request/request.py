@@ -133,18 +133,29 @@ def select_adapters(request: GenerationRequest) -> AdapterSelection:
         counts = f"{len(weights)} --lora-weight for {len(folders)} --adapter"
         raise UserError(f"{counts}. Give one for each adapter, in their order, or none.")
     if not folders:
-        return _select_none(request)
+        return _checked(request, _select_none(request))
     weights = weights or tuple(card.lora_weight / len(cards) for card in cards)
     combined = combine_cards(folders, cards, weights)
-    asked = {"--lead-sheet": request.lead_sheet, "--tempo": request.tempo, "--chords": request.chords}
-    for flag, value in {**asked, "--musical-key": request.musical_key}.items():
-        if value is not None and combined.conditioning.lead_sheet is None:
-            raise UserError(
-                f"{flag} {value}: {folders[0]} takes no lead sheet. Train one with --set "
-                f"accompaniment.lead_sheet=true, or leave {flag} out."
-            )
     checkpoint = choose_checkpoint(request.checkpoint_dir, base_of(cards[0]), folders[0])
-    return AdapterSelection(folders, cards, weights, combined, checkpoint, _style(request))
+    return _checked(request, AdapterSelection(folders, cards, weights, combined, checkpoint, _style(request)))
+
+
+def _checked(request: GenerationRequest, selection: AdapterSelection) -> AdapterSelection:
+    """Raises UserError for a lead sheet, or a part of one, that the adapters do not take."""
+    asked = {
+        "--lead-sheet": request.lead_sheet,
+        "--tempo": request.tempo,
+        "--musical-key": request.musical_key,
+        "--chords": request.chords,
+    }
+    for flag, value in asked.items():
+        if value is not None and not selection.takes_lead_sheet:
+            which = selection.folders[0] if selection.folders else "no adapter"
+            raise UserError(
+                f"{flag} {value}: {which} takes no lead sheet. Train one with --set accompaniment.lead_sheet=true, or "
+                f"leave {flag} out."
+            )
+    return selection
 
 
 def _select_none(request: GenerationRequest) -> AdapterSelection:

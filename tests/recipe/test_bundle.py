@@ -19,7 +19,7 @@ from recipe.measure import MeasureSettings, make_songs, measure_round_trip, meas
 from recipe.music_measures import measure_music, signature
 from recipe.tokenizer import make_tokenizer, world_texts
 
-MOST_BYTES = 25 * 10**6
+MOST_BYTES = 30 * 10**6
 
 
 @pytest.fixture(scope="module")

@@ -457,9 +457,23 @@ def test_erg_says_that_tiny_is_too_small_for_it(shards, adapter, capsys):
     )  # fmt: skip
 
 
+def test_a_vocal_alone_is_enough(tmp_path, vocal_file, capsys):
+    """The tiny base, the adapter inside Backline, and the lead sheet that the voice tells."""
+    code, out, err = outcome(
+        capsys, "generate", "--vocal", vocal_file, "--infer-steps", 1, "--output-dir", tmp_path / "out"
+    )
+    assert (code, [line.rpartition("/")[2] for line in out.splitlines()]) == (
+        0, ["ballad_accompaniment.wav", "ballad_mix.wav", "ballad_lead_sheet.txt", "ballad.json"]
+    )  # fmt: skip
+    assert "no --adapter: the one inside Backline" in err
+    assert "lead sheet inferred from the vocal" in err
+
+
 def test_other_mistakes_are_one_line_too(tmp_path, vocal_file, shards, adapter, capsys):
-    code, _, err = outcome(capsys, "generate", "--vocal", vocal_file)
-    assert (code, err) == (2, "error: Missing option '--adapter' / '--lora-path'.\n")
+    code, _, err = outcome(capsys, "generate", "--vocal", vocal_file, "--checkpoint-dir", tmp_path)
+    assert (code, err) == (
+        2, f"error: --checkpoint-dir {tmp_path}: no adapter comes with it. Name one with --adapter.\n"
+    )  # fmt: skip
     code, _, err = outcome(capsys, "generate", "--vocal", vocal_file, "--adapter", tmp_path)
     assert code == 2
     assert err == (
