@@ -16,8 +16,9 @@ from common.audio.disk_wave import DiskWave
 from common.audio.wave import read_audio, stereo_at, write_audio
 from common.bases import ACE_STEP_1
 from common.files import whole_file
+from common.music.lead_sheet import LeadSheet
 from common.progress import progress
-from infer.evaluate.measures.clip import Clip
+from infer.evaluate.measures.clip import ANALYSIS_RATE_HZ, Clip
 from models.acestep1.text.lyric_tokens import INSTRUMENTAL
 from models.harmony.trained import shipped_harmoniser
 from prep.building.build import build_shards
@@ -147,13 +148,15 @@ class JudgedSongs:
 
     def with_inferred_sheets(self) -> "JudgedSongs":
         """The same songs with the lead sheets that the harmoniser infers from their vocals."""
-        rate_hz, harmoniser = ACE_STEP_1.latents.sample_rate_hz, shipped_harmoniser()
-        sheets = [harmoniser.lead_sheet(self.vocal(number), rate_hz) for number in range(len(self.samples))]
-        pairs = zip(self.samples, sheets, strict=True)
-        return replace(self, samples=tuple(replace(sample, lead_sheet=sheet) for sample, sheet in pairs))
+        samples = [replace(one, lead_sheet=self.inferred_sheet(number)) for number, one in enumerate(self.samples)]
+        return replace(self, samples=tuple(samples))
+
+    def inferred_sheet(self, number: int) -> LeadSheet:
+        """What the shipped harmoniser makes of a song's vocal."""
+        return shipped_harmoniser().lead_sheet(self.vocal(number), ANALYSIS_RATE_HZ)
 
     def vocal(self, number: int) -> np.ndarray:
-        """float32 [M]"""
+        """float32 [M] at ANALYSIS_RATE_HZ."""
         return self._clip(number, "vocal").mono
 
     def band(self, number: int) -> Clip:

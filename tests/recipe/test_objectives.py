@@ -34,7 +34,7 @@ from recipe.objectives.band_measures import BandMeasures, measure_band, true_cho
 from recipe.objectives.experiment import ANCHORS, Experiment
 from recipe.objectives.report import GAINS, MARKS, ObjectivesReport, Result, summarise, tables, write_report
 from recipe.objectives.settings import ARMS, CHANGES, UNTRAINED, ObjectivesSettings, SongSettings, arm_of
-from recipe.objectives.songs import true_bands, untold_band
+from recipe.objectives.songs import JudgedSongs, true_bands, truth_of, untold_band, write_songs
 from recipe.objectives.training import Pace, training_config
 from recipe.stages import RecipeSettings
 from shards.reader import read_song
@@ -148,6 +148,14 @@ def test_songs_that_choose_are_none_of_those_that_teach():
     assert str(error.value) == (
         "defaults: songs: first_judged 500100 is among the songs to train on, which go up to 500399; raise it"
     )
+
+
+def test_an_inferred_sheet_is_that_of_the_songs_vocal(tmp_path):
+    write_songs(tmp_path, [600_003], 8.0)
+    truth = truth_of(600_003, 8.0)
+    sheet = JudgedSongs(samples=(), truths=(truth,), folder=tmp_path, others=(0,)).inferred_sheet(0)
+    assert sheet.bpm == pytest.approx(truth.tempo_bpm, rel=0.04)
+    assert sheet.starts[-1] == pytest.approx(8.0, abs=sheet.bars[-1].seconds)
 
 
 def test_equal_time_buys_steps_by_their_cost():
