@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 # Before torch and numpy are imported. Tests start many processes, each of which would compile torch and diffusers anew
 # where bytecode may not be written. And two run side by side, where threads that wait for each other spin: one thread
@@ -9,6 +10,10 @@ import sys
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["OMP_NUM_THREADS"] = "1"
+# Two processes that compile one of librosa's functions at the same time leave halves of both in numba's cache, and
+# every later process that calls it dies: each worker has a cache of its own.
+CACHES = Path(__file__).resolve().parents[1] / ".pytest_cache" / "numba"
+os.environ["NUMBA_CACHE_DIR"] = str(CACHES / os.environ.get("PYTEST_XDIST_WORKER", "main"))
 
 import errno
 import io
@@ -19,7 +24,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
