@@ -104,7 +104,7 @@ class TextConfig(Config):
     seed: int = 0
     """Chooses the other orders."""
     lyrics_language: str = "en"
-    """Language that lines of words are read in."""
+    """Language that lines of words are read in; Japanese, Korean and Chinese letters need the extra `lyrics`."""
     prompt_cache_mib: Annotated[int, Field(ge=0)] = 256
     """MiB of prompts' states that each worker keeps for songs that share a prompt; changes no bytes (4 orders of 32
     tokens take 0.2 MiB)."""

@@ -269,6 +269,13 @@ def save_vocabulary() -> Callable[[Path], None]:
     return save
 
 
+@pytest.fixture
+def without_romanisers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the extra `lyrics` were not installed."""
+    for package in ("cutlet", "unidic_lite", "hangul_romanize", "pypinyin"):
+        monkeypatch.setitem(sys.modules, package, None)
+
+
 @dataclass
 class Disk:
     """Refuses one thing that is asked of it: to make a folder, to open a file for writing, to flush or to rename."""

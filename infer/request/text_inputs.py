@@ -19,6 +19,7 @@ from models.acestep1.text.lyric_tokens import (
     encode_lyrics,
     open_lyric_vocabulary,
     reduce_lyrics,
+    say_unread,
 )
 from models.acestep1.text.options import LyricsContent
 from models.acestep1.transformer.erg import lyric_queries, weakened
@@ -89,10 +90,11 @@ def read_lyrics(path: Path | None, content: LyricsContent, *, base: Path, langua
 
 
 def tokenize(text: str, source: str, *, base: Path, language: str) -> TokenizedLyrics:
-    """Lyrics that came from `source`, with their ids. Raises UserError for words that the language cannot read."""
+    """Lyrics that came from `source`, with their ids, without the lines that the language cannot read."""
     tokens = encode_lyrics(text, open_lyric_vocabulary(base), language)
     if tokens.dropped_words:
         say(f"{source}: only its [tags] are used; words need {VOCABULARY_FILE} in the checkpoint folder.")
+    say_unread(tokens.unread, source)
     return TokenizedLyrics(text, torch.from_numpy(tokens.ids).long(), language)
 
 

@@ -21,7 +21,7 @@ from models.acestep1.text.lyric_tokens import open_lyric_vocabulary
 from models.loading.checkpoint import open_text_encoder
 from models.loading.family import choose_checkpoint, find_encoders, known_base
 from prep.building.cache import CACHE_FILE, BuildCache, remember_manifest
-from prep.building.identity import VOCABULARIES, HashedSong, build_fingerprint, sound_identity
+from prep.building.identity import LYRIC_READERS, HashedSong, build_fingerprint, sound_identity
 from prep.building.jobs import EncodedPart, EncodeSetup, SongJob
 from prep.building.plan import Plan, plan_build
 from prep.building.reword import Changes, rewrite
@@ -32,7 +32,7 @@ from prep.config import PrepConfig, SeparatorConfig
 from prep.encoding.encode import open_encoder, silence_latent
 from prep.encoding.separate import SeparatorFiles, find_separator
 from prep.encoding.separator_command import SeparatorCommand, find_command
-from prep.encoding.text import TextMaker, say_what_was_shortened
+from prep.encoding.text import TextMaker, say_what_was_left_out
 from prep.sources.remarks import named, say_remarks
 from prep.sources.scan import NO_LYRICS, NO_PROMPT, Scan, scan
 from shards.fingerprint import Fingerprint
@@ -179,14 +179,14 @@ class _Build:
         self.cache.save()
         _say_notes(writer.manifest(), songs)
         if "_texts" in vars(self):
-            say_what_was_shortened(self._texts)
+            say_what_was_left_out(self._texts)
         return self._report(writer)
 
     def _older(self) -> Manifest | None:
-        """The older manifest, without a vocabulary that need not be the one that its texts are made with now."""
+        """The older manifest, without readers of lyrics that need not be those that its texts are made with now."""
         if self.plan.older is None:
             return None
-        fingerprint = self.plan.older.fingerprint.part(lambda name: name not in VOCABULARIES)
+        fingerprint = self.plan.older.fingerprint.part(lambda name: name not in LYRIC_READERS)
         return self.plan.older.model_copy(update={"fingerprint": fingerprint})
 
     @property

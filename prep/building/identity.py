@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.bases import BASES
 from common.canonical import sha256_of, sha256_of_file, unicode_text
+from models.acestep1.text.romanising import romaniser_of
 from models.loading.checkpoint import SEPARATOR, part_hash, spec_of
 from prep.building.cache import Stamp, stamp_of
 from prep.config import PrepConfig
@@ -28,8 +29,11 @@ ARITHMETIC = {"cuda": "cuda without TF32"}
 """Devices that a fingerprint says more of than their name: builds of a version that left TF32 on are others."""
 NO_BYTES = {"text": {"prompt_cache_mib"}, "separator": {"command"}}
 """Settings that are in no fingerprint, as they change no bytes or stand among the networks."""
-VOCABULARIES = frozenset(spec.lyric_vocabulary for spec in BASES.values() if spec.lyric_vocabulary)
-WORDS = frozenset({"text", *VOCABULARIES, *(spec.parts.text_encoder for spec in BASES.values())})
+ROMANISER = "lyric_romaniser"
+"""What stands in a fingerprint for the packages that romanise the language of its lyrics."""
+LYRIC_READERS = frozenset({ROMANISER, *(spec.lyric_vocabulary for spec in BASES.values() if spec.lyric_vocabulary)})
+"""What may be there for one build and not for the next."""
+WORDS = frozenset({"text", *LYRIC_READERS, *(spec.parts.text_encoder for spec in BASES.values())})
 """Settings, networks and steps that decide a sample's texts and nothing else."""
 
 
@@ -83,6 +87,8 @@ def build_fingerprint(
     networks = {part: part_hash(checkpoint, part) for part in spec.parts.encoders}
     if spec.lyric_vocabulary and (vocabulary := checkpoint / spec.lyric_vocabulary).is_file():
         networks[vocabulary.name] = sha256_of_file(vocabulary)
+        if romaniser := romaniser_of(config.text.lyrics_language):
+            networks[ROMANISER] = sha256_of(romaniser)
     if separator is not None:
         networks[SEPARATOR] = separator.content_hash()
     if ssl:
@@ -107,9 +113,9 @@ def sound_changes(older: Fingerprint, newer: Fingerprint) -> list[str]:
 
 def text_changes(older: Fingerprint, newer: Fingerprint) -> list[str]:
     """What is different among that which decides texts."""
-    was, now = (VOCABULARIES & fingerprint.networks.keys() for fingerprint in (older, newer))
-    vocabulary = [f"{name} {'is there now' if name in now else 'has gone'}" for name in sorted(was ^ now)]
-    return older.part(WORDS.__contains__).differences(newer.part(WORDS.__contains__)) + vocabulary
+    was, now = (LYRIC_READERS & fingerprint.networks.keys() for fingerprint in (older, newer))
+    readers = [f"{name} {'is there now' if name in now else 'has gone'}" for name in sorted(was ^ now)]
+    return older.part(WORDS.__contains__).differences(newer.part(WORDS.__contains__)) + readers
 
 
 def _source(part: str, path: Path, raw: Path, sha256: Callable[[Path], str]) -> Source:

@@ -28,7 +28,7 @@ from prep.building.sample import make_samples
 from prep.building.workers import torch_threads
 from prep.config import EncodeConfig, PrepConfig
 from prep.encoding.encode import EncodedSegment, decoded, encode_wave, open_encoder
-from prep.encoding.text import TextMaker, say_what_was_shortened
+from prep.encoding.text import TextMaker, say_what_was_left_out
 from prep.sources.channels import DecodedFile, decoded_file
 from prep.sources.scan import NO_LYRICS, NO_PROMPT, SongFiles, read_text, safe_key
 from prep.sources.segment import SampleSpan, cut, finite, mix_levels
@@ -84,7 +84,7 @@ def encode_vocal(
             for note in file.notes:
                 say(f"{hashed.song.key}: {note.sentence}")
             writer.add(make_samples(hashed, segments, texts.prompt(song.prompt), texts.lyrics(song.lyrics)))
-        say_what_was_shortened(texts)
+        say_what_was_left_out(texts)
         sweep(room)
     return writer.manifest()
 

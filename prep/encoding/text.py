@@ -12,13 +12,11 @@ from math import factorial
 import numpy as np
 import torch
 
-from common.errors import UserError
 from common.progress import say
 from common.texts.tags import fitting_tags, spelt, tags_of
-from models.acestep1.text.lyric_tokens import LyricVocabulary, encode_lyrics
+from models.acestep1.text.lyric_tokens import LyricVocabulary, encode_lyrics, say_unread
 from models.protocols import PromptEncoder
 from prep.config import TextConfig
-from shards.schema import SongError
 
 SHOWN, SHOWN_LETTERS = 3, 40
 """Prompts that are named where many are too long, and how much of each."""
@@ -57,6 +55,8 @@ class TextMaker:
         """Prompts that went through the network."""
         self.shortened: dict[str, tuple[str, ...]] = {}
         """Prompts that were too long, and the tags that were left out of each."""
+        self.unread: list[str] = []
+        """Why each line of lyrics that was left out could not be read."""
         self._kept: OrderedDict[str, PromptStates] = OrderedDict()  # the one used last at the end
         encode_lyrics("", None, config.lyrics_language)  # an unknown language is no song's fault: say so now
 
@@ -90,16 +90,15 @@ class TextMaker:
         return PromptStates(orders, _padded(states), _mask([len(state) for state in states]))
 
     def lyrics(self, lyrics: str) -> LyricIds:
-        """Ids of a song's lyrics. Raises SongError for words that the chosen language cannot read."""
-        try:
-            tokens = encode_lyrics(lyrics, self._vocabulary, self._config.lyrics_language)
-        except UserError as error:
-            raise SongError("bad_text", f"lyrics: {error}") from None
+        """Ids of a song's lyrics, without the lines that the chosen language cannot read."""
+        tokens = encode_lyrics(lyrics, self._vocabulary, self._config.lyrics_language)
+        self.unread += tokens.unread
         return LyricIds(tokens.ids, tokens.dropped_words)
 
 
-def say_what_was_shortened(texts: TextMaker) -> None:
-    """Name prompts that were too long, the first few, with the tags that were left out."""
+def say_what_was_left_out(texts: TextMaker) -> None:
+    """Name prompts that were too long, the first few, with the tags that were left out, and lyrics not read."""
+    say_unread(texts.unread, "lyrics of these songs")
     found, longest = list(texts.shortened.items()), texts.longest_tokens
     for prompt, lost in found[:SHOWN]:
         start = prompt if len(prompt) <= SHOWN_LETTERS else f"{prompt[:SHOWN_LETTERS]}..."

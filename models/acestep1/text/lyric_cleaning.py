@@ -1,18 +1,16 @@
 """A line of lyrics as the lyric tokenizer wants it: lower case, numbers and signs as words.
 
 docs/upstream.md, section 8. English is cleaned as upstream does for whole numbers below a million, dollars, the signs &
-@ % and the abbreviations below. Upstream leaves numbers and romanisation to libraries that Backline does not bring
-along, so other languages are lower-cased only, and a line that cannot be right without those libraries is a UserError.
+@ % and the abbreviations below. Chinese, Japanese and Korean become Latin letters (romanising.py). Upstream leaves
+numbers to libraries that Backline does not bring along, so other languages are lower-cased only, and a line that cannot
+be right without those libraries is a UserError.
 """
 
 import re
 
 from common.errors import UserError
+from models.acestep1.text.romanising import UNROMANISED, romanised
 
-UNROMANISED = re.compile(
-    "[\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uff66-\uff9d]"
-)
-"""Hangul, kana and Han."""
 KEEPS_DIGITS = ("zh", "ja", "hi")
 """Languages whose numbers upstream does not spell out, or whose digits mean tones."""
 NUMBER = re.compile(r"(?<![\w.,])(\$?)(\d{1,3}(?:,\d{3})+|\d+)(?!\w|[.,]\d)")
@@ -32,21 +30,20 @@ SPELT_BELOW = 1_000_000
 def clean_line(line: str, language: str) -> str:
     """`line` ready for the tokenizer.
 
-    Raises UserError where digits or a script would need a library that we lack.
+    Raises UserError where digits or a script would need a library that is not there.
     """
-    if UNROMANISED.search(line):
-        raise UserError(
-            f'lyrics line "{line}": Chinese, Japanese and Korean must be written in Latin letters '
-            "(ni3 hao3, sakura, annyeong). Romanise the line, or leave it out."
-        )
+    is_foreign = UNROMANISED.search(line) is not None
+    if is_foreign and language == "ja":
+        return romanised(line, language)  # as it is written: quotes and digits are the romaniser's business
     if language == "tr":
         line = line.replace("İ", "i")  # lower() alone would make two characters of it
     cleaned = line.replace('"', "").lower()
     if language == "en":
         cleaned = _in_english_words(cleaned)
-    if language not in KEEPS_DIGITS and any(character.isdigit() for character in cleaned):
+    keeps_digits = language in KEEPS_DIGITS and not is_foreign
+    if not keeps_digits and any(character.isdigit() for character in cleaned):
         raise UserError(f'lyrics line "{line}": this number is not spelt out in "{language}". Write it as words.')
-    return " ".join(cleaned.split())
+    return " ".join(romanised(cleaned, language).split())
 
 
 def spell(number: int) -> str:

@@ -5,7 +5,7 @@ does not ship: `lyric_vocab.json` in the checkpoint folder. Without it lyrics ar
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from common.bases import LYRIC_VOCABULARY_FILE
 from common.errors import UserError
+from common.progress import say
 from models.acestep1.text.lyric_cleaning import clean_line
 from models.acestep1.text.options import LyricsContent
 
@@ -69,6 +70,8 @@ class LyricVocabulary:
 class LyricTokens:
     ids: np.ndarray  # [L] int32
     dropped_words: bool  # words were left out for want of a vocabulary
+    unread: tuple[str, ...] = ()
+    """Why each line that was left out could not be read."""
 
 
 def open_lyric_vocabulary(folder: Path) -> LyricVocabulary | None:
@@ -106,8 +109,8 @@ def encode_lyrics(text: str, vocabulary: LyricVocabulary | None, language: str =
     """One song's lyrics, all lines in `language` (lines that begin with a [bracket] always in English).
 
     Empty text counts as [instrumental]. Without a vocabulary, lines are reduced to the tag they begin with ([Verse 2]
-    to [verse]), lines of words vanish, and lyrics that have no tag count as [instrumental]. UserError for a language
-    that has no token, and where a line of words needs what `clean_line` cannot do.
+    to [verse]), lines of words vanish, and lyrics that have no tag count as [instrumental]. So does a line that needs
+    what `clean_line` cannot do. UserError for a language that has no token.
     """
     check_language(language)
     lines = [line.strip() for line in (text or INSTRUMENTAL).split("\n")]
@@ -115,10 +118,23 @@ def encode_lyrics(text: str, vocabulary: LyricVocabulary | None, language: str =
     if dropped:
         tags = list(_only_tags(lines))
         lines = tags if any(tags) else [INSTRUMENTAL]
-    ids = [START]
+    read, unread = list[tuple[int, ...]](), list[str]()
     for line in lines:
-        ids += (*_line_ids(line, vocabulary, language), SPACE)
-    return LyricTokens(np.array(ids, dtype=np.int32), dropped)
+        try:
+            read.append(_line_ids(line, vocabulary, language))
+        except UserError as error:
+            unread.append(str(error))
+    if unread and not any(read):
+        read = [_line_ids(INSTRUMENTAL, vocabulary, language)]
+    ids = [START, *(number for line in read for number in (*line, SPACE))]
+    return LyricTokens(np.array(ids, dtype=np.int32), dropped, tuple(unread))
+
+
+def say_unread(unread: Sequence[str], what: str) -> None:
+    """One notice for all lines of `what` that were left out."""
+    if unread:
+        count = "1 line of lyrics is" if len(unread) == 1 else f"{len(unread)} lines of lyrics are"
+        say(f"{what}: {count} left out. The first: {unread[0]}")
 
 
 def _line_ids(line: str, vocabulary: LyricVocabulary | None, language: str) -> tuple[int, ...]:

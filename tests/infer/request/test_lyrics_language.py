@@ -55,6 +55,23 @@ def test_a_file_of_lyrics_is_read_as_training_read_its_own(vocal_file, lyrics_of
     assert lyrics.ids[1] == LANGUAGE_IDS[language]
 
 
+@pytest.mark.parametrize("extra", [True, False])
+def test_japanese_is_read_as_the_adapter_learned_it_or_left_out_with_one_notice(
+    vocal_file, lyrics_of, extra, request, capsys
+):
+    if not extra:
+        request.getfixturevalue("without_romanisers")
+    words = vocal_file.with_name("ballad_lyrics.txt")
+    words.write_text("[verse]\nla\n夢\n夢を", encoding="utf-8")
+    lyrics = lyrics_of("ja", vocal=vocal_file)
+    assert (lyrics.language, lyrics.text) == ("ja", "[verse]\nla\n夢\n夢を")
+    assert (lyrics.ids == LANGUAGE_IDS["ja"]).sum() == (3 if extra else 1)
+    said = (
+        f'{words}: 2 lines of lyrics are left out. The first: lyrics line "夢": reading "ja" needs the extra "lyrics": '
+    )
+    assert capsys.readouterr().err.count(said) == (not extra)
+
+
 @pytest.mark.parametrize(
     ("trained", "asked", "language", "said"),
     [

@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import sys
 import tarfile
 import time
+from functools import partial
 
 import pytest
 
 from common.audio.wave import read_audio, write_audio
+from common.canonical import sha256_of
 from common.errors import UserError
 from models.loading.checkpoint import TINY
 from prep.building.cache import BuildCache
@@ -107,6 +110,39 @@ def test_a_vocabulary_that_comes_and_goes_rewrites_lyrics(tmp_path, build, two_s
     assert hashes(tmp_path / "anew") == hashes(two_songs)
     build()
     assert hashes(two_songs) == before
+
+
+def test_the_extra_that_reads_japanese_comes_and_goes_and_costs_no_song(
+    tmp_path, build, config, two_songs, save_vocabulary, monkeypatch, capsys
+):
+    """Without it the line is left out with one notice; with it a rerun reads the line and encodes nothing."""
+    (tmp_path / "raw" / "a_lyrics.txt").write_text("[verse]\n君を\nla", encoding="utf-8")
+    shutil.copytree(TINY, tmp_path / "base")
+    save_vocabulary(tmp_path / "base" / "lyric_vocab.json")
+    japanese = config.model_copy(update={"text": config.text.model_copy(update={"lyrics_language": "ja"})})
+    read = partial(build, config=japanese, checkpoint=str(tmp_path / "base"))
+    with monkeypatch.context() as patch:
+        for package in ("cutlet", "unidic_lite"):
+            patch.setitem(sys.modules, package, None)
+        report = read()
+    assert (report.kept, report.rejections) == (2, ())
+    left_out = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert len(left_out) == 1
+    assert left_out[0].startswith(
+        'lyrics of these songs: 1 line of lyrics is left out. The first: lyrics line "君を": '
+    )
+    without, prints = read_song(two_songs, "a")[0].lyrics.tolist(), read_manifest(two_songs).fingerprint.networks
+    assert without[:5] == [261, 259, 6683, 2, 5412]
+    assert "lyric_romaniser" not in prints
+    report = read()
+    assert (encoded(report), report.rejections) == ([], ())
+    assert "left out" not in capsys.readouterr().err
+    ids = read_song(two_songs, "a")[0].lyrics.tolist()
+    assert ids[:5] == without[:5]
+    assert len(ids) == len(without) + 2 + len("kimi wo")  # its language, its letters and the blank, its end
+    assert read_manifest(two_songs).fingerprint.networks == {
+        **prints, "lyric_romaniser": sha256_of("cutlet 0.5.2, unidic_lite 1.0.8")
+    }  # fmt: skip
 
 
 def test_lyrics_that_cannot_be_read_keep_the_old_ones(tmp_path, build, two_songs):

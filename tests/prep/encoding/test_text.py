@@ -8,7 +8,7 @@ from common.errors import UserError
 from models.acestep1.text.encoder import MAX_TOKENS
 from models.loading.checkpoint import TINY, open_text_encoder
 from prep.config import TextConfig
-from prep.encoding.text import TextMaker, say_what_was_shortened, tag_orders
+from prep.encoding.text import TextMaker, say_what_was_left_out, tag_orders
 from shards.schema import SongError
 
 tags = st.lists(st.text("abc ", min_size=1, max_size=4).map(str.strip).filter(bool), min_size=1, max_size=6)
@@ -98,7 +98,7 @@ def test_every_order_of_a_long_prompt_holds_the_same_tags(encoder, capsys):
     assert made.mask.sum(1).max() <= MAX_TOKENS
     assert all(encoder.fits(order) for order in made.orders)
     assert not all(map(encoder.fits, tag_orders(tags[: len(kept) + 1], TextConfig())))
-    say_what_was_shortened(maker)
+    say_what_was_left_out(maker)
     lost = ", ".join(tags[len(kept) :])
     assert capsys.readouterr().err == (
         'prompt "instrument number 0、instrument number 1、...": longer than 256 tokens; '
@@ -121,7 +121,7 @@ def test_of_one_long_tag_the_beginning_is_kept(encoder):
 def test_many_long_prompts_take_few_lines(encoder, capsys):
     maker = TextMaker(TextConfig(), encoder, None)
     maker.shortened = {f"prompt {number}": ("a",) for number in range(1000)}
-    say_what_was_shortened(maker)
+    say_what_was_left_out(maker)
     assert capsys.readouterr().err.splitlines()[3:] == [
         "997 more prompts are longer than 256 tokens; tag_orders in their samples hold the tags that fit."
     ]
