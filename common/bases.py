@@ -15,6 +15,8 @@ from common.config import Config
 from common.latents import LatentLayout, LatentStatistics
 
 CONFIG_FILE = "config.json"
+BUNDLED = ("tiny", "tiny15", "tiny15-turbo")
+"""Words that name the small checkpoints inside Backline."""
 TOKENIZER_FILE = "tokenizer.json"
 
 
@@ -169,9 +171,10 @@ class BaseOrigin(Config):
     model: str = Field(default=ACE_STEP_1.name, exclude_if=lambda name: name == ACE_STEP_1.name)
     """Name of the base model; files of ACE-Step v1 leave it out, as when there was no other."""
     family: str | None = None
-    """ "ace-step-1" for networks of the published sizes, "tiny" for those of the bundle; null for others."""
-    checkpoint: Annotated[str, Field(pattern=r"^(tiny|\w[\w.-]*/\w[\w.-]*)$")] | None = None
-    """The word tiny or a Hugging Face id; null where it was a folder."""
+    """ "ace-step-1" or "ace-step-1.5" for networks of the published sizes, "tiny" or "tiny15" for those of a bundle;
+    null for others."""
+    checkpoint: Annotated[str, Field(pattern=rf"^({'|'.join(BUNDLED)}|\w[\w.-]*/\w[\w.-]*)$")] | None = None
+    """A word of BUNDLED or a Hugging Face id; null where it was a folder."""
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
     """Commit of the Hugging Face repository."""
 

@@ -15,6 +15,10 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 """Configs that ship with Backline; they are found by bare name."""
 
 
+SettingsDict = dict[str, Any]
+"""What a network's config.json holds."""
+
+
 class Config(BaseModel):
     """Base of every configuration section."""
 

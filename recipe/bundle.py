@@ -10,11 +10,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from common.bases import ACE_STEP_1, CONFIG_FILE, TOKENIZER_FILE
+from common.config import SettingsDict
 from common.safetensors_header import sort_metadata
 from models.acestep1.codec.codec import Codec
 from models.acestep1.codec.mel import mel_tables
 from models.acestep1.codec.vocoder import Vocoder
-from models.acestep1.sizes import TINY, TINY_SEPARATOR, SettingsDict
+from models.acestep1.sizes import TINY, TINY_SEPARATOR
 from models.acestep1.text.encoder import TIED
 from recipe.flow import TextConditionedFlow
 

@@ -4,10 +4,10 @@ The tiny networks keep the published layout, names and block types; only widths 
 vocoder's head (docs/adr/0007).
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
-SettingsDict = dict[str, Any]
+from common.bases import ACE_STEP_1
+from common.config import SettingsDict
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,10 @@ class Sizes:
     codec: SettingsDict
     vocoder: SettingsDict
     text_encoder: SettingsDict
+
+    def of_parts(self) -> dict[str, tuple[SettingsDict, ...]]:
+        """Under the names of the parts."""
+        return {name: (getattr(self, role),) for role, name in asdict(ACE_STEP_1.parts).items()}
 
 
 PUBLISHED = Sizes(

@@ -35,9 +35,11 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class OobleckConfig(Config):
-    """config.json of the VAE: the options of diffusers' AutoencoderOobleck, under its names."""
+    """config.json of the VAE: the options of diffusers' AutoencoderOobleck, under its names, and one of our own."""
 
     encoder_hidden_size: Positive = 128
+    encoder_channels: Positive | None = None
+    """Width at which the encoder begins, where that is not `encoder_hidden_size`: the tiny one's is narrower."""
     downsampling_ratios: tuple[Positive, ...]
     channel_multiples: tuple[Positive, ...]
     decoder_channels: Positive = 128
@@ -68,9 +70,7 @@ class OobleckCodec(LatentCodec):
     def __init__(self, config: OobleckConfig, *, encoder: bool, decoder: bool) -> None:
         super().__init__()
         ratios, multiples = list(config.downsampling_ratios), list(config.channel_multiples)
-        self.encoder = (
-            OobleckEncoder(config.encoder_hidden_size, config.audio_channels, ratios, multiples) if encoder else None
-        )
+        self.encoder = _encoder(config, ratios, multiples) if encoder else None
         self.decoder = (
             OobleckDecoder(
                 config.decoder_channels, config.decoder_input_channels, config.audio_channels, ratios[::-1], multiples
@@ -124,6 +124,15 @@ class OobleckCodec(LatentCodec):
             wave = self.decode(latents[..., piece.first : piece.last])
             start, end = piece.start - piece.first, piece.end - piece.first
             yield wave[:, start * LAYOUT.frame_samples : end * LAYOUT.frame_samples]
+
+
+def _encoder(config: OobleckConfig, ratios: list[int], multiples: list[int]) -> OobleckEncoder:
+    width = config.encoder_channels or config.encoder_hidden_size
+    encoder = OobleckEncoder(width, config.audio_channels, ratios, multiples)
+    if width != config.encoder_hidden_size:  # which diffusers' class has for its ends alike
+        last = nn.Conv1d(width * multiples[-1], config.encoder_hidden_size, kernel_size=3, padding=1)
+        encoder.conv2 = nn.utils.weight_norm(last)
+    return encoder
 
 
 class OobleckLatentDecoder(LatentDecoder):

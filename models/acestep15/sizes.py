@@ -2,14 +2,13 @@
 are called with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from common.bases import ACE_STEP_15, Sampling
+from common.config import SettingsDict
 from common.errors import UserError
-
-SettingsDict = dict[str, Any]
 
 STANDARD: SettingsDict = {
     "attention_bias": False,
@@ -46,6 +45,44 @@ XL: SettingsDict = STANDARD | {
 }
 """4 B: its condition encoder is as large as that of 2 B."""
 
+VAE: SettingsDict = {
+    "_class_name": "AutoencoderOobleck",
+    "audio_channels": 2,
+    "channel_multiples": [1, 2, 4, 8, 16],
+    "decoder_channels": 128,
+    "decoder_input_channels": 64,
+    "downsampling_ratios": [2, 4, 4, 6, 10],
+    "encoder_hidden_size": 128,
+    "sampling_rate": 48_000,
+}
+"""Of every variant."""
+
+TINY_TRANSFORMER: SettingsDict = STANDARD | {
+    "head_dim": 32,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "num_lyric_encoder_hidden_layers": 1,
+    "num_timbre_encoder_hidden_layers": 1,
+}
+TINY_VAE: SettingsDict = VAE | {"decoder_channels": 8, "encoder_channels": 8}
+TINY_TEXT_ENCODER: SettingsDict = {
+    "architectures": ["Qwen3Model"],
+    "head_dim": 32,
+    "hidden_size": 1024,
+    "intermediate_size": 64,
+    "model_type": "qwen3",
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 1,
+    "rope_theta": 1000000,
+    "tie_word_embeddings": True,
+    "vocab_size": 640,
+}
+"""The bundle in models/tiny15/. Text states stay 1024 wide: shards hold them at that width."""
+
 SHARED = (
     "attention_bias",
     "attention_dropout",
@@ -74,6 +111,18 @@ OF_CONDITION_ENCODER = (
     "num_lyric_encoder_hidden_layers",
     "num_timbre_encoder_hidden_layers",
 )
+_TELLING = [key for key in STANDARD if key in OF_TRANSFORMER]
+PUBLISHED_PARTS: Mapping[str, Sequence[SettingsDict]] = {
+    ACE_STEP_15.parts.transformer: [{key: sizes[key] for key in _TELLING} for sizes in (STANDARD, XL)],
+    ACE_STEP_15.parts.codec: [VAE],
+    ACE_STEP_15.parts.text_encoder: [{"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28}],
+}
+"""Settings of each part by which it is known, in both layouts; latents serve all sizes of the transformer."""
+TINY_PARTS: Mapping[str, Sequence[SettingsDict]] = {
+    ACE_STEP_15.parts.transformer: [TINY_TRANSFORMER],
+    ACE_STEP_15.parts.codec: [TINY_VAE],
+    ACE_STEP_15.parts.text_encoder: [TINY_TEXT_ENCODER],
+}
 SIZED_APART = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
 """Settings of the condition encoder that are named encoder_... where they are not the transformer's."""
 

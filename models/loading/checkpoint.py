@@ -1,14 +1,14 @@
 """Checkpoint folders: of which base model they are, their parts opened one by one, and hashes over those."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from common.bases import ACE_STEP_1, ACE_STEP_15, BASES, BaseSpec
+from common.bases import ACE_STEP_1, ACE_STEP_15, BASES, BUNDLED, BaseSpec
 from common.canonical import sha256_of_file
 from common.errors import UserError
 from common.progress import say
@@ -20,7 +20,13 @@ if TYPE_CHECKING:  # train need not import what only prep and infer use
     from models.protocols import FlowNetwork, LatentCodec, LatentDecoder, PromptEncoder
 
 TINY = Path(__file__).resolve().parents[1] / "tiny"
-"""The bundle that ships with Backline."""
+"""The bundle of ACE-Step v1 that ships with Backline."""
+TINY15 = TINY.with_name("tiny15")
+"""The bundle of ACE-Step 1.5: random weights."""
+BUNDLES: Mapping[str, Path] = dict(
+    zip(BUNDLED, (TINY, TINY15 / "acestep-v15-base", TINY15 / "acestep-v15-turbo"), strict=True)
+)
+"""The folder that each word names."""
 SEPARATOR = "demucs"
 """Folder of a checkpoint's own separator; no base model's part."""
 OPENERS = {ACE_STEP_1.name: acestep1, ACE_STEP_15.name: acestep15}
@@ -28,12 +34,12 @@ OPENERS = {ACE_STEP_1.name: acestep1, ACE_STEP_15.name: acestep15}
 
 
 def spec_of(name: str | Path) -> BaseSpec:
-    """The base model of a checkpoint: the word "tiny", a folder, or a Hugging Face id (or id@commit).
+    """The base model of a checkpoint: a word of BUNDLES, a folder, or a Hugging Face id (or id@commit).
 
     A folder is told by the parts that it holds; what cannot be told is taken for ACE-Step v1.
     """
-    folder = Path(name).expanduser()
-    if name != "tiny" and folder.is_dir():
+    folder = bundle_of(name) or Path(name).expanduser()
+    if folder.is_dir():
         held = [BASES[base] for base, opener in OPENERS.items() if opener.holds_part(folder)]
     else:
         matched = HUB_ID.fullmatch(str(name))
@@ -42,8 +48,8 @@ def spec_of(name: str | Path) -> BaseSpec:
 
 
 def resolve_checkpoint(name: str | Path, parts: Sequence[str]) -> Path:
-    """The folder that holds `parts`: the word "tiny", a folder, or a Hugging Face id (or id@commit), of which `parts`
-    are fetched.
+    """The folder that holds `parts`: of a word of BUNDLES, a folder, or of a Hugging Face id (or id@commit), of which
+    `parts` are fetched.
 
     Only the text "tiny" means the bundle; Path("tiny") and "./tiny" are folders. Raises UserError where a part is
     missing, or cannot be fetched, and for a base model that no command takes.
@@ -54,14 +60,15 @@ def resolve_checkpoint(name: str | Path, parts: Sequence[str]) -> Path:
             f"{name}: is of {spec.name}, which no command takes yet. Give a checkpoint of {ACE_STEP_1.name} "
             f"(--checkpoint-dir {ACE_STEP_1.published_id})."
         )
-    if name == "tiny":
-        _say_what_tiny_is()
-        return TINY
+    bundle = bundle_of(name)
+    if bundle is not None:
+        _say_what_it_is(str(name))
+        return bundle
     folder = Path(name).expanduser()
     if not folder.is_dir():
         folder = fetch(str(name), parts)
     for part in parts:
-        room = part_files(folder, part)[0].parent if part != SEPARATOR else folder / part
+        room = part_files(folder, part)[0].parent if part != SEPARATOR else separator_folder(folder)
         if not room.is_dir():
             layout = spec_of(folder).published_id.partition("/")[2]
             raise UserError(f"{name}: there is no {room.name}/ in it. Give a folder in the layout of {layout}.")
@@ -106,9 +113,20 @@ def open_text_encoder(folder: Path) -> "PromptEncoder":
     return OPENERS[spec_of(folder).name].open_text_encoder(folder)
 
 
+def bundle_of(name: str | Path) -> Path | None:
+    """The folder of a bundle that the text `name` means; None for any other text and for every Path."""
+    return BUNDLES.get(name) if isinstance(name, str) else None
+
+
 @cache
-def _say_what_tiny_is() -> None:
-    say('checkpoint "tiny": the small bundle inside Backline, for trying and testing, not for music.')
+def _say_what_it_is(bundle: str) -> None:
+    told = {TINY: "the small bundle inside Backline, for trying and testing, not for music."}
+    say(f'checkpoint "{bundle}": {told.get(BUNDLES[bundle], "random weights, for tests, not for music.")}')
+
+
+def separator_folder(folder: Path) -> Path:
+    """Where a checkpoint's own separator lies, if it has one. That of the bundles is one."""
+    return (TINY if folder in BUNDLES.values() else folder) / SEPARATOR
 
 
 def part_hash(folder: Path, part: str) -> str:
@@ -145,7 +163,8 @@ def part_files(folder: Path, part: str) -> list[Path]:
     Raises UserError where the folder leaves open which they are.
     """
     if part == SEPARATOR:  # a bag: its yaml names its files
-        return sorted([*(folder / part).glob("*.yaml"), *(folder / part).glob("*.safetensors")])
+        room = separator_folder(folder)
+        return sorted([*room.glob("*.yaml"), *room.glob("*.safetensors")])
     return OPENERS[spec_of(folder).name].part_files(folder, part)
 
 

@@ -4,24 +4,27 @@ Hashes say it exactly, where a checkpoint folder holds the part. Where it does n
 alone), each part's config.json says which family it is of.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from common.bases import ACE_STEP_1, CONFIG_FILE, BaseOrigin
+from common.bases import ACE_STEP_1, ACE_STEP_15, BaseOrigin
 from common.canonical import sha256_of_file
-from common.config import read_json
+from common.config import SettingsDict, read_json
 from common.errors import UserError
 from common.progress import say
-from models.acestep1.sizes import PUBLISHED, Sizes
-from models.acestep1.sizes import TINY as TINY_SIZES
-from models.loading.checkpoint import TINY, is_whole, part_hash, resolve_checkpoint, spec_of
+from models.acestep1 import sizes as acestep1
+from models.acestep15 import sizes as acestep15
+from models.loading.checkpoint import BUNDLES, bundle_of, is_whole, part_files, part_hash, resolve_checkpoint, spec_of
 from models.loading.hub import revision_of
 
-FAMILIES: Mapping[str, Sizes] = {"ace-step-1": PUBLISHED, "tiny": TINY_SIZES}
-ROLES: Mapping[str, str] = {name: role for role, name in asdict(ACE_STEP_1.parts).items()}
-"""What each part of the one base model with families is to it; sizes are listed under that name."""
+FAMILIES: Mapping[str, Mapping[str, Sequence[SettingsDict]]] = {
+    ACE_STEP_1.name: acestep1.PUBLISHED.of_parts(),
+    "tiny": acestep1.TINY.of_parts(),
+    ACE_STEP_15.name: acestep15.PUBLISHED_PARTS,
+    "tiny15": acestep15.TINY_PARTS,
+}
+"""Networks that go together: per part, the settings that it may have."""
 PUBLISHED_HASHES = frozenset(
     {
         "7cc1e50cedadda72bc03fd0f8b1f19fb8377e55be8a8f6db10445a1b0e2b43ef",
@@ -52,7 +55,7 @@ def choose_checkpoint(given: str | None, base: BaseOrigin | None, what: object =
 def describe_base(name: str, folder: Path, part: str) -> BaseOrigin:
     """What a checkpoint, found in `folder` under its `name`, is recorded as; `part` decides the family."""
     revision = revision_of(folder)
-    named = name == "tiny" or (revision is not None and not Path(name).expanduser().is_dir())
+    named = bundle_of(name) is not None or (revision is not None and not Path(name).expanduser().is_dir())
     return BaseOrigin(
         model=spec_of(folder).name,
         family=family_of(folder, part),
@@ -75,36 +78,39 @@ def find_encoders(checkpoint: str) -> tuple[Path, BaseOrigin]:
 def known_base(base: BaseOrigin | None, hashes: Iterable[str]) -> BaseOrigin:
     """`base`, as far as it was recorded, and what the hashes of its networks tell."""
     found = frozenset(hashes)
-    if (base is None or base.name is None) and found & _tiny_hashes():
-        return BaseOrigin(family="tiny", checkpoint="tiny")
+    if base is None or base.name is None:
+        for word in BUNDLES:
+            if found & _bundle_hashes(word):
+                return describe_base(word, BUNDLES[word], spec_of(word).parts.codec)
     return base or BaseOrigin(family="ace-step-1" if found & PUBLISHED_HASHES else None)
 
 
 @cache
-def _tiny_hashes() -> frozenset[str]:
-    """Of the networks by which the tiny bundle is told, which is not looked at again."""
-    return frozenset(part_hash(TINY, part) for part in (ACE_STEP_1.parts.transformer, ACE_STEP_1.parts.codec))
+def _bundle_hashes(word: str) -> frozenset[str]:
+    """Of the networks by which a bundle is told, which is not looked at again."""
+    parts = spec_of(word).parts
+    return frozenset(part_hash(BUNDLES[word], part) for part in (parts.transformer, parts.codec))
 
 
 def family_of(folder: Path, part: str) -> str | None:
     """The family whose sizes a part's config.json has; None for other sizes, or without such a file."""
-    path = folder / part / CONFIG_FILE
-    config = read_json(path) if part in ROLES and path.is_file() else None
+    known = [(family, config) for family, parts in FAMILIES.items() for config in parts.get(part, ())]
+    path = part_files(folder, part)[0] if part in spec_of(folder).files else None
+    config = read_json(path) if path is not None and path.is_file() else None
     if not isinstance(config, dict):
         return None
-    for family, sizes in FAMILIES.items():
-        wanted = getattr(sizes, ROLES[part])
-        if all(config.get(key) == wanted.get(key) for key in _telling(part)):
+    for family, wanted in known:
+        if all(config.get(key) == wanted[key] for key in _telling(part)):
             return family
     return None
 
 
 @cache
 def _telling(part: str) -> frozenset[str]:
-    """Settings in which families differ."""
-    each = [getattr(sizes, ROLES[part]) for sizes in FAMILIES.values()]
-    named = {key for config in each for key in config if not key.startswith("_")}
-    return frozenset(key for key in named if any(config.get(key) != each[0].get(key) for config in each))
+    """Settings that all families name, and in which they differ."""
+    each = [config for parts in FAMILIES.values() for config in parts.get(part, ())]
+    named = {key for key in each[0] if all(key in config for config in each) and not key.startswith("_")}
+    return frozenset(key for key in named if any(config[key] != each[0][key] for config in each))
 
 
 def check_one_family(name: str, folder: Path, parts: Iterable[str]) -> None:

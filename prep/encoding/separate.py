@@ -28,6 +28,7 @@ from common.canonical import sha256_of, sha256_of_file
 from common.config import Config, check_config
 from common.errors import UserError
 from models.device import whole_float32
+from models.loading.checkpoint import separator_folder
 from prep.config import SeparatorConfig
 
 Network = Demucs | HDemucs | HTDemucs
@@ -143,7 +144,8 @@ def find_separator(name: str, checkpoint: Path) -> SeparatorFiles | None:
     if name == "none":
         return None
     if name == "auto":
-        name = str(checkpoint / "demucs") if (checkpoint / "demucs").is_dir() else DEFAULT
+        own = separator_folder(checkpoint)
+        name = str(own) if own.is_dir() else DEFAULT
     found = _in_folder(Path(name)) if Path(name).is_dir() else _published(name)
     for path in found.weights:
         check_class(path)
