@@ -348,6 +348,55 @@ def evaluate(
 
 
 @app.command(
+    epilog=example(
+        "infer tune --adapter adapter/ --shards shards/",
+        "infer tune --adapter adapter/ --shards other-songs/ --all-songs --trials 60 --max-minutes 90",
+    )
+)
+def tune(
+    adapter: Annotated[Path, typer.Option(help="Adapter folder that `train run` wrote.", metavar="DIR")],
+    shards: Annotated[Path, typer.Option(help="Shards with the songs to try settings on.", metavar="DIR")],
+    trials: Annotated[int, typer.Option(min=1, help="Settings to try, with those of earlier calls.")] = 40,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Begin no further one after so many minutes.")
+    ] = None,
+    songs: Annotated[int, typer.Option(min=1, help="Most songs to try them on.")] = 16,
+    all_songs: Annotated[
+        bool, typer.Option("--all-songs", help="Use all songs: the adapter was trained on none [those it kept].")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what is tried, and of every band.")] = 0,
+    checkpoint_dir: Checkpoint = None,
+    device: Device = "auto",
+    precision: Precision = None,
+) -> None:
+    """Find the sampler settings with which an adapter's bands fit best, and write them into its adapter.json.
+
+    Tries guidance, over the text and over the vocal, strength and steps. Bands are measured against the decoded true
+    ones (chords, beats, key); settings under which the vocal leaks more, or bands sound less like true ones, are out.
+    Trials are kept in tuning.json in the adapter's folder: the same command goes on after a stop.
+    """
+    from infer.tune.tune import TuneRequest, told
+    from infer.tune.tune import tune as find_settings
+
+    with memory_told(precision):
+        outcome = find_settings(
+            TuneRequest(
+                adapter=adapter,
+                shards=shards,
+                trials=trials,
+                max_minutes=max_minutes,
+                songs=songs,
+                all_songs=all_songs,
+                seed=seed,
+                checkpoint_dir=checkpoint_dir,
+                device=device,
+                precision=precision,
+            )
+        )
+    typer.echo(told(outcome))
+
+
+@app.command(
     epilog=example("infer studio --open", "infer studio --adapter adapter/ --sessions-dir sessions/ --max-seconds 120"),
 )
 def studio(

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from common.bases import ACE_STEP_1
-from common.music.chord import Key, Mode
+from common.music.chord import Key
 from infer.evaluate.measures.clip import Clip
-from infer.evaluate.measures.harmony import estimate_key
+from infer.evaluate.measures.harmony import estimate_key, find_chords
 from models.acestep1.codec.mel import MEL_BANDS, log_mel
 from prep.made_up.truth import SongTruth
 from prep.made_up.world import INSTRUMENTS
@@ -22,10 +22,7 @@ from prep.made_up.world import INSTRUMENTS
 LATENTS = ACE_STEP_1.latents
 
 RATE_HZ, HOP_SAMPLES = 22_050, 512
-CHORD_FRAMES = round(0.5 * RATE_HZ / HOP_SAMPLES)
-"""A chord is found from half a second."""
 TEMPO_TOLERANCE = 0.04
-TRIADS: dict[Mode, tuple[int, int, int]] = {"major": (0, 4, 7), "minor": (0, 3, 7)}
 SOUNDS = (*INSTRUMENTS, "bass", "drums", "vocal")
 """What the classifier tells apart."""
 
@@ -54,14 +51,6 @@ def measure_music(wave: np.ndarray) -> MusicMeasures:
 def signature(key: str | None) -> int | None:
     """Pitch class of the major key with the notes of a key such as "F# minor"."""
     return None if key is None else Key.of_name(key).signature
-
-
-def find_chords(chroma: np.ndarray) -> np.ndarray:
-    """The loudest triad of each half second of chroma [12, frames]: [W]"""
-    whole = chroma[:, : chroma.shape[1] // CHORD_FRAMES * CHORD_FRAMES]
-    windows = whole.reshape(12, -1, CHORD_FRAMES).mean(axis=2)
-    templates = np.stack([np.roll(np.isin(range(12), TRIADS[mode]), root) for mode in TRIADS for root in range(12)])
-    return (templates @ windows).argmax(axis=0)
 
 
 def same_tempo(one: float, other: float) -> bool:

@@ -64,6 +64,7 @@ LESS_WORK = {
     "train run": "--devices 1 --nodes 1 --strategy auto --set max_steps=2",
     "infer generate": "--infer-steps 2 --device cpu",
     "infer compare": "--infer-steps 2 --device cpu",
+    "infer tune": "--trials 1 --songs 1 --device cpu",
     "infer studio": "--open --port 0 --device cpu",
 }
 """Put behind a command, so that it ends in seconds on one CPU; the last of two flags counts."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,7 @@ import typer
 from common.command import command_app, example, run
 from common.config import CONFIGS, find_config, load_config
 from common.errors import UserError
+from common.progress import say
 from train.config import TrainingConfig
 
 DEVICE_HELP = "cpu, cuda, cuda:1, mps; auto is cuda where there is one, else cpu."
@@ -69,9 +71,9 @@ def train_run(
 ) -> None:
     """Train on cached latents; adapters go to logger_dir/exp_name/version_N/checkpoints.
 
-    Prints the newest adapter's folder, then the best one's. best.json beside them names the best: the highest
-    val/x0_gain of those that listen to the vocal (val/gain_over_muted and val/conditioning_gain above 0 with 95 %
-    confidence). Ctrl-C saves first; --resume goes on as if nothing had happened.
+    Prints the newest adapter's folder, then the best one's, and says how to tune its sampler. best.json beside them
+    names the best: the highest val/x0_gain of those that listen to the vocal (val/gain_over_muted and
+    val/conditioning_gain above 0 with 95 % confidence). Ctrl-C saves first; --resume goes on as if nothing had happened.
     """
     resolved = load_config(TrainingConfig, config, _overrides(settings or [], shards, precision))
     if init_from is not None:
@@ -99,11 +101,15 @@ def train_run(
         gain = outcome.figures.get("val/x0_gain")
         gained = "" if gain is None else f", val/x0_gain {gain:.4f}"
         typer.echo(f"step {outcome.step} after {outcome.seconds:.0f} s{gained}: {outcome.adapter}")
+        folder = outcome.adapter
         if outcome.best is not None:
             best, folder = outcome.best, outcome.adapter.with_name(outcome.best.adapter)
             typer.echo(f"best at step {best.step}, val/x0_gain {best.figures['val/x0_gain']:.4f}: {folder}")
         elif outcome.figures:
             typer.echo(f"no best yet: no validation was sure that it listens to the vocal ({SURE})")
+        if outcome.figures and Path(resolved.dataset_path).is_dir():
+            command = ["infer", "tune", "--adapter", str(folder), "--shards", resolved.dataset_path]
+            say(f"next, the sampler settings that suit it: {shlex.join(command)}")
     if outcome.interrupted_by is not None:
         raise typer.Exit(128 + outcome.interrupted_by)
 

@@ -69,11 +69,11 @@ def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationI
         return
     assert request.shards is not None
     assert request.key is not None
-    _check_shards(plan, request.shards)
+    check_shards(plan, request.shards)
     segments = read_song(request.shards, request.key)
     vocal = vocal_from_shards(request.shards, request.key, segments, plan.runtime.spec.latents.sample_rate_hz)
     vocal = _with_sheet(vocal, lead_sheet_of_shards(request, plan.selection, segments), plan)
-    yield GenerationInputs(vocal, _text_of_shards(plan, session, segments[0]), _reference(plan, session, vocal))
+    yield GenerationInputs(vocal, text_of_shards(plan, session, segments[0]), _reference(plan, session, vocal))
 
 
 def _with_sheet(vocal: VocalInput, sheet: LeadSheet | None, plan: GenerationPlan) -> VocalInput:
@@ -88,7 +88,7 @@ def _with_sheet(vocal: VocalInput, sheet: LeadSheet | None, plan: GenerationPlan
     return replace(vocal, lead_sheet=sheet)
 
 
-def _check_shards(plan: GenerationPlan, shards: Path) -> None:
+def check_shards(plan: GenerationPlan, shards: Path) -> None:
     """Raises UserError where latents or prompt are by other networks than what the adapters learned from."""
     manifest = read_manifest(shards)
     networks = manifest.fingerprint.networks
@@ -117,7 +117,7 @@ def _reference(plan: GenerationPlan, session: Session, vocal: VocalInput) -> Enc
     return read_reference(plan.request.blend, latents, samples=samples, encoder=encoder, sha256=session.sha256)
 
 
-def _text_of_shards(plan: GenerationPlan, session: Session, first: Sample) -> TextInputs:
+def text_of_shards(plan: GenerationPlan, session: Session, first: Sample) -> TextInputs:
     """The text encoder is opened for a prompt that no shard holds, and for what ERG sets against the prompt."""
     given, lyrics = plan.request.prompt, plan.request.lyrics
     prompt = _embed(plan, session, given) if given else cached_prompt(first)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from common.bases import BaseOrigin, check_statistics, recorded_spec
 from common.config import Config, check_config, read_json
 from common.errors import UserError
-from common.files import flush
+from common.files import flush, whole_file
 from common.latents import LatentStatistics
 from common.music.features import WIDTH
 from models.acestep1.text.options import LyricsContent
@@ -222,6 +222,8 @@ class AdapterCard(Config):
     """Hash of the data it was trained on."""
     init_shards_fingerprint: str | None = Field(default=None, exclude_if=lambda digest: digest is None)
     """The same of the adapter that its training started from; absent where it started from nothing."""
+    val_fraction: float | None = Field(default=None, exclude_if=lambda fraction: fraction is None)
+    """Share of the songs that its training kept for validation; absent in adapters that do not say."""
     epoch: int
     step: int
     """Optimiser steps behind it."""
@@ -263,8 +265,18 @@ def save_conditioning(folder: Path, conditioner: AdapterConditioner | None, card
     for name, network in _files(conditioner).items():
         weights = {weight: tensor.cpu().contiguous() for weight, tensor in network.state_dict().items()}
         save_file(weights, folder / name)
+    _write(card, folder / CARD_FILE)
+
+
+def rewrite_card(folder: Path, card: AdapterCard) -> None:
+    """Put a card in the place of the one that an adapter has. Raises UserError where the disk refuses."""
+    with whole_file(folder / CARD_FILE) as partial:
+        _write(card, partial)
+
+
+def _write(card: AdapterCard, path: Path) -> None:
     written = json.dumps(card.model_dump(mode="json"), indent=2)
-    (folder / CARD_FILE).write_text(written + "\n", encoding="utf-8", newline="\n")
+    path.write_text(written + "\n", encoding="utf-8", newline="\n")
 
 
 def read_card(folder: Path) -> AdapterCard:

@@ -8,11 +8,11 @@ import numpy as np
 from common.config import Config
 from common.music.chord import TONICS
 from infer.evaluate.measures.clip import ANALYSIS_RATE_HZ, HOP_SAMPLES, Clip
-from infer.evaluate.measures.harmony import estimate_key
+from infer.evaluate.measures.harmony import CHORD_FRAMES, estimate_key, find_chords
 from infer.evaluate.measures.leakage import fine_structure_excess
 from infer.evaluate.measures.rhythm import OCTAVES, beat_f, tempo_is_right
 from prep.made_up.truth import SongTruth
-from recipe.music_measures import CHORD_FRAMES, find_chords, signature
+from recipe.music_measures import signature
 
 
 class BandMeasures(Config):

@@ -90,6 +90,12 @@ def make_voice() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture
+def make_song() -> Callable[..., Sample]:
+    """make_song("ballad", 0, 12) is a segment of 12 frames, with a vocal and no band."""
+    return song_sample
+
+
+@pytest.fixture
 def vocal_file(tmp_path) -> Path:
     """1.5 s of singing, mono, at 48 kHz."""
     path = tmp_path / "ballad_vocal.wav"

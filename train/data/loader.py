@@ -12,12 +12,13 @@ from typing import get_args
 import psutil
 
 from common.errors import UserError
+from shards.held_out import validation_songs
 from shards.location import ShardLocation
 from shards.reader import read_shard
 from shards.schema import OPTIONAL, Manifest, Sample, SslName, Target
 from train.config import TrainingConfig
 from train.data.clips import ClipBatch, ClipMaker, target_of
-from train.data.plan import WINDOW_SHARDS, Segment, ShardWindow, batches_per_epoch, plan_epoch, validation_songs
+from train.data.plan import WINDOW_SHARDS, Segment, ShardWindow, batches_per_epoch, plan_epoch
 from train.data.prefetch import in_order
 
 MEMORY_SHARE = 0.5

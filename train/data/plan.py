@@ -18,8 +18,6 @@ WINDOW_SHARDS = 8
 """Shards whose segments are shuffled together."""
 LENGTHS_PER_OCTAVE = 8
 """Clips shorter than the crop are cut to one of this many lengths between a length and its double."""
-FEWEST_VALIDATION_SONGS = 2
-"""Exchanging vocals between songs takes two."""
 
 Element = TypeVar("Element")
 
@@ -59,19 +57,6 @@ def clip_frames(frames: int, crop_frames: int) -> int:
         return crop_frames
     step = max(1, 2 ** (frames.bit_length() - 1) // LENGTHS_PER_OCTAVE)
     return frames - frames % step
-
-
-def validation_songs(songs: Sequence[str], fraction: float) -> frozenset[str]:
-    """Songs kept for validation: those whose hash falls below `fraction`, at least two, always leaving one to train.
-
-    A song's side does not depend on the other songs, except for that minimum. Empty if `fraction` is 0 or fewer than
-    three songs are given.
-    """
-    ranked = sorted(set(songs), key=_unit_hash)
-    if fraction == 0 or len(ranked) <= FEWEST_VALIDATION_SONGS:
-        return frozenset()
-    below = sum(_unit_hash(song) < fraction for song in ranked)
-    return frozenset(ranked[: min(max(below, FEWEST_VALIDATION_SONGS), len(ranked) - 1)])
 
 
 def plan_epoch(
@@ -115,8 +100,3 @@ def _take(waiting: dict[int, list[str]], batch_size: int, fewest: int) -> list[t
 
 def _shuffled(items: Sequence[Element], generator: torch.Generator) -> list[Element]:
     return [items[index] for index in torch.randperm(len(items), generator=generator).tolist()]
-
-
-def _unit_hash(song: str) -> float:
-    """A number in [0, 1) that depends on the song's name only."""
-    return int.from_bytes(hashlib.sha256(song.encode()).digest()[:8], "big") / 2**64

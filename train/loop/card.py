@@ -64,6 +64,7 @@ def card_of(
         networks={name: value for name, value in manifest.fingerprint.networks.items() if name in shared},
         shards_fingerprint=manifest.fingerprint.digest,
         init_shards_fingerprint=None if module.started is None else module.started.shards_fingerprint,
+        val_fraction=config.val_fraction,
         epoch=module.data_epoch,
         step=module.global_step,
         validation=dict(figures),

@@ -16,13 +16,13 @@ from models.loading.checkpoint import open_transformer, part_hash, resolve_check
 from models.loading.family import check_belongs, choose_checkpoint, describe_base, known_base
 from models.loading.int8 import to_int8
 from models.protocols import FlowNetwork
+from shards.held_out import FEWEST_VALIDATION_SONGS
 from shards.location import location_of
 from shards.reader import read_manifest, read_shard
 from shards.schema import Manifest, Sample
 from train.config import TrainingConfig
 from train.data.clips import ClipMaker, features_of, target_of
 from train.data.loader import ShardSamples, Split, check_manifest, lead_sheets, split
-from train.data.plan import FEWEST_VALIDATION_SONGS
 from train.loop.callbacks import announce
 from train.loop.card import lora_of
 from train.loop.memory import estimated_bytes, in_gib

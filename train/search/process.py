@@ -18,8 +18,8 @@ from common.config import check_config, leaves
 from common.errors import UserError
 from common.files import check_writable, whole_file
 from common.progress import say
+from shards.held_out import FEWEST_VALIDATION_SONGS
 from train.config import TrainingConfig
-from train.data.plan import FEWEST_VALIDATION_SONGS
 from train.devices.strategy import hardware
 from train.loop.callbacks import SignalStop
 from train.loop.checkpoint import MAY_CHANGE

@@ -1,6 +1,6 @@
 """Does the band play in the singer's key, and chords that her notes belong to? (docs/evaluation.md#harmony)
 
-F frames of a chroma [12, F], pitch class C first.
+F frames of a chroma [12, F], pitch class C first; W windows of half a second.
 """
 
 from dataclasses import dataclass
@@ -10,11 +10,16 @@ import mir_eval
 import numpy as np
 import scipy.ndimage
 
+from common.music.chord import Mode
 from common.music.key import key_correlations
-from infer.evaluate.measures.clip import Clip
+from infer.evaluate.measures.clip import ANALYSIS_RATE_HZ, HOP_SAMPLES, Clip
 
 SMOOTHED_FRAMES = 21
 """The band's chroma is averaged over half a second, so that a note need not meet its chord on the frame."""
+
+CHORD_FRAMES = round(0.5 * ANALYSIS_RATE_HZ / HOP_SAMPLES)
+"""A chord is found from half a second."""
+TRIADS: dict[Mode, tuple[int, int, int]] = {"major": (0, 4, 7), "minor": (0, 3, 7)}
 
 
 @dataclass(frozen=True)
@@ -80,3 +85,11 @@ def key_score(reference: str | None, estimate: str | None) -> float:
     if reference is None or estimate is None:
         return 0.0
     return float(mir_eval.key.weighted_score(reference, estimate))
+
+
+def find_chords(chroma: np.ndarray) -> np.ndarray:
+    """The loudest triad of each half second of a chroma [12, F], its root and 12 more where it is minor: [W]"""
+    whole = chroma[:, : chroma.shape[1] // CHORD_FRAMES * CHORD_FRAMES]
+    windows = whole.reshape(12, -1, CHORD_FRAMES).mean(axis=2)
+    templates = np.stack([np.roll(np.isin(range(12), TRIADS[mode]), root) for mode in TRIADS for root in range(12)])
+    return (templates @ windows).argmax(axis=0)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.data.plan import Segment, batches_per_epoch, clip_frames, plan_epoch, validation_songs
+from train.data.plan import Segment, batches_per_epoch, clip_frames, plan_epoch
 
 SEGMENTS = tuple(
     Segment(f"song{n}_{part:03d}", f"song{n}", frames, n // 3)
@@ -62,19 +62,3 @@ def test_windows_bound_how_many_shards_lie_open():
 def test_clips_shorter_than_the_crop_lose_less_than_an_eighth(frames, clip):
     assert clip_frames(frames, 2584) == clip
     assert clip > frames * 7 / 8 or clip == 2584
-
-
-def test_a_songs_side_does_not_depend_on_the_others():
-    songs = [f"song {number}" for number in range(400)]
-    kept = validation_songs(songs, 0.1)
-    assert 20 < len(kept) < 60
-    assert kept & set(songs[:300]) == validation_songs(songs[:300], 0.1)
-    assert validation_songs([*reversed(songs), *songs], 0.1) == kept
-
-
-def test_at_least_two_songs_validate_and_one_trains():
-    songs = ["a", "b", "c", "d"]
-    assert len(validation_songs(songs, 0.001)) == 2
-    assert len(validation_songs(songs[:3], 0.5)) == 2
-    assert validation_songs(songs[:2], 0.5) == frozenset()
-    assert validation_songs(songs, 0) == frozenset()
