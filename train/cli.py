@@ -73,7 +73,8 @@ def train_run(
 
     Prints the newest adapter's folder, then the best one's, and says how to tune its sampler. best.json beside them
     names the best: the highest val/x0_gain of those that listen to the vocal (val/gain_over_muted and
-    val/conditioning_gain above 0 with 95 % confidence). Ctrl-C saves first; --resume goes on as if nothing had happened.
+    val/conditioning_gain above 0 with 95 % confidence). Ctrl-C saves first; --resume goes on as if nothing had
+    happened.
     """
     resolved = load_config(TrainingConfig, config, _overrides(settings or [], shards, precision))
     if init_from is not None:
