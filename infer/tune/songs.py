@@ -44,8 +44,8 @@ class SongScore(Config):
     """How much more of the vocal's fine structure stands in it than in the true band."""
 
     @property
-    def value(self) -> float:
-        """What trials are compared by."""
+    def fit(self) -> float:
+        """How well it fits the song."""
         return (self.chords + self.beats + self.key) / 3
 
 

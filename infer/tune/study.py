@@ -3,6 +3,7 @@
 Optuna draws and gives up; its study is made anew from the file at every start, with the same draws to come.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ from infer.tune.space import Recommended, TuningSpace
 TUNING_FILE = "tuning.json"
 LEAK_LIMIT = 0.03
 """How much more of the vocal than in true bands may stand in half of the bands."""
+NEARNESS = 0.02
+"""What half the distance from true bands is worth, in fit."""
+TINY_DISTANCE = 1e-9
 OUTSIDE = -1.0
 """What is added to the value of a trial that leaks, or whose bands are further from true ones than before."""
 
@@ -42,9 +46,9 @@ class TunedTrial(Config):
     """Of its bands from the true ones; null where it was given up before the last song."""
 
     @property
-    def value(self) -> float:
+    def fit(self) -> float:
         """Mean over its songs."""
-        return fmean(song.value for song in self.songs)
+        return fmean(song.fit for song in self.songs)
 
     @property
     def leak(self) -> float:
@@ -72,18 +76,27 @@ class Tuning(Config):
     def before(self) -> TunedTrial:
         return self.trials[0]
 
+    def value_of(self, trial: TunedTrial) -> float:
+        """What whole trials are compared by: fit, and nearness to true bands."""
+        was, now = self._distances(trial)
+        return trial.fit + NEARNESS * math.log2(max(was, TINY_DISTANCE) / max(now, TINY_DISTANCE))
+
     def is_within(self, trial: TunedTrial) -> bool:
         """Whether a whole trial leaks no more than LEAK_LIMIT and is no further from true bands than the first."""
-        assert trial.distance is not None
+        was, now = self._distances(trial)
+        return trial.leak <= max(LEAK_LIMIT, self.before.leak) and now <= was
+
+    def _distances(self, trial: TunedTrial) -> tuple[float, float]:
+        """That of the first trial, and that of a whole one."""
         assert self.before.distance is not None
-        return trial.leak <= max(LEAK_LIMIT, self.before.leak) and trial.distance <= self.before.distance
+        assert trial.distance is not None
+        return self.before.distance, trial.distance
 
     @property
     def best(self) -> TunedTrial:
-        """Of those within the limits that with the highest value; of equals the nearer to true bands, then the fewer
-        steps, then the earlier."""
+        """Of those within the limits that of the highest value; of equals that of fewer steps, then the earlier."""
         within = [trial for trial in self.trials if trial.distance is not None and self.is_within(trial)]
-        return max(within, key=lambda trial: (trial.value, -(trial.distance or 0.0), -trial.settings.sampler.steps))
+        return max(within, key=lambda trial: (self.value_of(trial), -trial.settings.sampler.steps))
 
 
 def read_tuning(path: Path, setup: TuningSetup) -> Tuning:
@@ -126,7 +139,7 @@ class TuningStudy:
         given_up = False
         for band in bands(settings):
             made.append(band)
-            trial.report(band.score.value, len(made))
+            trial.report(band.score.fit, len(made))
             given_up = len(made) < len(self.tuning.setup.songs) and trial.should_prune()
             if given_up:
                 break
@@ -149,7 +162,7 @@ class TuningStudy:
         """What Optuna learns of a trial."""
         if trial.distance is None:
             return None, TrialState.PRUNED
-        return trial.value + (0.0 if self.tuning.is_within(trial) else OUTSIDE), TrialState.COMPLETE
+        return self.tuning.value_of(trial) + (0.0 if self.tuning.is_within(trial) else OUTSIDE), TrialState.COMPLETE
 
     def _add(self, trial: TunedTrial) -> None:
         """Tell a study that begins anew of a trial that the file holds."""
@@ -160,7 +173,7 @@ class TuningStudy:
                 value=value,
                 params=dict(trial.drawn),
                 distributions=self._space.distributions,
-                intermediate_values={number: song.value for number, song in enumerate(trial.songs, start=1)},
+                intermediate_values={number: song.fit for number, song in enumerate(trial.songs, start=1)},
             )
         )
 

@@ -49,11 +49,11 @@ class TuneOutcome:
     tuning: Tuning
     trials: int  # that were asked for
     changed: tuple[str, ...]  # settings that adapter.json has now, and what they were
-    gain: Interval  # of the best trial over the first, a mean over songs, with its 95 % interval
+    gain: Interval  # in fit, of the best trial over the first, a mean over songs, with its 95 % interval
 
     @property
     def is_sure(self) -> bool:
-        """Whether the songs are enough, and agree enough, to tell that the best is better."""
+        """Whether the songs are enough, and agree enough, to tell that the best fits better."""
         return len(self.tuning.setup.songs) >= FEWEST_SONGS and self.gain.low > 0
 
 
@@ -147,8 +147,8 @@ def _run(study: TuningStudy, request: TuneRequest, songs: SongSet, started: floa
 
 def _figures(trial: TunedTrial) -> str:
     if trial.distance is None:
-        return f"given up after {len(trial.songs)} songs at {trial.value:.3f}"
-    return f"{trial.value:.3f}, leak {trial.leak:.3f}, distance {trial.distance:.2f}"
+        return f"given up after {len(trial.songs)} songs at {trial.fit:.3f}"
+    return f"fit {trial.fit:.3f}, leak {trial.leak:.3f}, distance {trial.distance:.2f}"
 
 
 def _settings(trial: TunedTrial, tuning: Tuning) -> str:
@@ -168,7 +168,7 @@ def _flat(settings: Recommended) -> dict[str, Any]:
 def _conclude(tuning: Tuning, request: TuneRequest, card: AdapterCard) -> TuneOutcome:
     """Write the best settings, if the card has others."""
     best, pairs = tuning.best, zip(tuning.best.songs, tuning.before.songs, strict=True)
-    gain = bootstrap_mean([after.value - before.value for after, before in pairs])
+    gain = bootstrap_mean([after.fit - before.fit for after, before in pairs])
     if best.settings != Recommended.of(card):
         rewrite_card(request.adapter, best.settings.onto(card))
     changed = _changes(tuning.before.settings, best.settings, "{name} was {was}, is {now}")
@@ -181,13 +181,13 @@ def told(outcome: TuneOutcome) -> str:
     count = f"{len(best.songs)} song{'s' * (len(best.songs) != 1)}"
     tried = f"{len(tuning.trials)} of {outcome.trials} trials"
     if not outcome.changed:
-        return f"{tried} on {count}: none beats the settings that the adapter has; {CARD_FILE} stays as it was"
+        return f"{tried} on {count}: none is better than the settings that the adapter has; {CARD_FILE} stays as it was"
     gain = f"{outcome.gain.value:+.3f} [{outcome.gain.low:+.3f}, {outcome.gain.high:+.3f}]"
     means = ", ".join(
         f"{name} {was:.2f} -> {now:.2f}"
         for (name, was), now in zip(_means(tuning.before).items(), _means(best).values(), strict=True)
     )
-    verdict = "gained" if outcome.is_sure else "cannot tell whether it is better:"
+    verdict = "fits better:" if outcome.is_sure else "cannot tell whether it fits better:"
     return "\n".join(
         [
             f"{tried}, best is trial {tuning.trials.index(best)}: {means}",

@@ -61,7 +61,7 @@ def test_the_best_settings_become_the_adapters(adapter, songs, capsys, opened):
     assert len(tuning.setup.songs) == 2
     assert printed.out.startswith("3 of 3 trials")
     if tuning.best is not tuning.before:
-        assert "cannot tell whether it is better" in printed.out  # of two songs
+        assert "cannot tell whether it fits better" in printed.out  # of two songs
     assert "infer.band.session.open_codec" not in opened  # the encoder
 
 
