@@ -1,18 +1,15 @@
 """How a band fits a song whose truth is known: key, tempo, beats, chords, and what of the vocal is in it.
 
-M samples at 22.05 kHz, W windows of half a second.
+M samples at 22.05 kHz.
 """
 
 import numpy as np
 
 from common.config import Config
-from common.music.chord import TONICS
-from infer.evaluate.measures.clip import ANALYSIS_RATE_HZ, HOP_SAMPLES, Clip
-from infer.evaluate.measures.harmony import CHORD_FRAMES, estimate_key, find_chords
+from infer.evaluate.measures.clip import Clip
 from infer.evaluate.measures.leakage import fine_structure_excess
-from infer.evaluate.measures.rhythm import OCTAVES, beat_f, tempo_is_right
-from prep.made_up.truth import SongTruth
-from recipe.music_measures import signature
+from infer.evaluate.measures.sheet import measure_sheet
+from prep.made_up.truth import SongTruth, lead_sheet_of_truth
 
 
 class BandMeasures(Config):
@@ -32,22 +29,5 @@ class BandMeasures(Config):
 
 def measure_band(truth: SongTruth, vocal: np.ndarray, band: Clip) -> BandMeasures:
     """A band [2, N] against what is true of its song and its vocal [M]."""
-    found = find_chords(band.chroma)
-    return BandMeasures(
-        key=float(signature(estimate_key(band)) == signature(truth.full_key)),
-        tempo=float(tempo_is_right(truth.tempo_bpm, band.pulse.tempo_bpm, OCTAVES)),
-        beats=beat_f(np.array(truth.beats), band.pulse.beats),
-        chords=float(np.mean(found == true_chords(truth, len(found)))),
-        leak_fine=fine_structure_excess(vocal, band.mono),
-    )
-
-
-def true_chords(truth: SongTruth, windows: int) -> np.ndarray:
-    """The chord in the middle of each window, numbered as find_chords numbers them; -1 where there is none: [W]"""
-    middles = (np.arange(windows) + 0.5) * CHORD_FRAMES * HOP_SAMPLES / ANALYSIS_RATE_HZ
-    chords = np.full(windows, -1)
-    for span in truth.chords:
-        root, _, quality = span.label.partition(":")
-        number = TONICS.index(root) + len(TONICS) * (quality == "min")
-        chords[(span.start <= middles) & (middles < span.end)] = number
-    return chords
+    fit = measure_sheet(lead_sheet_of_truth(truth), band)
+    return BandMeasures(**vars(fit), leak_fine=fine_structure_excess(vocal, band.mono))

@@ -1,0 +1,60 @@
+"""Does a band play what a lead sheet says? For songs whose key, tempo, beats and chords are known.
+
+W windows of half a second.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.music.chord import Chord, Key
+from common.music.lead_sheet import LeadSheet
+from infer.evaluate.measures.clip import ANALYSIS_RATE_HZ, HOP_SAMPLES, Clip
+from infer.evaluate.measures.harmony import CHORD_FRAMES, TRIADS, estimate_key, find_chords
+from infer.evaluate.measures.rhythm import OCTAVES, beat_f, tempo_is_right
+
+
+@dataclass(frozen=True)
+class SheetFit:
+    """How a band fits a lead sheet; all are shares in [0, 1]."""
+
+    key: float
+    """1 where the band has the sheet's key signature: relative keys count as one."""
+    tempo: float
+    """1 where the tempo is right within 4 %, or its double, triple, half or third is."""
+    beats: float
+    """F-measure within 70 ms."""
+    chords: float
+    """Share of half seconds whose triad is the sheet's."""
+
+
+def measure_sheet(sheet: LeadSheet, band: Clip) -> SheetFit:
+    """A band against a sheet that has a key and bars, both from the same second on."""
+    assert sheet.key is not None
+    assert sheet.bpm is not None
+    found, key, seconds = find_chords(band.chroma), estimate_key(band), band.mono.size / ANALYSIS_RATE_HZ
+    beats = sheet.beat_times()
+    return SheetFit(
+        key=float(key is not None and Key.of_name(key).signature == sheet.key.signature),
+        tempo=float(tempo_is_right(sheet.bpm, band.pulse.tempo_bpm, OCTAVES)),
+        beats=beat_f(beats[(beats >= 0) & (beats < seconds)], band.pulse.beats),
+        chords=float(np.mean(found == chords_of(sheet, len(found)))),
+    )
+
+
+def chords_of(sheet: LeadSheet, windows: int) -> np.ndarray:
+    """The chord in the middle of each window, numbered as find_chords numbers them; -1 for none or no triad: [W]"""
+    middles = (np.arange(windows) + 0.5) * CHORD_FRAMES * HOP_SAMPLES / ANALYSIS_RATE_HZ
+    chords = np.full(windows, -1)
+    for segment in sheet.chord_segments():
+        chords[(segment.start <= middles) & (middles < segment.end)] = _number(segment.chord)
+    return chords
+
+
+def _number(chord: Chord | None) -> int:
+    """Root of a chord, and 12 more where its triad is minor."""
+    if chord is None:
+        return -1
+    steps = {(note - chord.root) % 12 for note in chord.notes}
+    triads = [minor for minor, mode in enumerate(TRIADS) if steps.issuperset(TRIADS[mode])]
+    return chord.root + 12 * triads[0] if triads else -1
