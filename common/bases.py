@@ -7,7 +7,7 @@ sampled. What of them is code (their networks) is in models/; everything else is
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -53,6 +53,18 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class NoiseLevels:
+    """How upstream draws the noise levels that a checkpoint is trained at: the sigmoid of a normal number, shifted."""
+
+    mean: float = 0.0
+    """Of the normal number."""
+    points: int | None = None
+    """Points of the even grid that levels are rounded to before the shift; None for none."""
+    only: tuple[float, ...] | None = None
+    """The levels of a checkpoint that knows but these, as they are: each is as likely."""
+
+
+@dataclass(frozen=True)
 class BaseSpec:
     """A base model."""
 
@@ -75,18 +87,33 @@ class BaseSpec:
     """Whether the ends of its even sampling grid are shifted, too, before all of the grid is."""
     samplings: Mapping[str, Sampling]
     """How each of its variants is sampled."""
+    noise_levels: Mapping[str, NoiseLevels]
+    """How noise levels are drawn that each of its variants is trained at."""
     block_frames: int
     """Latent frames under one token of the transformer's blocks."""
     longest_seconds: float
     """Longest clip that the network takes at once; longer songs go through it in windows."""
+    shards_version: Literal[1, 2] = 2
+    """Version of the format of its shards (docs/shards.md)."""
+    has_source_slot: bool = False
+    """Whether its network takes the latents of a source track beside the noisy ones."""
+    has_learned_null: bool = False
+    """Whether it was trained without words by a condition of its own, in the place of prompt and lyrics together."""
+    compares_velocities: bool = False
+    """Whether it was trained on errors of velocities, not of the clean estimates that they lead to."""
+    has_feature_losses: bool = True
+    """Whether its network has the projections that SSL features are compared through."""
     variant_ids: tuple[str, ...] = ()
     """Hugging Face ids of other checkpoints of this base model."""
-    is_served: bool = True
-    """Whether prep, train and infer take it; its networks open either way."""
 
     def weights_file(self, part: str) -> str:
         """Name of the file that holds a part's weights."""
         return self.files[part][1]
+
+    @property
+    def has_lyric_rows(self) -> bool:
+        """Whether lyrics condition it as rows of its text encoder's embedding, not as token ids."""
+        return self.lyric_vocabulary is None
 
     @property
     def longest_frames(self) -> int:
@@ -117,8 +144,10 @@ ACE_STEP_1 = BaseSpec(
     shift=3.0,
     shifts_ends=True,
     samplings={"base": Sampling(steps=60, shift=3.0, guidance_scale=15.0, guidance_interval=0.5, omega_scale=10.0)},
+    noise_levels={"base": NoiseLevels(points=1000)},
     block_frames=1,
     longest_seconds=240.0,
+    shards_version=1,
 )
 """ACE-Step v1. A latent frame is 8 mel frames of 512 samples: 10.77 a second."""
 
@@ -127,6 +156,7 @@ _PARTS_15 = PartNames(
 )
 
 _GUIDED_15 = Sampling(steps=50, shift=1.0, guidance_scale=7.0, guidance_interval=1.0, omega_scale=0.0)
+_LEVELS_15 = NoiseLevels(mean=-0.4)
 
 ACE_STEP_15 = BaseSpec(
     name="ace-step-1.5",
@@ -148,14 +178,22 @@ ACE_STEP_15 = BaseSpec(
         "sft": _GUIDED_15,
         "turbo": Sampling(steps=8, shift=3.0, guidance_scale=1.0, guidance_interval=1.0, omega_scale=0.0),
     },
+    noise_levels={
+        "base": _LEVELS_15,
+        "sft": _LEVELS_15,
+        "turbo": NoiseLevels(only=(1.0, 0.9545, 0.9, 0.8333, 0.75, 0.6429, 0.5, 0.3)),
+    },
     block_frames=2,
     longest_seconds=600.0,
+    has_source_slot=True,
+    has_learned_null=True,
+    compares_velocities=True,
+    has_feature_losses=False,
     variant_ids=(
         *(f"ACE-Step/acestep-v15-{size}{kind}" for size in ("", "xl-") for kind in ("base", "sft", "turbo")),
         *(f"ACE-Step/acestep-v15-turbo-{kind}" for kind in ("shift1", "shift3", "continuous")),
         "ACE-Step/acestep-v15-xl-turbo-diffusers",
     ),
-    is_served=False,
 )
 """ACE-Step 1.5: 25 latent frames a second. `shift` is that of the variants base and sft; turbo has its own, and
 guidance in its weights. The longest clip is as long as the latent of silence that comes with it. Folders are named by

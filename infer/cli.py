@@ -9,7 +9,7 @@ import typer
 from common.command import command_app, example, run
 from common.errors import UserError
 from common.memory import explain_out_of_memory
-from models.acestep1.text.options import LyricsContent
+from common.texts.lyrics import LyricsContent
 
 app = command_app("Make accompaniments for a vocal with a trained adapter.")
 

@@ -6,7 +6,7 @@ L lyric tokens, E condition tokens, I inner width.
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,8 @@ class FlowNetwork(ModelMixin, PeftAdapterMixin):
     transformer_blocks: nn.ModuleList
     blocks_name: str = "transformer_blocks"
     """Name of those blocks among its modules."""
+    variant_name: str = "base"
+    """Which variant of its base model it is."""
     adapted_prefix: str = ""
     """How names of layers begin that adapters may sit on; by default they may on all."""
 
@@ -67,13 +69,21 @@ class FlowNetwork(ModelMixin, PeftAdapterMixin):
         """I."""
 
     @property
+    def rounded_parts(self) -> tuple[nn.Module, ...]:
+        """Where nearly all its weights are: what may be held in 8 bits."""
+        return self.transformer_blocks, self.lyric_encoder
+
+    @property
     @abstractmethod
     def weight_dtype(self) -> Any:
         """The torch.dtype of the network's own weights; an adapter's may have another."""
 
     @abstractmethod
     def condition(self, text: Tensor, text_mask: Tensor, lyric_ids: Tensor, lyric_mask: Tensor) -> Conditions:
-        """Conditions of a prompt's states [B, S, D] and of lyrics [B, L], masks nonzero where a token is real."""
+        """Conditions of a prompt's states [B, S, D] and of lyrics [B, L], masks nonzero where a token is real.
+
+        A prompt that is left out is zero. Lyrics [B, L, D] are rows where the base model has them so.
+        """
 
     def null_condition(self, text: Tensor, text_mask: Tensor, lyric_ids: Tensor, lyric_mask: Tensor) -> Conditions:
         """What guidance leads away from: the same words left out, a text of zeros as long as theirs and no lyrics."""
@@ -146,6 +156,30 @@ class LatentDecoder:
 
 
 @dataclass(frozen=True)
+class LyricTokens:
+    """A song's lyrics as the network takes them: token ids, or rows of the text encoder's embedding."""
+
+    ids: np.ndarray  # int32 [L], or float16 [L, D], where rows stand for ids
+    reduced: Mapping[str, np.ndarray] = field(default_factory=dict)  # the same of less of them, by LyricsContent
+    dropped_words: bool = False
+    """Words were left out, because there is no vocabulary."""
+    unread: tuple[str, ...] = ()
+    """Why each line that was left out could not be read."""
+
+
+class LyricReader:
+    """What makes tokens of lyrics."""
+
+    @abstractmethod
+    def check_language(self, language: str) -> None:
+        """Raise UserError for a language that lyrics cannot be read in."""
+
+    @abstractmethod
+    def read(self, lyrics: str, language: str) -> LyricTokens:
+        """Tokens of a song's lyrics; of less of them as well where no trainer could make those by itself."""
+
+
+@dataclass(frozen=True)
 class TextStates:
     """What cross-attention takes of prompts; at padding the states are whatever the encoder makes there."""
 
@@ -164,6 +198,10 @@ class PromptEncoder(nn.Module):
 
         Raises UserError where a network cannot be weakened.
         """
+
+    def worded(self, tags: str, *, seconds: float) -> str:
+        """What `embed` takes for the tags of a clip of so many seconds."""
+        return tags
 
     @abstractmethod
     def fits(self, prompt: str) -> bool:

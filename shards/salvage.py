@@ -4,23 +4,23 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.bases import BaseSpec
 from common.errors import UserError
-from common.latents import LatentLayout
 from shards.schema import ARRAYS, Sample, ShardEntry, check_sample
 from shards.tar import JSON, LEAD_SHEET, decode_sample, name_and_length, sample_sha256
 
 
-def salvage(folder: Path, entry: ShardEntry, latents: LatentLayout) -> Iterator[Sample]:
+def salvage(folder: Path, entry: ShardEntry, spec: BaseSpec) -> Iterator[Sample]:
     """The whole samples of a shard, in order, whatever lies between them; none where the file is missing."""
     digests = {segment.key: segment.sha256 for segment in entry.segments}
     key, fields = "", dict[str, bytes]()
     for name, content in _members(folder / entry.name):
         stem, _, field = name.partition(".")
         if stem != key:
-            yield from _whole(key, fields, digests, latents)
+            yield from _whole(key, fields, digests, spec)
             key, fields = stem, {}
         fields |= {name: content for name in (JSON, LEAD_SHEET, *ARRAYS) if field in (name, f"{name}.npy")}
-    yield from _whole(key, fields, digests, latents)
+    yield from _whole(key, fields, digests, spec)
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -40,12 +40,12 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
                 file.seek(begin + -(-length // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
 
 
-def _whole(key: str, fields: dict[str, bytes], digests: dict[str, str], latents: LatentLayout) -> Iterator[Sample]:
+def _whole(key: str, fields: dict[str, bytes], digests: dict[str, str], spec: BaseSpec) -> Iterator[Sample]:
     if key not in digests:
         return
     try:
         sample = decode_sample("", key, dict(fields))
     except UserError:
         return
-    if not check_sample(sample, latents) and sample_sha256(sample) == digests[key]:
+    if not check_sample(sample, spec) and sample_sha256(sample) == digests[key]:
         yield sample

@@ -1,7 +1,7 @@
 """What a shard holds: samples of numpy arrays with a JSON note each, and the manifest over all of them.
 
-C latent channels, H latent rows, T latent frames, K tag orders, L text tokens, D text width, N lyric tokens,
-n MERT frames, m mHuBERT frames.
+C latent channels, H latent rows, T latent frames, K tag orders, L text tokens, D text width, N lyric tokens, R and V of
+less of the lyrics, n MERT frames, m mHuBERT frames.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +11,14 @@ from typing import Annotated, Literal, Self, get_args
 import numpy as np
 from pydantic import Field, model_validator
 
-from common.bases import ACE_STEP_1, BaseOrigin, BaseSpec, check_statistics, recorded_spec
+from common.bases import BaseOrigin, BaseSpec, check_statistics, recorded_spec
 from common.canonical import sha256_of
 from common.config import Config
 from common.errors import UserError
-from common.latents import LatentLayout, LatentStatistics
+from common.latents import LatentStatistics
 from common.music.lead_sheet import LeadSheet
 from common.music.notation import write_lead_sheet
+from common.texts.lyrics import LyricsContent
 from shards.fingerprint import Fingerprint
 
 Part = Literal["vocal", "inst", "mix"]
@@ -183,9 +184,10 @@ class Sample:
     activity: np.ndarray  # float16 [T], vocal activity in [0, 1]
     text: np.ndarray  # float16 [K, L, D], one prompt in K tag orders
     text_mask: np.ndarray  # bool [K, L]
-    lyrics: np.ndarray  # int32 [N], token ids
+    lyrics: np.ndarray  # int32 [N], token ids; of a base model with lyric rows float16 [N, D]
     targets: Mapping[Target, np.ndarray] = field(default_factory=dict)  # float16 [C, H, T] each
     features: Mapping[FeatureKey, np.ndarray] = field(default_factory=dict)  # float16 [frames, width] each
+    reduced_lyrics: Mapping[LyricsContent, np.ndarray] = field(default_factory=dict)  # rows of less of the lyrics
     lead_sheet: LeadSheet | None = None  # of the segment; None where none is known
 
     @classmethod
@@ -196,13 +198,15 @@ class Sample:
             **{name: arrays[name] for name in ARRAYS if name not in OPTIONAL},
             targets={target: arrays[target] for target in TARGETS if target in arrays},
             features={key: arrays[name] for name, key in FEATURES.items() if name in arrays},
+            reduced_lyrics={content: arrays[name] for name, content in REDUCED_LYRICS.items() if name in arrays},
             lead_sheet=lead_sheet,
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays that are there, by name, in the order in which a shard holds them."""
         features = {name: self.features[key] for name, key in FEATURES.items() if key in self.features}
-        found = {**vars(self), **self.targets, **features}
+        reduced = {name: self.reduced_lyrics[key] for name, key in REDUCED_LYRICS.items() if key in self.reduced_lyrics}
+        found = {**vars(self), **self.targets, **reduced, **features}
         return {name: found[name] for name in ARRAYS if name in found}
 
 
@@ -214,20 +218,30 @@ ARRAYS = {
     "text": ("float16", "KLD"),
     "text_mask": ("bool", "KL"),
     "lyrics": ("int32", "N"),
+    "lyrics_structure": ("float16", "RD"),
+    "lyrics_instrumental": ("float16", "VD"),
     **{name: ("float16", {"mert": "nM", "mhubert": "mQ"}[ssl]) for name, (_, ssl) in FEATURES.items()},
 }
 """dtype and shape, in letters, of each array; M and Q are the widths of MERT and mHuBERT."""
-OPTIONAL = frozenset({*TARGETS, *FEATURES})
+LYRIC_ROWS = {"lyrics": ("float16", "ND")}
+"""The same of a base model with lyric rows."""
+REDUCED_LYRICS: Mapping[str, LyricsContent] = {"lyrics_structure": "structure", "lyrics_instrumental": "instrumental"}
+"""Arrays of a base model with lyric rows -> what of the lyrics they hold."""
+OPTIONAL = frozenset({*TARGETS, *FEATURES, *REDUCED_LYRICS})
 """Arrays that a sample need not have."""
 
 
-def check_sample(sample: Sample, latents: LatentLayout) -> list[str]:
-    """What is wrong with a sample of latents of this layout, a line each; empty for a good one."""
-    meta = sample.meta
+def check_sample(sample: Sample, spec: BaseSpec) -> list[str]:
+    """What is wrong with a sample of this base model, a line each; empty for a good one."""
+    meta, latents = sample.meta, spec.latents
     widths = {"M": SSL_WIDTHS["mert"], "Q": SSL_WIDTHS["mhubert"]}
     sizes = {"C": latents.channels, "H": latents.rows, "T": meta.frames, "K": len(meta.tag_orders), **widths}
     found = sample.arrays()
-    wrong = [problem for name, array in found.items() if (problem := _array_problem(name, array, sizes))]
+    layouts = {**ARRAYS, **(LYRIC_ROWS if spec.has_lyric_rows else {})}
+    wrong = [problem for name, array in found.items() if (problem := _array_problem(name, array, layouts[name], sizes))]
+    reduced = set(REDUCED_LYRICS.values()) if spec.has_lyric_rows else set()
+    if sample.reduced_lyrics.keys() != reduced:
+        wrong.append(f"lyrics are reduced to {sorted(sample.reduced_lyrics)}, not {sorted(reduced)}")
     if meta.frames != (frames := latents.frames_of(meta.samples)):
         wrong.append(f"{meta.samples} samples make {frames} frames, not {meta.frames}")
     if meta.key != sample_key(meta.song, meta.segment):
@@ -237,9 +251,9 @@ def check_sample(sample: Sample, latents: LatentLayout) -> list[str]:
     return wrong
 
 
-def _array_problem(name: str, array: np.ndarray, sizes: dict[str, int]) -> str | None:
+def _array_problem(name: str, array: np.ndarray, layout: tuple[str, str], sizes: dict[str, int]) -> str | None:
     """What is wrong with one array; a letter that has no size yet takes the size it has here."""
-    dtype, letters = ARRAYS[name]
+    dtype, letters = layout
     for letter, size in zip(letters, array.shape, strict=False):
         sizes.setdefault(letter, size)
     expected = [sizes.get(letter, letter) for letter in letters]
@@ -381,7 +395,7 @@ class Manifest(Config):
 
     @model_validator(mode="after")
     def _of_its_base(self) -> Self:
-        if (self.version == 1) != (self.spec is ACE_STEP_1):
+        if self.version != self.spec.shards_version:
             raise ValueError(f"version {self.version} does not go with latents of {self.spec.name}")
         check_statistics(self.statistics, self.spec)
         channels = self.spec.latents.channels

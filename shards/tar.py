@@ -17,10 +17,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
+from common.bases import BaseSpec
 from common.canonical import canonical_json
 from common.config import check_config
 from common.errors import UserError
-from common.latents import LatentLayout
 from common.music.notation import read_lead_sheet, write_lead_sheet
 from shards.schema import ARRAYS, OPTIONAL, Sample, SegmentMeta, check_sample
 
@@ -42,9 +42,9 @@ def open_tar(file: IO[bytes]) -> tarfile.TarFile:
     return tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT, encoding="utf-8", errors="strict")
 
 
-def append_sample(tar: tarfile.TarFile, sample: Sample, latents: LatentLayout) -> str:
+def append_sample(tar: tarfile.TarFile, sample: Sample, spec: BaseSpec) -> str:
     """Add one sample, which must be a good one; its `sample_sha256` comes back."""
-    wrong = check_sample(sample, latents)
+    wrong = check_sample(sample, spec)
     assert not wrong, f"{sample.meta.key}: {wrong}"
     digest = hashlib.sha256()
     for field, content in _fields(sample):

@@ -76,7 +76,7 @@ def _verify_samples(folder: Path, manifest: Manifest, entry: ShardEntry) -> Iter
 
 
 def _wrong(manifest: Manifest, segment: SegmentEntry | None, sample: Sample) -> Iterator[str]:
-    yield from check_sample(sample, manifest.spec.latents)
+    yield from check_sample(sample, manifest.spec)
     found = (sample.meta.key, sample.meta.song, sample.meta.frames)
     indexed = segment and (segment.key, segment.song, segment.frames)
     if found != indexed:

@@ -14,10 +14,9 @@ from typing import Self
 
 import numpy as np
 
-from common.bases import ACE_STEP_1, BaseOrigin, recorded_spec
+from common.bases import BaseOrigin, BaseSpec, recorded_spec
 from common.canonical import canonical_json, sha256_of_file, unicode_text
 from common.files import whole_file
-from common.latents import LatentLayout
 from shards.commit import BUILD_FOLDER, commit
 from shards.fingerprint import Fingerprint
 from shards.lock import remove_if_empty
@@ -126,7 +125,7 @@ class ShardWriter:
         """The manifest over the shards that are finished."""
         shards = tuple(self._done)
         return Manifest(
-            version=1 if self._spec is ACE_STEP_1 else 2,
+            version=self._spec.shards_version,
             shards=shards,
             fingerprint=self._fingerprint,
             base=self._base,
@@ -144,7 +143,7 @@ class ShardWriter:
     def _shard(self, name: str) -> "_Shard":
         path = self._out / BUILD_FOLDER / name
         self._staged.append(path)
-        return _Shard(path, self._spec.latents, self._silence)
+        return _Shard(path, self._spec, self._silence)
 
     def _drop(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
@@ -164,8 +163,8 @@ def rejection_of(key: str, error: SongError) -> Rejection:
 class _Shard:
     """A tar that grows below .build; `path` is where it waits once it is whole."""
 
-    def __init__(self, path: Path, latents: LatentLayout, silence: np.ndarray | None) -> None:
-        self._path, self._latents = path, latents
+    def __init__(self, path: Path, spec: BaseSpec, silence: np.ndarray | None) -> None:
+        self._path, self._spec = path, spec
         self._sung = None if silence is None else SungSums(silence)
         self._segments: list[SegmentEntry] = []
         self._songs: list[SongEntry] = []
@@ -180,7 +179,7 @@ class _Shard:
 
     def add(self, samples: Sequence[Sample]) -> None:
         for sample in samples:
-            self._segments.append(_segment_entry(sample.meta, append_sample(self._tar, sample, self._latents)))
+            self._segments.append(_segment_entry(sample.meta, append_sample(self._tar, sample, self._spec)))
             if self._sung is not None:
                 self._sung.add(sample)
         self._songs.append(_song_entry(samples[0]))

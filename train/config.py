@@ -6,10 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from common.bases import ACE_STEP_1
+from common.bases import ACE_STEP_1, BaseSpec
 from common.config import Config
+from common.errors import UserError
 from common.latents import LatentLayout
-from models.acestep1.text.options import LyricsContent
+from common.texts.lyrics import LyricsContent
 from models.flow.options import (
     A_MAX,
     A_MAX_LIMIT,
@@ -34,8 +35,12 @@ TARGET_MODULES = (
     "linear_v",
     "timestep_embedder.linear_1",
     "timestep_embedder.linear_2",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
 )
-"""Linear layers of the transformer that may carry an adapter, by the end of their names."""
+"""Linear layers of the transformer that may carry an adapter, by the end of their names; the last three are those of
+ACE-Step 1.5's feed-forward networks, those from speaker_embedder on ACE-Step v1's."""
 
 CONTROLNET_NOISE_SHARE = 0.3
 """high_noise_share that a control encoder learns best with."""
@@ -102,7 +107,8 @@ class AccompanimentConfig(Config):
     """How the vocal conditions the model, and what the model makes of it (docs/formulation.md, sections 3 to 5)."""
 
     mode: Mode = "image2image"
-    """image2image: the vocal enters through the noise and a projection; controlnet: through an encoder of its own."""
+    """image2image: the vocal enters through the noise and a projection; controlnet: through an encoder of its own;
+    context: through the slot that the network has for a source track, the default where it has one (ACE-Step 1.5)."""
     output_type: Literal["accompaniment", "mix"] = "accompaniment"
     """Target: the band alone, or vocal and band together."""
     lyrics_content: LyricsContent | None = None
@@ -125,7 +131,7 @@ class AccompanimentConfig(Config):
     offset_weight: OffsetWeight = "1-s"
     """image2image, offset: how strongly the vocal is added to the network's input, as a function of the noise level."""
     strength_dropout: Probability = 0.15
-    """image2image: chance that a sample is trained without its vocal."""
+    """image2image, context: chance that a sample is trained without its vocal."""
     latent_noise: Probability = 0.1
     """Standard deviation of the noise added to the vocal that the network sees, against separation bleed."""
     activity_gate: bool = True
@@ -165,8 +171,8 @@ class AccompanimentConfig(Config):
 
     @property
     def vocal_dropout(self) -> float:
-        """Chance that a sample is trained without its vocal, in either mode."""
-        return self.strength_dropout if self.mode == "image2image" else self.control_dropout
+        """Chance that a sample is trained without its vocal, in any mode."""
+        return self.control_dropout if self.mode == "controlnet" else self.strength_dropout
 
     @field_validator("lead_sheet", mode="before")
     @classmethod
@@ -252,12 +258,12 @@ class TrainingConfig(Config):
     text_dropout: Probability = 0.15
     """Chance that a clip is trained without its prompt."""
     lyric_dropout: Probability = 0.15
-    """Chance that a clip is trained without its lyrics."""
+    """Chance that a clip is trained without its lyrics; ACE-Step 1.5 leaves them out with the prompt alone."""
     joint_dropout: Probability = 0.0
     """Chance that a clip is trained without prompt, lyrics, vocal and lead sheet all at once, beside what is left out
     singly."""
     shift: Annotated[float, Field(gt=0.0)] = ACE_STEP_1.shift
-    """Shift of the noise levels drawn in training; inference uses the same."""
+    """Shift of the noise levels drawn in training; inference uses the same. ACE-Step 1.5: by default 1."""
     high_noise_share: Probability | None = None
     """Share of clips trained at a noise level of 0.85 to 1, where the layout is decided; the rest as the base was.
     null: 0.3 in mode controlnet, 0 in image2image (docs/objectives.md)."""
@@ -312,6 +318,22 @@ class TrainingConfig(Config):
                 f"dataset_path {place!r} runs a command, which only you may give. Leave it out and use --shards "
                 f"{shlex.quote(place)}"
             )
+
+    def on(self, spec: BaseSpec) -> Self:
+        """The same run on a base model: what was left open is as that wants it.
+
+        Raises UserError for a mode that it has no network for.
+        """
+        chosen = self.accompaniment.mode if "mode" in self.accompaniment.model_fields_set else None
+        mode = chosen or ("context" if spec.has_source_slot else self.accompaniment.mode)
+        if mode == "context" and not spec.has_source_slot:
+            raise UserError(f"accompaniment.mode context: {spec.name} has no slot for a source. Choose another mode.")
+        changes: dict[str, Any] = {"accompaniment": self.accompaniment.model_copy(update={"mode": mode})}
+        if "shift" not in self.model_fields_set:
+            changes["shift"] = spec.shift
+        if not spec.has_feature_losses:
+            changes["ssl_coeff"] = 0.0
+        return self.model_copy(update=changes)
 
     def crop_frames(self, latents: LatentLayout) -> int:
         """Longest clip in latent frames."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from common.files import check_writable
+from common.texts.lyrics import LyricsContent
 from infer.request.record import GenerationSettings
 from infer.request.request import (
     AdapterSelection,
@@ -13,7 +14,6 @@ from infer.request.request import (
     resolve_settings,
     select_adapters,
 )
-from models.acestep1.text.options import LyricsContent
 
 
 @dataclass(frozen=True)

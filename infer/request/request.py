@@ -10,10 +10,10 @@ from common.bases import BaseSpec
 from common.config import apply_setting, check_config
 from common.errors import UserError
 from common.progress import say
+from common.texts.lyrics import LyricsContent
 from infer.request.record import GenerationSettings, SettingsOverride, StyleSettings
 from infer.request.strength import is_guided
 from models.acestep1.text.lyric_tokens import check_language
-from models.acestep1.text.options import LyricsContent
 from models.adapters.adapter import AdapterCard, base_of, check_adapter, read_card
 from models.adapters.bare import bare_card
 from models.adapters.combined import combine_cards

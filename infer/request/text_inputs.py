@@ -11,6 +11,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.progress import say
+from common.texts.lyrics import LyricsContent
 from common.texts.tags import fitting_tags, spelt, tags_of
 from common.texts.text import UTF_8, read_text
 from models.acestep1.text.lyric_tokens import (
@@ -21,7 +22,6 @@ from models.acestep1.text.lyric_tokens import (
     reduce_lyrics,
     say_unread,
 )
-from models.acestep1.text.options import LyricsContent
 from models.acestep1.transformer.erg import lyric_queries, weakened
 from models.flow.conditioning import pack_conditions
 from models.protocols import Conditions, FlowNetwork, PromptEncoder

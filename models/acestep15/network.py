@@ -54,12 +54,26 @@ class AceStep15Network(FlowNetwork):
         return self.transformer.proj_in_conv.out_channels
 
     @property
+    def variant_name(self) -> str:  # ty: ignore[incompatible-property-override]
+        """base, sft or turbo."""
+        return self.variant.kind
+
+    @property
+    def rounded_parts(self) -> tuple[nn.Module, ...]:
+        """The layers, and what reads lyrics and timbre."""
+        encoder = self.condition_encoder
+        return self.transformer_blocks, encoder.lyric_encoder, encoder.timbre_encoder
+
+    @property
     def weight_dtype(self) -> torch.dtype:
         """The network's own dtype."""
         return self.transformer.scale_shift_table.dtype
 
     def condition(self, text: Tensor, text_mask: Tensor, lyric_ids: Tensor, lyric_mask: Tensor) -> Conditions:
-        """Conditions of text2music. `lyric_ids` are not ids here, but the text encoder's embedding rows [B, L, D]."""
+        """Conditions of text2music. `lyric_ids` are not ids here, but the text encoder's embedding rows [B, L, D].
+
+        An item whose text is zero has its words left out: it gets the learned null condition in every position.
+        """
         dtype, count = self.weight_dtype, len(text)
         reference = self.condition_encoder.silence_latent[:, :REFERENCE_FRAMES].to(dtype)
         states, mask = self.condition_encoder(
@@ -70,7 +84,9 @@ class AceStep15Network(FlowNetwork):
             refer_audio_acoustic_hidden_states_packed=reference.expand(count, -1, -1),
             refer_audio_order_mask=torch.arange(count, device=text.device),
         )
-        return Conditions(states, mask)
+        left_out = (text == 0).all(dim=2).all(dim=1)
+        null = self.condition_encoder.null_condition_emb.to(states.dtype)
+        return Conditions(torch.where(left_out[:, None, None], null, states), mask)
 
     def null_condition(self, text: Tensor, text_mask: Tensor, lyric_ids: Tensor, lyric_mask: Tensor) -> Conditions:
         """The learned null condition in as many positions as `condition` fills with these words."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.texts.lyrics import LyricsContent
 from common.texts.tags import spelt
 
 TEXT2MUSIC = "Fill the audio semantic mask based on the given conditions:"
@@ -16,6 +17,8 @@ TRACKS = (
 UNKNOWN = "N/A"
 END = "<|endoftext|>"
 INSTRUMENTAL = "[Instrumental]"
+TAGGED = re.compile(r"\s*\[[^\]]*\]")
+"""How a line of lyrics begins that is a structure tag, such as [Verse 1]."""
 BPM = re.compile(r"(\d{2,3})\s*bpm", re.IGNORECASE)
 KEY = re.compile(r"([A-G][b#♭♯]?)\s*(major|minor|maj|min)(?:\s+key)?", re.IGNORECASE)
 METRE = re.compile(r"(\d{1,2})/(?:2|4|8|16)(?:\s+time)?")
@@ -62,6 +65,17 @@ def text_prompt(tags: Sequence[str], *, seconds: float, instruction: str = TEXT2
 def lyrics_prompt(lyrics: str, *, language: str = "en") -> str:
     """Lyrics in any language; `[Instrumental]` stands for none."""
     return f"# Languages\n{language}\n\n# Lyric\n{lyrics}{END}"
+
+
+def lyrics_of(lyrics: str) -> dict[LyricsContent, str]:
+    """All of a song's lyrics, their structure tags, and none of them, each as `lyrics_prompt` takes it."""
+    tags = "\n".join(match[0].strip() for line in lyrics.split("\n") if (match := TAGGED.match(line)))
+    is_song = lyrics.strip().lower() not in ("", INSTRUMENTAL.lower())
+    return {
+        "words": lyrics if is_song else INSTRUMENTAL,
+        "structure": tags if tags and is_song else INSTRUMENTAL,
+        "instrumental": INSTRUMENTAL,
+    }
 
 
 def _first(pattern: re.Pattern[str], tags: Sequence[str]) -> re.Match[str] | None:

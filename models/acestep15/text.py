@@ -3,7 +3,9 @@
 B texts, S text tokens, L lyric tokens, D width of a state and of a row.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,15 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from common.bases import ACE_STEP_15
 from common.errors import UserError
-from models.acestep15.prompts import END
+from common.texts.tags import tags_of
+from models.acestep15.prompts import END, complete, lyrics_of, lyrics_prompt, text_prompt
 from models.device import whole_float32
 from models.pretrained import network_options
-from models.protocols import PromptEncoder, TextStates
+from models.protocols import LyricReader, LyricTokens, PromptEncoder, TextStates
 
 MAX_TOKENS = ACE_STEP_15.text_tokens
 MAX_LYRIC_TOKENS = 2048
+LANGUAGE = re.compile(r"[a-z]{2,3}|unknown")
 
 
 class QwenTextEncoder(PromptEncoder):
@@ -60,6 +64,12 @@ class QwenTextEncoder(PromptEncoder):
         ids, mask = self._tokens(lyrics, MAX_LYRIC_TOKENS)
         return TextStates(self.network.get_input_embeddings()(ids), mask)
 
+    def worded(self, tags: str, *, seconds: float) -> str:
+        """The template around the tags, which asks for what the source lacks, in every mode: shards are of use to all,
+        and an adapter learns what is meant.
+        """
+        return text_prompt(tags_of(tags), seconds=seconds, instruction=complete())
+
     def fits(self, prompt: str) -> bool:
         """Whether all of a prompt fits: at most MAX_TOKENS, its end token among them."""
         self.tokenizer.enable_truncation(MAX_TOKENS)
@@ -71,6 +81,27 @@ class QwenTextEncoder(PromptEncoder):
         rows = self.tokenizer.encode_batch(list(texts))
         ids = torch.tensor([row.ids for row in rows], device=self.network.device)
         return ids, torch.tensor([row.attention_mask for row in rows], device=self.network.device).bool()
+
+
+@dataclass(frozen=True)
+class LyricRowReader(LyricReader):
+    """Lyrics as rows of the text encoder's embedding, which a trainer without it could not make of less of them."""
+
+    encoder: QwenTextEncoder
+
+    def check_language(self, language: str) -> None:
+        """Raises UserError for what is no code of a language."""
+        if not LANGUAGE.fullmatch(language):
+            raise UserError(f'lyrics language "{language}" is not a code such as en or ja, nor unknown.')
+
+    @torch.inference_mode()
+    def read(self, lyrics: str, language: str) -> LyricTokens:
+        rows = {
+            content: self.encoder.lyric_rows([lyrics_prompt(text, language=language)])
+            .states[0].to("cpu", torch.float16).numpy()
+            for content, text in lyrics_of(lyrics).items()
+        }  # fmt: skip
+        return LyricTokens(rows.pop("words"), {**rows})
 
 
 def build_text_network(config: Mapping[str, Any], path: Path) -> Qwen3Model:

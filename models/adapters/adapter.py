@@ -28,9 +28,9 @@ from common.errors import UserError
 from common.files import flush, whole_file
 from common.latents import LatentStatistics
 from common.music.features import WIDTH
-from models.acestep1.text.options import LyricsContent
+from common.texts.lyrics import LyricsContent
 from models.adapters.lora import check_whole, load_lora, save_lora
-from models.flow.alternatives import make_objective
+from models.flow.alternatives import SourceSlot, make_objective
 from models.flow.conditioning import (
     TEXT2MUSIC,
     Objective,
@@ -86,7 +86,7 @@ class Conditioning(Config):
 
     mode: Mode = "image2image"
     objective: ObjectiveName = "bridge_vp"
-    """image2image: the path from noise to band; controlnet starts from plain noise."""
+    """image2image: the path from noise to band; the other modes start from plain noise."""
     a_max: float = A_MAX
     """Share of the vocal in the starting noise at strength 1."""
     offset_weight: OffsetWeight = "1-s"
@@ -103,6 +103,8 @@ class Conditioning(Config):
         """The objective that training and sampling share."""
         if self.mode == "controlnet":
             return TEXT2MUSIC
+        if self.mode == "context":
+            return SourceSlot()
         return make_objective(self.objective, a_max=self.a_max, offset_weight=self.offset_weight)
 
     @property
@@ -112,6 +114,8 @@ class Conditioning(Config):
             return True
         if self.mode == "controlnet":
             return self.control is not None
+        if self.mode == "context":
+            return True
         return self.source_projection or self.objective not in BRIDGES
 
     def make_conditioner(self, transformer: FlowNetwork, *, seed: int = 0) -> AdapterConditioner | None:
@@ -171,6 +175,7 @@ class Conditioning(Config):
             conditioner_input=vocal,
             activity=gate,
             strength=strength,
+            latents=latents if self.mode == "context" else None,
             lead_sheet=lead_sheet,
             lead_sheet_strength=lead_sheet_strength,
         )

@@ -38,6 +38,12 @@ def normalise_vocal(latents: Tensor, statistics: LatentStatistics) -> Tensor:
     return (latents - silence) / size
 
 
+def vocal_latents(vocal: Tensor, statistics: LatentStatistics) -> Tensor:
+    """The scaled latents of v [..., C, H, T]: `normalise_vocal` backwards."""
+    silence = vocal.new_tensor(statistics.silence).unsqueeze(-1)
+    return vocal * vocal.new_tensor(statistics.std).reshape(-1, 1, 1) + silence
+
+
 def smooth_activity(activity: Tensor) -> Tensor:
     """The gate m of a vocal's activity [..., T]: a mean of two frames run forwards, then backwards, so it stays put."""
     before = torch.cat([activity[..., :1], activity[..., :-1]], dim=-1)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Mode = Literal["image2image", "controlnet"]
+Mode = Literal["image2image", "controlnet", "context"]
 ObjectiveName = Literal["bridge_vp", "bridge_lerp", "offset", "naive"]
 OffsetWeight = Literal["1-s", "s", "1"]
 ControlInjection = Literal["zero", "cross_norm"]

@@ -11,11 +11,15 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
+from common.bases import NoiseLevels
+
 TIMESTEPS = 1000
 """Points of the training grid, and what sigma 1 is called as a timestep."""
 
 OmegaMean = Literal["item", "batch"]
 """Over what the omega trick takes its mean: "batch" is upstream's, where the items of a batch sway each other."""
+
+ON_THE_GRID = NoiseLevels(points=TIMESTEPS)
 
 HIGH_NOISE = 0.85
 """Sigma from which on a song's layout is decided, and the vocal matters most."""
@@ -34,21 +38,33 @@ def training_timesteps(shift: float) -> Tensor:
     return shift_sigma(even, shift) * TIMESTEPS
 
 
-def draw_timesteps(count: int, *, shift: float, generator: torch.Generator) -> Tensor:
-    """Timesteps of one training step, [count] float32 on the generator's device.
-
-    They are points of the training grid, whose index is logit-normal(0, 1).
+def draw_timesteps(
+    count: int, *, shift: float, generator: torch.Generator, levels: NoiseLevels = ON_THE_GRID
+) -> Tensor:
+    """Timesteps of one training step, [count] float32 on the generator's device, as `levels` say; by default points of
+    the training grid, whose index is logit-normal(0, 1).
     """
-    share = torch.randn(count, generator=generator, device=generator.device).sigmoid()
-    index = (share * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
+    if levels.only is not None:
+        return _drawn_of(torch.tensor(levels.only) * TIMESTEPS, count, generator)
+    share = (torch.randn(count, generator=generator, device=generator.device) + levels.mean).sigmoid()
+    if levels.points is None:
+        return shift_sigma(share, shift) * TIMESTEPS
+    index = (share * levels.points).long().clamp(max=levels.points - 1)
     return training_timesteps(shift).to(generator.device)[index]
 
 
-def draw_high_timesteps(count: int, *, shift: float, generator: torch.Generator) -> Tensor:
-    """As draw_timesteps, but even over the points of the training grid from sigma HIGH_NOISE up."""
-    grid = training_timesteps(shift).to(generator.device)
-    points = int((grid >= HIGH_NOISE * TIMESTEPS).sum())
-    return grid[torch.randint(points, (count,), generator=generator, device=generator.device)]
+def draw_high_timesteps(
+    count: int, *, shift: float, generator: torch.Generator, levels: NoiseLevels = ON_THE_GRID
+) -> Tensor:
+    """As draw_timesteps, but even over what there is from sigma HIGH_NOISE up, by default points of the grid."""
+    grid = training_timesteps(shift) if levels.only is None else torch.tensor(levels.only) * TIMESTEPS
+    return _drawn_of(grid[grid >= HIGH_NOISE * TIMESTEPS], count, generator)
+
+
+def _drawn_of(values: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """[count] of `values`, each as likely."""
+    index = torch.randint(len(values), (count,), generator=generator, device=generator.device)
+    return values.to(generator.device)[index]
 
 
 def inference_sigmas(steps: int, *, shift: float, sigma_max: float = 1.0, shifts_ends: bool = True) -> Tensor:

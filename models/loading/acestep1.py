@@ -14,7 +14,9 @@ if TYPE_CHECKING:  # each opener imports its network itself: train need not impo
     from models.acestep1.codec.decoder import MelDecoder
     from models.acestep1.codec.vocoder import Vocoder
     from models.acestep1.text.encoder import TextEncoder
+    from models.acestep1.text.lyric_tokens import LyricIdReader
     from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+    from models.protocols import PromptEncoder
 
 PARTS = ACE_STEP_1.parts
 HALVES = ("encoder.", "decoder.")
@@ -34,6 +36,11 @@ def part_files(folder: Path, part: str) -> list[Path]:
 def codec_weights(folder: Path) -> Path:
     """The file that holds the codec's weights, or a half of them."""
     return _weights_path(folder, PARTS.codec)
+
+
+def variant(folder: Path) -> str:
+    """The one variant."""
+    return "base"
 
 
 def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "ACEStepTransformer2DModel":
@@ -93,6 +100,13 @@ def open_text_encoder(folder: Path) -> "TextEncoder":
     network = filled(network, tied(weights))
     network.tie_weights()
     return TextEncoder(network, open_tokenizer(folder / part / TOKENIZER_FILE)).eval()
+
+
+def open_lyric_reader(folder: Path, encoder: "PromptEncoder") -> "LyricIdReader":
+    """What makes token ids of lyrics, with the folder's vocabulary if it has one. Raises UserError for another's."""
+    from models.acestep1.text.lyric_tokens import LyricIdReader, open_lyric_vocabulary
+
+    return LyricIdReader(open_lyric_vocabulary(folder))
 
 
 def _weights_path(folder: Path, part: str) -> Path:

@@ -29,7 +29,8 @@ from models.loading.weights import (
 if TYPE_CHECKING:  # each opener imports its network itself: train need not import what only prep and infer use
     from models.acestep15.codec import OobleckCodec, OobleckLatentDecoder
     from models.acestep15.network import AceStep15Network
-    from models.acestep15.text import QwenTextEncoder
+    from models.acestep15.text import LyricRowReader, QwenTextEncoder
+    from models.protocols import PromptEncoder
 
 PARTS = ACE_STEP_15.parts
 VARIANTS = "acestep-v15-*"
@@ -97,6 +98,13 @@ def codec_weights(folder: Path) -> Path:
     return _weights_file(_beside(folder, CODEC), DIFFUSERS_STEM)
 
 
+def variant(folder: Path) -> str:
+    """base, sft or turbo. Raises UserError for bad files, and where a folder holds several variants or none."""
+    is_diffusers = (folder / DIFFUSERS_CONDITIONS).is_dir()
+    room = folder / DIFFUSERS_TRANSFORMER if is_diffusers else _variant_folder(folder)
+    return variant_of(read_part_config(room.parent, room.name)).kind
+
+
 def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "AceStep15Network":
     """The transformer and its condition encoder, weights cast to `dtype` one by one as they are read.
 
@@ -146,6 +154,14 @@ def open_text_encoder(folder: Path) -> "QwenTextEncoder":
     )
     tokenizer = open_tokenizer(_tokenizer_path(folder))
     return QwenTextEncoder(with_rotary_tables(filled(network, weights)), tokenizer).eval()
+
+
+def open_lyric_reader(folder: Path, encoder: "PromptEncoder") -> "LyricRowReader":
+    """What makes rows of lyrics, which are the text encoder's own."""
+    from models.acestep15.text import LyricRowReader, QwenTextEncoder
+
+    assert isinstance(encoder, QwenTextEncoder)
+    return LyricRowReader(encoder)
 
 
 def build_network(settings: NetworkSettings, config: dict[str, Any], path: Path) -> "AceStep15Network":

@@ -17,7 +17,7 @@ from models.loading.hub import HUB_ID, fetch, revision_of
 from models.loading.weights import opened_weights
 
 if TYPE_CHECKING:  # train need not import what only prep and infer use
-    from models.protocols import FlowNetwork, LatentCodec, LatentDecoder, PromptEncoder
+    from models.protocols import FlowNetwork, LatentCodec, LatentDecoder, LyricReader, PromptEncoder
 
 TINY = Path(__file__).resolve().parents[1] / "tiny"
 """The bundle of ACE-Step v1 that ships with Backline."""
@@ -52,14 +52,8 @@ def resolve_checkpoint(name: str | Path, parts: Sequence[str]) -> Path:
     `parts` are fetched.
 
     Only the text "tiny" means the bundle; Path("tiny") and "./tiny" are folders. Raises UserError where a part is
-    missing, or cannot be fetched, and for a base model that no command takes.
+    missing, or cannot be fetched.
     """
-    spec = spec_of(name)
-    if not spec.is_served:
-        raise UserError(
-            f"{name}: is of {spec.name}, which no command takes yet. Give a checkpoint of {ACE_STEP_1.name} "
-            f"(--checkpoint-dir {ACE_STEP_1.published_id})."
-        )
     bundle = bundle_of(name)
     if bundle is not None:
         _say_what_it_is(str(name))
@@ -95,6 +89,12 @@ def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "Fl
     return OPENERS[spec_of(folder).name].open_transformer(folder, dtype=dtype)
 
 
+def variant_of(folder: Path) -> str:
+    """Which variant of its base model the transformer of a folder is, such as base or turbo. Raises UserError for bad
+    files."""
+    return OPENERS[spec_of(folder).name].variant(folder)
+
+
 def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "LatentCodec":
     """The halves asked for; the file need not hold the other, which is never allocated.
 
@@ -111,6 +111,11 @@ def open_decoder(folder: Path, device: torch.device) -> "LatentDecoder":
 def open_text_encoder(folder: Path) -> "PromptEncoder":
     """The text encoder with its tokenizer, from the folder's files alone. Raises UserError for bad ones."""
     return OPENERS[spec_of(folder).name].open_text_encoder(folder)
+
+
+def open_lyric_reader(folder: Path, encoder: "PromptEncoder") -> "LyricReader":
+    """What makes tokens of lyrics, beside the text encoder of the folder. Raises UserError for bad files."""
+    return OPENERS[spec_of(folder).name].open_lyric_reader(folder, encoder)
 
 
 def bundle_of(name: str | Path) -> Path | None:

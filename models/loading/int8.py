@@ -54,11 +54,11 @@ def rounded(weight: Tensor) -> tuple[nn.Parameter, nn.Parameter]:
 
 
 def to_int8(transformer: FlowNetwork) -> None:
-    """Round the linear layers of the blocks and the lyric encoder, where nearly all weights are; before any adapter.
+    """Round the linear layers of what `rounded_parts` names, where nearly all weights are; before any adapter.
 
     Embedders, the timestep's layers and the last layer, few and sensitive, stay as they are.
     """
-    for room in (transformer.transformer_blocks, transformer.lyric_encoder):
+    for room in transformer.rounded_parts:
         for parent in list(room.modules()):
             for name, layer in list(parent.named_children()):
                 if isinstance(layer, nn.Linear | PointwiseConv):

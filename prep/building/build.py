@@ -17,8 +17,6 @@ from common.errors import UserError
 from common.files import check_writable
 from common.memory import explain_out_of_memory
 from common.progress import progress, say
-from models.acestep1.text.lyric_tokens import open_lyric_vocabulary
-from models.loading.checkpoint import open_text_encoder
 from models.loading.family import choose_checkpoint, find_encoders, known_base
 from prep.building.cache import CACHE_FILE, BuildCache, remember_manifest
 from prep.building.identity import LYRIC_READERS, HashedSong, build_fingerprint, sound_identity
@@ -32,7 +30,7 @@ from prep.config import PrepConfig, SeparatorConfig
 from prep.encoding.encode import open_encoder, silence_latent
 from prep.encoding.separate import SeparatorFiles, find_separator
 from prep.encoding.separator_command import SeparatorCommand, find_command
-from prep.encoding.text import TextMaker, say_what_was_left_out
+from prep.encoding.text import TextMaker, open_texts, say_what_was_left_out
 from prep.sources.remarks import named, say_remarks
 from prep.sources.scan import NO_LYRICS, NO_PROMPT, Scan, scan
 from shards.fingerprint import Fingerprint
@@ -255,9 +253,7 @@ class _Build:
 
     @cached_property
     def _texts(self) -> TextMaker:
-        folder, device = self.setup.checkpoint, self.setup.devices[0]
-        encoder, vocabulary = open_text_encoder(folder).to(device), open_lyric_vocabulary(folder)
-        return TextMaker(self.setup.config.text, encoder, vocabulary)
+        return open_texts(self.setup.checkpoint, self.setup.config.text, self.setup.devices[0])
 
     def _rewrite(self, writer: ShardWriter) -> None:
         """Bring the texts of older shards up to date, and leave out songs that are to be dropped."""
@@ -295,8 +291,8 @@ class _Build:
         if error := self._repeats(hashed, sound):
             self.cache.sounds[hashed.audio_sha256] = sound
             raise error
-        lyrics, prompt = self._texts.lyrics(hashed.song.lyrics), self._texts.prompt(hashed.song.prompt)
-        writer.add(make_samples(hashed, cached.read(), prompt, lyrics, sound_sha256=sound))
+        lyrics = self._texts.lyrics(hashed.song.lyrics)
+        writer.add(make_samples(hashed, cached.read(), self._texts, lyrics, sound_sha256=sound))
         self._names_by_sound[sound] = hashed.song.name
         return lyrics.dropped_words
 

@@ -33,6 +33,8 @@ ROMANISER = "lyric_romaniser"
 """What stands in a fingerprint for the packages that romanise the language of its lyrics."""
 LYRIC_READERS = frozenset({ROMANISER, *(spec.lyric_vocabulary for spec in BASES.values() if spec.lyric_vocabulary)})
 """What may be there for one build and not for the next."""
+CODECS = {spec.parts.codec: spec.name for spec in BASES.values()}
+"""Of which base model a codec is."""
 WORDS = frozenset({"text", *LYRIC_READERS, *(spec.parts.text_encoder for spec in BASES.values())})
 """Settings, networks and steps that decide a sample's texts and nothing else."""
 
@@ -108,6 +110,9 @@ def sound_identity(hashed: HashedSong, fingerprint: Fingerprint) -> str:
 
 def sound_changes(older: Fingerprint, newer: Fingerprint) -> list[str]:
     """What is different, but for what decides texts."""
+    was, now = ([CODECS[name] for name in fingerprint.networks if name in CODECS] for fingerprint in (older, newer))
+    if was and now and was != now:
+        return [f"the base model was {was[0]} and is {now[0]}"]
     return older.part(lambda name: name not in WORDS).differences(newer.part(lambda name: name not in WORDS))
 
 

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from common.bases import BaseSpec
 from common.config import check_config
 from common.errors import UserError
-from common.latents import LatentLayout
 from common.progress import progress
-from models.acestep1.text.lyric_tokens import open_lyric_vocabulary
-from models.loading.checkpoint import open_text_encoder
 from prep.building.build import equip, fingerprint_of
 from prep.building.cache import CACHE_FILE, remember_manifest, restore_manifest
 from prep.building.identity import HashedSong, hash_song, sound_changes, sound_identity, text_changes
@@ -21,7 +19,7 @@ from prep.building.sample import make_samples
 from prep.building.segment_cache import SegmentCache
 from prep.building.workers import run_jobs, torch_threads
 from prep.config import PrepConfig
-from prep.encoding.text import TextMaker
+from prep.encoding.text import TextMaker, open_texts
 from prep.sources.scan import Scan, scan
 from shards.lock import build_folder, sweep
 from shards.reader import read_manifest, read_rejections
@@ -51,16 +49,16 @@ def drop_damaged(out: Path) -> Repair:
     with build_folder(out) as room:
         restored = restore_manifest(room, out)
         manifest = read_manifest(out)
-        latents = manifest.spec.latents
+        spec = manifest.spec
         damaged = _damaged(out, manifest)
-        kept = {entry.name: _whole_songs(out, entry, latents) for entry in damaged}
+        kept = {entry.name: _whole_songs(out, entry, spec) for entry in damaged}
         lost = [key for entry in damaged for key in _lost(entry, kept[entry.name])]
         if len(lost) == manifest.totals.segments:
             raise UserError(f"{out}: no song is whole. Make all anew: prep build-shards RAW {out} --rebuild")
         with _writer(out, manifest) as writer:
             for entry in damaged:
                 songs = kept[entry.name]
-                whole = salvage(out, entry, latents)
+                whole = salvage(out, entry, spec)
                 writer.rewrite(entry.name, (sample for sample in whole if sample.meta.song in songs))
         _tidy(room, out)
     return Repair(tuple(entry.name for entry in damaged), tuple(lost), restored)
@@ -90,7 +88,7 @@ def rebuild_damaged(
             }
             missing = [key for key, cached in caches.items() if not cached.is_whole()]
             _encode([SongJob(songs[key], caches[key], caches[key].finished()) for key in missing], setup, workers)
-            texts = _texts(setup)
+            texts = open_texts(setup.checkpoint, setup.config.text, setup.devices[0])
             for entry in damaged:
                 writer.rewrite(entry.name, _samples(entry, songs, caches, texts))
             _check_same(manifest, writer.manifest(), damaged)
@@ -107,9 +105,9 @@ def _damaged(out: Path, manifest: Manifest) -> list[ShardEntry]:
     return [entry for entry in manifest.shards if verify_shard(out, manifest, entry)]
 
 
-def _whole_songs(out: Path, entry: ShardEntry, latents: LatentLayout) -> set[str]:
+def _whole_songs(out: Path, entry: ShardEntry, spec: BaseSpec) -> set[str]:
     """Songs of which every segment is as the manifest says."""
-    found = {sample.meta.key for sample in salvage(out, entry, latents)}
+    found = {sample.meta.key for sample in salvage(out, entry, spec)}
     return {
         song
         for song, segments in groupby(entry.segments, key=lambda segment: segment.song)
@@ -183,18 +181,13 @@ def _encode(jobs: Sequence[SongJob], setup: EncodeSetup, workers: int | None) ->
                 done.update(note=result.key)
 
 
-def _texts(setup: EncodeSetup) -> TextMaker:
-    encoder = open_text_encoder(setup.checkpoint).to(setup.devices[0])
-    return TextMaker(setup.config.text, encoder, open_lyric_vocabulary(setup.checkpoint))
-
-
 def _samples(
     entry: ShardEntry, songs: dict[str, HashedSong], caches: dict[str, SegmentCache], texts: TextMaker
 ) -> Iterator[Sample]:
     for key in (song.key for song in entry.songs):
         cached, hashed = caches[key], songs[key]
-        prompt, lyrics = texts.prompt(hashed.song.prompt), texts.lyrics(hashed.song.lyrics)
-        yield from make_samples(hashed, cached.read(), prompt, lyrics, sound_sha256=cached.sound_sha256)
+        lyrics = texts.lyrics(hashed.song.lyrics)
+        yield from make_samples(hashed, cached.read(), texts, lyrics, sound_sha256=cached.sound_sha256)
 
 
 def _check_same(manifest: Manifest, made: Manifest, damaged: Sequence[ShardEntry]) -> None:

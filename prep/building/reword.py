@@ -61,15 +61,16 @@ def _samples(samples: Iterable[Sample], writer: ShardWriter, changes: Changes, t
 def reword(sample: Sample, song: SongFiles | None, texts: TextMaker, *, anew: bool) -> Sample:
     """A sample with a song's texts (its own where the song has gone); the prompt is embedded if it must be."""
     words = sample.meta if song is None else song
-    ids = texts.lyrics(words.lyrics).ids
+    lyrics = texts.lyrics(words.lyrics)
     if song is not None:
         sample = _with_lead_sheet(sample, song)
     meta = sample.meta.model_copy(update={"prompt": words.prompt, "lyrics": words.lyrics})
     if not anew and words.prompt == sample.meta.prompt:
-        return replace(sample, meta=meta, lyrics=ids)
-    made = texts.prompt(words.prompt)
+        return replace(sample, meta=meta, lyrics=lyrics.ids, reduced_lyrics=lyrics.reduced)
+    made = texts.prompt(words.prompt, seconds=meta.seconds)
     meta = meta.model_copy(update={"tag_orders": made.orders})
-    return replace(sample, meta=meta, text=made.text, text_mask=made.mask, lyrics=ids)
+    sample = replace(sample, meta=meta, text=made.text, text_mask=made.mask)
+    return replace(sample, lyrics=lyrics.ids, reduced_lyrics=lyrics.reduced)
 
 
 def _with_lead_sheet(sample: Sample, song: SongFiles) -> Sample:

@@ -18,9 +18,7 @@ from common.progress import say
 from common.texts.naming import split_name, text_beside
 from common.texts.tags import one_line, tags_of
 from common.texts.text import UTF_8
-from models.acestep1.text.lyric_tokens import open_lyric_vocabulary
 from models.adapters.adapter import check_adapter, read_card
-from models.loading.checkpoint import open_text_encoder
 from models.loading.family import find_encoders
 from models.protocols import LatentCodec
 from prep.building.identity import build_fingerprint, hash_song
@@ -28,7 +26,7 @@ from prep.building.sample import make_samples
 from prep.building.workers import torch_threads
 from prep.config import EncodeConfig, PrepConfig
 from prep.encoding.encode import EncodedSegment, decoded, encode_wave, open_encoder
-from prep.encoding.text import TextMaker, say_what_was_left_out
+from prep.encoding.text import open_texts, say_what_was_left_out
 from prep.sources.channels import DecodedFile, decoded_file
 from prep.sources.scan import NO_LYRICS, NO_PROMPT, SongFiles, read_text, safe_key
 from prep.sources.segment import SampleSpan, cut, finite, mix_levels
@@ -79,11 +77,11 @@ def encode_vocal(
             cuts = _spans(vocal, wave, latents, config)
             codec = open_encoder(folder, config.encode, device)
             segments = [_encode(codec, file, span, gain, config.encode) for span in cuts]
-        texts = TextMaker(config.text, open_text_encoder(folder).to(device), open_lyric_vocabulary(folder))
+        texts = open_texts(folder, config.text, device)
         with ShardWriter(out, fingerprint=fingerprint, targets=(), base=base) as writer:
             for note in file.notes:
                 say(f"{hashed.song.key}: {note.sentence}")
-            writer.add(make_samples(hashed, segments, texts.prompt(song.prompt), texts.lyrics(song.lyrics)))
+            writer.add(make_samples(hashed, segments, texts, texts.lyrics(song.lyrics)))
         say_what_was_left_out(texts)
         sweep(room)
     return writer.manifest()

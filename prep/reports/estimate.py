@@ -26,6 +26,8 @@ from shards.schema import SSL_WIDTHS, Part
 MEASURED_SECONDS = 8.0
 TEXT_STATES = 4 * 32
 """Of one sample: four orders of a prompt of 32 tokens."""
+LYRIC_ROWS = 400
+"""Of one sample of a base model that has them: lyrics of some 200 words."""
 SSL_FRAMES_PER_SECOND = {"mert": 75, "mhubert": 50}
 HALF_BYTES = 2
 """Of a float16."""
@@ -78,7 +80,7 @@ def estimate(songs: Sequence[SongFiles], setup: EncodeSetup, workers: int) -> Bu
     work = sum(seconds.get(song.key, 0.0) * costs[song.is_full] for song in songs)
     segments = sum(ceil(length / setup.config.segment.max_seconds) for length in seconds.values())
     total, spec = sum(seconds.values()), setup.base.spec
-    text_bytes = TEXT_STATES * spec.text_width * HALF_BYTES
+    text_bytes = (TEXT_STATES + LYRIC_ROWS * spec.has_lyric_rows) * spec.text_width * HALF_BYTES
     return BuildEstimate(
         songs=len(songs),
         unreadable=len(songs) - len(seconds),

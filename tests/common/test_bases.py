@@ -16,6 +16,7 @@ OTHER = replace(
     ACE_STEP_1,
     name="other",
     latents=LatentLayout(sample_rate_hz=48_000, frame_samples=1920, channels=64, rows=1),
+    shards_version=2,
 )
 
 
@@ -76,3 +77,17 @@ def test_names_of_parts_stand_in_the_spec_alone():
     rooms = ("common", "shards", "prep", "models", "train", "infer", "demo", "recipe", "benchmarks")
     paths = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
     assert {path.name for path in paths if literals.search(path.read_text(encoding="utf-8"))} == {"bases.py"}
+
+
+def test_no_room_asks_which_base_model_it_is():
+    """What differs is in a spec, or behind models/protocols.py; a base model's package and its registry know it."""
+    asks = re.compile(r"(\b(if|elif|while|not|and|or)\b|[=!]=).*\bACE_STEP_1")
+    rooms = ("shards", "prep", "train", "infer", "models/adapters", "models/flow")
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for room in rooms
+        for path in (ROOT / room).rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if asks.search(line) and not line.lstrip().startswith(("from ", "import ", '"""'))
+    ]
+    assert found == []

@@ -29,7 +29,7 @@ class Boom:
 def test_nothing_is_unpickled(tmp_path, make_sample, monkeypatch, assert_same):
     monkeypatch.chdir(tmp_path)
     with Path("shard-000000.tar").open("wb") as file, open_tar(file) as tar:
-        append_sample(tar, make_sample(), ACE_STEP_1.latents)
+        append_sample(tar, make_sample(), ACE_STEP_1)
         bomb = pickle.dumps(Boom())
         for field in ("pkl", "vocal.pyd", "text.pth", "npy"):
             member = tarfile.TarInfo(f"ballad_000.{field}")
@@ -77,7 +77,7 @@ def members(make_sample):
     """The members of one good sample, by name."""
     written = io.BytesIO()
     with open_tar(written) as tar:
-        append_sample(tar, make_sample(targets=()), ACE_STEP_1.latents)
+        append_sample(tar, make_sample(targets=()), ACE_STEP_1)
     written.seek(0)
     with tarfile.open(fileobj=written) as tar:
         files = ((member.name, tar.extractfile(member)) for member in tar)
@@ -116,8 +116,8 @@ def test_a_name_that_is_given_twice_or_is_no_text_is_one_line(tar_of, members, m
     content = path.read_bytes()
     end = len(content.rstrip(b"\0")) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE + tarfile.BLOCKSIZE
     with path.open("wb") as file, open_tar(file) as tar:
-        append_sample(tar, make_sample(targets=()), ACE_STEP_1.latents)
-        append_sample(tar, make_sample(targets=()), ACE_STEP_1.latents)
+        append_sample(tar, make_sample(targets=()), ACE_STEP_1)
+        append_sample(tar, make_sample(targets=()), ACE_STEP_1)
     assert "duplicate file name in tar file" in complaint(path)
     header = tarfile.TarInfo("\udcff_000.json").tobuf(tarfile.USTAR_FORMAT, errors="surrogateescape")
     path.write_bytes(content[:end] + header + content[end:])

@@ -197,7 +197,7 @@ def shard(tmp_path, songs, write):
 def salvaged(shard, assert_same):
     """Keys of what is salvaged; each sample is as it was written."""
     folder, entry, written = shard
-    found = list(salvage(folder, entry, ACE_STEP_1.latents))
+    found = list(salvage(folder, entry, ACE_STEP_1))
     for sample in found:
         assert_same(sample, written[sample.meta.key])
     return [sample.meta.key for sample in found]
@@ -232,5 +232,5 @@ def test_a_sample_that_the_manifest_does_not_have_so_is_not_salvaged(shard, make
     strange = [make_sample("a", frames=20), make_sample("z"), *written.values()]
     with tarfile.open(folder / entry.name, "w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in strange:
-            append_sample(tar, sample, ACE_STEP_1.latents)
+            append_sample(tar, sample, ACE_STEP_1)
     assert salvaged(shard, assert_same) == list(written)

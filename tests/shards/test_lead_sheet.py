@@ -67,13 +67,13 @@ def test_its_identity_is_what_it_says_and_not_how_it_is_written(sheet):
 
 def test_a_sample_that_lost_its_sheet_is_found_and_not_salvaged(tmp_path, write, with_sheet, make_sample):
     (entry,) = write(tmp_path, [[with_sheet], [make_sample("other")]]).shards
-    path, latents = tmp_path / entry.name, ACE_STEP_1.latents
-    assert [sample.lead_sheet for sample in salvage(tmp_path, entry, latents)] == [with_sheet.lead_sheet, None]
+    path, spec = tmp_path / entry.name, ACE_STEP_1
+    assert [sample.lead_sheet for sample in salvage(tmp_path, entry, spec)] == [with_sheet.lead_sheet, None]
     content = path.read_bytes()
     path.write_bytes(content.replace(b"| Am |", b"| Dm |"))
     assert any(problem.sample == "ballad_000" for problem in verify(tmp_path))
-    assert [sample.meta.song for sample in salvage(tmp_path, entry, latents)] == ["other"]
-    assert check_sample(replace(with_sheet, lead_sheet=None), latents) == [
+    assert [sample.meta.song for sample in salvage(tmp_path, entry, spec)] == ["other"]
+    assert check_sample(replace(with_sheet, lead_sheet=None), spec) == [
         "its note names a lead sheet, and it holds none"
     ]
 
@@ -110,5 +110,5 @@ def test_any_flipped_byte_of_it_is_told(tmp_path, write, with_sheet, place, byte
     content[at] = byte
     path.write_bytes(content)
     assert verify(tmp_path) != []
-    for sample in salvage(tmp_path, read_manifest(tmp_path).shards[0], ACE_STEP_1.latents):
+    for sample in salvage(tmp_path, read_manifest(tmp_path).shards[0], ACE_STEP_1):
         assert sample.lead_sheet == with_sheet.lead_sheet

@@ -156,7 +156,7 @@ def test_without_a_song_there_is_no_manifest(tmp_path, fingerprint):
 def test_a_bad_sample_is_never_written(tmp_path, fingerprint, make_sample):
     sample = make_sample()
     wrong = dataclasses.replace(sample, vocal=sample.vocal.astype(np.float32), activity=sample.activity[:-1])
-    assert check_sample(wrong, ACE_STEP_1.latents) == [
+    assert check_sample(wrong, ACE_STEP_1) == [
         "vocal is float32 [8, 16, 12], expected float16 [8, 16, 12]",
         "activity is float16 [11], expected float16 [12]",
     ]
@@ -168,37 +168,37 @@ def test_check_sample_finds_each_fault(make_sample):
     sample = make_sample()
     nan = sample.targets["inst"].copy()
     nan[0, 0, 0] = np.nan
-    assert check_sample(sample, ACE_STEP_1.latents) == []
-    assert check_sample(
-        dataclasses.replace(sample, targets=dict(sample.targets) | {"inst": nan}), ACE_STEP_1.latents
-    ) == ["inst holds NaN or infinity"]
-    assert check_sample(dataclasses.replace(sample, text_mask=sample.text_mask[:, :3]), ACE_STEP_1.latents) == [
+    assert check_sample(sample, ACE_STEP_1) == []
+    assert check_sample(dataclasses.replace(sample, targets=dict(sample.targets) | {"inst": nan}), ACE_STEP_1) == [
+        "inst holds NaN or infinity"
+    ]
+    assert check_sample(dataclasses.replace(sample, text_mask=sample.text_mask[:, :3]), ACE_STEP_1) == [
         "text_mask is bool [2, 3], expected bool [2, 5]"
     ]
-    assert check_sample(dataclasses.replace(sample, lyrics=np.int32(3)), ACE_STEP_1.latents) == [
+    assert check_sample(dataclasses.replace(sample, lyrics=np.int32(3)), ACE_STEP_1) == [
         "lyrics is int32 [], expected int32 ['N']"
     ]
-    assert check_sample(dataclasses.replace(sample, activity=sample.activity * np.float16(2)), ACE_STEP_1.latents) == [
+    assert check_sample(dataclasses.replace(sample, activity=sample.activity * np.float16(2)), ACE_STEP_1) == [
         "activity runs from 0 to 2, expected 0 to 1"
     ]
     below = sample.activity - np.float16(0.5)
-    assert check_sample(dataclasses.replace(sample, activity=below), ACE_STEP_1.latents) == [
+    assert check_sample(dataclasses.replace(sample, activity=below), ACE_STEP_1) == [
         "activity runs from -0.5 to 0.5, expected 0 to 1"
     ]
-    assert check_sample(dataclasses.replace(sample, text=sample.text[:1]), ACE_STEP_1.latents) == [
+    assert check_sample(dataclasses.replace(sample, text=sample.text[:1]), ACE_STEP_1) == [
         "text is float16 [1, 5, 6], expected float16 [2, 5, 6]"
     ]
     narrow = {("mix", "mert"): np.zeros((3, 768), np.float16), ("inst", "mhubert"): np.zeros((3, 1024), np.float16)}
-    assert check_sample(dataclasses.replace(sample, features=narrow), ACE_STEP_1.latents) == [
+    assert check_sample(dataclasses.replace(sample, features=narrow), ACE_STEP_1) == [
         "inst_mhubert is float16 [3, 1024], expected float16 [3, 768]",
         "mix_mert is float16 [3, 768], expected float16 [3, 1024]",
     ]
     longer = sample.meta.model_copy(update={"samples": 13 * 4096})
-    assert check_sample(dataclasses.replace(sample, meta=longer), ACE_STEP_1.latents) == [
+    assert check_sample(dataclasses.replace(sample, meta=longer), ACE_STEP_1) == [
         "53248 samples make 13 frames, not 12"
     ]
     other = sample.meta.model_copy(update={"song": "other"})
-    assert check_sample(dataclasses.replace(sample, meta=other), ACE_STEP_1.latents) == [
+    assert check_sample(dataclasses.replace(sample, meta=other), ACE_STEP_1) == [
         "key ballad_000 is not segment 0 of song other"
     ]
 
@@ -315,7 +315,7 @@ def test_any_name_and_text_survives(tmp_path, make_sample, song, segment, frames
         sample, meta=sample.meta.model_copy(update={"prompt": prompt, "lyrics": lyrics, "tag_orders": (prompt, prompt)})
     )
     with (tmp_path / "shard.tar").open("wb") as file, open_tar(file) as tar:
-        append_sample(tar, sample, ACE_STEP_1.latents)
+        append_sample(tar, sample, ACE_STEP_1)
     (read,) = read_samples(tmp_path / "shard.tar")
     assert_same(read, sample)
 
@@ -344,7 +344,9 @@ def test_a_lock_file_left_by_a_dead_process_is_no_obstacle(tmp_path):
 
 
 def test_shards_of_another_base_are_of_version_2_and_hold_its_latents(tmp_path, fingerprint, make_sample, monkeypatch):
-    wide = dataclasses.replace(ACE_STEP_1, name="wide", latents=LatentLayout(48_000, 1920, channels=64, rows=1))
+    wide = dataclasses.replace(
+        ACE_STEP_1, name="wide", latents=LatentLayout(48_000, 1920, channels=64, rows=1), shards_version=2
+    )
     monkeypatch.setitem(BASES, "wide", wide)
     sample = make_sample()
     latents = np.zeros((64, 1, 12), np.float16)

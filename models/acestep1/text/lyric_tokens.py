@@ -15,8 +15,9 @@ from tokenizers import Tokenizer
 from common.bases import LYRIC_VOCABULARY_FILE
 from common.errors import UserError
 from common.progress import say
+from common.texts.lyrics import LyricsContent
 from models.acestep1.text.lyric_cleaning import clean_line
-from models.acestep1.text.options import LyricsContent
+from models.protocols import LyricReader, LyricTokens
 
 VOCABULARY_FILE = LYRIC_VOCABULARY_FILE
 SPACE = 2
@@ -67,11 +68,18 @@ class LyricVocabulary:
 
 
 @dataclass(frozen=True)
-class LyricTokens:
-    ids: np.ndarray  # [L] int32
-    dropped_words: bool  # words were left out for want of a vocabulary
-    unread: tuple[str, ...] = ()
-    """Why each line that was left out could not be read."""
+class LyricIdReader(LyricReader):
+    """Lyrics as token ids; a trainer makes those of less of them by itself."""
+
+    vocabulary: LyricVocabulary | None
+
+    def check_language(self, language: str) -> None:
+        """Raises UserError for a language that has no token."""
+        check_language(language)
+
+    def read(self, lyrics: str, language: str) -> LyricTokens:
+        """`encode_lyrics` with the vocabulary. Raises UserError for a language that has no token."""
+        return encode_lyrics(lyrics, self.vocabulary, language)
 
 
 def open_lyric_vocabulary(folder: Path) -> LyricVocabulary | None:
@@ -127,7 +135,7 @@ def encode_lyrics(text: str, vocabulary: LyricVocabulary | None, language: str =
     if unread and not any(read):
         read = [_line_ids(INSTRUMENTAL, vocabulary, language)]
     ids = [START, *(number for line in read for number in (*line, SPACE))]
-    return LyricTokens(np.array(ids, dtype=np.int32), dropped, tuple(unread))
+    return LyricTokens(np.array(ids, dtype=np.int32), dropped_words=dropped, unread=tuple(unread))
 
 
 def say_unread(unread: Sequence[str], what: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.bases import ACE_STEP_15
 from models.flow.schedule import (
     add_noise,
     clean_estimate,
@@ -202,3 +203,19 @@ def test_a_grid_whose_ends_stay_is_even_but_for_one_shift():
     torch.testing.assert_close(plain, torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]))
     bent = inference_sigmas(8, shift=3.0, sigma_max=0.5, shifts_ends=False)
     torch.testing.assert_close(bent[[0, -2, -1]], shift_sigma(torch.tensor([0.5, 0.0625, 0.0]), 3.0))
+
+
+def test_a_base_model_draws_levels_of_its_own():
+    """docs/formulation.md, section 9."""
+    seeded = torch.Generator().manual_seed(4)
+    levels = ACE_STEP_15.noise_levels
+    drawn = draw_timesteps(20_000, shift=1.0, generator=seeded, levels=levels["base"]) / 1000
+    logits = drawn.logit()
+    assert abs(logits.mean() + 0.4) < 0.03
+    assert abs(logits.std() - 1) < 0.03
+    assert len(drawn.unique()) > 15_000  # no grid
+    known = torch.tensor(levels["turbo"].only) * 1000
+    turbo = draw_timesteps(4000, shift=1.0, generator=seeded, levels=levels["turbo"])
+    assert all(abs((turbo == level).float().mean() - 1 / 8) < 0.03 for level in known)
+    high = draw_high_timesteps(400, shift=1.0, generator=seeded, levels=levels["turbo"])
+    assert set(high.tolist()) == set(known[known >= 850].tolist())

@@ -115,7 +115,7 @@ def poisoned(folder, make_sample):
         with whole_file(folder / entry.name) as partial, partial.open("wb") as file, open_tar(file) as tar:
             for segment in entry.segments:
                 sample = make_sample(segment.song, int(segment.key[-3:]), segment.frames)
-                append_sample(tar, sample, ACE_STEP_1.latents)
+                append_sample(tar, sample, ACE_STEP_1)
         content = (folder / entry.name).read_bytes()
         for segment in entry.segments:
             inst = make_sample(segment.song, int(segment.key[-3:]), segment.frames).targets["inst"]
