@@ -107,7 +107,7 @@ def make_transformer(base_dtype: str, blocks: int) -> ACEStepTransformer2DModel:
 
 def make_batch(config: TrainingConfig, *, features: bool = False) -> Batch:
     """A batch as long as the config's crop, without noise: a generator of a device that is not there draws none."""
-    maker = ClipMaker(config, conditioning_of(config), STATISTICS, ACE_STEP_1.latents)
+    maker = ClipMaker(config, conditioning_of(config), STATISTICS, ACE_STEP_1)
     return maker.without_noise(make_clips(maker.crop_frames, config.batch_size, features=features).to(CUDA))
 
 

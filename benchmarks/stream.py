@@ -92,7 +92,7 @@ def run_loader(config: TrainingConfig, *, in_memory: bool) -> tuple[int, float]:
     samples = ShardSamples(folder, manifest, "inst")
     if in_memory:
         samples.remember({segment.key for segment in segments}, room=room_in_memory())
-    maker = ClipMaker(config, conditioning_of(config), manifest.statistics, ACE_STEP_1.latents)
+    maker = ClipMaker(config, conditioning_of(config), manifest.statistics, ACE_STEP_1)
     per_epoch = BatchLoader(samples, segments, maker, length=1).per_epoch
     loader = BatchLoader(samples, segments, maker, length=EPOCHS * per_epoch)
     started = time.process_time()

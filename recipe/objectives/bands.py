@@ -57,7 +57,7 @@ def song_batches(
     size: int,
 ) -> Iterator[SongBatch]:
     """All judged songs, `size` at a time: song k with the vocal of song vocals[k], and noise that `seed` decides."""
-    maker = ClipMaker(config, conditioning_of(config), statistics, ACE_STEP_1.latents)
+    maker = ClipMaker(config, conditioning_of(config), statistics, ACE_STEP_1)
     frames = judged.samples[0].meta.frames
     whole = Choice(Cut(0, frames, tag_order=0), config.accompaniment.default_strength)
     for start in range(0, len(vocals), size):
@@ -118,7 +118,7 @@ def measure_gains(
 ) -> dict[str, float]:
     """val/x0_gain, val/conditioning_gain and the like, on the judged songs."""
     asked = config.model_copy(update={"seed": JUDGING_SEED})
-    maker = ClipMaker(asked, conditioning_of(asked), adapter.card.statistics, ACE_STEP_1.latents)
+    maker = ClipMaker(asked, conditioning_of(asked), adapter.card.statistics, ACE_STEP_1)
     validation = Validation({song.meta.song: song for song in judged.samples}, maker)
     module = AccompanimentModule(
         asked, transformer, adapter.conditioner, base_fingerprint=adapter.card.base_fingerprint

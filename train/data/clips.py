@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.bases import BaseSpec, NoiseLevels
 from common.latents import LatentLayout, LatentStatistics
 from common.music.features import WIDTH, lead_sheet_features
 from models.acestep1.text.lyric_tokens import encode_lyrics, reduce_lyrics
 from models.adapters.adapter import Conditioning
-from models.flow.conditioning import VocalSource, add_latent_noise
-from models.flow.schedule import draw_high_timesteps, draw_timesteps
+from models.flow.conditioning import VocalSource, add_latent_noise, vocal_latents
+from models.flow.schedule import ON_THE_GRID, draw_high_timesteps, draw_timesteps
 from shards.schema import SSL_WIDTHS, Sample, Target
 from train.config import TrainingConfig
 from train.data.plan import clip_frames, seed_of
@@ -61,7 +62,7 @@ class ClipBatch:
     strength: Tensor  # [B]
     text: Tensor  # [B, S, D] float16, zeros where the prompt is dropped
     text_mask: Tensor  # [B, S] bool; a dropped prompt keeps it
-    lyric_ids: Tensor  # [B, L] int64
+    lyric_ids: Tensor  # [B, L] int64, or rows [B, L, D] float16
     lyric_mask: Tensor  # [B, L] bool, zeros where the lyrics are dropped
     timestep: Tensor  # [B], 1000 * sigma
     weight: Tensor  # [B], 0 for a clip that only fills up the last round of an epoch
@@ -84,7 +85,7 @@ class Batch:
     source: VocalSource
     text: Tensor  # [B, S, D], zeros where the prompt is dropped
     text_mask: Tensor  # [B, S] bool; a dropped prompt keeps it
-    lyric_ids: Tensor  # [B, L] int64
+    lyric_ids: Tensor  # [B, L] int64, or rows [B, L, D]
     lyric_mask: Tensor  # [B, L] bool, zeros where the lyrics are dropped
     noise: Tensor  # [B, C, H, T], eps
     timestep: Tensor  # [B], 1000 * sigma
@@ -103,7 +104,13 @@ class ClipMaker:
     config: TrainingConfig
     conditioning: Conditioning
     statistics: LatentStatistics
-    latents: LatentLayout
+    spec: BaseSpec
+    levels: NoiseLevels = ON_THE_GRID
+
+    @property
+    def latents(self) -> LatentLayout:
+        """Layout of the base model's latents."""
+        return self.spec.latents
 
     @property
     def crop_frames(self) -> int:
@@ -127,7 +134,10 @@ class ClipMaker:
             torch.randn(batch.noise.shape[1:], generator=generator, out=batch.noise[row])
             vocal, latent_noise = batch.source.vocal[row], self.config.accompaniment.latent_noise
             noisy_vocal[row] = add_latent_noise(vocal, latent_noise=latent_noise, generator=generator)
-        return replace(batch, source=replace(batch.source, conditioner_input=noisy_vocal))
+        source = replace(batch.source, conditioner_input=noisy_vocal)
+        if source.latents is not None:
+            source = replace(source, latents=vocal_latents(noisy_vocal, self.statistics))
+        return replace(batch, source=source)
 
     def without_noise(self, clips: ClipBatch) -> Batch:
         """The same without noise: eps is 0, and none is added to the vocal."""
@@ -145,7 +155,7 @@ class ClipMaker:
             source=source,
             text=clips.text.float(),
             text_mask=clips.text_mask,
-            lyric_ids=clips.lyric_ids,
+            lyric_ids=clips.lyric_ids.float() if clips.lyric_ids.is_floating_point() else clips.lyric_ids,
             lyric_mask=clips.lyric_mask,
             noise=torch.zeros_like(source.vocal),
             timestep=clips.timestep,
@@ -170,7 +180,7 @@ class ClipMaker:
             strength=torch.tensor([one.strength for one in choices]),
             text=_padded(texts, [one.keep_text for one in choices]),
             text_mask=torch.from_numpy(text_mask),
-            lyric_ids=_padded(lyrics, [one.keep_lyrics for one in choices]).long(),
+            lyric_ids=_whole(_padded(lyrics, [one.keep_lyrics for one in choices])),
             lyric_mask=torch.from_numpy(lyric_mask & np.array([[one.keep_lyrics] for one in choices])),
             timestep=torch.tensor([one.timestep for one in choices]),
             weight=torch.full((len(samples),), weight),
@@ -186,30 +196,34 @@ class ClipMaker:
         at, at_tag_order, keep_text, keep_lyrics, keep_vocal, at_strength = torch.rand(6, generator=generator).tolist()
         low, high = config.accompaniment.strengths
         frames = clip_frames(sample.meta.frames, self.crop_frames)
-        timestep = draw_timesteps(1, shift=config.shift, generator=generator)
+        timestep = draw_timesteps(1, shift=config.shift, generator=generator, levels=self.levels)
         at_level, keep_any = torch.rand(2, generator=generator).tolist()
         if at_level < config.noise_share:
-            timestep = draw_high_timesteps(1, shift=config.shift, generator=generator)
+            timestep = draw_high_timesteps(1, shift=config.shift, generator=generator, levels=self.levels)
         keep = keep_any >= config.joint_dropout
         keep_lead_sheet = torch.rand(1, generator=generator).item()  # drawn last: the rest is as without lead sheets
         sheet = config.accompaniment.lead_sheet
+        with_text, with_lyrics = keep and keep_text >= config.text_dropout, keep and keep_lyrics >= config.lyric_dropout
         return Choice(
             Cut(int(at * (sample.meta.frames - frames + 1)), frames, tag_order=int(at_tag_order * len(sample.text))),
             strength=low + (high - low) * at_strength
             if keep and keep_vocal >= config.accompaniment.vocal_dropout
             else 0.0,
-            keep_text=keep and keep_text >= config.text_dropout,
-            keep_lyrics=keep and keep_lyrics >= config.lyric_dropout,
+            keep_text=with_text,
+            keep_lyrics=with_text if self.spec.has_learned_null else with_lyrics,
             keep_lead_sheet=keep and sheet is not None and keep_lead_sheet >= sheet.dropout,
             timestep=timestep.item(),
             noise_seed=seed_of(config.seed, epoch, sample.meta.key, "noise"),
         )
 
     def _lyrics(self, sample: Sample) -> np.ndarray:
-        """Ids of what of a sample's lyrics the run trains with, int32 [L]; without words they need no vocabulary."""
+        """Tokens of what of a sample's lyrics the run trains with, [L] or [L, D]; ids without words need no
+        vocabulary."""
         content = self.config.accompaniment.lyrics
         if content == "words":
             return sample.lyrics
+        if self.spec.has_lyric_rows:
+            return sample.reduced_lyrics[content]
         return encode_lyrics(reduce_lyrics(sample.meta.lyrics, content), None).ids
 
     def _lead_sheets(self, samples: Sequence[Sample], choices: Sequence[Choice]) -> Tensor | None:
@@ -270,6 +284,11 @@ def _padded(arrays: Sequence[np.ndarray], keep: Sequence[bool]) -> Tensor:
         if kept:
             padded[row, : len(array)] = array
     return torch.from_numpy(padded)
+
+
+def _whole(tokens: Tensor) -> Tensor:
+    """Token ids as int64; rows as they are."""
+    return tokens if tokens.is_floating_point() else tokens.long()
 
 
 def _between(features: np.ndarray, cut: Cut, frames: int) -> Tensor:

@@ -12,10 +12,11 @@ from typing import get_args
 import psutil
 
 from common.errors import UserError
+from common.texts.lyrics import LyricsContent
 from shards.held_out import validation_songs
 from shards.location import ShardLocation
 from shards.reader import read_shard
-from shards.schema import OPTIONAL, Manifest, Sample, SslName, Target
+from shards.schema import OPTIONAL, REDUCED_LYRICS, Manifest, Sample, SslName, Target
 from train.config import TrainingConfig
 from train.data.clips import ClipBatch, ClipMaker, target_of
 from train.data.plan import WINDOW_SHARDS, Segment, ShardWindow, batches_per_epoch, plan_epoch
@@ -81,9 +82,18 @@ def room_in_memory(processes: int = 1) -> int:
 class ShardSamples:
     """Samples of chosen segments, read when asked for; from memory once `remember` found room for all of them."""
 
-    def __init__(self, place: ShardLocation, manifest: Manifest, target: Target, *, features: bool = False) -> None:
+    def __init__(
+        self,
+        place: ShardLocation,
+        manifest: Manifest,
+        target: Target,
+        *,
+        features: bool = False,
+        lyrics: LyricsContent = "words",
+    ) -> None:
         self._place, self._manifest = place, manifest
         wanted = {target, *(f"{target}_{network}" for network in get_args(SslName) if features)}
+        wanted |= {name for name, content in REDUCED_LYRICS.items() if content == lyrics}
         self._without = OPTIONAL - wanted
         self._kept: dict[str, Sample] | None = None
 

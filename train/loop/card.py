@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from common.bases import BaseOrigin
+from common.bases import BaseOrigin, BaseSpec
 from models.adapters.adapter import AdapterCard, LoraCard
 from models.flow.sampler import SamplerSettings
 from shards.schema import Manifest
@@ -19,11 +19,19 @@ EARLY_GUIDANCE: Mapping[str, Any] = {
 about half of the steps."""
 
 
-def recommended_sampler(config: TrainingConfig) -> SamplerSettings:
-    """Sampler settings that an adapter recommends: those of its training, and what measured best in its mode."""
+def recommended_sampler(config: TrainingConfig, spec: BaseSpec, variant: str) -> SamplerSettings:
+    """Sampler settings that an adapter recommends: those of its base, of its training, and what measured best in its
+    mode."""
     accompaniment = config.accompaniment
     early = accompaniment.mode == "controlnet" and accompaniment.output_type == "accompaniment"
-    return SamplerSettings(shift=config.shift, **(EARLY_GUIDANCE if early else {}))
+    return trained_sampler(config, spec, variant).model_copy(update=EARLY_GUIDANCE if early else {})
+
+
+def trained_sampler(config: TrainingConfig, spec: BaseSpec, variant: str) -> SamplerSettings:
+    """As upstream samples the variant that a run trains on, but at the run's shift where noise levels are shifted."""
+    sampler = SamplerSettings.of(spec.samplings[variant])
+    is_shifted = spec.noise_levels[variant].only is None
+    return sampler.model_copy(update={"shift": config.shift} if is_shifted else {})
 
 
 def lora_of(config: TrainingConfig) -> LoraCard:
@@ -54,7 +62,7 @@ def card_of(
         strength_range=config.accompaniment.strengths,
         lora=lora_of(config),
         lora_weight=1.0,
-        sampler=recommended_sampler(config),
+        sampler=recommended_sampler(config, spec, module.transformer.variant_name),
         statistics=manifest.statistics,
         vocal_lufs=manifest.vocal_lufs,
         lyrics_language=manifest.lyrics_language,

@@ -113,9 +113,10 @@ def fit(
     check_writable(resume_from.resolve().parents[1] if resume_from else Path(config.logger_dir, config.exp_name))
     shards = open_shards(config, features=config.ssl_coeff > 0)
     base = find_base(config, shards.manifest, checkpoint_dir)
+    config = config.on(shards.manifest.spec)
     if resume_from is not None:
         check_resumable(resume_from, config, base.fingerprint)
-    data = make_data(config, shards)
+    data = make_data(config, shards, variant=base.variant)
     module = make_module(config, base.folder, base.fingerprint, data)
     logger = _logger(config, resume_from)
     folder = Path(logger.log_dir)

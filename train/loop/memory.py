@@ -1,6 +1,7 @@
 """How much memory a run needs: estimated before it begins, measured once it runs."""
 
 from contextlib import AbstractContextManager
+from math import ceil
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ from train.loop.module import AccompanimentModule
 OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "prodigy": 16}
 """State for one trained number."""
 BLOCK_BYTES = {torch.float32: 129, torch.bfloat16: 99}
-"""What a block keeps for its backward pass per frame and unit of its width, by the base's dtype (measured)."""
+"""What a block keeps for its backward pass per token and unit of its width, by the base's dtype (measured)."""
 CONTROL_BYTES = 50
 """The same of a block of the control encoder and the lead sheet encoder: float32, never recomputed (counted)."""
 PUBLISHED_WIDTH = 2560
@@ -74,7 +75,7 @@ def in_gib(count: int) -> str:
 def _kept_bytes(module: AccompanimentModule) -> int:
     """Blocks that recompute keep their input only, and one at a time all the rest."""
     transformer, config = module.transformer, module.config
-    frames = config.batch_size * config.crop_frames(transformer.spec.latents)
+    frames = config.batch_size * ceil(config.crop_frames(transformer.spec.latents) / transformer.spec.block_frames)
     positions, blocks = frames * transformer.inner_width, len(transformer.transformer_blocks)
     dtype = transformer.weight_dtype
     again = config.gradient_checkpointing

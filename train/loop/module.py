@@ -55,6 +55,8 @@ def conditioning_of(config: TrainingConfig) -> Conditioning:
         sheet = LeadSheetShape(
             depth=wanted.lead_sheet.depth, dim=wanted.lead_sheet.dim, injection_layers=wanted.injection_layers
         )
+    if wanted.mode == "context":
+        return Conditioning(mode="context", a_max=0.0, source_projection=False, lead_sheet=sheet)
     if wanted.mode == "controlnet":
         control = ControlShape(
             depth=wanted.control_encoder_depth,
@@ -104,10 +106,15 @@ def estimate(
     return NetworkEstimate(objective.clean_estimate(x_s, velocity.sample.float(), sigma), velocity.projection_losses)
 
 
-def losses_of(made: NetworkEstimate, batch: Batch, config: TrainingConfig) -> Losses:
-    """The loss of a batch and what it is made of (docs/upstream.md, sections 4 and 12)."""
+def losses_of(made: NetworkEstimate, batch: Batch, config: TrainingConfig, *, of_velocities: bool = False) -> Losses:
+    """The loss of a batch and what it is made of (docs/upstream.md, sections 4 and 12).
+
+    `of_velocities` compares those that lead to the clean estimates: (x_s - x0) / s has the error of x0 over s.
+    """
     mask = torch.ones_like(batch.source.activity)  # clips of one length: every frame is real
     of_clips = denoising_loss(made.clean, batch.target, mask)
+    if of_velocities:
+        of_clips = of_clips / (batch.timestep / TIMESTEPS).square()
     total = weighted_mean(of_clips, batch.weight)
     parts = {"denoising_loss": total}
     if made.projection_losses:
@@ -167,7 +174,7 @@ class AccompanimentModule(LightningModule):
         """How wrong the model is about a batch."""
         conditions = encode(self.transformer, batch)
         made = estimate(self.transformer, batch, conditions, objective=self.objective, conditioner=self.conditioner)
-        return losses_of(made, batch, self.config)
+        return losses_of(made, batch, self.config, of_velocities=self.transformer.spec.compares_velocities)
 
     def training_step(self, batch: Batch, index: int) -> dict[str, Any]:
         losses = self.losses(batch)

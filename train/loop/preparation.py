@@ -12,7 +12,7 @@ from common.errors import UserError
 from models.adapters.adapter import AdapterCard, AdapterConditioner, read_card
 from models.adapters.lora import attach_lora
 from models.adapters.start import start_from
-from models.loading.checkpoint import open_transformer, part_hash, resolve_checkpoint, spec_of
+from models.loading.checkpoint import open_transformer, part_hash, resolve_checkpoint, spec_of, variant_of
 from models.loading.family import check_belongs, choose_checkpoint, describe_base, known_base
 from models.loading.int8 import to_int8
 from models.protocols import FlowNetwork
@@ -64,6 +64,8 @@ class Base:
     folder: Path
     fingerprint: str
     """Hash of its transformer."""
+    variant: str
+    """Which of its base model's variants it is."""
     origin: BaseOrigin
     """Written into adapter.json."""
 
@@ -78,7 +80,7 @@ def find_base(config: TrainingConfig, manifest: Manifest, given: str | None) -> 
     part = spec_of(name).parts.transformer
     folder = resolve_checkpoint(name, [part])
     check_shards(config, manifest, name, folder, [part])
-    return Base(name, folder, part_hash(folder, part), describe_base(name, folder, part))
+    return Base(name, folder, part_hash(folder, part), variant_of(folder), describe_base(name, folder, part))
 
 
 def base_of_shards(manifest: Manifest) -> BaseOrigin:
@@ -105,17 +107,25 @@ def open_shards(config: TrainingConfig, *, features: bool) -> Shards:
         if manifest.statistics is None or started.statistics.shape != manifest.statistics.shape:
             raise UserError(f"{config.init_from}: cannot start from it: these shards hold latents of another base.")
         manifest = manifest.model_copy(update={"statistics": started.statistics})
-    samples = ShardSamples(place, manifest, target_of(config), features=features)
+    lyrics = config.accompaniment.lyrics
+    samples = ShardSamples(place, manifest, target_of(config), features=features, lyrics=lyrics)
     return Shards(manifest, split(manifest, config.val_fraction), samples)
 
 
-def make_data(config: TrainingConfig, shards: Shards, *, reuse_base_of: Validation | None = None) -> Data:
-    """Opened shards as a run sees them. `reuse_base_of`, of the same songs, lends its losses of the frozen base.
+def make_data(
+    config: TrainingConfig, shards: Shards, *, variant: str = "base", reuse_base_of: Validation | None = None
+) -> Data:
+    """Opened shards as a run on a `variant` of their base model sees them.
+
+    `reuse_base_of`, of the same songs, lends its losses of the frozen base.
 
     Raises UserError if a sample is not where the manifest says.
     """
     assert shards.manifest.statistics is not None
-    maker = ClipMaker(config, conditioning_of(config), shards.manifest.statistics, shards.manifest.spec.latents)
+    spec = shards.manifest.spec
+    maker = ClipMaker(
+        config, conditioning_of(config), shards.manifest.statistics, spec, levels=spec.noise_levels[variant]
+    )
     validated = shards.split.validation
     held_out = shards.samples.load(sorted({one.shard for one in validated}), {one.key for one in validated})
     validation = (

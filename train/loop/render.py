@@ -14,13 +14,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from common.errors import UserError
-from models.flow.sampler import SamplerSettings, sample
+from models.flow.sampler import sample
 from models.loading.checkpoint import open_decoder, resolve_checkpoint, spec_of
 from models.protocols import LatentDecoder
 from shards.schema import Manifest
 from train.config import TrainingConfig
 from train.data.clips import Batch
 from train.loop.callbacks import StepCallback, announce
+from train.loop.card import trained_sampler
 from train.loop.module import AccompanimentModule, encode
 from train.loop.preparation import check_shards
 
@@ -91,7 +92,7 @@ def sample_latents(module: AccompanimentModule, clip: Batch) -> Tensor:
         encode(module.transformer, clip),
         encode(module.transformer, replace(clip, **without)),
         clip.noise,
-        SamplerSettings(shift=module.config.shift),
+        trained_sampler(module.config, module.transformer.spec, module.transformer.variant_name),
         objective=module.objective,
         source=clip.source,
         conditioner=module.conditioner,

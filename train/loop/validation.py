@@ -202,6 +202,7 @@ def fitted(source: VocalSource, clip: Batch) -> VocalSource:
         vocal=tiled(source.vocal),
         conditioner_input=tiled(source.conditioner_input),
         activity=tiled(source.activity),
+        latents=None if source.latents is None else tiled(source.latents),
         lead_sheet=None if sheet is None else sheet.repeat(1, tiles, 1)[:, :frames],
     )
 
@@ -214,6 +215,7 @@ def shifted(source: VocalSource) -> VocalSource:
         vocal=source.vocal.roll(half, dims=-1),
         conditioner_input=source.conditioner_input.roll(half, dims=-1),
         activity=source.activity.roll(half, dims=-1),
+        latents=None if source.latents is None else source.latents.roll(half, dims=-1),
         lead_sheet=None if source.lead_sheet is None else source.lead_sheet.roll(half, dims=1),
     )
 

@@ -19,6 +19,8 @@ from common.errors import UserError
 from common.files import check_writable, whole_file
 from common.progress import say
 from shards.held_out import FEWEST_VALIDATION_SONGS
+from shards.location import location_of
+from shards.reader import read_manifest
 from train.config import TrainingConfig
 from train.devices.strategy import hardware
 from train.loop.callbacks import SignalStop
@@ -71,6 +73,7 @@ def search(
     where = hardware(device, devices=1, config=config)
     check_writable(out)
     check_length(config, wanted)
+    config = config.on(read_manifest(location_of(config.dataset_path)).spec)
     space = space_of(config, wanted)
     if space.left_out:
         mode = config.accompaniment.mode

@@ -33,8 +33,9 @@ ONLY_IN_MODE = {
         "accompaniment.control_injection",
         "accompaniment.control_dropout",
     },
+    "context": {"accompaniment.strength_dropout"},
 }
-"""Settings that mean nothing in the other mode."""
+"""Settings that mean nothing in a mode that does not list them."""
 FIXED_SETTINGS = {
     "accompaniment.mode",
     "accompaniment.output_type",
@@ -105,7 +106,7 @@ def space_of(config: TrainingConfig, wanted: OptunaConfig) -> SearchSpace:
     and where nothing is left to vary.
     """
     mode = config.accompaniment.mode
-    other = ONLY_IN_MODE["controlnet" if mode == "image2image" else "image2image"]
+    other = {path for paths in ONLY_IN_MODE.values() for path in paths} - ONLY_IN_MODE[mode]
     parameters = [SearchParameter(name, _path_of(name), dimension) for name, dimension in wanted.search_space.items()]
     _check_once(parameters)
     for parameter in parameters:

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 
 from common.errors import UserError
 from common.memory import ran_out, said_of
+from models.loading.checkpoint import variant_of
 from models.protocols import FlowNetwork
 from train.config import TrainingConfig
 from train.data.loader import room_in_memory
@@ -48,6 +49,7 @@ class TrialResources:
     transformer: FlowNetwork
     fingerprint: str  # of the base
     where: Hardware
+    variant: str = "base"  # of the base
     previous_validation: Validation | None = None  # of the trial before
 
 
@@ -65,7 +67,7 @@ def open_resources(
     if features:
         first = segments[0]
         check_features(config, shards.samples.load([first.shard], {first.key})[first.key])
-    return TrialResources(shards, transformer, fingerprint, where)
+    return TrialResources(shards, transformer, fingerprint, where, variant_of(base))
 
 
 class PruningCallback(StepCallback):
@@ -131,7 +133,8 @@ class TrialObjective:
         trial.set_user_attr(CONFIG, config.model_dump(mode="json"))
         trial.set_user_attr(SEEDS, {"training": config.seed, "sampler": sampler_seed(config.seed, slot_of(trial))})
         short = shortened(config, self.wanted)
-        data = make_data(short, self.resources.shards, reuse_base_of=self.resources.previous_validation)
+        shards, before = self.resources.shards, self.resources.previous_validation
+        data = make_data(short, shards, variant=self.resources.variant, reuse_base_of=before)
         self.resources.previous_validation = data.validation
         version = f"trial_{trial.number:04d}"
         logger = TensorBoardLogger(config.logger_dir, name=trial.study.study_name, version=version)

@@ -110,7 +110,7 @@ def test_words_and_their_absence_are_those_of_training(shards, words, dropped):
     whole = {"lyrics_content": "words"}
     config = TrainingConfig(text_dropout=float(dropped), lyric_dropout=float(dropped), accompaniment=whole)
     statistics = LatentStatistics(silence=((0.0,) * 16,) * 8, mean=(0.0,) * 8, std=(1.0,) * 8)
-    clip = ClipMaker(config, conditioning_of(config), statistics, ACE_STEP_1.latents).batch([sample], epoch=0)
+    clip = ClipMaker(config, conditioning_of(config), statistics, ACE_STEP_1).batch([sample], epoch=0)
     ours = (encode_null_conditions if dropped else encode_conditions)(transformer, words)
     with torch.no_grad():
         theirs = encode(transformer, clip)

@@ -23,7 +23,7 @@ def maker(tiny_config, tmp_path):
 
     def make(**settings):
         config = tiny_config(tmp_path, **settings)
-        return ClipMaker(config, conditioning_of(config), STATISTICS, ACE_STEP_1.latents)
+        return ClipMaker(config, conditioning_of(config), STATISTICS, ACE_STEP_1)
 
     return make
 

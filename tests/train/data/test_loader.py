@@ -29,7 +29,7 @@ def loaders(song_shards, tiny_config):
         samples = ShardSamples(folder, manifest, "inst")
         if memory:
             assert samples.remember({segment.key for segment in segments}, room=room_in_memory())
-        maker = ClipMaker(config, conditioning_of(config), manifest.statistics, ACE_STEP_1.latents)
+        maker = ClipMaker(config, conditioning_of(config), manifest.statistics, ACE_STEP_1)
         return BatchLoader(samples, segments, maker, length=length, rank=rank, ranks=ranks)
 
     return make

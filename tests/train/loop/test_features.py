@@ -193,7 +193,7 @@ def test_the_features_of_a_crop_are_those_of_its_time(short, make_sample, tmp_pa
     numbered = np.broadcast_to(np.arange(frames, dtype=np.float16), (8, 16, frames))
     sample = replace(make_sample("a", 0, frames), targets={"inst": numbered}, features={("inst", name): features})
     config = short(tmp_path)
-    maker = ClipMaker(config, conditioning_of(config), STATISTICS, ACE_STEP_1.latents)
+    maker = ClipMaker(config, conditioning_of(config), STATISTICS, ACE_STEP_1)
     step = FRAME_HOP / kind.rate_hz
     tolerance = 1 / LATENTS.frames_per_second + step
     firsts = set()

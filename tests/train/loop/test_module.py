@@ -34,7 +34,7 @@ def built(tiny_config, tmp_path, make_sample):
         conditioning = conditioning_of(config)
         conditioner = conditioning.make_conditioner(transformer)
         module = AccompanimentModule(config, transformer, conditioner, base_fingerprint="b")
-        maker = ClipMaker(config, conditioning, STATISTICS, ACE_STEP_1.latents)
+        maker = ClipMaker(config, conditioning, STATISTICS, ACE_STEP_1)
         return module, maker.batch([make_sample(f"s{n}", 0, frames) for n, frames in enumerate(lengths)], epoch=0)
 
     return build
@@ -152,7 +152,7 @@ def test_a_clips_loss_is_the_same_alone_and_in_a_batch(built, mode, tiny_config,
     module, batch = built(mode)
     awakened(module)
     assert batch.text_mask.all(dim=1).tolist() != [True] * 3  # prompts of different length
-    maker = ClipMaker(module.config, conditioning_of(module.config), STATISTICS, ACE_STEP_1.latents)
+    maker = ClipMaker(module.config, conditioning_of(module.config), STATISTICS, ACE_STEP_1)
     alone = [maker.batch([make_sample(f"s{n}", 0, frames)], epoch=0) for n, frames in enumerate((24, 30, 24))]
     losses = torch.stack([module.losses(clip).total for clip in alone])
     for row in range(3):

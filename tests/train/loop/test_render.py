@@ -29,9 +29,12 @@ def trained(outcome):
 @pytest.fixture
 def few_steps(monkeypatch):
     """Two sampling steps instead of sixty."""
-    from models.flow.sampler import SamplerSettings
+    from train.loop.card import trained_sampler
 
-    monkeypatch.setattr("train.loop.render.SamplerSettings", lambda **given: SamplerSettings(steps=2, **given))
+    def few(*run):
+        return trained_sampler(*run).model_copy(update={"steps": 2})
+
+    monkeypatch.setattr("train.loop.render.trained_sampler", few)
 
 
 def test_rendered_songs_are_heard_and_seen_and_training_does_not_notice(song_shards, tiny_config, opened, few_steps):

@@ -38,7 +38,7 @@ def asked(tiny_config, tmp_path, make_sample):
         attach_lora(transformer, rank=4, alpha=4, target_modules=config.lora.target_modules, dropout=0.5)
         conditioning = conditioning_of(config)
         conditioner = conditioning.make_conditioner(transformer)
-        maker = ClipMaker(config, conditioning, STATISTICS, ACE_STEP_1.latents)
+        maker = ClipMaker(config, conditioning, STATISTICS, ACE_STEP_1)
         samples = {f"s{n}": make_sample(f"s{n}", 0, frames) for n, frames in enumerate((24, 9, 17))}
         return AccompanimentModule(config, transformer, conditioner, base_fingerprint="b"), Validation(samples, maker)
 
@@ -103,7 +103,7 @@ def test_clean_and_separated_songs_are_told_apart_where_both_are_there(tiny_conf
     module, of_one_kind = asked()
     module.conditioner.projection.weight.data.normal_(generator=torch.Generator().manual_seed(0))
     assert not [name for name in of_one_kind(module).named() if "clean" in name or "separated" in name]
-    maker = ClipMaker(module.config, conditioning_of(module.config), STATISTICS, ACE_STEP_1.latents)
+    maker = ClipMaker(module.config, conditioning_of(module.config), STATISTICS, ACE_STEP_1)
     samples = {f"s{n}": make_sample(f"s{n}", 0, 12) for n in range(8)}
     alone = {f"s{n}" for n in range(3)}
     named = Validation(of_kind(samples, alone), maker)(module).named()
@@ -137,7 +137,7 @@ def test_few_songs_are_cut_several_times_with_noise_of_their_own(asked):
 
 def test_eight_songs_are_cut_once_in_their_middle(tiny_config, tmp_path, make_sample):
     config = tiny_config(tmp_path, crop_seconds=0.4)
-    maker = ClipMaker(config, conditioning_of(config), STATISTICS, ACE_STEP_1.latents)
+    maker = ClipMaker(config, conditioning_of(config), STATISTICS, ACE_STEP_1)
     samples = {f"s{n}": make_sample(f"s{n}", 0, 24) for n in range(8)}
     clips = Validation(samples, maker).clips
     assert len(clips) == 8

@@ -1,0 +1,187 @@
+"""Training on a base that has a slot for a source, with the bundle of ACE-Step 1.5."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.bases import ACE_STEP_1, ACE_STEP_15, BaseOrigin
+from common.errors import UserError
+from common.latents import LatentStatistics
+from models.adapters.adapter import read_card
+from models.flow.conditioning import TEXT2MUSIC
+from models.flow.schedule import velocity
+from models.loading.checkpoint import TINY15, open_transformer
+from shards.fingerprint import Fingerprint
+from shards.schema import Sample
+from shards.writer import ShardWriter
+from train.config import TrainingConfig
+from train.data.clips import ClipMaker
+from train.loop.fit import fit
+from train.loop.module import AccompanimentModule, conditioning_of, encode, estimate, losses_of
+from train.loop.preparation import Data, Split, adapters_on
+from train.loop.validation import fitted, shifted
+
+BASE = TINY15 / "acestep-v15-base"
+LATENTS, WIDTH = ACE_STEP_15.latents, 1024
+STATISTICS = LatentStatistics(silence=((0.1,),) * 64, mean=(0.0,) * 64, std=(2.0,) * 64)
+OPENED: list[str] = []
+"""Files that were opened, once something listens."""
+
+
+@pytest.fixture
+def song(make_sample):
+    """song("name", frames) is a segment of random latents."""
+
+    def make(name: str, frames: int) -> Sample:
+        like, random = make_sample(name, 0, 24), np.random.default_rng([*name.encode(), frames])
+
+        def drawn(*shape: int) -> np.ndarray:
+            return random.standard_normal(shape).astype(np.float16)
+
+        meta = like.meta.model_copy(
+            update={
+                "frames": frames,
+                "samples": frames * LATENTS.frame_samples,
+                "seconds": frames / LATENTS.frames_per_second,
+            }
+        )
+        arrays = {
+            "vocal": drawn(64, 1, frames), "inst": drawn(64, 1, frames), "activity": np.ones(frames, np.float16),
+            "text": like.text_mask[..., None] * drawn(2, 5, WIDTH), "text_mask": like.text_mask,
+            "lyrics": drawn(6, WIDTH), "lyrics_structure": drawn(4, WIDTH), "lyrics_instrumental": drawn(3, WIDTH),
+        }  # fmt: skip
+        return Sample.of(meta, arrays)
+
+    return make
+
+
+@pytest.fixture
+def maker(tiny_config, tmp_path):
+    """maker("context", text_dropout=1.0) cuts clips of 1 s."""
+
+    def make(mode: str = "context", **settings) -> ClipMaker:
+        config = tiny_config(tmp_path, mode, crop_seconds=1.0, accompaniment={"injection_layers": (0, 1)}, **settings)
+        levels = ACE_STEP_15.noise_levels["base"]
+        return ClipMaker(config.on(ACE_STEP_15), conditioning_of(config), STATISTICS, ACE_STEP_15, levels)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def network():
+    return open_transformer(BASE)
+
+
+def test_strength_0_is_text2music_bit_for_bit(maker, song, network):
+    made = maker()
+    batch = made.batch([song("a", 30)], epoch=0)
+    conditions = encode(network, batch)
+    objective = made.conditioning.make_objective()
+
+    def latents(source, objective):
+        changed = replace(batch, source=source)
+        return estimate(network, changed, conditions, objective=objective, conditioner=None).clean
+
+    with torch.no_grad():
+        plain = latents(batch.source, TEXT2MUSIC)
+        assert torch.equal(latents(batch.source.muted(), objective), plain)
+        assert not torch.equal(latents(replace(batch.source, strength=torch.ones(1)), objective), plain)
+
+
+def test_the_slot_holds_the_vocal_and_moves_with_it(maker, song):
+    sample = song("a", 25)
+    clip = maker().without_noise(maker().cut([sample], epoch=0))
+    vocal = torch.from_numpy(sample.vocal).float()
+    assert torch.equal(clip.source.latents[0], vocal)
+    later = shifted(clip.source).latents
+    assert later is not None
+    assert torch.equal(later[0], vocal.roll(12, dims=-1))
+    longer = replace(clip, target=torch.zeros(1, 64, 1, 40))
+    tiled = fitted(clip.source, longer).latents
+    assert tiled is not None
+    assert torch.equal(tiled[0], torch.cat([vocal, vocal], dim=-1)[..., :40])
+    noisy = maker().batch([sample], epoch=0).source
+    spread = (noisy.latents - vocal).std().item()
+    assert spread == pytest.approx(0.1 * 2.0, rel=0.1)  # latent_noise, in units of the vocal's deviation
+    assert maker("controlnet").batch([sample], epoch=0).source.latents is None
+
+
+def test_words_are_left_out_together_and_become_the_null_condition(maker, song, network):
+    sample = song("a", 25)
+    dropped = maker(text_dropout=1.0, lyric_dropout=0.0).batch([sample], epoch=0)
+    kept = maker(text_dropout=0.0, lyric_dropout=1.0).batch([sample], epoch=0)
+    rows = torch.from_numpy(sample.reduced_lyrics["instrumental"]).float()
+    assert torch.equal(kept.lyric_ids[0], rows)
+    assert not dropped.lyric_mask.any()
+    with torch.no_grad():
+        null = network.condition_encoder.null_condition_emb
+        states = encode(network, dropped).states
+        assert torch.equal(states, null.expand_as(states))
+        assert not torch.equal(encode(network, kept).states[:, 0], null[:, 0])
+
+
+def test_the_loss_is_that_of_velocities(maker, song, network):
+    made = maker()
+    batch = made.batch([song("a", 25), song("bb", 25)], epoch=0)
+    with torch.no_grad():
+        found = estimate(network, batch, encode(network, batch), objective=TEXT2MUSIC, conditioner=None)
+    sigma = (batch.timestep / 1000)[:, None, None, None]
+    state = sigma * batch.noise + (1 - sigma) * batch.target
+    error = (state - found.clean) / sigma - velocity(batch.target, batch.noise)
+    losses = losses_of(found, batch, made.config, of_velocities=True)
+    torch.testing.assert_close(losses.of_clips, error.square().mean(dim=(1, 2, 3)), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["context", "controlnet", "image2image"])
+def test_what_is_trained_reaches_the_loss_in_each_mode(maker, song, network, mode):
+    made = maker(mode, lora={"r": 2, "target_modules": ["to_q", "down_proj"]})
+    data = Data(None, Split((), ()), made, None, None)  # ty: ignore[invalid-argument-type]
+    with adapters_on(network, made.config, "b", data) as module:
+        assert isinstance(module, AccompanimentModule)
+        batch = made.batch([song("a", 25), song("bb", 25)], epoch=1)
+        module.losses(batch).total.backward()
+        moved = [name for name, weight in module.trained.items() if weight.grad is not None and weight.grad.any()]
+        assert any("down_proj.lora_B" in name for name in moved)
+        assert any(name.startswith("conditioner.") for name in moved) == (mode != "context")
+
+
+def test_a_mode_that_is_left_open_is_the_bases_own():
+    config = TrainingConfig()
+    there, here = config.on(ACE_STEP_15), config.on(ACE_STEP_1)
+    assert (there.accompaniment.mode, there.shift, there.ssl_coeff) == ("context", 1.0, 0.0)
+    assert here == config
+    said = TrainingConfig(accompaniment={"mode": "controlnet"}, shift=2.0).on(ACE_STEP_15)
+    assert (said.accompaniment.mode, said.shift) == ("controlnet", 2.0)
+    with pytest.raises(UserError, match="ace-step-1 has no slot for a source"):
+        TrainingConfig(accompaniment={"mode": "context"}).on(ACE_STEP_1)
+
+
+def test_a_run_opens_no_codec_and_no_text_encoder(song, tiny_config, tmp_path, few_clips):
+    base = BaseOrigin(model=ACE_STEP_15.name, family="tiny15", checkpoint="tiny15")
+    fingerprint = Fingerprint(settings={}, networks={}, steps={})
+    folder = tmp_path / "shards"
+    with ShardWriter(
+        folder, fingerprint=fingerprint, targets=("inst",), base=base, silence=np.full((64, 1), 0.1)
+    ) as writer:
+        for number in range(5):
+            writer.add([song(f"song{number}", 25)])
+    config = tiny_config(
+        folder, "context", crop_seconds=1.0, max_steps=2, accumulate_grad_batches=1, val_fraction=0.4,
+        lora={"r": 2, "target_modules": ["to_q", "to_v"]},
+    )  # fmt: skip
+    sys.addaudithook(lambda event, args: OPENED.append(str(args[0])) if event == "open" else None)
+    result = fit(config)
+    parts = {piece for path in OPENED for piece in Path(path).parts if TINY15 in Path(path).parents}
+    assert "acestep-v15-base" in parts
+    assert not {"vae", "Qwen3-Embedding-0.6B"} & parts
+    card = read_card(result.adapter)
+    assert (card.conditioning.mode, card.lyrics_content) == ("context", "instrumental")
+    assert (card.sampler.steps, card.sampler.shift, card.sampler.omega_scale) == (50, 1.0, 0.0)
+    assert not list(result.adapter.glob("source_projection*"))
+    assert {"val/x0_gain", "val/conditioning_gain"} <= card.validation.keys()
+    assert json.loads((result.folder / "config.json").read_text())["accompaniment"]["mode"] == "context"
