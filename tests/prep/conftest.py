@@ -1,7 +1,8 @@
 """Made-up music: a breathy sine with pauses is the vocal, noise over a low tone the band."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ SILENCES: dict[str, np.ndarray] = {}
 """Latents of silence by the bytes of the codec's weights."""
 
 
-@pytest.fixture(autouse=True)
-def _silence_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _silence_once() -> Iterator[None]:
     """Each codec encodes its ten seconds of silence once, not once a build: they take longer than the songs here."""
 
     def once(codec: LatentCodec) -> np.ndarray:
@@ -70,7 +71,9 @@ def _silence_once(monkeypatch: pytest.MonkeyPatch) -> None:
             SILENCES[weights.hexdigest()] = silence_latent(codec)
         return SILENCES[weights.hexdigest()]
 
-    monkeypatch.setattr("prep.building.build.silence_latent", once)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("prep.building.build.silence_latent", once)
+        yield
 
 
 @pytest.fixture
@@ -84,21 +87,22 @@ def disk_wave() -> Callable[[np.ndarray], DiskWave]:
     return lambda wave: DiskWave(ACE_STEP_1.latents.sample_rate_hz).extend([wave])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def song() -> Callable[..., None]:
     return write_song
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config() -> PrepConfig:
     return PrepConfig()
 
 
-@pytest.fixture
-def build(tmp_path: Path, config: PrepConfig) -> Callable[..., BuildReport]:
-    """build("shards", ...) builds tmp_path/raw into tmp_path/shards in this process."""
+@pytest.fixture(scope="session")
+def build_in(config: PrepConfig) -> Callable[..., BuildReport]:
+    """build_in(folder, "shards", ...) builds folder/raw into folder/shards in this process."""
 
     def run(
+        folder: Path,
         out: str = "shards",
         *,
         raw: str = "raw",
@@ -109,8 +113,8 @@ def build(tmp_path: Path, config: PrepConfig) -> Callable[..., BuildReport]:
         **options: Any,
     ) -> BuildReport:
         return build_shards(
-            tmp_path / raw,
-            tmp_path / out,
+            folder / raw,
+            folder / out,
             config,
             checkpoint=checkpoint,
             workers=workers,
@@ -120,6 +124,12 @@ def build(tmp_path: Path, config: PrepConfig) -> Callable[..., BuildReport]:
         )
 
     return run
+
+
+@pytest.fixture
+def build(build_in: Callable[..., BuildReport], tmp_path: Path) -> Callable[..., BuildReport]:
+    """build("shards", ...) builds tmp_path/raw into tmp_path/shards in this process."""
+    return partial(build_in, tmp_path)
 
 
 @pytest.fixture

@@ -35,12 +35,20 @@ def encoded(report):
     return [(part.song, part.part, part.segment) for part in report.encoded]
 
 
-@pytest.fixture
-def two_songs(tmp_path, song, build):
-    """Shards of songs a and b."""
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory, song, build_in):
+    """Songs a and b and their shards; read only."""
+    folder = tmp_path_factory.mktemp("pristine")
     for seed, key in enumerate("ab"):
-        song(tmp_path / "raw", key, seed=seed)
-    build()
+        song(folder / "raw", key, seed=seed)
+    build_in(folder)
+    return folder
+
+
+@pytest.fixture
+def two_songs(pristine, tmp_path):
+    """A copy of those shards, and of their songs beside them."""
+    shutil.copytree(pristine, tmp_path, dirs_exist_ok=True)
     return tmp_path / "shards"
 
 

@@ -11,13 +11,21 @@ from shards.reader import read_manifest
 from shards.verify import verify
 
 
-@pytest.fixture
-def built(tmp_path, song, build, config):
-    """Three songs in two shards: a and b, then c."""
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory, song, build_in, config):
+    """Three songs in two shards: a and b, then c; read only."""
+    folder = tmp_path_factory.mktemp("pristine")
     for seed, key in enumerate("abc"):
-        song(tmp_path / "raw", key, seed=seed, parts=("vocal", "inst") if key == "b" else ("vocal", "mix"))
-    (tmp_path / "raw" / "lone_vocal.wav").write_bytes(b"")
-    build(config=config.model_copy(update={"shard_samples": 2}))
+        song(folder / "raw", key, seed=seed, parts=("vocal", "inst") if key == "b" else ("vocal", "mix"))
+    (folder / "raw" / "lone_vocal.wav").write_bytes(b"")
+    build_in(folder, config=config.model_copy(update={"shard_samples": 2}))
+    return folder
+
+
+@pytest.fixture
+def built(pristine, tmp_path):
+    """A copy of those shards, and of their songs beside them."""
+    shutil.copytree(pristine, tmp_path, dirs_exist_ok=True)
     return tmp_path / "shards"
 
 
@@ -95,20 +103,28 @@ def test_where_nothing_is_whole_nothing_is_dropped(built):
     assert read_manifest(built).totals.songs == 3
 
 
-@pytest.fixture(params=["other songs", "other settings", "an older one"])
-def mistaken(request, built, tmp_path, song, build, config):
-    """Shards beside a manifest that is another build's; the folder of that build."""
+@pytest.fixture(scope="module", params=["other songs", "other settings", "an older one"])
+def other(request, pristine, tmp_path_factory, song, build_in, config):
+    """Shards of another build; read only."""
+    folder = tmp_path_factory.mktemp("other")
+    shutil.copytree(pristine / "raw", folder / "raw")
     if request.param == "other songs":
-        song(tmp_path / "others", "z", seed=7)
-        build("other", raw="others")
+        song(folder / "others", "z", seed=7)
+        build_in(folder, raw="others")
     elif request.param == "other settings":
         softer = config.loudness.model_copy(update={"target_lufs": -20.0})
-        build("other", config=config.model_copy(update={"shard_samples": 2, "loudness": softer}))
+        build_in(folder, config=config.model_copy(update={"shard_samples": 2, "loudness": softer}))
     else:
         text = config.text.model_copy(update={"tag_orders": 1})
-        build("other", config=config.model_copy(update={"shard_samples": 2, "text": text}))
-    shutil.copy(tmp_path / "other" / "manifest.json", built / "manifest.json")
-    return tmp_path / "other"
+        build_in(folder, config=config.model_copy(update={"shard_samples": 2, "text": text}))
+    return folder / "shards"
+
+
+@pytest.fixture
+def mistaken(built, other):
+    """Shards beside a manifest that is another build's; the folder of that build."""
+    shutil.copy(other / "manifest.json", built / "manifest.json")
+    return other
 
 
 @pytest.mark.parametrize("with_songs", [True, False])
@@ -133,14 +149,14 @@ def test_a_manifest_and_a_shard_are_mended_together(built, mistaken, tmp_path, b
     assert hashes(built) == hashes(tmp_path / "again")
 
 
-@pytest.mark.parametrize("mistaken", ["other settings"], indirect=True)
+@pytest.mark.parametrize("other", ["other settings"], indirect=True)
 def test_where_nothing_is_remembered_the_manifest_is_what_shards_are_mended_to(built, mistaken, tmp_path, hashes):
     shutil.rmtree(built / ".build")
     assert rebuild(built, tmp_path / "raw").shards == ("shard-000000.tar", "shard-000001.tar")
     assert hashes(built) == hashes(mistaken)
 
 
-@pytest.mark.parametrize("mistaken", ["other songs"], indirect=True)
+@pytest.mark.parametrize("other", ["other songs"], indirect=True)
 def test_a_manifest_of_songs_that_are_not_there_says_the_way_out(built, mistaken, tmp_path, build, config):
     shutil.rmtree(built / ".build")
     with pytest.raises(UserError) as raised:
