@@ -3,10 +3,7 @@
 import errno
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -21,8 +18,6 @@ from prep.building.identity import STEPS
 from prep.config import PrepConfig
 from shards.reader import read_manifest
 from shards.verify import verify
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_two_builds_give_the_same_bytes_whatever_the_workers_and_the_order_of_the_folder(
@@ -163,25 +158,39 @@ def stop_at(monkeypatch, flushes):
 def test_a_build_stopped_at_any_file_and_run_again_ends_as_one_that_was_not(
     tmp_path, song, build, config, monkeypatch, hashes, rebuild
 ):
+    """Amid the encoding, from nothing; amid the packing, from where all is encoded."""
     for seed in range(2):
         song(tmp_path / "raw", f"s{seed}", seed=seed)
     smaller = config.model_copy(update={"shard_samples": 1, "text": config.text.model_copy(update={"seed": 1})})
+    again = partial(build, config=smaller, rebuild=rebuild)
     build("whole", config=smaller)
-    build("older")
+    build("older") if rebuild else (tmp_path / "older").mkdir()
+
+    def stopped(flushes, start, out):
+        """Whether there were more flushes than these in a build that goes on from a copy of `start`."""
+        shutil.copytree(tmp_path / start, tmp_path / out)
+        with monkeypatch.context() as patched:
+            stop_at(patched, flushes)
+            try:
+                again(out)
+            except KeyboardInterrupt:
+                return True
+        return False
+
+    encoding = 2 * 2  # file and folder, of two segments
+    assert stopped(encoding, "older", "encoded")
+    for flushes in range(encoding):
+        out = f"encoding{flushes}"
+        assert stopped(flushes, "older", out)
+        again(out)
+        assert hashes(tmp_path / out) == hashes(tmp_path / "whole")
     for flushes in count():
-        out = f"stopped{flushes}"
-        if rebuild:
-            shutil.copytree(tmp_path / "older", tmp_path / out)
-        stop_at(monkeypatch, flushes)
-        try:
-            build(out, config=smaller, rebuild=rebuild)
-        except KeyboardInterrupt:
-            monkeypatch.undo()
-            build(out, config=smaller, rebuild=rebuild)
-            assert hashes(tmp_path / out) == hashes(tmp_path / "whole")
-        else:
+        out = f"packing{flushes}"
+        if not stopped(flushes, "encoded", out):
             break
-    assert flushes >= 2 * (2 + 2 + 1 + 1)  # file and folder, of two segments, two shards, the rejected and the manifest
+        again(out)
+        assert hashes(tmp_path / out) == hashes(tmp_path / "whole")
+    assert flushes >= 2 * (2 + 1 + 1)  # of two shards, the rejected and the manifest
 
 
 def test_a_disk_that_refuses_stops_the_build_and_keeps_what_was_done(tmp_path, song, build, monkeypatch, hashes):
@@ -203,31 +212,5 @@ def test_a_disk_that_refuses_stops_the_build_and_keeps_what_was_done(tmp_path, s
     monkeypatch.undo()
     assert len(list((tmp_path / "shards" / ".build").glob("song-*"))) == 1
     build()
-    build("whole")
-    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
-
-
-def prep(*arguments, cwd):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "prep", *arguments]
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def test_a_build_killed_and_run_again_ends_as_one_that_was_not(tmp_path, song, build, encoded_songs, hashes):
-    for seed in range(4):
-        song(tmp_path / "raw", f"s{seed}", parts=("vocal", "mix"), seed=seed, seconds=3.0)
-    process = prep("build-shards", "raw", "shards", "--checkpoint-dir", "tiny", "--workers", "1", cwd=tmp_path)
-    waited_until = time.monotonic() + 120
-    while not list((tmp_path / "shards" / ".build").glob("song-*")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < waited_until
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (tmp_path / "shards" / "manifest.json").exists()
-    build()
-    assert 0 < len(encoded_songs) < 4
     build("whole")
     assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")

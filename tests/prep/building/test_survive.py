@@ -70,6 +70,26 @@ def segments_in(folder):
     return {int(path.stem[-3:]) for path in (folder / ".build").glob("song-*")}
 
 
+def kill_amid_work(process, folder):
+    """SIGKILL a build once it has encoded something."""
+    while not segments_in(folder) and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.end()[0] == -signal.SIGKILL
+
+
+def test_songs_that_were_encoded_before_a_kill_are_not_encoded_again(tmp_path, song, build, encoded_songs, hashes):
+    for seed in range(3):
+        song(tmp_path / "raw", f"s{seed}", parts=("vocal", "mix"), seed=seed, seconds=2.5)
+    process = PrepProcess("build-shards", "raw", "shards", "--checkpoint-dir", "tiny", "--workers", "1", cwd=tmp_path)
+    kill_amid_work(process, tmp_path / "shards")
+    assert not (tmp_path / "shards" / "manifest.json").exists()
+    build()
+    assert 0 < len(encoded_songs) < 3
+    build("whole")
+    assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
+
+
 def test_a_long_song_goes_on_after_the_segment_it_was_killed_in(tmp_path, song, build, config, hashes):
     song(tmp_path / "raw", "long", parts=("vocal", "mix"), seconds=12.0)
     segment = config.segment.model_copy(update={"max_seconds": 2.0, "min_seconds": 0.5, "search_seconds": 0.5})
@@ -84,10 +104,7 @@ def test_a_long_song_goes_on_after_the_segment_it_was_killed_in(tmp_path, song, 
         *(w for f in flags for w in ("--set", f)),
         cwd=tmp_path,
     )
-    while not segments_in(tmp_path / "shards") and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.end()
+    kill_amid_work(process, tmp_path / "shards")
     kept = segments_in(tmp_path / "shards")
     report = build(config=settings)
     whole = build("whole", config=settings)
