@@ -7,18 +7,19 @@ import shutil
 import socket
 import struct
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
+import pytest
 import soundfile
 
+from common.command import run
+from prep.cli import app
 from prep.sources.scan import safe_key
 from shards.reader import read_manifest
 
-ROOT = Path(__file__).resolve().parents[2]
 RATE_HZ = 44_100
 Make = Callable[["Folder"], object]
 
@@ -286,19 +287,20 @@ def rows(folder: Path) -> dict[str, tuple[str, str]]:
     return {row["key"]: (row["reason"], row["detail"]) for row in found}
 
 
-def test_bad_songs_are_named_and_leave_good_ones_as_they_would_be_alone(tmp_path, music, build, config, hashes):
+def test_bad_songs_are_named_and_leave_good_ones_as_they_would_be_alone(tmp_path, music, build, config, hashes, capfd):
     Folder(tmp_path / "good", music).make(GOOD, turn=0)
     mixed = Folder(tmp_path / "raw", music)
     shutil.copytree(tmp_path / "good", mixed.path, dirs_exist_ok=True)  # a float WAV holds the time of its making
     mixed.make({name: make for name, (_, make) in BAD.items()}, turn=len(GOOD))
-    command = [sys.executable, "-m", "prep", "build-shards", mixed.path, tmp_path / "shards"]
     options = ("--checkpoint-dir", "tiny", "--targets", "inst", "--workers", "1")
-    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=ROOT, check=False)
+    with pytest.raises(SystemExit) as stopped:
+        run(app, ["build-shards", str(mixed.path), str(tmp_path / "shards"), *options])
 
-    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    said = capfd.readouterr()
+    assert (stopped.value.code, "Traceback" in said.err) == (0, False), said.err
     details = rows(tmp_path / "shards")
     assert {key: reason for key, (reason, _) in details.items()} == {safe_key(name): BAD[name][0] for name in BAD}
-    assert f"{len(GOOD)} of {len(GOOD) + len(BAD)} songs kept, {len(BAD)} rejected" in done.stdout
+    assert f"{len(GOOD)} of {len(GOOD) + len(BAD)} songs kept, {len(BAD)} rejected" in said.out
     assert len(BAD) >= 60
     assert all(detail.endswith(".") and "\n" not in detail for _, detail in details.values())
     assert set(read_manifest(tmp_path / "shards").songs()) == {safe_key(name) for name in GOOD}

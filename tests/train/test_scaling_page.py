@@ -41,6 +41,12 @@ def published() -> ACEStepTransformer2DModel:
         return ACEStepTransformer2DModel(**without_notes(PUBLISHED.transformer))
 
 
+@pytest.fixture(scope="module")
+def transformer() -> ACEStepTransformer2DModel:
+    """Read only."""
+    return published()
+
+
 def bytes_of(module: torch.nn.Module) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
@@ -57,8 +63,8 @@ def lora_numbers(transformer: ACEStepTransformer2DModel, config: TrainingConfig)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_what_is_trained(name):
-    config, transformer = load_config(TrainingConfig, name), published()
+def test_what_is_trained(name, transformer):
+    config = load_config(TrainingConfig, name)
     lora = lora_numbers(transformer, config)
     with torch.device("meta"):
         conditioner = conditioning_of(config).make_conditioner(transformer)
@@ -82,8 +88,8 @@ def test_the_frozen_base():
 
 
 @pytest.mark.parametrize("seconds", [10, 60, 240])
-def test_what_the_blocks_keep(seconds):
-    transformer, frames, kept = published(), round(seconds * LATENTS.frames_per_second), BLOCK_BYTES[torch.bfloat16]
+def test_what_the_blocks_keep(seconds, transformer):
+    frames, kept = round(seconds * LATENTS.frames_per_second), BLOCK_BYTES[torch.bfloat16]
     positions, blocks = frames * transformer.inner_width, len(transformer.transformer_blocks)
     sizes = (positions * (2 * blocks + kept), positions * blocks * kept)
     assert cells(f"{seconds} s") == [str(frames), *(f"{size / GIB:.2f}" for size in sizes)]

@@ -112,17 +112,24 @@ def test_a_silent_stem_is_nowhere_and_nothing_is_made_of_it(music, disk_wave, al
     np.testing.assert_array_equal(whole_of(tracks).inst, whole.mix[:, :samples])
 
 
-def test_real_stems_are_aligned_and_shifted_ones_are_not(shared_audio, disk_wave):
+@pytest.mark.parametrize(
+    "key",
+    [
+        "sodium",
+        "amazing_grace_synth",
+        *(pytest.param(key, marks=pytest.mark.slow) for key in ("caesium", "vocadito10", "fishin_est")),
+    ],
+)
+def test_real_stems_are_aligned_and_shifted_ones_are_not(shared_audio, disk_wave, key):
     def tracks_of(**given: DiskWave):
         return align(cast(dict[Part, DiskWave], given), StemsConfig(), lambda: disk_wave(np.empty((2, 0))))
 
-    for key in ("sodium", "caesium", "vocadito10", "fishin_est", "amazing_grace_synth"):
-        vocal, inst, mix = (
-            disk_wave(np.empty((2, 0))).extend(decoded(shared_audio / "stems" / f"{key}_{part}.flac", 44_100))
-            for part in ("vocal", "inst", "mix")
-        )
-        for given in ({"vocal": vocal, "mix": mix}, {"inst": inst, "mix": mix}, {"vocal": vocal, "inst": inst}):
-            assert tracks_of(**given).notes == ()
-        assert tracks_of(vocal=vocal, inst=inst, mix=mix).residual_db in (None, pytest.approx(-140, abs=5))
-        shifted = disk_wave(later(mix.read(0, mix.samples), 1105))
-        assert fit_stem(vocal, shifted).delay_samples == pytest.approx(1105, abs=0.02)
+    vocal, inst, mix = (
+        disk_wave(np.empty((2, 0))).extend(decoded(shared_audio / "stems" / f"{key}_{part}.flac", 44_100))
+        for part in ("vocal", "inst", "mix")
+    )
+    for given in ({"vocal": vocal, "mix": mix}, {"inst": inst, "mix": mix}, {"vocal": vocal, "inst": inst}):
+        assert tracks_of(**given).notes == ()
+    assert tracks_of(vocal=vocal, inst=inst, mix=mix).residual_db in (None, pytest.approx(-140, abs=5))
+    shifted = disk_wave(later(mix.read(0, mix.samples), 1105))
+    assert fit_stem(vocal, shifted).delay_samples == pytest.approx(1105, abs=0.02)
