@@ -135,7 +135,9 @@ def test_a_command_that_brings_shards_is_the_users_alone(command, verb):
         assert (code, json.loads(out)["dataset_path"]) == (0, brought)
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_run_saves_first_and_says_so_by_its_code(command, song_shards, monkeypatch, number, expected):
     plain = ClipMaker.cut
 

@@ -188,9 +188,9 @@ TERM, INT = int(signal.SIGTERM), int(signal.SIGINT)
 @pytest.mark.parametrize(
     ("hurts", "code"),
     [
-        ([(0, "batch", 3, TERM)], 143),
+        pytest.param([(0, "batch", 3, TERM)], 143, marks=pytest.mark.slow),
         ([(1, "batch", 3, TERM)], 143),
-        ([(1, "batch", 4, INT)], 130),
+        pytest.param([(1, "batch", 4, INT)], 130, marks=pytest.mark.slow),
         ([(0, "batch", 3, INT), (1, "batch", 4, TERM)], 143),
         ([(1, "validation", 1, TERM)], 143),
     ],

@@ -55,7 +55,9 @@ def test_a_shard_that_vanishes(failing, song_shards, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("room", "name"), [(60_000, "epoch=0-step=6_lora"), (500_000, "last.ckpt")], ids=["adapter", "checkpoint"]
+    ("room", "name"),
+    [(60_000, "epoch=0-step=6_lora"), pytest.param(500_000, "last.ckpt", marks=pytest.mark.slow)],
+    ids=["adapter", "checkpoint"],
 )
 def test_a_full_disk(failing, room, name):
     resource = pytest.importorskip("resource")

@@ -238,7 +238,11 @@ def one_step_by_formula(config, checkpoint_dir=TINY):
 
 @pytest.mark.parametrize(
     ("mode", "objective"),
-    [*(("image2image", name) for name in ("bridge_vp", "bridge_lerp", "offset", "naive")), ("controlnet", "bridge_vp")],
+    [
+        ("image2image", "bridge_vp"),
+        ("controlnet", "bridge_vp"),
+        *(pytest.param("image2image", name, marks=pytest.mark.slow) for name in ("bridge_lerp", "offset", "naive")),
+    ],
 )
 def test_a_step_of_the_trainer_is_the_step_of_the_formulas(song_shards, tiny_config, mode, objective):
     config = tiny_config(

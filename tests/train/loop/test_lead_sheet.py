@@ -90,7 +90,7 @@ def test_validation_tells_what_the_sheet_is_worth(opened, mode):
     assert all(figures[f"val/{name}"] != 0.0 for name in LEAD_SHEET_GAINS)
 
 
-@MODES
+@pytest.mark.parametrize("mode", [pytest.param("image2image", marks=pytest.mark.slow), "controlnet"])
 def test_resumed_equals_uninterrupted_and_the_adapter_holds_the_encoder(
     shards, tiny_config, monkeypatch, tmp_path, mode
 ):

@@ -58,8 +58,15 @@ def test_the_vocals_path_is_silent_when_fresh(injection: ControlInjection, gates
     assert vocal_path_norms(None) == {}
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("base_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("checkpointing", "base_dtype"),
+    [
+        (False, "float32"),
+        (True, "bfloat16"),
+        pytest.param(True, "float32", marks=pytest.mark.slow),
+        pytest.param(False, "bfloat16", marks=pytest.mark.slow),
+    ],
+)
 def test_memory_is_estimated_from_what_blocks_keep(make_shards, tiny_config, checkpointing, base_dtype):
     shards = make_shards({"song": [1000]})
     config = tiny_config(
