@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from common.errors import UserError
 
@@ -44,3 +45,20 @@ def whole_float32() -> Generator[None]:
     finally:
         for place, precision in zip(places, before, strict=True):
             place.fp32_precision = precision
+
+
+@contextmanager
+def shapes_alone() -> Generator[None]:
+    """Networks made inside the block are on the meta device, and no starting weights are drawn for them.
+
+    Drawing changes nothing there, and takes half the time in which a small network is made.
+    """
+    with torch.device("meta"), _Undrawn():
+        yield
+
+
+class _Undrawn(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == torch.nn.init.__name__:
+            return kwargs["tensor"]  # as torch.nn.init calls this
+        return func(*args, **(kwargs or {}))

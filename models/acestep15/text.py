@@ -20,7 +20,7 @@ from common.bases import ACE_STEP_15
 from common.errors import UserError
 from common.texts.tags import tags_of
 from models.acestep15.prompts import END, complete, lyrics_of, lyrics_prompt, text_prompt
-from models.device import whole_float32
+from models.device import shapes_alone, whole_float32
 from models.pretrained import network_options
 from models.protocols import LyricReader, LyricTokens, PromptEncoder, TextStates
 
@@ -111,7 +111,7 @@ def build_text_network(config: Mapping[str, Any], path: Path) -> Qwen3Model:
     """
     options = network_options(config, path)
     try:
-        with torch.device("meta"):
+        with shapes_alone():
             return Qwen3Model(Qwen3Config(**options))
     except (StrictDataclassError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None

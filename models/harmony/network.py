@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from common.bases import CONFIG_FILE
 from common.config import Config
+from models.device import shapes_alone
 from models.harmony.chords import KEYS, NO_CHORD
 from models.harmony.half_beats import WIDTH
 from models.loading.weights import filled, network_config, read_part_config, read_weights, shapes_of
@@ -82,6 +83,6 @@ def open_harmony_network(folder: Path) -> HarmonyNetwork:
     """The network of config.json and model.safetensors in a folder. Raises UserError for what does not fit."""
     config = read_part_config(folder.parent, folder.name)
     shape = network_config(HarmonyShape, config, str(folder / CONFIG_FILE))
-    with torch.device("meta"):
+    with shapes_alone():
         network = HarmonyNetwork(shape)
     return filled(network, read_weights(folder / WEIGHTS_FILE, shapes_of(network)))

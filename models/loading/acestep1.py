@@ -7,6 +7,7 @@ import torch
 
 from common.bases import ACE_STEP_1, CONFIG_FILE, TOKENIZER_FILE
 from common.errors import UserError
+from models.device import shapes_alone
 from models.loading.weights import filled, network_config, read_part_config, read_weights, shapes_of, without_notes
 
 if TYPE_CHECKING:  # each opener imports its network itself: train need not import what only prep and infer use
@@ -50,7 +51,7 @@ def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "AC
     part = PARTS.transformer
     config = read_part_config(folder, part)
     try:
-        with torch.device("meta"):
+        with shapes_alone():
             network = ACEStepTransformer2DModel(**without_notes(config))
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder / part / CONFIG_FILE}: {error}") from None
@@ -63,7 +64,7 @@ def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "Codec":
 
     part = PARTS.codec
     config = network_config(CodecConfig, read_part_config(folder, part), str(folder / part / CONFIG_FILE))
-    with torch.device("meta"):
+    with shapes_alone():
         codec = Codec(config, encoder=encoder, decoder=decoder)
     unread = tuple(prefix for prefix, wanted in zip(HALVES, (encoder, decoder), strict=True) if not wanted)
     return filled(codec, read_weights(_weights_path(folder, part), shapes_of(codec), unread=unread))
@@ -77,7 +78,7 @@ def open_vocoder(folder: Path) -> "Vocoder":
     settings = read_part_config(folder, part)
     kind = GriffinLimConfig if "head" in settings else VocoderConfig
     config = network_config(kind, settings, str(folder / part / CONFIG_FILE))
-    with torch.device("meta"):
+    with shapes_alone():
         vocoder = Vocoder(config)
     return filled(vocoder, fold(read_weights(_weights_path(folder, part), stored_shapes(vocoder))))
 

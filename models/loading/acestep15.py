@@ -16,6 +16,7 @@ from torch import Tensor
 from common.bases import ACE_STEP_15, CONFIG_FILE, TOKENIZER_FILE
 from common.errors import UserError
 from models.acestep15.sizes import NetworkSettings, network_settings, variant_of
+from models.device import shapes_alone
 from models.loading.weights import (
     filled,
     network_config,
@@ -124,7 +125,7 @@ def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "OobleckCodec":
 
     room = _beside(folder, CODEC)
     config = network_config(OobleckConfig, read_part_config(room.parent, CODEC), str(room / CONFIG_FILE))
-    with torch.device("meta"), warnings.catch_warnings():
+    with shapes_alone(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch, at diffusers: weight_norm has a successor
         codec = OobleckCodec(config, encoder=encoder, decoder=decoder)
     unread = tuple(prefix for prefix, wanted in zip(HALVES, (encoder, decoder), strict=True) if not wanted)
@@ -169,7 +170,7 @@ def build_network(settings: NetworkSettings, config: dict[str, Any], path: Path)
     from models.acestep15.network import AceStep15Network
 
     try:
-        with torch.device("meta"):
+        with shapes_alone():
             return AceStep15Network(settings, variant_of(config))
     except (TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path}: {error}") from None

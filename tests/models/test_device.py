@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.fake_cuda import fake_cuda
 from common.errors import UserError
-from models.device import chosen_device, default_device
+from models.device import chosen_device, default_device, shapes_alone
 from models.flow.guidance import Apg, apg_double
 
 MPS = torch.device("mps")
@@ -68,3 +68,11 @@ def test_a_device_that_cannot_be_used_is_one_line():
         UserError, match=r"^--device tpu9: cannot be used \(.*\)\. Use auto, cpu, cuda, cuda:1 or mps\.$"
     ):
         chosen_device("tpu9")
+
+
+def test_a_network_of_shapes_alone_has_no_weights_yet():
+    with shapes_alone():
+        network = torch.nn.Sequential(torch.nn.Conv1d(2, 4, 3), torch.nn.LayerNorm(4), torch.nn.Linear(4, 5))
+    assert all(weight.is_meta for weight in network.parameters())
+    assert [tuple(weight.shape) for weight in network.parameters()] == [(4, 2, 3), (4,), (4,), (4,), (5, 4), (5,)]
+    assert torch.nn.Linear(4, 5).weight.std() > 0.1

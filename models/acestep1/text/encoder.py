@@ -17,7 +17,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 from common.bases import ACE_STEP_1
 from common.errors import UserError
 from models.acestep1.transformer.erg import weakened as weak
-from models.device import whole_float32
+from models.device import shapes_alone, whole_float32
 from models.pretrained import network_options
 from models.protocols import PromptEncoder, TextStates
 
@@ -82,7 +82,7 @@ def build_network(config: Mapping[str, Any], path: Path) -> UMT5EncoderModel:
     """
     options = network_options(config, path)
     try:
-        with torch.device("meta"):
+        with shapes_alone():
             return UMT5EncoderModel(UMT5Config(**options))
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
