@@ -80,4 +80,4 @@ def _columns(frames: np.ndarray, width: int) -> np.ndarray:
 
 def _write(path: Path, picture: np.ndarray) -> None:
     with whole_file(path) as partial:
-        Image.fromarray(picture).save(partial, format="PNG", optimize=True)
+        Image.fromarray(picture).save(partial, format="PNG")

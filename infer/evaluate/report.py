@@ -142,7 +142,7 @@ def plot(loaded: LoadedItem, report: ClipReport) -> bytes:
         top += MARGIN + len(picture)
     _draw_fits(draw, report, top)
     content = io.BytesIO()
-    sheet.save(content, format="PNG", optimize=True)
+    sheet.save(content, format="PNG")
     return content.getvalue()
 
 
