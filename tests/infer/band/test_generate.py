@@ -17,6 +17,7 @@ from common.errors import UserError
 from infer.audio.mixdown import MixdownSettings
 from infer.audio.reference import BlendSettings, ReferenceRecord
 from infer.band.generate import GeneratedFiles, generate
+from infer.band.session import Session
 from infer.cli import app
 from infer.evaluate.items import read_items
 from infer.request.record import GenerationRecord, StyleRecord
@@ -37,6 +38,14 @@ def outcome(capsys, *arguments):
     return stopped.value.code, printed.out, printed.err
 
 
+SESSION = Session()
+
+
+def play(request: GenerationRequest) -> GeneratedFiles:
+    """In one step, unless others are asked for, on networks that stay open; test_session.py: they change no byte."""
+    return generate(replace(request, infer_steps=request.infer_steps or 1), SESSION)
+
+
 def read_record(made: GeneratedFiles) -> GenerationRecord:
     return GenerationRecord(**json.loads(made.record.read_text()))
 
@@ -51,7 +60,7 @@ def test_a_vocal_file_becomes_a_band_a_mix_and_a_record(tmp_path, vocal_file, ad
     ]  # fmt: skip
     for path in (*made.accompaniments, *made.mixes):
         info = soundfile.info(path)
-        assert (info.samplerate, info.channels, info.frames) == (48_000, 2, 72_000)
+        assert (info.samplerate, info.channels, info.frames) == (48_000, 2, 38_400)
     band, mix = read_audio(made.accompaniments[0]).samples, read_audio(made.mixes[0]).samples
     assert np.isfinite(band).all()
     assert band.any()
@@ -59,13 +68,13 @@ def test_a_vocal_file_becomes_a_band_a_mix_and_a_record(tmp_path, vocal_file, ad
     record = read_record(made)
     assert (record.key, record.prompt, record.lyrics) == ("ballad", "piano, drums", "[instrumental]")
     assert (record.settings.sampler.steps, record.settings.ref_strength, record.settings.seed) == (4, 0.6, 0)
-    assert (record.rate_hz, record.samples, record.device, record.dtype) == (48_000, 72_000, "cpu", "float32")
+    assert (record.rate_hz, record.samples, record.device, record.dtype) == (48_000, 38_400, "cpu", "float32")
     assert record.vocal.file == vocal_file.as_posix()
     assert record.adapters[0].folder == adapter.as_posix()
 
 
 def test_the_mix_holds_the_vocal_at_its_training_level(tmp_path, vocal_file, adapter):
-    made = generate(GenerationRequest(adapters=(adapter,), vocal=vocal_file, output_dir=tmp_path / "out", device="cpu"))
+    made = play(GenerationRequest(adapters=(adapter,), vocal=vocal_file, output_dir=tmp_path / "out", device="cpu"))
     band, mix = (read_audio(path).samples for path in (*made.accompaniments, *made.mixes))
     vocal = read_audio(vocal_file).samples
     parts = np.stack([band.mean(axis=0), vocal[0]])
@@ -92,8 +101,8 @@ def into(adapter, tmp_path):
     """into(vocal, **flags) makes a band of one step in out/ and gives what it wrote."""
 
     def make(vocal, **flags):
-        request: dict[str, Any] = {"adapters": (adapter,), "infer_steps": 1, "device": "cpu", "prompt": "piano"} | flags
-        return generate(GenerationRequest(vocal=vocal, output_dir=tmp_path / "out", **request))
+        request: dict[str, Any] = {"adapters": (adapter,), "device": "cpu", "prompt": "piano"} | flags
+        return play(GenerationRequest(vocal=vocal, output_dir=tmp_path / "out", **request))
 
     return make
 
@@ -187,8 +196,8 @@ def test_a_disk_without_room_for_the_results_is_known_before_the_transformer_ope
 
 def test_several_samples_count_their_seeds_up(tmp_path, shards, adapter):
     request: dict[str, Any] = {"adapters": (adapter,), "shards": shards, "key": "ballad", "device": "cpu"}
-    many = generate(GenerationRequest(**request, seed=7, num_samples=2, output_dir=tmp_path / "many"))
-    alone = generate(GenerationRequest(**request, seed=8, output_dir=tmp_path / "alone"))
+    many = play(GenerationRequest(**request, seed=7, num_samples=2, output_dir=tmp_path / "many"))
+    alone = play(GenerationRequest(**request, seed=8, output_dir=tmp_path / "alone"))
     assert [path.name for path in (*many.accompaniments, *many.mixes)] == [
         "ballad_accompaniment_01.wav", "ballad_accompaniment_02.wav", "ballad_mix_01.wav", "ballad_mix_02.wav"
     ]  # fmt: skip
@@ -200,7 +209,7 @@ def test_several_samples_count_their_seeds_up(tmp_path, shards, adapter):
 
 def test_an_adapter_of_whole_mixes_makes_a_mix_alone(tmp_path, shards, make_adapter):
     folder = make_adapter(output_type="mix")
-    made = generate(
+    made = play(
         GenerationRequest(adapters=(folder,), shards=shards, key="ballad", output_dir=tmp_path / "out", device="cpu")
     )
     assert made.accompaniments == ()
@@ -215,7 +224,7 @@ def test_a_record_holds_all_that_was_used(tmp_path, shards, adapter, make_adapte
         scheduler="pingpong", guidance="cfg", guidance_interval=1.0, vocal_guidance_scale=2.0,
         blend=band, mix_ratio=0.5, preserve_low=True, mixdown_vocal_db=-3.0, output_dir=tmp_path / "out", device="cpu",
     )  # fmt: skip
-    record = read_record(generate(request))
+    record = read_record(play(request))
     assert [(used.folder, used.step) for used in record.adapters] == [(adapter.as_posix(), 20), (other.as_posix(), 9)]
     assert record.settings.lora_weights == (0.5, 0.3)
     assert record.settings.sampler == SamplerSettings(
@@ -257,20 +266,20 @@ def test_a_reference_alone_comes_out_as_the_codec_gives_it_back(tmp_path, shards
     write_audio(band, make_voice(2.0, 44_100), 44_100)
     request: dict[str, Any] = {"adapters": (adapter,), "shards": shards, "key": "ballad", "device": "cpu"}
     made = [
-        generate(GenerationRequest(**request, seed=seed, blend=band, mix_ratio=0.0, output_dir=tmp_path / str(seed)))
+        play(GenerationRequest(**request, seed=seed, blend=band, mix_ratio=0.0, output_dir=tmp_path / str(seed)))
         for seed in (1, 2)
     ]
     one, other = (result.accompaniments[0].read_bytes() for result in made)
     assert one == other
-    plain = generate(GenerationRequest(**request, seed=1, output_dir=tmp_path / "plain"))
-    unchanged = generate(GenerationRequest(**request, seed=1, blend=band, mix_ratio=1.0, output_dir=tmp_path / "all"))
+    plain = play(GenerationRequest(**request, seed=1, output_dir=tmp_path / "plain"))
+    unchanged = play(GenerationRequest(**request, seed=1, blend=band, mix_ratio=1.0, output_dir=tmp_path / "all"))
     assert unchanged.accompaniments[0].read_bytes() == plain.accompaniments[0].read_bytes() != one
 
 
 def test_mixdown_settings_change_the_mix_alone(tmp_path, shards, adapter):
     request: dict[str, Any] = {"adapters": (adapter,), "shards": shards, "key": "ballad", "device": "cpu"}
-    plain = generate(GenerationRequest(**request, output_dir=tmp_path / "plain"))
-    quiet = generate(GenerationRequest(**request, mixdown_peak_dbfs=-30.0, output_dir=tmp_path / "quiet"))
+    plain = play(GenerationRequest(**request, output_dir=tmp_path / "plain"))
+    quiet = play(GenerationRequest(**request, mixdown_peak_dbfs=-30.0, output_dir=tmp_path / "quiet"))
     assert quiet.accompaniments[0].read_bytes() == plain.accompaniments[0].read_bytes()
     assert peak_dbfs(read_audio(quiet.mixes[0]).samples) == pytest.approx(-30.0, abs=0.01)
 
@@ -363,9 +372,9 @@ def test_words_may_lie_beside_the_vocal(vocal_file, adapter, tmp_path):
     vocal_file.with_name("ballad_prompt.txt").write_text("organ, 90bpm\n")
     vocal_file.with_name("ballad_lyrics.txt").write_text("[verse]\n\n[chorus]\n")
     request: dict[str, Any] = {"adapters": (adapter,), "vocal": vocal_file, "infer_steps": 1, "device": "cpu"}
-    record = read_record(generate(GenerationRequest(**request, output_dir=tmp_path / "out")))
+    record = read_record(play(GenerationRequest(**request, output_dir=tmp_path / "out")))
     assert (record.prompt, record.lyrics) == ("organ, 90bpm", "[verse]\n\n[chorus]")
-    record = read_record(generate(GenerationRequest(**request, prompt="piano", output_dir=tmp_path / "out")))
+    record = read_record(play(GenerationRequest(**request, prompt="piano", output_dir=tmp_path / "out")))
     assert (record.prompt, record.lyrics) == ("piano", "[verse]\n\n[chorus]")
 
 
@@ -437,7 +446,8 @@ def test_an_adapter_for_another_base_or_with_nothing_in_common_is_one_line(shard
 def test_erg_opens_the_text_encoder_and_no_other(tmp_path, shards, deep_base, make_adapter, monkeypatch):
     folder = make_adapter(base=deep_base)
     request: dict[str, Any] = {
-        "adapters": (folder,), "shards": shards, "key": "ballad", "checkpoint_dir": str(deep_base), "device": "cpu"
+        "adapters": (folder,), "shards": shards, "key": "ballad", "checkpoint_dir": str(deep_base), "device": "cpu",
+        "infer_steps": 2,
     }  # fmt: skip
     plain = generate(GenerationRequest(**request, output_dir=tmp_path / "plain"))
     monkeypatch.setattr(sys.modules[__name__], "OPENED", [])

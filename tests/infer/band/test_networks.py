@@ -1,4 +1,5 @@
 import re
+from functools import cache, partial
 
 import pytest
 import torch
@@ -26,6 +27,8 @@ from models.loading.checkpoint import TINY, open_transformer, part_hash
 from shards.reader import read_song
 
 RUNTIME = Runtime(TINY, torch.device("cpu"))
+SESSION = Session()
+"""Its networks stay open from test to test."""
 CONTROL = Conditioning(
     mode="controlnet",
     a_max=0.0,
@@ -55,16 +58,18 @@ def drawn_together(inputs, folders, *seeds, **flags):
 
 
 def draw(vocal, text, settings, seeds, *, adapters, style=None):
-    session = Session()
-    sampler = session.sampler(RUNTIME, adapters, settings.lora_weights, style=style)
-    with session.counting(len(seeds) * settings.sampler.steps, "sampling", "steps") as step:
+    sampler = SESSION.sampler(RUNTIME, adapters, settings.lora_weights, style=style)
+    with SESSION.counting(len(seeds) * settings.sampler.steps, "sampling", "steps") as step:
         return sampler.draw(vocal, text, settings, seeds, step)
+
+
+bare_transformer = cache(partial(open_transformer, TINY))
 
 
 def text2music(inputs, seed, sampler, transformer=None):
     """What the base, or another `transformer`, makes of the words alone."""
     vocal, words = inputs
-    transformer, generator = transformer or open_transformer(TINY), torch.Generator().manual_seed(seed)
+    transformer, generator = transformer or bare_transformer(), torch.Generator().manual_seed(seed)
     noise = torch.randn((1, *vocal.latents.shape), generator=generator)
     conditional, unconditional = encode_conditions(transformer, words), encode_null_conditions(transformer, words)
     return sample(transformer, conditional, unconditional, noise, sampler, generators=[generator])[0]
@@ -73,7 +78,7 @@ def text2music(inputs, seed, sampler, transformer=None):
 @pytest.mark.parametrize("scheduler", ["euler", "heun", "pingpong"])
 @pytest.mark.parametrize("conditioning", [Conditioning(), CONTROL], ids=["image2image", "controlnet"])
 def test_without_weight_and_strength_it_is_text2music_bit_for_bit(inputs, make_adapter, conditioning, scheduler):
-    sampler = SamplerSettings(steps=4, guidance_scale=7.0, scheduler=scheduler)
+    sampler = SamplerSettings(steps=2, guidance_scale=7.0, scheduler=scheduler)
     folder = make_adapter(conditioning, sampler=sampler)
     (ours,) = drawn(inputs, folder, 3, lora_weights=(0.0,), ref_strength=0)
     assert torch.equal(ours, text2music(inputs, 3, sampler))
@@ -85,7 +90,7 @@ def test_without_weight_and_strength_it_is_text2music_bit_for_bit(inputs, make_a
 def test_that_holds_for_blends_in_windows_and_under_guidance_over_the_vocal(
     inputs, make_adapter, conditioning, monkeypatch
 ):
-    sampler = SamplerSettings(steps=4, guidance_scale=7.0, guidance_interval=1.0)
+    sampler = SamplerSettings(steps=2, guidance_scale=7.0, guidance_interval=1.0)
     folder = make_adapter(conditioning, sampler=sampler)
     monkeypatch.setattr(
         "models.flow.sampler.plan_windows", lambda frames, longest: plan_windows(frames, longest=12, overlap=3)
@@ -98,7 +103,7 @@ def test_that_holds_for_blends_in_windows_and_under_guidance_over_the_vocal(
 
 @pytest.mark.parametrize("guidance", ["cfg", "apg"])
 def test_a_strength_that_no_training_met_is_a_guidance_over_the_vocal(inputs, make_adapter, guidance):
-    sampler = SamplerSettings(steps=4, guidance=guidance, guidance_scale=3.0)
+    sampler = SamplerSettings(steps=2, guidance=guidance, guidance_scale=3.0)
     folder = make_adapter(CONTROL, sampler=sampler, reference_strength=1.0, strength_range=(1.0, 1.0))
     bands = {r: drawn(inputs, folder, 3, ref_strength=r)[0] for r in (0.0, 0.01, 0.5, 1.0)}
     away = {r: (band - bands[0.0]).norm().item() for r, band in bands.items()}
@@ -126,7 +131,7 @@ def test_a_style_beside_an_adapter_changes_the_band_by_its_weight_alone(inputs, 
 
 @pytest.mark.parametrize("weight", [1.0, 0.5])
 def test_a_style_alone_is_text2music_of_the_base_with_that_lora(inputs, make_adapter, style, weight):
-    sampler = SamplerSettings(steps=4, guidance_scale=7.0)
+    sampler = SamplerSettings(steps=2, guidance_scale=7.0)
     folder = make_adapter(sampler=sampler)
     transformer = open_transformer(TINY)
     names = {name: name.removeprefix("diffusion_model.") for name in load_file(style)}

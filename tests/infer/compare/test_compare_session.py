@@ -42,18 +42,9 @@ def cards(comparison: Comparison) -> dict[str, int]:
     return {f"{path.parent.relative_to(models)}": path.stat().st_mtime_ns for path in models.rglob("take.card")}
 
 
-def test_nothing_is_opened_or_hashed_twice(comparison, tmp_path, adapter, opened, hashed):
-    session = Session()
-    compare(comparison, session)
-    evaluate_into(tmp_path / "report", evaluation(comparison, tmp_path), session)
-    assert set(opened.values()) == {1}
-    assert len(opened) == 4
-    files = {*adapter.iterdir(), *(tmp_path / f"{key}_vocal.wav" for key in KEYS)}
-    assert set(hashed) >= files
-    assert set(hashed.values()) == {1}
-
-
-def test_progress_is_reported_by_step_and_by_band(comparison, tmp_path):
+def test_nothing_is_opened_or_hashed_twice_and_progress_is_reported_by_step_and_by_band(
+    comparison, tmp_path, adapter, opened, hashed
+):
     said: list[StepProgress] = []
     session = Session(on_progress=said.append)
     compare(comparison, session)
@@ -63,6 +54,11 @@ def test_progress_is_reported_by_step_and_by_band(comparison, tmp_path):
     said.clear()
     evaluate_into(tmp_path / "report", evaluation(comparison, tmp_path), session)
     assert said == [StepProgress("evaluating", number, 2, key) for number, key in enumerate(KEYS, start=1)]
+    assert set(opened.values()) == {1}
+    assert len(opened) == 4
+    files = {*adapter.iterdir(), *(tmp_path / f"{key}_vocal.wav" for key in KEYS)}
+    assert set(hashed) >= files
+    assert set(hashed.values()) == {1}
 
 
 def test_a_comparison_that_is_cancelled_keeps_what_is_finished_and_goes_on_from_there(comparison):
@@ -86,8 +82,11 @@ def test_a_comparison_is_cancelled_between_the_steps_of_a_band(comparison):
     assert not list((comparison.output_dir / "models" / "adapter").glob("ben/*.wav"))
 
 
-def test_an_evaluation_that_is_cancelled_writes_no_report(comparison, tmp_path):
-    compare(comparison)
+def test_an_evaluation_that_is_cancelled_writes_no_report(comparison, make_voice, tmp_path):
+    for key in KEYS:
+        write_audio(
+            comparison.output_dir / "models" / "half" / f"{key}_accompaniment.wav", make_voice(0.8, 48_000), 48_000
+        )
     said: list[StepProgress] = []
     session = Session(on_progress=said.append, is_cancelled=lambda: len(said) == 1)
     with pytest.raises(SessionCancelledError):

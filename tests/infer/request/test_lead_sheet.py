@@ -64,6 +64,10 @@ def sheet_shards(shards, tmp_path):
     return tmp_path / "sheets"
 
 
+SESSION = Session()
+"""Its networks stay open from test to test."""
+
+
 def requested(adapter: Path, tmp_path: Path, **changes: Any) -> GenerationRequest:
     flags: dict[str, Any] = {
         "infer_steps": 2,
@@ -74,8 +78,12 @@ def requested(adapter: Path, tmp_path: Path, **changes: Any) -> GenerationReques
     return GenerationRequest(adapters=(adapter,), **flags)
 
 
+def play(request):
+    return generate(request, SESSION)
+
+
 def sheet_of(request):
-    with read_inputs(plan_generation(request), Session()) as inputs:
+    with read_inputs(plan_generation(request), SESSION) as inputs:
         return inputs.vocal.lead_sheet
 
 
@@ -208,15 +216,15 @@ def test_the_sheet_that_was_followed_lies_beside_and_plays_again(
 ):
     of_song = {"shards": sheet_shards, "key": "ballad"}
     request = requested(make_adapter(conditioning), tmp_path, **of_song)
-    first = generate(request)
+    first = play(request)
     written = tmp_path / "out" / "ballad_lead_sheet.txt"
     assert json.loads(first.record.read_text())["lead_sheet"] == written.read_text()
-    again = generate(replace(request, lead_sheet=written, output_dir=tmp_path / "again"))
+    again = play(replace(request, lead_sheet=written, output_dir=tmp_path / "again"))
     assert again.accompaniments[0].read_bytes() == first.accompaniments[0].read_bytes()
     written.write_text(OTHER)
-    edited = generate(replace(request, lead_sheet=written, output_dir=tmp_path / "edited"))
+    edited = play(replace(request, lead_sheet=written, output_dir=tmp_path / "edited"))
     assert edited.accompaniments[0].read_bytes() != first.accompaniments[0].read_bytes()
-    beside = generate(replace(request, lead_sheet=sheet_file))  # another sheet is another run
+    beside = play(replace(request, lead_sheet=sheet_file))  # another sheet is another run
     assert beside.record.name == "ballad_2.json"
     assert (tmp_path / "out" / "ballad_2_lead_sheet.txt").read_text() == TEXT
 
@@ -225,11 +233,11 @@ def test_the_sheet_that_was_followed_lies_beside_and_plays_again(
 def test_without_sheet_and_vocal_it_is_text2music(make_adapter, shards, sheet_file, tmp_path, conditioning):
     """Also where the adapter holds an encoder; with a sheet and no vocal the band follows the sheet."""
     of_song = {"shards": shards, "key": "ballad", "ref_strength": 0.0, "lora_weights": (0.0,)}
-    with_encoder = generate(requested(make_adapter(conditioning), tmp_path, **of_song))
+    with_encoder = play(requested(make_adapter(conditioning), tmp_path, **of_song))
     bare = Conditioning(source_projection=False, a_max=0.0)
-    plain = generate(requested(make_adapter(bare), tmp_path, output_dir=tmp_path / "plain", **of_song))
+    plain = play(requested(make_adapter(bare), tmp_path, output_dir=tmp_path / "plain", **of_song))
     assert with_encoder.accompaniments[0].read_bytes() == plain.accompaniments[0].read_bytes()
-    told = generate(
+    told = play(
         requested(make_adapter(conditioning), tmp_path, output_dir=tmp_path / "told", lead_sheet=sheet_file, **of_song)
     )
     assert told.accompaniments[0].read_bytes() != plain.accompaniments[0].read_bytes()
