@@ -1,42 +1,27 @@
 """The infer command: a vocal and an adapter in, an accompaniment out."""
 
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from common.command import command_app, example, run
 from common.errors import UserError
-from common.memory import explain_out_of_memory
 from common.texts.lyrics import LyricsContent
+from infer.judging import app as judging
+from infer.options import Checkpoint, Device, Precision, memory_told
 
 app = command_app("Make accompaniments for a vocal with a trained adapter.")
 
-Checkpoint = Annotated[
-    str | None,
-    typer.Option(help="Base model: a folder, a Hugging Face id, or tiny [the adapter's].", metavar="DIR"),
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto is cuda where there is one, else cpu.")]
-Precision = Annotated[
-    Literal["32", "bf16"] | None, typer.Option(help="Number format of the transformer [32 on a CPU, else bf16].")
-]
 HIDDEN: Any = typer.Option(hidden=True)
 """A flag for a setting of the sampler, from before --set sampler.NAME=VALUE."""
 
 
-def memory_told(precision: str | None) -> AbstractContextManager[None]:
-    """Say what helps where memory does not suffice for a song."""
-    return explain_out_of_memory(
-        "making accompaniments",
-        "close what else is using the device",
-        "--precision bf16" if precision == "32" else None,
-        "--device cpu",
-    )
-
-
 @app.callback()
 def infer() -> None: ...
+
+
+app.add_typer(judging)
 
 
 @app.command(
@@ -227,124 +212,6 @@ def lead_sheet(
     else:
         save_lead_sheet(sheet, out)
         typer.echo(out)
-
-
-@app.command(
-    epilog=example(
-        "infer compare --test-set test_set.json --adapters adapter/ half.json --output-dir comparison/",
-    )
-)
-def compare(
-    test_set: Annotated[
-        Path, typer.Option(help='JSON list of {"key", "vocal_path", "prompt"}, optional "lyrics_path".', metavar="FILE")
-    ],
-    adapters: Annotated[
-        list[Path],
-        typer.Option(
-            "--adapters",
-            "--lora-configs",
-            help='Adapter folders, or JSON files of {"lora_path", "lora_weight", "ref_strength"}.',
-            metavar="A B ...",
-        ),
-    ],
-    more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
-    guidance_scale: Annotated[
-        float | None, typer.Option(help="How much the prompt counts [each adapter's, else 15].")
-    ] = None,
-    infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [each adapter's, else 60].")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every band.")] = 0,
-    output_dir: Annotated[Path, typer.Option(help="Folder the results go to.", metavar="DIR")] = Path("comparison"),
-    checkpoint_dir: Checkpoint = None,
-    device: Device = "auto",
-    precision: Precision = None,
-) -> None:
-    """Play every adapter on every sample of a test set, and write comparison.html to judge them blind.
-
-    What is made already with the same settings is kept, what was made with others is made again.
-    ratings_template.json is an empty sheet to fill by hand.
-    """
-    from infer.compare.compare import Comparison
-    from infer.compare.compare import compare as make
-
-    with memory_told(precision):
-        page = make(
-            Comparison(
-                test_set=test_set,
-                adapters=(*adapters, *(more or ())),
-                output_dir=output_dir,
-                guidance_scale=guidance_scale,
-                infer_steps=infer_steps,
-                seed=seed,
-                checkpoint_dir=checkpoint_dir,
-                device=device,
-                precision=precision,
-            )
-        )
-    typer.echo(page)
-
-
-@app.command(epilog=example("infer ratings ratings_ann.json ratings_ben.json --output-dir report/"))
-def ratings(
-    sheets: Annotated[list[Path], typer.Argument(help="What raters exported from comparison.html.", metavar="FILE...")],
-    output_dir: Annotated[Path | None, typer.Option(help="Folder that ratings.html goes to.", metavar="DIR")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-) -> None:
-    """Sum up the sheets of several raters: means, win rates, Wilcoxon's test, and how far the raters agree."""
-    from common.files import check_writable
-    from common.progress import say
-    from infer.compare.ratings import read_sheets, summarise
-    from infer.compare.ratings_report import as_json as json_of
-    from infer.compare.ratings_report import as_text, write_report
-
-    if output_dir is not None:
-        check_writable(output_dir)
-    summary = summarise(read_sheets(sheets))
-    for warning in summary.warnings:
-        say(f"warning: {warning}")
-    if output_dir is not None:
-        say(f"wrote {write_report(summary, output_dir)}")
-    typer.echo(json_of(summary) if as_json else as_text(summary), nl=not as_json)
-
-
-@app.command(epilog=example("infer evaluate --items outputs/ --truth raw/ --output-dir evaluation/"))
-def evaluate(
-    items: Annotated[
-        Path,
-        typer.Option(
-            help='Folder that infer generate filled, or a JSON list of {"key", "vocal", "accompaniments"}, optional '
-            '"true", "text2music", with paths relative to it.',
-            metavar="DIR|FILE",
-        ),
-    ],
-    truth: Annotated[
-        Path | None,
-        typer.Option(help="Folder of KEY_vocal and the true KEY_inst files, as prep takes them.", metavar="DIR"),
-    ] = None,
-    text2music: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the same keys, made with --ref-strength 0 --lora-weight 0.", metavar="DIR"),
-    ] = None,
-    checkpoint_dir: Annotated[
-        str | None,
-        typer.Option(help="Base model whose codec the true accompaniments go through and back.", metavar="DIR"),
-    ] = None,
-    output_dir: Annotated[Path, typer.Option(help="Folder the report goes to.", metavar="DIR")] = Path("evaluation"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-) -> None:
-    """Measure accompaniments beside anchors: the true ones, another song's, the vocal itself, noise.
-
-    Harmony, rhythm, leakage of the vocal, diversity, plain faults, and distances between sets. Writes evaluation.html,
-    evaluation.json and a plot of each vocal, in the place of an earlier report.
-    """
-    from common.progress import say
-    from infer.evaluate.evaluate import EvaluationRequest
-    from infer.evaluate.report import as_json as json_of
-    from infer.evaluate.report import as_text, evaluate_into
-
-    request = EvaluationRequest(items=items, truth=truth, text2music=text2music, checkpoint_dir=checkpoint_dir)
-    found, page = evaluate_into(output_dir, request)
-    say(f"wrote {page}")
-    typer.echo(json_of(found) if as_json else as_text(found), nl=not as_json)
 
 
 @app.command(
