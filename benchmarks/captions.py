@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.music.chord import Key
+from common.music.measured_tags import tags_from
+from common.music.measures import SAME_TEMPO, same_but_octaves
 from prep.captions.caption import measure_song
-from prep.captions.measures import SAME_TEMPO, same_but_octaves
-from prep.captions.tags import tags_from
 from prep.made_up.folder import make_songs
 from prep.made_up.truth import SongTruth
 from prep.sources.scan import scan

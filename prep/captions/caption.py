@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from common.errors import UserError
 from common.files import whole_file
+from common.music.measured_tags import SongMeasures, tags_from
+from common.music.measures import RATE_HZ, find_band_sound, find_key, find_register, find_tempo, onset_strength
 from common.progress import progress
 from common.texts.tags import spelt
-from prep.captions.measures import RATE_HZ, find_band_sound, find_key, find_register, find_tempo, onset_strength
-from prep.captions.tags import SongMeasures, tags_from
 from prep.captions.waves import difference, read_mono, summed
 from prep.sources.scan import SongFiles, scan
 

@@ -7,8 +7,8 @@ import pytest
 
 from common.audio.wave import write_audio
 from common.command import run
-from prep.captions.caption import caption_songs
-from prep.captions.measures import (
+from common.music.measured_tags import SongMeasures, tags_from
+from common.music.measures import (
     RATE_HZ,
     BandSound,
     KeyFit,
@@ -21,7 +21,7 @@ from prep.captions.measures import (
     onset_strength,
     same_but_octaves,
 )
-from prep.captions.tags import SongMeasures, tags_from
+from prep.captions.caption import caption_songs
 from prep.cli import app
 from prep.made_up.folder import make_songs
 from prep.sources.scan import scan

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from common.music.chord import Key
-from prep.captions.measures import BandSound, KeyFit, Register, Tempo
+from common.music.measures import BandSound, KeyFit, Register, Tempo
 
 
 @dataclass(frozen=True)
