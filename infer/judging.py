@@ -1,7 +1,7 @@
 """The commands of infer that judge bands: by ears, by measures, and by measures on a data set that others have."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -126,4 +126,76 @@ def evaluate(
     request = EvaluationRequest(items=items, truth=truth, text2music=text2music, checkpoint_dir=checkpoint_dir)
     found, page = evaluate_into(output_dir, request)
     say(f"wrote {page}")
+    typer.echo(json_of(found) if as_json else as_text(found), nl=not as_json)
+
+
+@app.command(
+    epilog=example(
+        "infer benchmark musdb18hq/ --adapter adapter/ --excerpt-seconds 3",
+        "infer benchmark musdb18hq/ --adapter adapter/ --system other=their-bands/",
+    )
+)
+def benchmark(
+    dataset: Annotated[
+        Path, typer.Argument(help="MUSDB18-HQ or MoisesDB, the folder that was unpacked.", metavar="DATASET")
+    ],
+    adapter: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--adapter",
+            help="Adapter folder, or JSON file as for infer compare; give it again for another.",
+            metavar="DIR",
+        ),
+    ] = None,
+    system: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--system",
+            help="Bands by another program: KEY.wav for each KEY_vocal.wav in OUT/excerpts, or KEY_01.wav and so on "
+            "for several seeds; give it again for another.",
+            metavar="NAME=FOLDER",
+        ),
+    ] = None,
+    excerpt_seconds: Annotated[
+        float, typer.Option(min=2.0, max=240.0, help="Length of the excerpts; that of the literature is 10.")
+    ] = 10.0,
+    whole_songs: Annotated[bool, typer.Option("--whole-songs", help="Play to songs, not to excerpts.")] = False,
+    prompts: Annotated[
+        Literal["vocal", "none"],
+        typer.Option(help='"instrumental" with the key of the vocal where that is sure, or by itself.'),
+    ] = "vocal",
+    infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [each adapter's, else 60].")] = None,
+    output_dir: Annotated[Path, typer.Option(help="Folder the results go to.", metavar="DIR")] = Path("benchmark"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    checkpoint_dir: Checkpoint = None,
+    device: Device = "auto",
+    precision: Precision = None,
+) -> None:
+    """Measure systems on the test songs of a data set, beside the true bands, the codec, text2music and the null.
+
+    Three seeds for each excerpt. What is done is kept: the same command goes on where it was stopped. Writes
+    benchmark.json and benchmark.html; excerpts/ holds the vocals for other programs.
+    """
+    from common.progress import say
+    from infer.benchmark.bands import BandOptions
+    from infer.benchmark.benchmark import BenchmarkRequest
+    from infer.benchmark.benchmark import benchmark as measure
+    from infer.benchmark.report import as_json as json_of
+    from infer.benchmark.report import as_text, write_report
+
+    with memory_told(precision):
+        found = measure(
+            BenchmarkRequest(
+                dataset=dataset,
+                adapters=tuple(adapter or ()),
+                systems=tuple(system or ()),
+                output_dir=output_dir,
+                excerpt_seconds=None if whole_songs else excerpt_seconds,
+                prompts=prompts,
+                options=BandOptions(
+                    infer_steps=infer_steps, checkpoint_dir=checkpoint_dir, device=device, precision=precision
+                ),
+            )
+        )
+    say(f"wrote {write_report(found, output_dir)}")
     typer.echo(json_of(found) if as_json else as_text(found), nl=not as_json)

@@ -40,7 +40,7 @@ WINGS = {
     ),
     "prep": ("sources", "captions", "encoding", "building", "made_up", "reports"),
     "train": ("data", "devices", "loop", "search"),
-    "infer": ("audio", "request", "band", "compare", "evaluate.measures", "evaluate", "tune", "studio"),
+    "infer": ("audio", "request", "band", "compare", "evaluate.measures", "evaluate", "benchmark", "tune", "studio"),
 }
 """Of each room, from the bottom up: a wing imports those before it, and the modules that lie beside the wings."""
 MOST_MODULES = 14

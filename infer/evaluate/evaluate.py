@@ -151,7 +151,7 @@ class RoundTrip:
 
     @torch.no_grad()
     def __call__(self, clip: Clip) -> Clip:
-        latents = self.codec.encode(torch.from_numpy(clip.wave))
+        latents = self.codec.encode(torch.from_numpy(clip.wave).to(next(self.codec.parameters()).device))
         return Clip(self.decoder.wave(latents, clip.wave.shape[1]))
 
 
@@ -201,7 +201,8 @@ def at_level_of(wave: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def measure_item(loaded: LoadedItem) -> ClipReport:
     values = {
-        system: mean_values([measure_band(loaded, band) for band in bands]) for system, bands in loaded.bands.items()
+        system: mean_values([measure_band(loaded.vocal, band, loaded.true) for band in bands])
+        for system, bands in loaded.bands.items()
     }
     for system, bands in loaded.bands.items():
         if len(bands) > 1:
@@ -225,15 +226,15 @@ def measure_item(loaded: LoadedItem) -> ClipReport:
     )
 
 
-def measure_band(loaded: LoadedItem, band: Clip) -> Values:
+def measure_band(vocal: Clip, band: Clip, true: Clip | None) -> Values:
     """Every measure of one band, named FAMILY.MEASURE."""
     families: dict[str, object] = {
-        "leakage": measure_leakage(loaded.vocal, band),
-        "harmony": measure_harmony(loaded.vocal, band),
-        "sanity": measure_sanity(loaded.vocal, band, loaded.true),
+        "leakage": measure_leakage(vocal, band),
+        "harmony": measure_harmony(vocal, band),
+        "sanity": measure_sanity(vocal, band, true),
     }
-    if loaded.true is not None:
-        families["rhythm"] = measure_rhythm(loaded.true.pulse, band.pulse)
+    if true is not None:
+        families["rhythm"] = measure_rhythm(true.pulse, band.pulse)
     return {f"{family}.{name}": value for family, found in families.items() for name, value in vars(found).items()}
 
 
@@ -255,14 +256,17 @@ def means_over_clips(reports: Sequence[ClipReport]) -> Iterator[Mean]:
 
 
 def item_features(loaded: LoadedItem) -> SetFeatures:
-    """Every band enters its mix at the level of the true one, so that the mix tells fit, not level."""
     assert loaded.true is not None
     alone, mixed = {}, {}
     for system, bands in loaded.bands.items():
-        waves = [as_long_as(loaded.vocal.wave, at_level_of(loaded.true.wave, band.wave)) for band in bands]
         alone[system] = set_features(bands)
-        mixed[system] = set_features([Clip(loaded.vocal.wave + wave) for wave in waves])
+        mixed[system] = set_features([mix_with(loaded.vocal, band, loaded.true) for band in bands])
     return SetFeatures(alone, mixed)
+
+
+def mix_with(vocal: Clip, band: Clip, true: Clip) -> Clip:
+    """Vocal and band, which enters at the level of the true one, so that the mix tells fit, not level."""
+    return Clip(vocal.wave + as_long_as(vocal.wave, at_level_of(true.wave, band.wave)))
 
 
 def compare_sets(features: Sequence[SetFeatures]) -> dict[str, dict[str, float]]:
