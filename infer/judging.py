@@ -129,12 +129,7 @@ def evaluate(
     typer.echo(json_of(found) if as_json else as_text(found), nl=not as_json)
 
 
-@app.command(
-    epilog=example(
-        "infer benchmark musdb18hq/ --adapter adapter/ --excerpt-seconds 3",
-        "infer benchmark musdb18hq/ --adapter adapter/ --system other=their-bands/",
-    )
-)
+@app.command(epilog=example("infer benchmark musdb18hq/ --adapter adapter/ --output-dir benchmark/"))
 def benchmark(
     dataset: Annotated[
         Path, typer.Argument(help="MUSDB18-HQ or MoisesDB, the folder that was unpacked.", metavar="DATASET")

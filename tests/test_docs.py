@@ -21,6 +21,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from backline.__main__ import APPS
+from common.audio.wave import read_audio, write_audio
 from common.command import dashed, run
 from common.config import Config, load_config, parse_json
 from common.errors import UserError
@@ -64,6 +65,7 @@ LESS_WORK = {
     "train run": "--devices 1 --nodes 1 --strategy auto --set max_steps=2",
     "infer generate": "--infer-steps 2 --device cpu",
     "infer compare": "--infer-steps 2 --device cpu",
+    "infer benchmark": "--excerpt-seconds 2 --infer-steps 1 --device cpu",
     "infer tune": "--trials 1 --songs 1 --device cpu",
     "infer studio": "--open --port 0 --device cpu",
 }
@@ -396,7 +398,19 @@ def project(tmp_path_factory, few_clips) -> Path:
         made = "infer generate --vocal raw/song-000001_vocal.flac --adapter adapter/"
         assert work(shlex.split(made)) == 0
     _compared(folder)
+    _as_musdb(folder)
     return folder
+
+
+def _as_musdb(folder: Path) -> None:
+    """Two of its songs in the layout of MUSDB18-HQ, the band in one stem of three."""
+    for number in (1, 2):
+        place = folder / "musdb18hq" / "test" / f"song {number}"
+        for part, stem in (("vocal", "vocals"), ("inst", "other")):
+            audio = read_audio(folder / "raw" / f"song-00000{number}_{part}.flac")
+            write_audio(place / f"{stem}.wav", audio.samples, audio.rate_hz)
+        for stem in ("drums", "bass"):
+            write_audio(place / f"{stem}.wav", 0 * audio.samples, audio.rate_hz)
 
 
 def _compared(folder: Path) -> None:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from infer.band.session import Session
 from infer.benchmark.excerpts import Excerpt
-from infer.benchmark.systems import System
+from infer.benchmark.systems import BenchmarkSystem
 from infer.evaluate.evaluate import RoundTrip, as_long_as, read_clip
 from infer.evaluate.measures.clip import Clip
 from infer.request.request import Runtime
 from models.loading.checkpoint import part_hash
 
 
-class TrueBands(System):
+class TrueBands(BenchmarkSystem):
     """The band that the vocal was sung to."""
 
     name = "true"
@@ -26,7 +26,7 @@ class TrueBands(System):
         return (read_clip(excerpt.true),)
 
 
-class CodecBands(System):
+class CodecBands(BenchmarkSystem):
     """The true band through the codec and back: the most that a model can reach which writes its latents."""
 
     name = "codec"
@@ -44,7 +44,7 @@ class CodecBands(System):
         return (trip(read_clip(excerpt.true)),)
 
 
-class ShuffledBands(System):
+class ShuffledBands(BenchmarkSystem):
     """The null: the true band of the song behind, round about, as if it had been made for this vocal."""
 
     name = "shuffled"

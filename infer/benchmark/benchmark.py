@@ -22,7 +22,7 @@ from infer.benchmark.excerpts import LITERATURE_SECONDS, Excerpt, cut_excerpts
 from infer.benchmark.listening import listen
 from infer.benchmark.measured import Measured, Measures
 from infer.benchmark.sets import SetFigure, compare_sets
-from infer.benchmark.systems import System, read_folder, read_named_folder
+from infer.benchmark.systems import BenchmarkSystem, read_folder, read_named_folder
 from infer.compare.inputs import Model, read_models
 from infer.compare.ratings import Interval, bootstrap_mean
 from infer.evaluate.evaluate import Values, mean_values
@@ -78,7 +78,7 @@ class Benchmark:
     prompts: PromptSource
     excerpts: Mapping[Excerpt, str]
     """Each with its prompt."""
-    systems: tuple[System, ...]
+    systems: tuple[BenchmarkSystem, ...]
     """The judged ones, then the anchors."""
     means: tuple[SongMean, ...]
     songs: tuple[SongValues, ...]
@@ -106,13 +106,13 @@ def benchmark(request: BenchmarkRequest, session: Session | None = None) -> Benc
     made = _made(request, models, base, prompts, session)
     systems = _beside(made, given, base, excerpts, request, session)
     heard = listen(systems, excerpts, [Measures()], request.output_dir, session)
-    songs = tuple(_songs(systems, excerpts, heard["measures"]))
+    songs = tuple(song_values(systems, excerpts, heard["measures"]))
     return Benchmark(
         title=data.title,
         prompts=request.prompts,
         excerpts=prompts,
         systems=tuple(systems),
-        means=tuple(_means(songs, systems)),
+        means=tuple(means_over_songs(songs, systems)),
         songs=songs,
         sets=tuple(compare_sets("mel", heard["measures"], scaled=True)),
         notes=(*data.notes, *unsung, *_missing(systems)),
@@ -157,10 +157,10 @@ def _made(
     base: str | None,
     prompts: Mapping[Excerpt, str],
     session: Session,
-) -> list[System]:
+) -> list[BenchmarkSystem]:
     """The systems that run here; the last is text2music, where a base model is known."""
     wanted: list[Model | None] = [*models, *([None] if base else [])]
-    made = list[System]()
+    made = list[BenchmarkSystem]()
     with session.counting(len(wanted) * len(prompts), "making bands", "excerpts") as step:
         for model in wanted:
             options = request.options if model else replace(request.options, checkpoint_dir=base)
@@ -169,16 +169,16 @@ def _made(
 
 
 def _beside(
-    made: Sequence[System],
-    given: Sequence[System],
+    made: Sequence[BenchmarkSystem],
+    given: Sequence[BenchmarkSystem],
     base: str | None,
     excerpts: Sequence[Excerpt],
     request: BenchmarkRequest,
     session: Session,
-) -> list[System]:
+) -> list[BenchmarkSystem]:
     """The judged systems, then their anchors."""
     judged = [system for system in made if system.name != TEXT2MUSIC]
-    codec = list[System]()
+    codec = list[BenchmarkSystem]()
     if base:
         parts = spec_of(base).parts
         runtime = Runtime(
@@ -188,9 +188,10 @@ def _beside(
     return [*judged, *given, TrueBands(), *codec, *made[len(judged) :], ShuffledBands(excerpts)]
 
 
-def _songs(
-    systems: Sequence[System], excerpts: Sequence[Excerpt], heard: Mapping[str, Sequence[Measured]]
+def song_values(
+    systems: Sequence[BenchmarkSystem], excerpts: Sequence[Excerpt], heard: Mapping[str, Sequence[Measured]]
 ) -> Iterator[SongValues]:
+    """Of each system and song the means over its excerpts; `heard` are the measures of each excerpt by system."""
     for system in systems:
         by_song: dict[str, list[Measured]] = {}
         for excerpt, measured in zip(excerpts, heard[system.name], strict=True):
@@ -200,9 +201,9 @@ def _songs(
             yield SongValues(system.name, song, mean_values([measured.values for measured in found]), dict(counted))
 
 
-def _means(songs: Sequence[SongValues], systems: Sequence[System]) -> Iterator[SongMean]:
-    """Means and 95 % bootstrap intervals over songs."""
-    for name in dict.fromkeys(name for song in songs for name in song.values):
+def means_over_songs(songs: Sequence[SongValues], systems: Sequence[BenchmarkSystem]) -> Iterator[SongMean]:
+    """Means and 95 % bootstrap intervals over songs, of every measure and system."""
+    for name in sorted({name for song in songs for name in song.values}):
         for system in systems:
             found = [song.values.get(name) for song in songs if song.system == system.name]
             present = [value for value in found if value is not None]
@@ -210,7 +211,7 @@ def _means(songs: Sequence[SongValues], systems: Sequence[System]) -> Iterator[S
                 yield SongMean(name, system.name, bootstrap_mean(present), len(present))
 
 
-def _missing(systems: Sequence[System]) -> Iterator[str]:
+def _missing(systems: Sequence[BenchmarkSystem]) -> Iterator[str]:
     names = {system.name for system in systems}
     if "codec" not in names:
         yield "anchors codec and text2music: need --adapter or --checkpoint-dir."

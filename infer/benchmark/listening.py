@@ -8,7 +8,7 @@ from pathlib import Path
 from infer.band.session import Session
 from infer.benchmark.excerpts import Excerpt
 from infer.benchmark.measured import Heard, Instrument, Measured, MeasuredUnit
-from infer.benchmark.systems import System
+from infer.benchmark.systems import BenchmarkSystem
 from infer.evaluate.evaluate import read_clip
 from infer.evaluate.measures.clip import Clip
 
@@ -17,7 +17,7 @@ ByInstrument = Mapping[str, Mapping[str, Sequence[Measured]]]
 
 
 def listen(
-    systems: Sequence[System],
+    systems: Sequence[BenchmarkSystem],
     excerpts: Sequence[Excerpt],
     instruments: Sequence[Instrument],
     out: Path,
@@ -56,7 +56,7 @@ class _Place:
 class _Bands:
     """A system's bands for an excerpt, read once for all instruments."""
 
-    def __init__(self, system: System, place: _Place) -> None:
+    def __init__(self, system: BenchmarkSystem, place: _Place) -> None:
         self.system, self.place = system, place
 
     @cached_property

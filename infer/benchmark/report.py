@@ -48,7 +48,7 @@ def as_text(found: Benchmark) -> str:
 
 
 def write_report(found: Benchmark, folder: Path) -> Path:
-    """Write benchmark.json and, last, benchmark.html, whose path comes back. Raises UserError where the disk is full."""
+    """Write benchmark.json and, last, benchmark.html, whose path comes back. Raises UserError for a full disk."""
     page = fill("evaluation.html", notes=notes(found), tables=tables(found), plots=())
     for name, content in ((JSON_FILE, as_json(found)), (PAGE_FILE, page)):
         with whole_file(folder / name) as partial:

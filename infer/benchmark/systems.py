@@ -30,7 +30,7 @@ class Take:
         return {"file": self.path.name, "sha256": self.sha256}
 
 
-class System:
+class BenchmarkSystem:
     """Bands of one origin for every excerpt: one, or one for each seed."""
 
     name: str
@@ -46,7 +46,7 @@ class System:
         """The bands. Raises UserError for one that cannot be read."""
 
 
-class BandFiles(System):
+class BandFiles(BenchmarkSystem):
     """Bands that lie on the disk, by the excerpt's key."""
 
     def __init__(self, name: str, takes: Mapping[str, tuple[Take, ...]], about: Mapping[str, Any]) -> None:

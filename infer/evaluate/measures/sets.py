@@ -17,6 +17,8 @@ WINDOW_FRAMES = ANALYSIS_RATE_HZ // HOP_SAMPLES
 CEPSTRA = 13
 MOST_WINDOWS = 2000
 """The kernel distance takes that many, spread evenly: its cost grows with their square."""
+EXTRAPOLATED, SUBSET_SEED = 25, 0
+"""Subsets through which the distance of an endless set is extrapolated."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,23 @@ def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
     shared = np.linalg.svd(factors[0] @ factors[1].T, compute_uv=False).sum()
     means = np.sum((one.mean(axis=0) - other.mean(axis=0)) ** 2)
     return float(max(means + sum(np.sum(factor**2) for factor in factors) - 2 * shared, 0.0))
+
+
+def frechet_distance_inf(reference: np.ndarray, other: np.ndarray, *, fewest: int) -> float | None:
+    """`frechet_distance` to a set [N, D] as it would be without end: FAD-inf of Gui et al. (2023, arXiv 2311.01616).
+
+    The distance of a sample is too large by about c/n. It is taken of EXTRAPOLATED subsets, of `fewest` windows up to
+    all, and the line through them over 1/n is read off at 0. Subsets are drawn without putting back: with putting
+    back, the line ends at the distance of the N windows themselves. What the reference's own size adds stays.
+    None for fewer than twice `fewest` windows.
+    """
+    if len(other) < 2 * fewest:
+        return None
+    generator = np.random.default_rng(SUBSET_SEED)
+    sizes = np.linspace(fewest, len(other), EXTRAPOLATED).astype(int)
+    subsets = (other[generator.permutation(len(other))[:size]] for size in sizes)
+    distances = [frechet_distance(reference, subset) for subset in subsets]
+    return float(np.polyfit(1 / sizes, distances, 1)[1])
 
 
 def kernel_distance(reference: np.ndarray, other: np.ndarray) -> float:

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from infer.evaluate.measures.clip import Clip
-from infer.evaluate.measures.sets import FeatureScaler, adherence, frechet_distance, kernel_distance, set_features
+from infer.evaluate.measures.sets import (
+    FeatureScaler,
+    adherence,
+    frechet_distance,
+    frechet_distance_inf,
+    kernel_distance,
+    set_features,
+)
 
 RANDOM_SEED = 3
 
@@ -27,6 +34,19 @@ def test_frechet_distance_of_known_gaussians(random):
     other = one * (2.0, 0.5) + (3.0, 0.0)
     assert frechet_distance(one, other) == pytest.approx(9.0 + 1.0 + 0.25, rel=1e-6)
     assert frechet_distance(other, one) == pytest.approx(frechet_distance(one, other), rel=1e-9)
+
+
+def test_the_distance_of_an_endless_set_is_read_off_from_its_subsets(random):
+    """Between N(0, I) and N(m, s^2 I) it is D (m^2 + (s - 1)^2); of a sample it is larger."""
+    reference = random.standard_normal((20000, 32))
+    alike, other = random.standard_normal((2, 600, 32))
+    assert frechet_distance(reference, alike) > 0.4
+    assert frechet_distance_inf(reference, alike, fewest=150) == pytest.approx(0.0, abs=0.1)
+    other = 1.5 * other + 0.3
+    known = 32 * (0.3**2 + 0.5**2)
+    assert frechet_distance(reference, other) > known + 0.3
+    assert frechet_distance_inf(reference, other, fewest=150) == pytest.approx(known, rel=0.05)
+    assert frechet_distance_inf(reference, other, fewest=301) is None
 
 
 def test_kernel_distance_is_unbiased_and_grows_with_the_shift(random):
