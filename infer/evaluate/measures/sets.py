@@ -69,27 +69,40 @@ def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
     |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1^1/2 C2 C1^1/2)^1/2. With C = R'R, R from the QR decomposition of the
     centred set, the last trace is the sum of the singular values of R1 R2'.
     """
-    factors = [np.linalg.qr(_centred(part), mode="r") / np.sqrt(len(part) - 1) for part in (one, other)]
-    shared = np.linalg.svd(factors[0] @ factors[1].T, compute_uv=False).sum()
-    means = np.sum((one.mean(axis=0) - other.mean(axis=0)) ** 2)
-    return float(max(means + sum(np.sum(factor**2) for factor in factors) - 2 * shared, 0.0))
+    return _Gaussian.of(one).distance(_Gaussian.of(other))
 
 
 def frechet_distance_inf(reference: np.ndarray, other: np.ndarray, *, fewest: int) -> float | None:
     """`frechet_distance` to a set [N, D] as it would be without end: FAD-inf of Gui et al. (2023, arXiv 2311.01616).
 
-    The distance of a sample is too large by about c/n. It is taken of EXTRAPOLATED subsets, of `fewest` windows up to
+    The distance of n windows is too large by about c/n. It is taken of EXTRAPOLATED subsets, of `fewest` windows up to
     all, and the line through them over 1/n is read off at 0. Subsets are drawn without putting back: with putting
     back, the line ends at the distance of the N windows themselves. What the reference's own size adds stays.
     None for fewer than twice `fewest` windows.
     """
     if len(other) < 2 * fewest:
         return None
-    generator = np.random.default_rng(SUBSET_SEED)
+    generator, fixed = np.random.default_rng(SUBSET_SEED), _Gaussian.of(reference)
     sizes = np.linspace(fewest, len(other), EXTRAPOLATED).astype(int)
     subsets = (other[generator.permutation(len(other))[:size]] for size in sizes)
-    distances = [frechet_distance(reference, subset) for subset in subsets]
-    return float(np.polyfit(1 / sizes, distances, 1)[1])
+    return float(np.polyfit(1 / sizes, [fixed.distance(_Gaussian.of(subset)) for subset in subsets], 1)[1])
+
+
+@dataclass(frozen=True)
+class _Gaussian:
+    """Fitted to a set: its mean [D], and R [min(N, D), D], of which R'R is the covariance."""
+
+    mean: np.ndarray
+    factor: np.ndarray
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> "_Gaussian":
+        return cls(features.mean(axis=0), np.linalg.qr(_centred(features), mode="r") / np.sqrt(len(features) - 1))
+
+    def distance(self, other: "_Gaussian") -> float:
+        shared = np.linalg.svd(self.factor @ other.factor.T, compute_uv=False).sum()
+        means = np.sum((self.mean - other.mean) ** 2)
+        return float(max(means + np.sum(self.factor**2) + np.sum(other.factor**2) - 2 * shared, 0.0))
 
 
 def kernel_distance(reference: np.ndarray, other: np.ndarray) -> float:
