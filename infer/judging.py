@@ -159,6 +159,13 @@ def benchmark(
         Literal["vocal", "none"],
         typer.Option(help='"instrumental" with the key of the vocal where that is sure, or by itself.'),
     ] = "vocal",
+    clap: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a CLAP checkpoint in the form of transformers, for FAD, FAD-inf, KAD and APA on it.",
+            metavar="DIR",
+        ),
+    ] = None,
     infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [each adapter's, else 60].")] = None,
     output_dir: Annotated[Path, typer.Option(help="Folder the results go to.", metavar="DIR")] = Path("benchmark"),
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
@@ -187,6 +194,7 @@ def benchmark(
                 output_dir=output_dir,
                 excerpt_seconds=None if whole_songs else excerpt_seconds,
                 prompts=prompts,
+                clap=clap,
                 options=BandOptions(
                     infer_steps=infer_steps, checkpoint_dir=checkpoint_dir, device=device, precision=precision
                 ),

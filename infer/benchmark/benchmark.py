@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,9 +20,9 @@ from infer.benchmark.anchors import CodecBands, ShuffledBands, TrueBands
 from infer.benchmark.bands import TEXT2MUSIC, BandOptions, PromptSource, base_of_model, make_system, prompt_of_vocal
 from infer.benchmark.dataset import BenchmarkData, read_dataset
 from infer.benchmark.excerpts import LITERATURE_SECONDS, Excerpt, cut_excerpts
-from infer.benchmark.listening import listen
-from infer.benchmark.measured import Measured, Measures
-from infer.benchmark.sets import SetFigure, compare_sets
+from infer.benchmark.listening import ByInstrument, listen
+from infer.benchmark.measured import Instrument, Measured, Measures
+from infer.benchmark.sets import FEWEST_WINDOWS, SetFigure, compare_sets
 from infer.benchmark.systems import BenchmarkSystem, read_folder, read_named_folder
 from infer.compare.inputs import Model, read_models
 from infer.compare.ratings import Interval, bootstrap_mean
@@ -46,6 +47,7 @@ class BenchmarkRequest:
     output_dir: Path = Path("benchmark")
     excerpt_seconds: float | None = LITERATURE_SECONDS  # None takes songs whole
     prompts: PromptSource = "vocal"
+    clap: Path | None = None  # a folder of a CLAP checkpoint
     options: BandOptions = field(default_factory=BandOptions)
 
 
@@ -83,6 +85,8 @@ class Benchmark:
     means: tuple[SongMean, ...]
     songs: tuple[SongValues, ...]
     sets: tuple[SetFigure, ...]
+    instruments: Mapping[str, Mapping[str, Any]]
+    """By which weights and versions was measured."""
     notes: tuple[str, ...]
     """What was left out."""
     versions: Mapping[str, str]
@@ -105,7 +109,8 @@ def benchmark(request: BenchmarkRequest, session: Session | None = None) -> Benc
     base = request.options.checkpoint_dir or (base_of_model(models[0], request.options) if models else None)
     made = _made(request, models, base, prompts, session)
     systems = _beside(made, given, base, excerpts, request, session)
-    heard = listen(systems, excerpts, [Measures()], request.output_dir, session)
+    instruments = _instruments(request)
+    heard = listen(systems, excerpts, instruments, request.output_dir, session)
     songs = tuple(song_values(systems, excerpts, heard["measures"]))
     return Benchmark(
         title=data.title,
@@ -114,8 +119,9 @@ def benchmark(request: BenchmarkRequest, session: Session | None = None) -> Benc
         systems=tuple(systems),
         means=tuple(means_over_songs(songs, systems)),
         songs=songs,
-        sets=tuple(compare_sets("mel", heard["measures"], scaled=True)),
-        notes=(*data.notes, *unsung, *_missing(systems)),
+        sets=tuple(_sets(heard)),
+        instruments={instrument.name: instrument.about for instrument in instruments},
+        notes=(*data.notes, *unsung, *_missing(request, systems)),
         versions={"backline": version("backline"), "torch": str(torch.__version__)},
     )
 
@@ -211,7 +217,22 @@ def means_over_songs(songs: Sequence[SongValues], systems: Sequence[BenchmarkSys
                 yield SongMean(name, system.name, bootstrap_mean(present), len(present))
 
 
-def _missing(systems: Sequence[BenchmarkSystem]) -> Iterator[str]:
-    names = {system.name for system in systems}
-    if "codec" not in names:
+def _instruments(request: BenchmarkRequest) -> list[Instrument]:
+    if request.clap is None:
+        return [Measures()]
+    from infer.benchmark.clap import Clap
+
+    return [Measures(), Clap(request.clap, chosen_device(request.options.device))]
+
+
+def _sets(heard: ByInstrument) -> list[SetFigure]:
+    mel = compare_sets("mel", heard["measures"], scaled=True)
+    return mel + (compare_sets("clap", heard["clap"], scaled=False, fewest=FEWEST_WINDOWS) if "clap" in heard else [])
+
+
+def _missing(request: BenchmarkRequest, systems: Sequence[BenchmarkSystem]) -> Iterator[str]:
+    """What was not measured, and what it needs."""
+    if "codec" not in {system.name for system in systems}:
         yield "anchors codec and text2music: need --adapter or --checkpoint-dir."
+    if request.clap is None:
+        yield "FAD, FAD-inf, KAD and APA on CLAP embeddings: need --clap, the folder of a checkpoint."

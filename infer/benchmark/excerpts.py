@@ -72,7 +72,8 @@ def cut_excerpts(song: BenchmarkSong, seconds: float | None, out: Path, sha256: 
 def _cut(song: BenchmarkSong, seconds: float | None, out: Path, sha256: Callable[[Path], str]) -> Iterator[Excerpt]:
     waves = read_song(song)
     samples = waves.vocal.shape[1] if seconds is None else round(seconds * MEASURED_RATE_HZ)
-    for start in [0] if seconds is None else sung_places(waves.vocal, samples):
+    whole = [0] if waves.vocal.any() else []
+    for start in whole if seconds is None else sung_places(waves.vocal, samples):
         key = song.name if seconds is None else f"{song.name}_{round(start / MEASURED_RATE_HZ):04d}s"
         paths = [out / f"{key}_{part}.wav" for part in ("vocal", "inst")]
         for path, wave in zip(paths, (waves.vocal, waves.band), strict=True):

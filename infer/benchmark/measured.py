@@ -6,7 +6,9 @@ K bands (one for each seed), n windows of an excerpt, D features of a window.
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -54,6 +56,8 @@ class Instrument:
     name: str
     identity: str
     """Changes where its figures may: by its weights and settings."""
+    about: Mapping[str, Any]
+    """The weights and versions that it measures with."""
 
     @abstractmethod
     def measure(self, heard: Heard) -> Measured:
@@ -64,6 +68,9 @@ class Measures(Instrument):
     """The measures of `infer evaluate`, which need no weights."""
 
     name, identity = "measures", "1"
+
+    def __init__(self) -> None:
+        self.about = {name: version(name) for name in ("librosa", "mir-eval", "numpy")}
 
     def measure(self, heard: Heard) -> Measured:
         values = mean_values([measure_band(heard.vocal, band, heard.true) for band in heard.bands])

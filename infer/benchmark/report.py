@@ -18,6 +18,12 @@ from infer.compare.ratings import Interval
 from infer.compare.templates import fill
 from infer.evaluate.report import GUARD_NOTE, MEASURES, SET_MEASURES, SYSTEM_NOTES, Measure, TableCells, shown_interval
 
+CLAP_MEASURES = (
+    Measure("clap_fd", "FAD on CLAP embeddings", "lower, true 0", 4),
+    Measure("clap_fd_inf", "FAD-inf on CLAP embeddings", "lower, near true's", 4),
+    Measure("clap_kad", "KAD on CLAP embeddings", "lower, none 0", 4),
+    Measure("clap_apa", "APA on CLAP embeddings", "higher, true 1, shuffled 0"),
+)
 PAGE_FILE, JSON_FILE = "benchmark.html", "benchmark.json"
 
 
@@ -35,6 +41,7 @@ def as_json(found: Benchmark) -> str:
         "means": [asdict(mean) for mean in found.means],
         "sets": [asdict(figure) for figure in found.sets],
         "songs": [asdict(song) for song in found.songs],
+        "instruments": {name: dict(about) for name, about in found.instruments.items()},
         "notes": list(found.notes),
         "versions": dict(found.versions),
     }
@@ -69,6 +76,7 @@ def notes(found: Benchmark) -> list[str]:
         *_faults(found),
         *found.notes,
         GUARD_NOTE,
+        *(f"{name}: {canonical_json(dict(about)).strip()}." for name, about in found.instruments.items()),
         ", ".join(f"{name} {number}" for name, number in found.versions.items()),
     ]
 
@@ -92,7 +100,10 @@ def tables(found: Benchmark) -> list[tuple[str, list[TableCells]]]:
     systems = [system.name for system in found.systems]
     return [
         (f"Means over {songs} songs, with 95 % bootstrap intervals over them", _rows(MEASURES, systems, means)),
-        ("As sets: the mean over seeds, the lowest and the highest", _rows(SET_MEASURES, systems, sets)),
+        (
+            "As sets: the mean over seeds, the lowest and the highest",
+            _rows((*SET_MEASURES, *CLAP_MEASURES), systems, sets),
+        ),
         ("Song by song", _song_rows(found)),
     ]
 
