@@ -36,6 +36,20 @@ def test_frechet_distance_of_known_gaussians(random):
     assert frechet_distance(other, one) == pytest.approx(frechet_distance(one, other), rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("seed", "windows", "others", "features", "known"),
+    [(7, 400, 300, 12, 120.519261549775), (8, 60, 50, 128, 17214.017600348823)],
+)
+def test_frechet_distance_is_that_of_frechet_audio_distance(seed, windows, others, features, known):
+    """`known` is what calculate_frechet_distance of frechet-audio-distance 0.3.4 gives, also of covariances without
+    full rank.
+    """
+    random = np.random.default_rng(seed)
+    one = random.standard_normal((windows, features)) @ random.standard_normal((features, features))
+    other = random.standard_normal((others, features)) @ random.standard_normal((features, features))
+    assert frechet_distance(one, other + random.standard_normal(features)) == pytest.approx(known, rel=1e-7)
+
+
 def test_the_distance_of_an_endless_set_is_read_off_from_its_subsets(random):
     """Between N(0, I) and N(m, s^2 I) it is D (m^2 + (s - 1)^2); of a sample it is larger."""
     reference = random.standard_normal((8000, 16))
