@@ -27,9 +27,9 @@ from benchmarks.prep import build, music
 from common.bases import ACE_STEP_1
 from common.system import give_memory_back
 from models.acestep1.codec.codec import Codec
+from models.separator import Separator
 from prep.config import PrepConfig
 from prep.encoding.encode import SongEncoder
-from prep.encoding.separate import Separator
 
 LATENTS = ACE_STEP_1.latents
 
@@ -123,7 +123,7 @@ def song_steps(seconds: float, *, form: str, tflops: float) -> list[Step]:
     give_memory_back()
     card, config = CountedGpu(), PrepConfig()
     demucs: Any = CountedDemucs(card, config.separator.overlap)
-    separator = Separator("counted", BagOfModels([demucs]), config.separator, torch.device("cpu"))
+    separator = Separator("counted", BagOfModels([demucs]), torch.device("cpu"), overlap=config.separator.overlap)
     encoder = SongEncoder(config, cast(Codec, CountedCodec(card)), lambda: separator)
     with TemporaryDirectory() as folder:
         write_song(Path(folder), seconds, form=form)

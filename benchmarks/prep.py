@@ -20,12 +20,12 @@ import torch
 
 from common.bases import ACE_STEP_1
 from models.loading.checkpoint import TINY
+from models.separator import find_separator
 from prep.building.identity import hash_song
 from prep.building.jobs import EncodeSetup, SongJob, encode_song
 from prep.building.segment_cache import SegmentCache
 from prep.config import PrepConfig, load_prep_config
 from prep.encoding.encode import SongEncoder
-from prep.encoding.separate import find_separator
 from prep.sources.scan import scan
 
 LATENTS = ACE_STEP_1.latents

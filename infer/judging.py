@@ -166,6 +166,10 @@ def benchmark(
             metavar="DIR",
         ),
     ] = None,
+    separator: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a Demucs model (yaml and safetensors), for leakage by it.", metavar="DIR"),
+    ] = None,
     infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [each adapter's, else 60].")] = None,
     output_dir: Annotated[Path, typer.Option(help="Folder the results go to.", metavar="DIR")] = Path("benchmark"),
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
@@ -195,6 +199,7 @@ def benchmark(
                 excerpt_seconds=None if whole_songs else excerpt_seconds,
                 prompts=prompts,
                 clap=clap,
+                separator=separator,
                 options=BandOptions(
                     infer_steps=infer_steps, checkpoint_dir=checkpoint_dir, device=device, precision=precision
                 ),

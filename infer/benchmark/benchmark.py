@@ -48,6 +48,7 @@ class BenchmarkRequest:
     excerpt_seconds: float | None = LITERATURE_SECONDS  # None takes songs whole
     prompts: PromptSource = "vocal"
     clap: Path | None = None  # a folder of a CLAP checkpoint
+    separator: Path | None = None  # a folder of a Demucs model
     options: BandOptions = field(default_factory=BandOptions)
 
 
@@ -111,7 +112,7 @@ def benchmark(request: BenchmarkRequest, session: Session | None = None) -> Benc
     systems = _beside(made, given, base, excerpts, request, session)
     instruments = _instruments(request)
     heard = listen(systems, excerpts, instruments, request.output_dir, session)
-    songs = tuple(song_values(systems, excerpts, heard["measures"]))
+    songs = tuple(song_values(systems, excerpts, _together(heard)))
     return Benchmark(
         title=data.title,
         prompts=request.prompts,
@@ -218,11 +219,27 @@ def means_over_songs(songs: Sequence[SongValues], systems: Sequence[BenchmarkSys
 
 
 def _instruments(request: BenchmarkRequest) -> list[Instrument]:
-    if request.clap is None:
-        return [Measures()]
-    from infer.benchmark.clap import Clap
+    """Those that are wanted; what they need is imported for them alone."""
+    instruments, device = list[Instrument]([Measures()]), chosen_device(request.options.device)
+    if request.clap is not None:
+        from infer.benchmark.clap import Clap
 
-    return [Measures(), Clap(request.clap, chosen_device(request.options.device))]
+        instruments.append(Clap(request.clap, device))
+    if request.separator is not None:
+        from infer.benchmark.separated import SeparatedLeakage
+
+        instruments.append(SeparatedLeakage(request.separator, device))
+    return instruments
+
+
+def _together(heard: ByInstrument) -> dict[str, list[Measured]]:
+    """What all instruments say of each system and excerpt."""
+    found = dict[str, list[Measured]]()
+    for system in heard["measures"]:
+        for each in zip(*(by_system[system] for by_system in heard.values()), strict=True):
+            values = {name: value for measured in each for name, value in measured.values.items()}
+            found.setdefault(system, []).append(replace(each[0], values=values))
+    return found
 
 
 def _sets(heard: ByInstrument) -> list[SetFigure]:
@@ -236,3 +253,5 @@ def _missing(request: BenchmarkRequest, systems: Sequence[BenchmarkSystem]) -> I
         yield "anchors codec and text2music: need --adapter or --checkpoint-dir."
     if request.clap is None:
         yield "FAD, FAD-inf, KAD and APA on CLAP embeddings: need --clap, the folder of a checkpoint."
+    if request.separator is None:
+        yield "leakage by a separator: needs --separator, the folder of a Demucs model."

@@ -18,6 +18,7 @@ from common.files import check_writable
 from common.memory import explain_out_of_memory
 from common.progress import progress, say
 from models.loading.family import choose_checkpoint, find_encoders, known_base
+from models.separator import SeparatorFiles, find_separator
 from prep.building.cache import CACHE_FILE, BuildCache, remember_manifest
 from prep.building.identity import LYRIC_READERS, HashedSong, build_fingerprint, sound_identity
 from prep.building.jobs import EncodedPart, EncodeSetup, SongJob
@@ -28,7 +29,6 @@ from prep.building.segment_cache import SegmentCache
 from prep.building.workers import Engine, run_jobs, torch_threads
 from prep.config import PrepConfig, SeparatorConfig
 from prep.encoding.encode import open_encoder, silence_latent
-from prep.encoding.separate import SeparatorFiles, find_separator
 from prep.encoding.separator_command import SeparatorCommand, find_command
 from prep.encoding.text import TextMaker, open_texts, say_what_was_left_out
 from prep.sources.remarks import named, say_remarks

@@ -8,9 +8,9 @@ from common.bases import BASES
 from common.canonical import sha256_of, sha256_of_file, unicode_text
 from models.acestep1.text.romanising import romaniser_of
 from models.loading.checkpoint import SEPARATOR, part_hash, spec_of
+from models.separator import SeparatorFiles
 from prep.building.cache import Stamp, stamp_of
 from prep.config import PrepConfig
-from prep.encoding.separate import SeparatorFiles
 from prep.encoding.separator_command import SeparatorCommand
 from prep.sources.scan import SongFiles
 from shards.fingerprint import Fingerprint

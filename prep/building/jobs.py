@@ -9,11 +9,11 @@ import torch
 
 from common.bases import BaseOrigin
 from common.system import give_memory_back
+from models.separator import Separator, SeparatorFiles, open_separator
 from prep.building.identity import HashedSong
 from prep.building.segment_cache import SegmentCache
 from prep.config import PrepConfig
 from prep.encoding.encode import EncodedSegment, SongEncoder, open_encoder
-from prep.encoding.separate import Separator, SeparatorFiles, open_separator
 from prep.encoding.separator_command import CommandSeparator, SeparatorCommand
 from shards.schema import ARRAYS, LATENTS, Rejection, SongError, SslName
 from shards.writer import rejection_of
@@ -89,7 +89,7 @@ class EncodeSetup:
         if isinstance(self.separator, SeparatorCommand):
             return CommandSeparator(self.separator, self.config.stems)
         rate_hz = self.base.spec.latents.sample_rate_hz
-        return open_separator(self.separator, self.config.separator, device, rate_hz=rate_hz)
+        return open_separator(self.separator, device, overlap=self.config.separator.overlap, rate_hz=rate_hz)
 
 
 def encode_song(job: SongJob, encoder: SongEncoder) -> Iterator[SegmentResult]:

@@ -21,9 +21,9 @@ from common.errors import UserError
 from common.latents import LatentLayout
 from models.loading.checkpoint import open_codec
 from models.protocols import LatentCodec
+from models.separator import Separator
 from prep.config import EncodeConfig, PrepConfig
 from prep.encoding.gate import bleed_db, gate_levels, gate_opening, gated
-from prep.encoding.separate import Separator
 from prep.encoding.separator_command import CommandSeparator
 from prep.sources.align import align, check_lengths
 from prep.sources.channels import DecodedFile, decoded_file

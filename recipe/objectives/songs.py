@@ -21,9 +21,9 @@ from common.progress import progress
 from infer.evaluate.measures.clip import ANALYSIS_RATE_HZ, Clip
 from models.acestep1.text.lyric_tokens import INSTRUMENTAL
 from models.harmony.trained import shipped_harmoniser
+from models.separator import Separator, find_separator, open_separator
 from prep.building.build import build_shards
 from prep.config import PrepConfig, SeparatorConfig, StemsConfig, TrimConfig
-from prep.encoding.separate import Separator, find_separator, open_separator
 from prep.made_up.folder import write_song, write_true_sheet
 from prep.made_up.melody import compose
 from prep.made_up.render import render_song, song_key
@@ -94,7 +94,7 @@ def _open_separator(bundle: Path) -> Separator:
     files = find_separator("auto", bundle)
     assert files is not None
     rate_hz = ACE_STEP_1.latents.sample_rate_hz
-    return open_separator(files, SeparatorConfig(), torch.device("cpu"), rate_hz=rate_hz)
+    return open_separator(files, torch.device("cpu"), overlap=SeparatorConfig().overlap, rate_hz=rate_hz)
 
 
 def _write_bleeding(stems: Path, out: Path, seed: int, separator: Separator, *, other: int) -> None:

@@ -14,11 +14,11 @@ from common.audio.wave import loudness_lufs, read_audio
 from common.bases import ACE_STEP_1
 from common.errors import UserError
 from models.loading.checkpoint import TINY, open_codec
+from models.separator import find_separator, open_separator
 from prep.building.build import build_shards
 from prep.building.workers import torch_threads
 from prep.config import SegmentConfig
 from prep.encoding.encode import SongEncoder, encode_wave
-from prep.encoding.separate import find_separator, open_separator
 from prep.reports.estimate import song_seconds
 from prep.sources.scan import scan
 from prep.sources.segment import SampleSpan
@@ -81,7 +81,7 @@ def test_a_full_song_is_separated_into_parts_that_sum_to_it(tmp_path, song, conf
     (full,) = scan(tmp_path).songs
     files = find_separator("auto", TINY)
     assert files is not None
-    separator = open_separator(files, config.separator, torch.device("cpu"), rate_hz=44_100)
+    separator = open_separator(files, torch.device("cpu"), overlap=config.separator.overlap, rate_hz=44_100)
     encoder = SongEncoder(config, open_codec(TINY, encoder=True, decoder=False), lambda: separator)
     tracks = encoder.tracks(full, lambda: DiskWave(44_100), SoundHash(full))
     parts = tracks.piece(SampleSpan(0, tracks.samples))

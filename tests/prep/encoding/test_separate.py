@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from common.errors import UserError
 from models.loading.checkpoint import TINY
+from models.separator import find_separator, open_separator
 from prep.config import SeparatorConfig
-from prep.encoding.separate import find_separator, open_separator
 
 CPU = torch.device("cpu")
+OVERLAP = SeparatorConfig().overlap
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def separate(disk_wave):
     """separate(mix) gives the vocal of a wave [2, N] by the tiny network, ungated."""
     files = find_separator("auto", TINY)
     assert files is not None
-    separator = open_separator(files, SeparatorConfig(), CPU, rate_hz=44_100)
+    separator = open_separator(files, CPU, overlap=OVERLAP, rate_hz=44_100)
     return lambda mix: np.concatenate(list(separator.vocal(disk_wave(mix))), axis=1)
 
 
@@ -84,7 +85,7 @@ def test_a_bag_gives_the_weighted_mean_of_its_networks(folder, music, separate, 
     assert files is not None
     mix = music(1.0).mix - music(1.0).mix.mean()
     found = np.concatenate(
-        list(open_separator(files, SeparatorConfig(), CPU, rate_hz=44_100).vocal(disk_wave(mix))), axis=1
+        list(open_separator(files, CPU, overlap=OVERLAP, rate_hz=44_100).vocal(disk_wave(mix))), axis=1
     )
     np.testing.assert_allclose(found, separate(mix) * 0.75, atol=1e-5)
 
@@ -126,7 +127,7 @@ def test_weights_that_do_not_fit_are_one_line(folder):
     files = find_separator(str(folder), TINY)
     assert files is not None
     with pytest.raises(UserError, match=rf"^{path}: its weights do not fit its own arguments \(.*\)\.$"):
-        open_separator(files, SeparatorConfig(), CPU, rate_hz=44_100)
+        open_separator(files, CPU, overlap=OVERLAP, rate_hz=44_100)
 
 
 def test_pickles_are_refused(folder):

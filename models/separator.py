@@ -29,7 +29,6 @@ from common.config import Config, check_config
 from common.errors import UserError
 from models.device import whole_float32
 from models.loading.checkpoint import separator_folder
-from prep.config import SeparatorConfig
 
 Network = Demucs | HDemucs | HTDemucs
 DEFAULT = "htdemucs"
@@ -72,14 +71,14 @@ class MixScale:
 class Separator:
     """An opened Demucs model."""
 
-    def __init__(self, name: str, model: BagOfModels, config: SeparatorConfig, device: torch.device) -> None:
+    def __init__(self, name: str, model: BagOfModels, device: torch.device, *, overlap: float) -> None:
         self.name, self._device = name, device
         self._networks = [cast(Network, network.to(device).eval()) for network in model.models]
         vocals = model.sources.index("vocals")
         self._vocals, self._shares = vocals, [row[vocals] for row in model.weights]
         seconds = min(float(network.segment) for network in self._networks)  # a bag's networks see the same windows
         self._window = int(model.samplerate * seconds)
-        self._stride = int((1 - config.overlap) * self._window)
+        self._stride = int((1 - overlap) * self._window)
 
     def vocal(self, mix: DiskWave) -> Iterator[np.ndarray]:
         """The vocal of a song in blocks [2, n]: what apply_model makes of all of it, in the memory of a few windows.
@@ -137,7 +136,8 @@ def _triangle(length: int) -> Tensor:
 
 
 def find_separator(name: str, checkpoint: Path) -> SeparatorFiles | None:
-    """The model meant by separator.name: None for "none"; see SeparatorConfig. Downloads a published one once.
+    """The model of a name: a folder, a published name, which is downloaded once, or "auto", which is the checkpoint's
+    own where it has one; None for "none".
 
     Raises UserError where there is none, or where its files are not of Demucs' own classes.
     """
@@ -152,7 +152,7 @@ def find_separator(name: str, checkpoint: Path) -> SeparatorFiles | None:
     return found
 
 
-def open_separator(files: SeparatorFiles, config: SeparatorConfig, device: torch.device, *, rate_hz: int) -> Separator:
+def open_separator(files: SeparatorFiles, device: torch.device, *, overlap: float, rate_hz: int) -> Separator:
     """Open a model that `find_separator` found.
 
     Raises UserError where its weights do not fit, or where it separates no stereo vocals at `rate_hz`.
@@ -170,7 +170,7 @@ def open_separator(files: SeparatorFiles, config: SeparatorConfig, device: torch
     if "vocals" not in model.sources or model.samplerate != rate_hz or model.audio_channels != 2:
         found = f"{', '.join(model.sources)} at {model.samplerate} Hz, {model.audio_channels} channels"
         raise UserError(f"{files.name}: separates {found}; a stereo model with vocals at {rate_hz} Hz is needed.")
-    return Separator(files.name, model, config, device)
+    return Separator(files.name, model, device, overlap=overlap)
 
 
 def check_class(path: Path) -> None:
