@@ -96,8 +96,8 @@ class Benchmark:
 def benchmark(request: BenchmarkRequest, session: Session | None = None) -> Benchmark:
     """Cut the excerpts, make what is missing of the bands, measure what is not measured yet, and sum up.
 
-    Folders of other programs are checked before anything is made. Raises UserError for a data set, an adapter or a
-    folder that cannot be used, and for fewer than two songs.
+    Folders of other programs and of weights are checked before anything is made. Raises UserError for a data set, an
+    adapter or a folder that cannot be used, and for fewer than two songs.
     """
     check_writable(request.output_dir)
     session = session or Session()
@@ -105,12 +105,12 @@ def benchmark(request: BenchmarkRequest, session: Session | None = None) -> Benc
     folders = _folders(request.systems, models)
     data = read_dataset(request.dataset)
     excerpts, unsung = _excerpts(data, request, session)
+    instruments = _instruments(request)
     given = [read_folder(name, folder, excerpts, session.sha256) for name, folder in folders.items()]
     prompts = {excerpt: prompt_of_vocal(excerpt.vocal, request.prompts) for excerpt in excerpts}
     base = request.options.checkpoint_dir or (base_of_model(models[0], request.options) if models else None)
     made = _made(request, models, base, prompts, session)
     systems = _beside(made, given, base, excerpts, request, session)
-    instruments = _instruments(request)
     heard = listen(systems, excerpts, instruments, request.output_dir, session)
     songs = tuple(song_values(systems, excerpts, _together(heard)))
     return Benchmark(

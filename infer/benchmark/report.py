@@ -17,6 +17,7 @@ from infer.benchmark.benchmark import Benchmark
 from infer.compare.ratings import Interval
 from infer.compare.templates import fill
 from infer.evaluate.report import GUARD_NOTE, MEASURES, SET_MEASURES, SYSTEM_NOTES, Measure, TableCells, shown_interval
+from infer.request.text_inputs import NO_PROMPT
 
 CLAP_MEASURES = (
     Measure("clap_fd", "FAD on CLAP embeddings", "lower, true 0", 4),
@@ -69,11 +70,12 @@ def write_report(found: Benchmark, folder: Path) -> Path:
 def notes(found: Benchmark) -> list[str]:
     """What was played, the anchors, and what was left out."""
     songs, excerpts = len({excerpt.note.song for excerpt in found.excerpts}), len(found.excerpts)
-    asked = "of the vocal's own key" if found.prompts == "vocal" else "none, of no vocal"
+    keyed = sum(prompt != NO_PROMPT for prompt in found.excerpts.values())
+    key = f", with the vocal's key where it is sure ({keyed} of {excerpts})" if found.prompts == "vocal" else " alone"
     anchors = [f"{system.name}: {SYSTEM_NOTES[system.name]}" for system in found.systems if system.name in SYSTEM_NOTES]
     resampled = [f"{s.name}: made at {s.about['rate_hz']} Hz." for s in found.systems if "rate_hz" in s.about]
     return [
-        f"{found.title}: {songs} songs, {excerpts} excerpts. Prompts: {asked}.",
+        f'{found.title}: {songs} songs, {excerpts} excerpts. Prompt: "{NO_PROMPT}"{key}.',
         f"{', '.join(anchors)}.",
         *resampled,
         *_faults(found),

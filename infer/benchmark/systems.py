@@ -27,6 +27,7 @@ class Take:
     sha256: str
 
     def note(self) -> dict[str, str]:
+        """As a unit holds it."""
         return {"file": self.path.name, "sha256": self.sha256}
 
 
