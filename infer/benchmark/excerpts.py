@@ -3,6 +3,7 @@
 N samples of a stereo wave [2, N] at 44.1 kHz.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class ExcerptNote(Config):
     seconds: float
     vocal_sha256: str
     true_sha256: str
-    """Of the files."""
+    """Of the samples, float32 [2, N]: libsndfile puts the time into files of such samples."""
 
 
 @dataclass(frozen=True)
@@ -64,28 +65,27 @@ def cut_excerpts(song: BenchmarkSong, seconds: float | None, out: Path, sha256: 
         excerpts = [_excerpt(check_config(ExcerptNote, note, str(card)), out) for note in known]
         if all(excerpt.vocal.is_file() and excerpt.true.is_file() for excerpt in excerpts):
             return excerpts
-    excerpts = list(_cut(song, seconds, out, sha256))
+    excerpts = list(_cut(song, seconds, out))
     write_unit(card, order, [excerpt.note.model_dump() for excerpt in excerpts])
     return excerpts
 
 
-def _cut(song: BenchmarkSong, seconds: float | None, out: Path, sha256: Callable[[Path], str]) -> Iterator[Excerpt]:
+def _cut(song: BenchmarkSong, seconds: float | None, out: Path) -> Iterator[Excerpt]:
     waves = read_song(song)
     samples = waves.vocal.shape[1] if seconds is None else round(seconds * MEASURED_RATE_HZ)
     whole = [0] if waves.vocal.any() else []
     for start in whole if seconds is None else sung_places(waves.vocal, samples):
         key = song.name if seconds is None else f"{song.name}_{round(start / MEASURED_RATE_HZ):04d}s"
-        paths = [out / f"{key}_{part}.wav" for part in ("vocal", "inst")]
-        for path, wave in zip(paths, (waves.vocal, waves.band), strict=True):
-            write_audio(path, wave[:, start : start + samples], MEASURED_RATE_HZ, subtype="FLOAT")
-        vocal_sha256, true_sha256 = map(sha256, paths)
+        vocal, band = (np.ascontiguousarray(wave[:, start : start + samples]) for wave in (waves.vocal, waves.band))
+        for part, wave in (("vocal", vocal), ("inst", band)):
+            write_audio(out / f"{key}_{part}.wav", wave, MEASURED_RATE_HZ, subtype="FLOAT")
         note = ExcerptNote(
             key=key,
             song=song.name,
             start_seconds=start / MEASURED_RATE_HZ,
             seconds=samples / MEASURED_RATE_HZ,
-            vocal_sha256=vocal_sha256,
-            true_sha256=true_sha256,
+            vocal_sha256=hashlib.sha256(vocal.tobytes()).hexdigest(),
+            true_sha256=hashlib.sha256(band.tobytes()).hexdigest(),
         )
         yield _excerpt(note, out)
 

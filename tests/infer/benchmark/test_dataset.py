@@ -1,5 +1,6 @@
 """Data sets as they lie on the disk: which files are the vocal and which the band, and what is said where some lack."""
 
+import hashlib
 import json
 import shutil
 
@@ -91,6 +92,8 @@ def test_excerpts_are_the_samples_of_the_song_and_are_kept(musdb, tmp_path):
     read = read_song(BenchmarkSong("", (excerpts[1].vocal,), (excerpts[1].true,)))
     np.testing.assert_array_equal(read.vocal, waves.vocal[:, RATE_HZ : 2 * RATE_HZ])
     np.testing.assert_array_equal(read.band, waves.band[:, RATE_HZ : 2 * RATE_HZ])
+    hashes = [hashlib.sha256(wave.tobytes()).hexdigest() for wave in (read.vocal, read.band)]
+    assert [excerpts[1].note.vocal_sha256, excerpts[1].note.true_sha256] == hashes
     before = excerpts[0].vocal.stat().st_mtime_ns
     assert cut_excerpts(song, 1.0, tmp_path, sha256_of_file) == excerpts
     assert excerpts[0].vocal.stat().st_mtime_ns == before
