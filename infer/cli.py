@@ -214,12 +214,7 @@ def lead_sheet(
         typer.echo(out)
 
 
-@app.command(
-    epilog=example(
-        "infer tune --adapter adapter/ --shards shards/",
-        "infer tune --adapter adapter/ --shards other-songs/ --all-songs --trials 60 --max-minutes 90",
-    )
-)
+@app.command(epilog=example("infer tune --adapter adapter/ --shards shards/ --trials 60 --max-minutes 90"))
 def tune(
     adapter: Annotated[Path, typer.Option(help="Adapter folder that `train run` wrote.", metavar="DIR")],
     shards: Annotated[Path, typer.Option(help="Shards with the songs to try settings on.", metavar="DIR")],
