@@ -7,14 +7,14 @@ import typer
 
 from common.command import command_app, example, run
 
-app = command_app("Run every stage once on made-up songs.")
+app = command_app("Hear bands for made-up voices, and run every stage once.")
 
 
 @app.command(epilog=example("backline-demo my-demo/"))
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder for all that is made.", metavar="OUT")] = Path("backline-demo"),
 ) -> None:
-    """Make up songs, encode them, train two small adapters, and let them accompany held-out vocals.
+    """Make bands for made-up voices at once, then songs, shards and an adapter, and compare and measure all bands.
 
     Uses the tiny model inside Backline; needs no download and no GPU. Run again, it goes on where it stopped.
     """

@@ -1,112 +1,100 @@
-"""Accompaniments for held-out vocals, compared on a page to listen to and measured in a table."""
+"""Bands for voices, measured against what is true of their songs, in a table and in plain words."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.files import whole_file
-from common.table import in_columns
-from infer.band.session import Session
-from infer.compare.compare import Comparison, compare
-from infer.compare.ratings import Interval
-from infer.evaluate.evaluate import Evaluation, EvaluationRequest
-from infer.evaluate.report import evaluate_into, shown_interval
-from models.adapters.adapter import read_card
-from prep.made_up.truth import untold
+import numpy as np
 
-TEXT2MUSIC = "text2music"
-GAINS = {
-    "val/gain_over_muted": "validation: loss below that without the vocal",
-    "val/gain_over_shifted": "validation: loss below that with the vocal shifted in time",
-    "val/conditioning_gain": "validation: loss below that with another song's vocal",
-    "val/x0_gain": "validation: loss below the base's without a vocal",
-}
+from common.config import load_config
+from common.table import in_columns
+from infer.compare.ratings import Interval, bootstrap_mean
+from infer.evaluate.evaluate import read_clip
+from infer.evaluate.measures.clip import Clip
+from infer.evaluate.measures.leakage import fine_structure_excess
+from infer.evaluate.measures.sheet import measure_sheet
+from infer.evaluate.report import shown_interval
+from prep.made_up.truth import SongTruth, lead_sheet_of_truth
+
+SHIPPED_BANDS, TRAINED_BANDS, TEXT2MUSIC = "shipped", "trained", "text2music"
+"""Columns of the table for bands that are made, and their folders."""
+ANOTHERS = "another's vocal"
+SYSTEMS = (SHIPPED_BANDS, TRAINED_BANDS, ANOTHERS, TEXT2MUSIC, "true")
 MEASURES = {
-    "harmony.z": "harmony: z of the right transposition (chance 0)",
-    "harmony.key_score": "harmony: key against the vocal's",
-    "rhythm.tempo_acc2": "rhythm: tempo right, or an octave off",
-    "rhythm.beat_f": "rhythm: beat F",
-    "leakage.fine": "leakage: fine structure (clean below 0.05)",
+    "key": "key signature right",
+    "tempo": "tempo right, or an octave off",
+    "beats": "beat F",
+    "chords": "chords right, of half seconds",
+    "leak": "leakage: fine structure (clean below 0.05)",
 }
-ANCHORS = ("true", TEXT2MUSIC, "shuffled")
+FIT = ("key", "beats", "chords")
+"""Whose mean says how well a band fits."""
+
+Measured = Mapping[str, Mapping[str, np.ndarray]]
+"""System -> measure -> one value for each voice."""
 
 
 @dataclass(frozen=True)
 class DemoResults:
-    """The comparison of the adapters and its measures."""
+    """What was measured."""
 
-    page: Path
-    """Where to listen."""
-    reports: Mapping[str, Path]
-    """The evaluation's page of each mode."""
+    voices: int
+    measured: Measured
     table: str
     """For a terminal."""
+    verdict: str
+    """In one line."""
 
 
-def compare_and_evaluate(
-    out: Path, mixes: Sequence[Path], adapters: Mapping[str, Path], *, infer_steps: int
-) -> DemoResults:
-    """Generate with every adapter, and the base from the prompt alone, for every vocal of `mixes`; then evaluate.
-
-    Raises UserError where a stage cannot go on.
-    """
-    comparison = Comparison(
-        test_set=_write(out / "test_set.json", [_item(mix, out) for mix in mixes]),
-        adapters=tuple(_models(out, adapters)),
-        output_dir=out / "comparison",
-        infer_steps=infer_steps,
-        device="cpu",
-    )
-    session = Session()
-    page = compare(comparison, session)
-    bands = comparison.output_dir / "models"
-    found: dict[str, Evaluation] = {}
-    reports: dict[str, Path] = {}
-    for mode in adapters:
-        request = EvaluationRequest(
-            items=bands / mode, truth=mixes[0].parent, text2music=bands / TEXT2MUSIC, checkpoint_dir="tiny"
-        )
-        found[mode], reports[mode] = evaluate_into(out / "evaluation" / mode, request, session)
-    validations = {mode: read_card(adapter).validation for mode, adapter in adapters.items()}
-    return DemoResults(page, reports, table(validations, found))
-
-
-def table(validations: Mapping[str, Mapping[str, float]], found: Mapping[str, Evaluation]) -> str:
-    """Each mode beside the anchors, with 95 % intervals: figures of the training first, then measures of the bands."""
-    first = next(iter(found.values()))
-    means = {(mode, mean.measure): mean.mean for mode in found for mean in found[mode].means if mean.system == "result"}
-    means |= {(mean.system, mean.measure): mean.mean for mean in first.means if mean.system in ANCHORS}
-    means |= {
-        (mode, gain): Interval(figures[gain], figures[f"{gain}_low"], figures[f"{gain}_high"])
-        for mode, figures in validations.items()
-        for gain in GAINS
+def measure_bands(voices: Sequence[Path], folders: Mapping[str, Path]) -> DemoResults:
+    """Measure the bands that lie in each system's folder, KEY/KEY_accompaniment.wav, for the voices of these mixes."""
+    keys = [mix.stem.removesuffix("_mix") for mix in voices]
+    rows: dict[str, list[dict[str, float]]] = {system: [] for system in SYSTEMS}
+    for number, (mix, key) in enumerate(zip(voices, keys, strict=True)):
+        sheet = lead_sheet_of_truth(load_config(SongTruth, mix.with_name(f"{key}_truth.json")))
+        vocal = read_clip(mix.with_name(f"{key}_vocal{mix.suffix}")).mono
+        made = {system: _band(folder, key) for system, folder in folders.items()}
+        made[ANOTHERS] = _band(folders[SHIPPED_BANDS], keys[(number + 1) % len(keys)])
+        made["true"] = read_clip(mix.with_name(f"{key}_inst{mix.suffix}"))
+        for system, band in made.items():
+            rows[system].append(vars(measure_sheet(sheet, band)) | {"leak": fine_structure_excess(vocal, band.mono)})
+    measured = {
+        system: {name: np.array([row[name] for row in values]) for name in MEASURES} for system, values in rows.items()
     }
-    systems = (*found, *ANCHORS)
-
-    def cell(system: str, name: str) -> str:
-        shown = means.get((system, name))
-        return shown_interval(shown, 3 if name in GAINS else 2) if shown else "-"
-
-    rows = [(title, *(cell(system, name) for system in systems)) for name, title in (GAINS | MEASURES).items()]
-    return in_columns([("", *systems), *rows])
+    return DemoResults(len(keys), measured, table(measured), verdict(measured))
 
 
-def _item(mix: Path, out: Path) -> dict[str, str]:
-    key = mix.stem.removesuffix("_mix")
-    tags = mix.with_name(f"{key}_prompt.txt").read_text(encoding="utf-8").strip().split(", ")
-    vocal = mix.with_name(f"{key}_vocal{mix.suffix}").relative_to(out)
-    return {"key": key, "vocal_path": vocal.as_posix(), "prompt": untold(tags)}
+def _band(folder: Path, key: str) -> Clip:
+    return read_clip(folder / key / f"{key}_accompaniment.wav")
 
 
-def _models(out: Path, adapters: Mapping[str, Path]) -> list[Path]:
-    """One file for each adapter, and one that uses nothing of the first."""
-    paths = {mode: {"lora_path": adapter.relative_to(out).as_posix()} for mode, adapter in adapters.items()}
-    bare = next(iter(paths.values())) | {"lora_weight": 0.0, "ref_strength": 0.0}
-    return [_write(out / f"{name}.json", model) for name, model in (paths | {TEXT2MUSIC: bare}).items()]
+def table(measured: Measured) -> str:
+    """A row for each measure, with 95 % intervals over voices."""
+    rows = [
+        (title, *(shown_interval(bootstrap_mean(measured[system][name].tolist()), 2) for system in SYSTEMS))
+        for name, title in MEASURES.items()
+    ]
+    return in_columns([("", *SYSTEMS), *rows])
 
 
-def _write(path: Path, content: object) -> Path:
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
-    return path
+def verdict(measured: Measured) -> str:
+    """What the figures say, also where they are bad."""
+    keys, beats = measured[SHIPPED_BANDS]["key"], {name: row["beats"].mean() for name, row in measured.items()}
+    follows = min(_gain(measured, SHIPPED_BANDS, null).low for null in (ANOTHERS, TEXT2MUSIC)) > 0
+    more = _gain(measured, TRAINED_BANDS, SHIPPED_BANDS)
+    if more.low > 0:
+        trained = "better"
+    else:
+        trained = "worse" if more.high < 0 else "neither better nor worse, as far as so few voices tell"
+    surely = "follow" if follows else "do not surely follow"
+    return (
+        f"In plain words: bands of the shipped adapter {surely} the voice: the key is right for {keys.sum():.0f} of "
+        f"{len(keys)}, beat F is {beats[SHIPPED_BANDS]:.2f} where another's vocal has {beats[ANOTHERS]:.2f} and the "
+        f"true band {beats['true']:.2f}. Trained further, they fit {trained} ({more.value:+.2f})."
+    )
+
+
+def _gain(measured: Measured, system: str, other: str) -> Interval:
+    """How much better the bands of one system fit than another's, voice by voice."""
+    fits = [np.mean([measured[name][measure] for measure in FIT], axis=0) for name in (system, other)]
+    return bootstrap_mean((fits[0] - fits[1]).tolist())
