@@ -28,8 +28,8 @@ TIMESTEPS = 1000
 class AceStep15Network(FlowNetwork):
     """Weights stand under the names of diffusers' two networks, after `transformer.` and `condition_encoder.`.
 
-    The transformer sees no mask: what it decodes together is of one length, and padded condition tokens are attended
-    to, as in diffusers' pipeline.
+    What the transformer decodes together is of one length: it sees no mask of frames. Padded condition tokens are
+    masked, which diffusers' transformer does not do, so that no item depends on the others.
     """
 
     spec = ACE_STEP_15
@@ -135,7 +135,7 @@ class AceStep15Network(FlowNetwork):
             conditions = self.with_source(conditions, silence)
         assert conditions.context is not None
         sigma = (timestep / TIMESTEPS).to(self.weight_dtype)
-        with self._injecting(injections or {}):
+        with self._injecting(injections or {}, conditions.mask):
             sample = self.transformer(
                 hidden_states=_frames_last_but_one(latents).to(self.weight_dtype),
                 timestep=sigma,
@@ -147,8 +147,8 @@ class AceStep15Network(FlowNetwork):
         return Velocity(sample.transpose(1, 2).unsqueeze(2), ())
 
     @contextmanager
-    def _injecting(self, injections: Injections) -> Generator[None]:
-        """Each injection on its block's input while the transformer runs."""
+    def _injecting(self, injections: Injections, mask: Tensor) -> Generator[None]:
+        """Each injection on its block's input while the transformer runs, and no block sees padded condition tokens."""
         last = len(self.transformer_blocks) - 1
         for index in injections:
             if not 0 <= index <= last:
@@ -156,13 +156,15 @@ class AceStep15Network(FlowNetwork):
                     f"injection at block {index}: this transformer has {last + 1} blocks, 0 to {last}. "
                     "Name only those in injection_layers."
                 )
-        changes = {self.transformer_blocks[index]: change for index, change in injections.items()}
+        seen = None if bool(mask.all()) else mask[:, None, None, :].bool()
+        all_blocks = {} if seen is None else dict.fromkeys(range(last + 1), _unchanged)
+        changes = {self.transformer_blocks[index]: change for index, change in {**all_blocks, **injections}.items()}
         if self.transformer.gradient_checkpointing and torch.is_grad_enabled():
-            with self._checkpointing(changes):
+            with self._checkpointing(changes, seen):
                 yield
             return
         handles = [
-            block.register_forward_pre_hook(_changing_input(change), with_kwargs=True)
+            block.register_forward_pre_hook(_changing_input(change, seen), with_kwargs=True)
             for block, change in changes.items()
         ]
         try:
@@ -172,7 +174,9 @@ class AceStep15Network(FlowNetwork):
                 handle.remove()
 
     @contextmanager
-    def _checkpointing(self, changes: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Generator[None]:
+    def _checkpointing(
+        self, changes: Mapping[nn.Module, Callable[[Tensor], Tensor]], seen: Tensor | None
+    ) -> Generator[None]:
         """Changes that a block sees again when the backward pass repeats it, where hooks would be gone."""
         checkpoint = self.transformer._gradient_checkpointing_func
         assert checkpoint is not None, "enable_gradient_checkpointing sets it"
@@ -180,7 +184,7 @@ class AceStep15Network(FlowNetwork):
         def changed(block: nn.Module, hidden: Tensor, *rest: Any) -> Any:
             change = changes.get(block)
             repeated = block if change is None else lambda hidden, *rest: block(change(hidden), *rest)
-            return checkpoint(repeated, hidden, *rest)
+            return checkpoint(repeated, hidden, *rest[:-1], seen)
 
         self.transformer._gradient_checkpointing_func = changed
         try:
@@ -194,8 +198,12 @@ def _frames_last_but_one(latents: Tensor) -> Tensor:
     return latents.squeeze(2).transpose(1, 2)
 
 
-def _changing_input(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+def _unchanged(hidden: Tensor) -> Tensor:
+    return hidden
+
+
+def _changing_input(change: Callable[[Tensor], Tensor], seen: Tensor | None) -> Callable[..., Any]:
     def hook(block: nn.Module, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, options | {"hidden_states": change(options["hidden_states"])}
+        return args, options | {"hidden_states": change(options["hidden_states"]), "encoder_attention_mask": seen}
 
     return hook

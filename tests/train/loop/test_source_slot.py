@@ -20,7 +20,7 @@ from shards.fingerprint import Fingerprint
 from shards.schema import Sample
 from shards.writer import ShardWriter
 from train.config import TrainingConfig
-from train.data.clips import ClipMaker
+from train.data.clips import Batch, ClipMaker
 from train.loop.fit import fit
 from train.loop.module import AccompanimentModule, conditioning_of, encode, estimate, losses_of
 from train.loop.preparation import Data, Split, adapters_on
@@ -135,6 +135,36 @@ def test_the_loss_is_that_of_velocities(maker, song, network):
     error = (state - found.clean) / sigma - velocity(batch.target, batch.noise)
     losses = losses_of(found, batch, made.config, of_velocities=True)
     torch.testing.assert_close(losses.of_clips, error.square().mean(dim=(1, 2, 3)), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_clips_loss_and_gradient_do_not_depend_on_its_batch(maker, song, checkpointing):
+    """Prompts of 5 and of 3 tokens, which one batch pads."""
+    network, made = open_transformer(BASE), maker(lora={"r": 2})
+    if checkpointing:
+        network.enable_gradient_checkpointing()
+    songs = [song(name, 25) for name in ("a", "bb", "ccc", "dddd")]
+    data = Data(None, Split((), ()), made, None, None)  # ty: ignore[invalid-argument-type]
+    with adapters_on(network, made.config, "b", data) as module:
+        for weight in module.trained.values():
+            weight.data += 0.1
+
+        together = made.batch(songs, epoch=0)
+        assert set(together.text_mask.sum(1).tolist()) == {3, 5}
+        losses, gradient = learned(module, [together])
+        alone, summed = learned(module, [made.batch([one], epoch=0) for one in songs])
+        torch.testing.assert_close(losses, alone, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(gradient, summed, rtol=1e-3, atol=1e-5)
+
+
+def learned(module: AccompanimentModule, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses of all clips, and the norm of each weight's gradient of their sum."""
+    losses = [module.losses(batch).of_clips for batch in batches]
+    for loss in losses:
+        loss.sum().backward()
+    norms = [weight.grad.norm() for weight in module.trained.values() if weight.grad is not None]
+    module.zero_grad()
+    return torch.cat(losses).detach(), torch.stack(norms)
 
 
 @pytest.mark.parametrize("mode", ["context", "controlnet", "image2image"])
