@@ -81,8 +81,14 @@ def known_base(base: BaseOrigin | None, hashes: Iterable[str]) -> BaseOrigin:
     if base is None or base.name is None:
         for word in BUNDLES:
             if found & _bundle_hashes(word):
-                return describe_base(word, BUNDLES[word], spec_of(word).parts.codec)
+                return _bundle_origin(word)
     return base or BaseOrigin(family="ace-step-1" if found & PUBLISHED_HASHES else None)
+
+
+@cache
+def _bundle_origin(word: str) -> BaseOrigin:
+    """What a bundle, which is not looked at again, is recorded as."""
+    return describe_base(word, BUNDLES[word], spec_of(word).parts.codec)
 
 
 @cache
