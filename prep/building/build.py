@@ -125,8 +125,13 @@ def checkpoint_for(given: str | None, out: Path) -> str:
 def equip(
     found: Scan, config: PrepConfig, *, checkpoint: str, devices: Sequence[str], ssl_folder: Path | None
 ) -> EncodeSetup:
-    """What these songs need; the networks are found, not opened. Raises UserError for one that is not there."""
+    """What these songs need; the networks are found, not opened.
+
+    Raises UserError for one that is not there, and for SSL features that the base model has no use for.
+    """
     folder, base = find_encoders(checkpoint)
+    if config.ssl and not base.spec.has_feature_losses:
+        raise UserError(f"ssl: {base.spec.name} has no layers that features are compared through. Leave --ssl out.")
     separated = any(song.is_full for song in found.songs)
     separator = _separator(config.separator, folder) if separated else None
     ssl = tuple((name, (ssl_folder or folder) / name) for name in config.ssl)

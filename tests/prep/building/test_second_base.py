@@ -9,6 +9,7 @@ from common.errors import UserError
 from models.loading.checkpoint import TINY15, open_codec
 from prep.building.repair import rebuild_damaged
 from prep.building.workers import torch_threads
+from prep.config import PrepConfig
 from prep.encoding.encode import encode_wave
 from shards.reader import read_manifest, read_song
 from shards.verify import verify
@@ -60,6 +61,12 @@ def test_the_same_bytes_come_out_and_only_what_is_new_is_made(tmp_path, shards, 
     (shards / "shard-000000.tar").write_bytes(b"")
     rebuild_damaged(shards, tmp_path / "raw", checkpoint="tiny15", devices=("cpu",), ssl_folder=None, workers=1)
     assert hashes(shards) == whole
+
+
+def test_features_that_no_training_uses_are_refused(tmp_path, song, build):
+    song(tmp_path / "raw", "a")
+    with pytest.raises(UserError, match=r"^ssl: ace-step-1\.5 has no layers"):
+        build(checkpoint="tiny15", config=PrepConfig(ssl=("mert",)))
 
 
 def test_another_bases_checkpoint_does_not_extend_them(shards, build):
