@@ -112,7 +112,7 @@ def benchmark(request: BenchmarkRequest, session: Session | None = None) -> Benc
     made = _made(request, models, base, prompts, session)
     systems = _beside(made, given, base, excerpts, request, session)
     heard = listen(systems, excerpts, instruments, request.output_dir, session)
-    songs = tuple(song_values(systems, excerpts, _together(heard)))
+    songs, sets = tuple(song_values(systems, excerpts, _together(heard))), tuple(_sets(heard))
     return Benchmark(
         title=data.title,
         prompts=request.prompts,
@@ -120,9 +120,9 @@ def benchmark(request: BenchmarkRequest, session: Session | None = None) -> Benc
         systems=tuple(systems),
         means=tuple(means_over_songs(songs, systems)),
         songs=songs,
-        sets=tuple(_sets(heard)),
+        sets=sets,
         instruments={instrument.name: instrument.about for instrument in instruments},
-        notes=(*data.notes, *unsung, *_missing(request, systems)),
+        notes=(*data.notes, *unsung, *_missing(request, systems, sets)),
         versions={"backline": version("backline"), "torch": str(torch.__version__)},
     )
 
@@ -247,11 +247,13 @@ def _sets(heard: ByInstrument) -> list[SetFigure]:
     return mel + (compare_sets("clap", heard["clap"], scaled=False, fewest=FEWEST_WINDOWS) if "clap" in heard else [])
 
 
-def _missing(request: BenchmarkRequest, systems: Sequence[BenchmarkSystem]) -> Iterator[str]:
+def _missing(request: BenchmarkRequest, systems: Sequence[BenchmarkSystem], sets: Sequence[SetFigure]) -> Iterator[str]:
     """What was not measured, and what it needs."""
     if "codec" not in {system.name for system in systems}:
         yield "anchors codec and text2music: need --adapter or --checkpoint-dir."
     if request.clap is None:
         yield "FAD, FAD-inf, KAD and APA on CLAP embeddings: need --clap, the folder of a checkpoint."
+    elif not any(figure.measure == "clap_fd_inf" for figure in sets):
+        yield f"FAD-inf: needs {2 * FEWEST_WINDOWS} windows, one for each second of the bands of a seed."
     if request.separator is None:
         yield "leakage by a separator: needs --separator, the folder of a Demucs model."
