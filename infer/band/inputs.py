@@ -77,14 +77,19 @@ def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationI
 
 
 def _with_sheet(vocal: VocalInput, sheet: LeadSheet | None, plan: GenerationPlan) -> VocalInput:
-    """The vocal with the sheet that its adapters follow, or that it tells itself, changed as the request says."""
+    """The vocal with the sheet that its adapters follow, or that it tells itself, changed as the request says.
+
+    At strength 0 the vocal tells nothing, so that text2music is what it is without one.
+    """
     if not plan.selection.takes_lead_sheet:
         return vocal
-    if sheet is None and vocal.wave is not None:
+    counts = plan.settings.ref_strength > 0
+    if sheet is None and vocal.wave is not None and counts:
         sheet = sheet_of_wave(vocal.wave)
     seconds = vocal.output_samples / OUTPUT_RATE_HZ
     sheet = changed_sheet(sheet, plan.request, seconds)
-    say_uncovered(sheet, seconds)
+    if sheet is not None or counts:
+        say_uncovered(sheet, seconds)
     return replace(vocal, lead_sheet=sheet)
 
 

@@ -122,6 +122,13 @@ def test_without_any_the_vocal_tells_it_and_a_vocal_from_shards_cannot(
     assert SILENT in capsys.readouterr().err
 
 
+def test_a_vocal_that_does_not_count_tells_no_sheet(make_adapter, vocal_file, sheet_file, tmp_path, capsys):
+    muted = requested(make_adapter(CONTROL), tmp_path, vocal=vocal_file, prompt="piano", ref_strength=0.0)
+    assert sheet_of(muted) is None
+    assert "lead sheet" not in capsys.readouterr().err
+    assert sheet_of(replace(muted, lead_sheet=sheet_file)) == read_lead_sheet(TEXT)
+
+
 def test_a_sheet_that_ends_early_and_one_that_no_adapter_takes_are_told(
     make_adapter, adapter, vocal_file, sheet_file, tmp_path, capsys
 ):
