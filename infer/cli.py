@@ -30,6 +30,7 @@ app.add_typer(judging)
         'infer generate --vocal me.wav --adapter adapter/ --prompt "piano, drums, 112bpm"',
         "infer generate --shards shards/ --key song-000001 --adapter adapter/ --infer-steps 30 --num-samples 2",
         "infer generate --vocal me.wav --adapter adapter/ --set sampler.guidance=cfg --set sampler.guidance_scale=5",
+        "infer generate --again outputs/song-000001.json --from 1 --to 2.5",
     )
 )
 def generate(
@@ -122,7 +123,21 @@ def generate(
         float | None, typer.Option(help="Gain of the vocal in KEY_mix.wav over its level in training [0].")
     ] = None,
     mixdown_peak_dbfs: Annotated[float | None, typer.Option(help="Highest peak of KEY_mix.wav [-1].")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the first sample; the others count up from it.")] = 0,
+    again: Annotated[
+        Path | None,
+        typer.Option(
+            help="Make a region of an earlier take anew, and keep the rest; what is not given is as it was for that.",
+            metavar="TAKE.json",
+        ),
+    ] = None,
+    again_from: Annotated[
+        float | None, typer.Option("--from", help="Where the region begins.", metavar="SECONDS")
+    ] = None,
+    again_to: Annotated[float | None, typer.Option("--to", help="Where it ends.", metavar="SECONDS")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of the first sample; the others count up from it [0; with --again the take's, and 1]."),
+    ] = None,
     num_samples: Annotated[int, typer.Option(help="How many accompaniments to make.")] = 1,
     output_dir: Annotated[Path, typer.Option(help="Folder the results go to.", metavar="DIR")] = Path("outputs"),
     checkpoint_dir: Checkpoint = None,
@@ -140,8 +155,8 @@ def generate(
     from infer.request.request import GenerationRequest
     from models.adapters.shipped import shipped_adapters
 
-    adapters = tuple(adapter or shipped_adapters(checkpoint_dir))
-    if not adapters:
+    adapters = tuple(adapter or (() if again else shipped_adapters(checkpoint_dir)))
+    if not adapters and not again:
         raise UserError(f"--checkpoint-dir {checkpoint_dir}: no adapter comes with it. Name one with --adapter.")
     with memory_told(precision):
         made = make(
@@ -179,6 +194,9 @@ def generate(
                 preserve_high=preserve_high,
                 mixdown_vocal_db=mixdown_vocal_db,
                 mixdown_peak_dbfs=mixdown_peak_dbfs,
+                again=again,
+                again_from=again_from,
+                again_to=again_to,
                 seed=seed,
                 num_samples=num_samples,
                 output_dir=output_dir,

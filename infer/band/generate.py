@@ -1,6 +1,7 @@
 """`infer generate`, from the first file read to the last one written."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -17,11 +18,20 @@ from common.files import check_writable, whole_file
 from common.music.notation import write_lead_sheet
 from infer.audio.mixdown import OUTPUT_RATE_HZ, at_output_rate, below_ceiling, mixdown
 from infer.audio.reference import blend_latents
+from infer.audio.splice import spliced
 from infer.band.inputs import GenerationInputs, read_inputs
 from infer.band.session import Session
+from infer.request.again import say_changes
 from infer.request.naming import free_name
 from infer.request.plan import GenerationPlan, plan_generation
-from infer.request.record import AdapterRecord, GenerationRecord, GenerationSettings, ResultRecord, StyleRecord
+from infer.request.record import (
+    AdapterRecord,
+    AgainRecord,
+    GenerationRecord,
+    GenerationSettings,
+    ResultRecord,
+    StyleRecord,
+)
 from infer.request.request import (
     GenerationRequest,
 )
@@ -60,7 +70,8 @@ def generate(request: GenerationRequest, session: Session | None = None) -> Gene
     plan = plan_generation(request)
     with read_inputs(plan, session) as inputs:
         check_disk_space(plan, inputs.vocal)
-        return write_results(plan, inputs, session.draw(plan, inputs.vocal, inputs.text), session)
+        drawn = session.draw(plan, inputs.vocal, inputs.text, kept=inputs.kept)
+        return write_results(plan, inputs, drawn, session)
 
 
 def check_disk_space(plan: GenerationPlan, vocal: VocalInput) -> None:
@@ -85,6 +96,8 @@ def write_results(
     run's results, or a user's own files, have that name. A run that fails takes away what it wrote.
     """
     folder, vocal, record = plan.request.output_dir, inputs.vocal, _record(plan, inputs, session)
+    if plan.earlier is not None:
+        say_changes(plan.earlier, record)
     decoder = session.decoder(plan.runtime)
     name = name or free_name(folder, record, _endings(plan, vocal))
     planned = [folder / f"{name}{ending}" for ending in _endings(plan, vocal)]
@@ -148,13 +161,23 @@ def _write(
     for at, (seed, latents) in enumerate(zip(plan.seeds, drawn, strict=True)):
         mix, band = f"{name}_mix{_ending(plan, at)}", None
         blocks = decoder.blocks(_blended(latents, inputs, settings), vocal.samples)
-        with _output_wave(session.checked(blocks), plan, vocal) as made:
+        with _output_wave(session.checked(blocks), plan, vocal) as drawn_wave, _band(drawn_wave, inputs) as made:
             if plan.selection.card.output_type == "accompaniment":
                 band = f"{name}_accompaniment{_ending(plan, at)}"
                 write_audio_blocks(folder / band, made.blocks(), OUTPUT_RATE_HZ)
             mixed = mixdown(vocal_wave, made, settings.mixdown) if band else below_ceiling(made, settings.mixdown)
             write_audio_blocks(folder / mix, mixed, OUTPUT_RATE_HZ)
         yield ResultRecord(seed=seed, accompaniment=band, mix=mix)
+
+
+@contextmanager
+def _band(drawn: DiskWave, inputs: GenerationInputs) -> Generator[DiskWave]:
+    """What was drawn, or the earlier take with it in the region that is made anew."""
+    if inputs.earlier is None:
+        yield drawn
+        return
+    with DiskWave(OUTPUT_RATE_HZ) as wave:
+        yield wave.extend(spliced(inputs.earlier.wave, drawn, inputs.earlier.region))
 
 
 def _blended(latents: Tensor, inputs: GenerationInputs, settings: GenerationSettings) -> Tensor:
@@ -178,6 +201,7 @@ def _record(plan: GenerationPlan, inputs: GenerationInputs, session: Session) ->
         style=None if selection.style is None else _style_record(session, selection.style),
         lead_sheet=None if inputs.vocal.lead_sheet is None else write_lead_sheet(inputs.vocal.lead_sheet),
         reference=None if inputs.reference is None else inputs.reference.record,
+        again=_again_record(plan, inputs),
         checkpoint_dir=unicode_text(selection.checkpoint),
         base=describe_base(selection.checkpoint, runtime.base, codec),
         base_fingerprint=selection.card.base_fingerprint,
@@ -189,6 +213,13 @@ def _record(plan: GenerationPlan, inputs: GenerationInputs, session: Session) ->
         results=(),
         versions={"backline": version("backline"), "torch": str(torch.__version__)},
     )
+
+
+def _again_record(plan: GenerationPlan, inputs: GenerationInputs) -> AgainRecord | None:
+    if plan.earlier is None or inputs.earlier is None:
+        return None
+    region, path = plan.earlier.region, unicode_text(plan.earlier.path.as_posix())
+    return AgainRecord(take=path, sha256=inputs.earlier.sha256, start_seconds=region.start, end_seconds=region.end)
 
 
 def _style_record(session: Session, style: Style) -> StyleRecord:

@@ -10,10 +10,12 @@ from common.canonical import unicode_text
 from common.errors import UserError
 from common.music.edits import at_tempo
 from common.music.lead_sheet import LeadSheet
+from common.music.notation import read_lead_sheet
 from common.progress import say
 from common.texts.naming import song_of_vocal, text_beside
 from infer.audio.mixdown import OUTPUT_RATE_HZ
 from infer.audio.reference import EncodedReference, read_reference
+from infer.band.earlier import EncodedTake, read_earlier
 from infer.band.session import Session
 from infer.request.harmonise import sheet_of_wave
 from infer.request.lead_sheet import changed_sheet, lead_sheet_of_file, lead_sheet_of_shards, say_uncovered
@@ -34,6 +36,7 @@ from infer.request.text_inputs import (
 from infer.request.vocal import VocalInput, vocal_from_file, vocal_from_shards
 from models.acestep1.text.lyric_tokens import INSTRUMENTAL, reduce_lyrics
 from models.adapters.adapter import base_of
+from models.flow.kept import KeptLatents
 from models.loading.family import check_alike, known_base
 from shards.reader import read_manifest, read_song
 from shards.schema import Sample
@@ -49,6 +52,12 @@ class GenerationInputs:
     vocal: VocalInput
     text: TextInputs
     reference: EncodedReference | None
+    earlier: EncodedTake | None = None  # of which a region is made anew
+
+    @property
+    def kept(self) -> KeptLatents | None:
+        """What the sampler leaves as it is."""
+        return None if self.earlier is None else self.earlier.kept
 
 
 @contextmanager
@@ -61,19 +70,30 @@ def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationI
     if request.vocal is not None:
         latents, lufs = plan.runtime.spec.latents, _vocal_lufs(plan.selection)
         encoder = partial(session.codec_encoder, plan.runtime)
-        sheet = lead_sheet_of_file(request, plan.selection, request.vocal)
+        sheet = _sheet_of_earlier(plan) or lead_sheet_of_file(request, plan.selection, request.vocal)
         changed_sheet(sheet or SOME_BEATS, request, 0.0)  # refused before anything is encoded
         with vocal_from_file(request.vocal, latents, encoder=encoder, sha256=session.sha256, lufs=lufs) as sung:
-            vocal = _with_sheet(sung, sheet, plan)
-            yield GenerationInputs(vocal, _text_of_file(plan, session, request.vocal), _reference(plan, session, vocal))
+            vocal, text = _with_sheet(sung, sheet, plan), _text_of_file(plan, session, request.vocal)
+            with read_earlier(plan, session, vocal) as earlier:
+                yield GenerationInputs(vocal, text, _reference(plan, session, vocal), earlier)
         return
     assert request.shards is not None
     assert request.key is not None
     check_shards(plan, request.shards)
     segments = read_song(request.shards, request.key)
     vocal = vocal_from_shards(request.shards, request.key, segments, plan.runtime.spec.latents.sample_rate_hz)
-    vocal = _with_sheet(vocal, lead_sheet_of_shards(request, plan.selection, segments), plan)
-    yield GenerationInputs(vocal, text_of_shards(plan, session, segments[0]), _reference(plan, session, vocal))
+    sheet = _sheet_of_earlier(plan) or lead_sheet_of_shards(request, plan.selection, segments)
+    vocal, text = _with_sheet(vocal, sheet, plan), text_of_shards(plan, session, segments[0])
+    with read_earlier(plan, session, vocal) as earlier:
+        yield GenerationInputs(vocal, text, _reference(plan, session, vocal), earlier)
+
+
+def _sheet_of_earlier(plan: GenerationPlan) -> LeadSheet | None:
+    """What the rest of the take follows, unless the request names another sheet."""
+    earlier = plan.earlier
+    if earlier is None or earlier.record.lead_sheet is None or plan.request.lead_sheet is not None:
+        return None
+    return read_lead_sheet(earlier.record.lead_sheet, str(earlier.path)) if plan.selection.takes_lead_sheet else None
 
 
 def _with_sheet(vocal: VocalInput, sheet: LeadSheet | None, plan: GenerationPlan) -> VocalInput:
@@ -128,7 +148,9 @@ def text_of_shards(plan: GenerationPlan, session: Session, first: Sample) -> Tex
     prompt = _embed(plan, session, given) if given else cached_prompt(first)
     if plan.settings.sampler.erg and not given:
         prompt = replace(prompt, weakened=_embed(plan, session, prompt.tags).weakened)
-    return TextInputs(prompt, _read_lyrics(plan, lyrics) if lyrics else _cached_lyrics(plan, first))
+    if lyrics is None and plan.earlier is None:
+        return TextInputs(prompt, _cached_lyrics(plan, first))
+    return TextInputs(prompt, _read_lyrics(plan, lyrics))
 
 
 def _cached_lyrics(plan: GenerationPlan, first: Sample) -> TokenizedLyrics:
@@ -151,6 +173,10 @@ def _cached_lyrics(plan: GenerationPlan, first: Sample) -> TokenizedLyrics:
 
 
 def _read_lyrics(plan: GenerationPlan, path: Path | None) -> TokenizedLyrics:
+    """Those of a file; where none is asked for, what an earlier take was made with."""
+    if plan.request.lyrics is None and plan.earlier is not None:
+        text, source = plan.earlier.record.lyrics, str(plan.earlier.path)
+        return tokenize(text, source, base=plan.runtime.base, language=plan.lyrics_language)
     return read_lyrics(path, plan.lyrics_content, base=plan.runtime.base, language=plan.lyrics_language)
 
 

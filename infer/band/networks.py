@@ -19,6 +19,7 @@ from infer.request.text_inputs import TextInputs, encode_conditions, encode_null
 from infer.request.vocal import VocalInput
 from models.adapters.combined import CombinedAdapters, open_adapters
 from models.adapters.style import Style
+from models.flow.kept import KeptLatents
 from models.flow.sampler import draw_noise, sample
 from models.loading.checkpoint import part_hash
 from models.protocols import FlowNetwork
@@ -59,8 +60,12 @@ class AccompanimentSampler:
         settings: GenerationSettings,
         seeds: Sequence[int],
         on_step: Callable[[int, str], None] = lambda units, note: None,
+        *,
+        kept: KeptLatents | None = None,
     ) -> list[Tensor]:
         """Latents [C, H, T] for each seed, whose noise is drawn first, on the CPU: alike on every device.
+
+        Frames that are `kept` are as they are given.
 
         What the network makes of the text is made once. `on_step` is called with the steps done since the last
         call, and a note.
@@ -91,6 +96,7 @@ class AccompanimentSampler:
                 source=source,
                 conditioner=self.adapters.conditioner,
                 generators=generators,
+                kept=kept,
                 on_step=lambda *_: on_step(1, ""),
                 on_window=lambda number, count: on_step(0, f"window {number} of {count}"),
             )

@@ -18,6 +18,7 @@ from infer.request.request import Runtime
 from infer.request.text_inputs import TextInputs
 from infer.request.vocal import VocalInput
 from models.adapters.style import Style
+from models.flow.kept import KeptLatents
 from models.loading.checkpoint import open_codec, open_decoder, open_text_encoder, open_transformer, part_files
 from models.protocols import FlowNetwork, LatentCodec, LatentDecoder, PromptEncoder
 
@@ -109,15 +110,23 @@ class Session:
             lambda: open_transformer(runtime.base, dtype=runtime.dtype).to(runtime.device),
         )
 
-    def draw(self, plan: GenerationPlan, vocal: VocalInput, text: TextInputs, *, shown: bool = True) -> list[Tensor]:
-        """Latents [C, H, T] for each seed of a plan; where they are `shown`, steps are counted on stderr too.
+    def draw(
+        self,
+        plan: GenerationPlan,
+        vocal: VocalInput,
+        text: TextInputs,
+        *,
+        kept: KeptLatents | None = None,
+        shown: bool = True,
+    ) -> list[Tensor]:
+        """Latents [C, H, T] for each seed of a plan, whose `kept` frames are those that are given.
 
-        Raises UserError as `sampler` does.
+        Where they are `shown`, steps are counted on stderr too. Raises UserError as `sampler` does.
         """
         used, settings = plan.selection, plan.settings
         sampler = self.sampler(plan.runtime, used.folders, used.weights, style=used.style)
         with self.counting(len(plan.seeds) * settings.sampler.steps, "sampling", "steps", shown=shown) as step:
-            return sampler.draw(vocal, text, settings, plan.seeds, step)
+            return sampler.draw(vocal, text, settings, plan.seeds, step, kept=kept)
 
     def sha256(self, path: Path) -> str:
         """Hash of a file, read once while its size and time of change stay."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from common.files import check_writable
 from common.texts.lyrics import LyricsContent
+from infer.request.again import EarlierTake, check_region, earlier_take, with_record
 from infer.request.record import GenerationSettings
 from infer.request.request import (
     AdapterSelection,
@@ -24,6 +25,7 @@ class GenerationPlan:
     selection: AdapterSelection
     settings: GenerationSettings
     runtime: Runtime
+    earlier: EarlierTake | None = None  # of which a region is made anew
 
     @property
     def lyrics_language(self) -> str:
@@ -42,8 +44,15 @@ class GenerationPlan:
 
 def plan_generation(request: GenerationRequest) -> GenerationPlan:
     """Check the flags and find what they name. Raises UserError where they cannot be followed."""
+    earlier = earlier_take(request)
+    if earlier is not None:
+        request = with_record(request, earlier)
     check_sources(request)
     check_writable(request.output_dir)
     selection = select_adapters(request)
-    settings = resolve_settings(request, selection)
-    return GenerationPlan(request, selection, settings, find_runtime(request, settings, selection))
+    sampler = None if earlier is None else earlier.record.settings.sampler
+    settings = resolve_settings(request, selection, sampler=sampler)
+    runtime = find_runtime(request, settings, selection)
+    if earlier is not None:
+        check_region(earlier, runtime.spec.latents)
+    return GenerationPlan(request, selection, settings, runtime, earlier)

@@ -84,6 +84,17 @@ class ResultRecord(Config):
     mix: str
 
 
+class AgainRecord(Config):
+    """Which earlier take a region was made anew of; the seed and all else are as of any take."""
+
+    take: str
+    """Its record."""
+    sha256: str
+    """Of its accompaniment, which the result is, bit for bit, outside the region."""
+    start_seconds: float
+    end_seconds: float
+
+
 class GenerationRecord(Config):
     """KEY.json."""
 
@@ -100,6 +111,8 @@ class GenerationRecord(Config):
     """The lead sheet that the band follows, as text; absent without one."""
     reference: ReferenceRecord | None
     """The reference accompaniment that was blended in."""
+    again: AgainRecord | None = Field(default=None, exclude_if=lambda again: again is None)
+    """The take of which a region was made anew; absent where the whole was made."""
     checkpoint_dir: str
     base: BaseOrigin | None = None
     """The base model that the checkpoint was."""

@@ -64,7 +64,10 @@ class GenerationRequest:
     preserve_high: bool = False
     mixdown_vocal_db: float | None = None
     mixdown_peak_dbfs: float | None = None
-    seed: int = 0
+    again: Path | None = None  # the record of an earlier take, of which a region is made anew:
+    again_from: float | None = None  # seconds
+    again_to: float | None = None
+    seed: int | None = None  # by default 0; with `again` the one after that take's
     num_samples: int = 1
     output_dir: Path = Path("outputs")
     checkpoint_dir: str | None = None  # by default that of the first adapter
@@ -181,8 +184,12 @@ def _style(request: GenerationRequest) -> Style | None:
     return None
 
 
-def resolve_settings(request: GenerationRequest, selection: AdapterSelection) -> GenerationSettings:
+def resolve_settings(
+    request: GenerationRequest, selection: AdapterSelection, *, sampler: SamplerSettings | None = None
+) -> GenerationSettings:
     """Each number from its flag, else from the adapter's card, else the default of the card.
+
+    `sampler` stands in the place of the card's.
 
     Raises UserError for one that is out of range, unknown or given twice; says so where the strength is outside what an
     adapter was trained with.
@@ -191,9 +198,9 @@ def resolve_settings(request: GenerationRequest, selection: AdapterSelection) ->
     values = {
         "ref_strength": card.reference_strength if request.ref_strength is None else request.ref_strength,
         "lora_weights": selection.weights,
-        "seed": request.seed,
+        "seed": request.seed or 0,
         "num_samples": request.num_samples,
-        "sampler": _sampler(card.sampler, _chosen_of_sampler(request)),
+        "sampler": _sampler(sampler or card.sampler, _chosen_of_sampler(request)),
         "blend": _blend(request),
         "mixdown": _given(vocal_db=request.mixdown_vocal_db, peak_dbfs=request.mixdown_peak_dbfs),
     }

@@ -5,7 +5,7 @@ B songs, C latent channels (8), H latent rows (16), T latent frames. docs/upstre
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -28,6 +28,7 @@ from models.flow.guidance import (
     keep_all,
     noise_interval,
 )
+from models.flow.kept import KeptLatents
 from models.flow.schedule import TIMESTEPS, OmegaMean, euler_step, heun_step, inference_sigmas, pingpong_step
 from models.flow.windows import LatentWindow, cross_fade, plan_windows
 from models.protocols import Conditions, FlowNetwork, Injections
@@ -120,6 +121,7 @@ def sample(
     conditioner: Conditioner | None = None,
     generators: Sequence[torch.Generator] | None = None,
     windows: Sequence[LatentWindow] | None = None,
+    kept: KeptLatents | None = None,
     on_step: OnStep | None = None,
     on_window: OnWindow | None = None,
 ) -> Tensor:
@@ -129,7 +131,8 @@ def sample(
     more, from `generators`, one per song. Put the transformer and the conditioner in eval mode.
 
     What is longer than the network takes at once goes through it in `windows`, at every step: their velocities are
-    cross-faded, so that they walk from one noise to one song together (by default those of plan_windows).
+    cross-faded, so that they walk from one noise to one song together (by default those of plan_windows). Frames that
+    are `kept` end as they are given.
     """
     spec = transformer.spec
     windows = windows or plan_windows(noise.shape[-1], longest=spec.longest_frames)
@@ -156,6 +159,7 @@ def sample(
         inference_sigmas(settings.steps, shift=settings.shift, shifts_ends=spec.shifts_ends),
         settings,
         renoise=lambda: objective.make_x1(draw_noise(generators, noise.shape[1:]).to(noise), source),
+        kept=kept,
         on_step=on_step,
     )
 
@@ -174,26 +178,34 @@ def integrate(
     settings: SamplerSettings,
     *,
     renoise: Callable[[], Tensor],
+    kept: KeptLatents | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Follow `predict` from `start` [B, C, H, T] at sigmas[0] through sigmas [steps + 1] to the last.
 
-    `renoise` makes fresh noise [B, C, H, T] of the kind that `start` was, for pingpong.
+    `renoise` makes fresh noise [B, C, H, T] of the kind that `start` was, for pingpong. Frames that are `kept` are put
+    back after every step, with the noise that the path has there; for them `start` is the noise end of the path.
     """
-    omega, omega_mean = settings.omega_scale, settings.omega_mean
-    state, sigmas = start, sigmas.to(start.device)
+    omega: dict[str, Any] = {"omega": settings.omega_scale, "omega_mean": settings.omega_mean}
+    state, x1, sigmas = start, start, sigmas.to(start.device)
     steps = len(sigmas) - 1
+
+    def settled(state: Tensor, sigma: Tensor) -> Tensor:
+        return state if kept is None else kept.put_back(state, x1, sigma)
+
     for step in range(steps):
         sigma, sigma_next = sigmas[step], sigmas[step + 1]
         velocity = predict(state, sigma, step)
         if settings.scheduler == "pingpong":
-            state = pingpong_step(state, velocity, sigma, sigma_next, noise=renoise())
+            x1 = renoise()
+            state = pingpong_step(state, velocity, sigma, sigma_next, noise=x1)
         elif settings.scheduler == "heun" and step + 1 < steps:
-            ahead = euler_step(state, velocity, sigma, sigma_next, omega=omega, omega_mean=omega_mean)
+            ahead = settled(euler_step(state, velocity, sigma, sigma_next, **omega), sigma_next)
             second = predict(ahead, sigma_next, step)
-            state = heun_step(state, velocity, second, sigma, sigma_next, omega=omega, omega_mean=omega_mean)
+            state = heun_step(state, velocity, second, sigma, sigma_next, **omega)
         else:
-            state = euler_step(state, velocity, sigma, sigma_next, omega=omega, omega_mean=omega_mean)
+            state = euler_step(state, velocity, sigma, sigma_next, **omega)
+        state = settled(state, sigma_next)
         if on_step is not None:
             on_step(step + 1, state)
     return state

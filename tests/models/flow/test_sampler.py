@@ -18,6 +18,7 @@ from models.flow.alternatives import make_objective
 from models.flow.conditioning import TEXT2MUSIC, Conditioner, SourceProjection, VocalSource
 from models.flow.control import ControlEncoder
 from models.flow.guidance import Apg, apg_double, cfg, cfg_double
+from models.flow.kept import KeptLatents
 from models.flow.lead_sheet import LeadSheetEncoder, VocalAndLeadSheet
 from models.flow.options import BRIDGES
 from models.flow.sampler import GuidedVelocity, SamplerSettings, draw_noise, in_windows, integrate, sample
@@ -158,16 +159,15 @@ def test_repaint_is_upstreams(upstream):
     """Half the steps are skipped, omega is off, and after each step the frames to keep are put back."""
     source, settings = upstream.inputs["src_latents"], upstream.settings("repaint")
     first, last = (int(seconds * 44_100 / 4096) for seconds in upstream.notes["repaint_seconds"])
-    repainted = torch.zeros(source.shape[-1], dtype=torch.bool)
-    repainted[first:last] = True
-    noise = torch.where(repainted, retake_noise(upstream, "repaint"), upstream.noise)
+    noise, kept = upstream.noise.clone(), KeptLatents(source, slice(first, last))
+    noise[..., kept.anew] = retake_noise(upstream, "repaint")[..., kept.anew]
     sigmas = inference_sigmas(STEPS, shift=SHIFT)
     predict = GuidedVelocity(upstream.transformer, upstream.full, upstream.null, settings, eps=noise)
     state = add_noise(source, noise, sigmas[STEPS // 2])
     for step in range(STEPS // 2, STEPS):
         sigma, sigma_next = sigmas[step], sigmas[step + 1]
         stepped = euler_step(state, predict(state, sigma, step), sigma, sigma_next)
-        state = torch.where(repainted, stepped, add_noise(source, noise, sigma_next))
+        state = kept.put_back(stepped, noise, sigma_next)
     near(state, upstream.expected["repaint"])
 
 
