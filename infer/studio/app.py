@@ -25,7 +25,7 @@ from infer.studio.access import UPLOAD_PATH, AccessGuard, AccessRules
 from infer.studio.events import EventFeed, event_text
 from infer.studio.folders import MissingError, SessionFolders, StudioSession
 from infer.studio.jobs import BandQueue, BusyError
-from infer.studio.takes import MOST_STEPS, MOST_TAKES, BandSource, TakeOrder
+from infer.studio.takes import MOST_STEPS, MOST_TAKES, BandSource, TakeOrder, check_order
 from infer.studio.upload import TooLargeError, keep_recording, largest_upload, receive_upload, shown_name
 from infer.studio.views import session_line, session_view
 
@@ -179,7 +179,9 @@ def zipped(session: StudioSession) -> Iterator[bytes]:
 def _add_takes(app: FastAPI, studio: Studio) -> None:
     @app.post("/api/sessions/{session}/takes")
     def order(session: str, order: Annotated[TakeOrder, Body()]) -> dict[str, Any]:
-        return studio.bands.submit(studio.folders.open(session), order).shown(0)
+        found = studio.folders.open(session)
+        check_order(studio.source, order, found)
+        return studio.bands.submit(found, order).shown(0)
 
     @app.get("/api/jobs")
     def jobs() -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from infer.band.session import Session
 from infer.evaluate.measures.clip import Clip
 from infer.evaluate.measures.harmony import estimate_key, measure_harmony
 from infer.evaluate.measures.leakage import fine_structure_excess
+from infer.request.again import earlier_take
 from infer.request.plan import plan_generation
 from infer.request.request import GenerationRequest, Precision, resolve_settings, select_adapters
 from infer.request.text_inputs import NO_PROMPT
@@ -28,6 +29,14 @@ MOST_STEPS = 200
 LONGEST_PROMPT = 1000
 LARGEST_SEED = 2**31 - 1
 """A browser's numbers are exact beyond it, and those that are typed end before."""
+
+
+class AgainOrder(Config):
+    """Which region of which take is made anew, in seconds."""
+
+    take: str
+    start: Annotated[float, Field(ge=0)]
+    end: Annotated[float, Field(ge=0)]
 
 
 class TakeOrder(Config):
@@ -41,6 +50,8 @@ class TakeOrder(Config):
     weight: Annotated[float, Field(ge=0, le=2)] | None = None
     """Of the adapter's LoRA; of several, shared among them."""
     steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
+    again: AgainOrder | None = None
+    """The rest stays as it is; null for whole takes."""
 
     @field_validator("prompt")
     @classmethod
@@ -63,8 +74,8 @@ class BandSource:
         return self.checkpoint_dir or (None if self.adapters else "tiny")
 
     def request(self, order: TakeOrder, vocal: Path, folder: Path) -> GenerationRequest:
-        """What `infer generate` would be asked for the first take."""
-        weight, count = order.weight, len(self.adapters)
+        """What `infer generate` would be asked for the first take. Records of takes lie beside the vocal."""
+        weight, count, again = order.weight, len(self.adapters), order.again
         return GenerationRequest(
             adapters=self.adapters,
             vocal=vocal,
@@ -72,6 +83,9 @@ class BandSource:
             ref_strength=order.strength if self.adapters else None,
             lora_weights=() if weight is None or not count else (weight / count,) * count,
             infer_steps=order.steps,
+            again=None if again is None else vocal.with_name(f"{again.take}.json"),
+            again_from=None if again is None else again.start,
+            again_to=None if again is None else again.end,
             seed=order.seed,
             output_dir=folder,
             checkpoint_dir=self.checkpoint,
@@ -92,6 +106,13 @@ class BandSource:
             weight=sum(settings.lora_weights) if self.adapters else None,
             steps=min(settings.sampler.steps, MOST_STEPS),
         )
+
+
+def check_order(source: BandSource, order: TakeOrder, session: StudioSession) -> None:
+    """Raises UserError for a take that is not there, MissingError, and a region that is none of it."""
+    if order.again is not None:
+        session.take(order.again.take)
+        earlier_take(source.request(order, session.vocal, session.folder))
 
 
 def make_takes(
@@ -121,7 +142,7 @@ def make_takes(
                     request=replace(request, seed=seed),
                     settings=plan.settings.model_copy(update={"seed": seed}),
                 )
-                drawn = networks.draw(own, inputs.vocal, inputs.text, shown=False)
+                drawn = networks.draw(own, inputs.vocal, inputs.text, kept=inputs.kept, shown=False)
                 yield session.keep(write_results(own, inputs, drawn, networks, name=session.next_take()))
     finally:
         shutil.rmtree(making, ignore_errors=True)

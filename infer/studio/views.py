@@ -1,7 +1,9 @@
 """What a page is told of sessions and takes, as JSON."""
 
+from pathlib import Path
 from typing import Any
 
+from infer.request.record import AgainRecord
 from infer.studio.folders import StoredTake, StudioSession
 
 
@@ -30,6 +32,11 @@ def session_line(session: StudioSession) -> dict[str, Any]:
     }
 
 
+def again_view(again: AgainRecord) -> dict[str, Any]:
+    """Which region of which take was made anew."""
+    return {"take": Path(again.take).stem, "start": again.start_seconds, "end": again.end_seconds}
+
+
 def take_view(take: StoredTake, stars: int) -> dict[str, Any]:
     """One take, with the settings that made it."""
     record = take.record
@@ -45,5 +52,6 @@ def take_view(take: StoredTake, stars: int) -> dict[str, Any]:
         "steps": settings.sampler.steps,
         "voice_lufs": record.vocal.lufs,
         "seconds": record.samples / record.rate_hz,
+        "again": None if record.again is None else again_view(record.again),
         "measures": take.measures.model_dump(mode="json") if take.measures else None,
     }

@@ -149,6 +149,10 @@ def test_a_switch_while_it_plays_keeps_the_place(open_page, studio, make_sung, t
         assert abs((best + end.size) / rate - got["position"]) < 0.05, name
         assert gaps(waves, rate, best + end.size) == [], name
     page.click("#play")
+    page.fill("#part-from", "2")
+    page.fill("#part-to", "5")
+    page.click("#again")
+    expect(page.locator("[data-take=take-03] .about")).to_contain_text("0:02 to 0:05 made anew of Take 2")
 
 
 def gaps(waves: dict[str, np.ndarray], rate: int, end: int) -> list[int]:

@@ -101,6 +101,26 @@ def test_the_lead_sheet_of_a_take_is_kept_beside_it(open_studio, make_adapter, s
     assert "key: " in sheet
 
 
+def test_a_region_of_a_take_is_made_anew_and_the_rest_is_kept(studio, sung_file):
+    session = studio.bring(sung_file)
+    studio.order(session, seed=5)
+    folder, region = studio.folder / session, {"take": "take-01", "start": 0.5, "end": 1.25}
+    assert studio.order(session, seed=6, again=region)["takes"] == ["take-02"]
+    before, now = (read_audio(folder / f"take-0{number}_accompaniment.wav").samples for number in (1, 2))
+    changed = np.flatnonzero((before != now).any(axis=0))
+    assert (24_000 <= changed[0], changed[-1] < 60_000) == (True, True)
+    assert changed.size > 30_000
+    views = studio.ask("GET", f"/api/sessions/{session}").said["takes"]
+    assert [view["again"] for view in views] == [None, region]
+    for wrong, status, error in (
+        ({"end": 2.5}, 400, f"{folder / 'take-01.json'}: from 0.5 to 2.5 s is no part of its 2.40 s."),
+        ({"take": "take-09"}, 404, "there is no such take."),
+        ({"take": "../take-01"}, 404, "there is no such take."),
+    ):
+        answer = studio.ask("POST", f"/api/sessions/{session}/takes", {"again": region | wrong})
+        assert (answer.status, answer.error) == (status, error)
+
+
 def test_a_session_is_what_evaluate_and_compare_take(studio, made):
     folder = studio.folder / made
     items = read_items(folder, truth=None, text2music=None)

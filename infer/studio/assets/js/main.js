@@ -108,6 +108,7 @@ async function showTakes() {
       say(word("lost", { name: take.name }), true);
     }
   }
+  find("again").hidden = !session.takes.length;
   matchLoudness();
   if (!player.selected || !player.tracks.has(player.selected)) player.selected = session.takes.at(-1)?.name ?? "voice";
   player.level();
@@ -250,6 +251,16 @@ find("clear-part").addEventListener("click", () => {
   voiceWave?.clearPart();
   find("part-from").value = find("part-to").value = "";
   if (player.loop) player.setLoop(null);
+});
+// As the take that is heard was made, but for the seed, which no take of the session has.
+find("again").addEventListener("click", () => {
+  const take = session.takes.find(({ name }) => name === player.selected);
+  if (!part) return say(word("choosePart"), true);
+  if (!take) return say(word("hearTake"), true);
+  const { prompt, strength, weight, steps } = take;
+  const seed = 1 + Math.max(...session.takes.map((one) => one.seed));
+  const settings = { prompt, steps, ...(studio.listens ? { strength, weight } : {}) };
+  return onOrder({ ...settings, takes: 1, seed, again: { take: take.name, start: part.start, end: Math.min(part.end, take.seconds) } });
 });
 find("cut").addEventListener("click", async () => {
   if (!part) return say(word("choosePart"), true);

@@ -1,7 +1,7 @@
 // The takes of a session: what each is, how it stands, and what can be done with it.
 
 import * as api from "./api.js";
-import { element } from "./dom.js";
+import { clock, element } from "./dom.js";
 import { word } from "./words.js";
 
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -60,6 +60,7 @@ function stars(session, take, title, onError) {
 // `acts` are what its buttons do: hear, use, fail.
 export function drawTake(session, take, title, blind, acts) {
   const about = [word("takeSettings", take), ...(take.weight === null ? [] : [word("strengthIs", take)]), take.prompt];
+  if (take.again) about.unshift(word("againOf", { take: titleOf({ name: take.again.take }), from: clock(take.again.start), to: clock(take.again.end) }));
   const links = ["sound", "mix", "record"].map((kind) => element("a", {
     class: "button", href: api.takeAddress(session, take.name, kind), download: true,
   }, word({ sound: "download", mix: "downloadMix", record: "record_json" }[kind])));
