@@ -20,15 +20,50 @@ def at_tempo(sheet: LeadSheet, bpm: float, seconds: float) -> LeadSheet:
     """
     if not SLOWEST_BPM <= bpm <= FASTEST_BPM:
         raise UserError(f"a tempo of {bpm:g} bpm is outside {SLOWEST_BPM:g} to {FASTEST_BPM:g}.")
+    return _on_even_beats(sheet, bpm, sheet.offset, seconds)
+
+
+def at_downbeat(sheet: LeadSheet, downbeat: float, seconds: float) -> LeadSheet:
+    """The same chords on even beats of its tempo of which a bar begins at `downbeat`, from 0 to the end of the sound.
+
+    Chords stay where they are in time, as in at_tempo; the first bar begins at 0 or in the bar before it. Raises
+    UserError for a sheet without bars, and for a downbeat outside the sound.
+    """
+    if sheet.bpm is None:
+        raise UserError("no tempo is known for the beats before and after it. Give one first.")
+    if not 0 <= downbeat <= seconds:
+        raise UserError(f"a downbeat at {downbeat:g} s is outside 0 to {seconds:.2f} s.")
+    bar_seconds = sheet.bars[0].beats * 60.0 / sheet.bpm
+    first = round(downbeat - math.ceil(downbeat / bar_seconds) * bar_seconds, 3)
+    return _on_even_beats(sheet, sheet.bpm, first, seconds)
+
+
+def _on_even_beats(sheet: LeadSheet, bpm: float, first: float, seconds: float) -> LeadSheet:
+    """A sheet's chords where they are in time, on beats from `first` to the end of so many seconds."""
     beats = sheet.bars[0].beats if sheet.bars else 4
     beat_seconds = 60.0 / bpm
-    count = max(math.ceil((seconds - sheet.offset) / (beats * beat_seconds)), 1)
-    middles = [sheet.offset + (place + 0.5) * beat_seconds for place in range(count * beats)]
-    played = _played(sheet, middles)
+    count = max(math.ceil((seconds - first) / (beats * beat_seconds)), 1)
+    played = _played(sheet, [first + (place + 0.5) * beat_seconds for place in range(count * beats)])
     bars = [
         SheetBar(bpm=bpm, beats=beats, chords=_changes(played[start : start + beats]))
         for start in range(0, len(played), beats)
     ]
+    return sheet.model_copy(update={"offset": first, "bars": tuple(bars)})
+
+
+def with_bar(sheet: LeadSheet, number: int, chords: str) -> LeadSheet:
+    """The sheet with other chords, such as "F . . G", in one of its bars, from 0.
+
+    Raises UserError for a bar that it has not, and for chords that cannot be read or change tempo or time.
+    """
+    if not 0 <= number < len(sheet.bars):
+        raise UserError(f"bar {number + 1}: there are {len(sheet.bars)} bars.")
+    bar = sheet.bars[number]
+    found = read_lead_sheet(f"bpm: {bar.bpm}\ntime: {bar.beats}/4\n| {chords} |", f"bar {number + 1}").bars
+    if [(one.bpm, one.beats) for one in found] != [(bar.bpm, bar.beats)]:
+        raise UserError(f'bar {number + 1}: {chords!r} is not one bar of {bar.beats} beats. Write "Am" or "F . . G".')
+    bars = list(sheet.bars)
+    bars[number] = bar.model_copy(update={"chords": found[0].chords})
     return sheet.model_copy(update={"bars": tuple(bars)})
 
 

@@ -58,6 +58,12 @@ def _written_bars(sheet: LeadSheet) -> Iterator[str]:
         yield " ".join([*marks, *_written_chords(bar, spelling)])
 
 
+def write_chords(bar: SheetBar, key: Key | None) -> str:
+    """The chords of one bar as a sheet in that key has them, without how sure they are."""
+    sure = tuple(one.model_copy(update={"confidence": 1.0}) for one in bar.chords)
+    return " ".join(_written_chords(bar.model_copy(update={"chords": sure}), spelling_in(key)))
+
+
 def _written_chords(bar: SheetBar, spelling: tuple[str, ...]) -> list[str]:
     names = ["."] * bar.beats
     for one in bar.chords:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from common.audio.disk_wave import DiskWave
-from common.audio.wave import read_audio
+from common.audio.wave import Audio, read_audio
 from common.errors import UserError
 from common.files import whole_file
 from common.music.lead_sheet import LeadSheet
@@ -18,10 +18,16 @@ def infer_lead_sheet(vocal: Path) -> LeadSheet:
     Raises UserError for a file that cannot be read, or in which nobody sings.
     """
     audio = read_audio(vocal)
-    sheet = shipped_harmoniser().lead_sheet(audio.samples, audio.rate_hz)
-    if not sheet.bars:
+    sheet = sung_lead_sheet(audio)
+    if sheet is None:
         raise UserError(f"{vocal}: no pitch is sung in its {audio.seconds:.1f} s. Give a vocal alone, without a band.")
     return sheet
+
+
+def sung_lead_sheet(audio: Audio) -> LeadSheet | None:
+    """The same of a vocal that is read; None where nothing is sung that has beats."""
+    sheet = shipped_harmoniser().lead_sheet(audio.samples, audio.rate_hz)
+    return sheet if sheet.bars else None
 
 
 def sheet_of_wave(vocal: DiskWave) -> LeadSheet | None:

@@ -18,13 +18,15 @@ from starlette.exceptions import HTTPException
 from common.canonical import unicode_text
 from common.config import Config
 from common.errors import UserError
+from common.music.lead_sheet import LeadSheet
 from common.pages import page_templates
 from common.progress import say
 from infer.compare.templates import ASSETS as COMPARE_ASSETS
 from infer.studio.access import UPLOAD_PATH, AccessGuard, AccessRules
 from infer.studio.events import EventFeed, event_text
-from infer.studio.folders import MissingError, SessionFolders, StudioSession
+from infer.studio.folders import WRITING, MissingError, SessionFolders, StudioSession
 from infer.studio.jobs import BandQueue, BusyError
+from infer.studio.sheets import SheetEdit, edited, sheet_view
 from infer.studio.takes import MOST_STEPS, MOST_TAKES, BandSource, TakeOrder, check_order
 from infer.studio.upload import TooLargeError, keep_recording, largest_upload, receive_upload, shown_name
 from infer.studio.views import session_line, session_view
@@ -71,6 +73,7 @@ class Studio:
             "adapters": [unicode_text(folder.name) for folder in self.source.adapters],
             "base": self.source.checkpoint,
             "listens": bool(self.source.adapters),
+            "takes_lead_sheet": self.source.takes_lead_sheet,
             "defaults": self.defaults.model_dump(mode="json"),
             "max_seconds": self.max_seconds,
             "max_bytes": largest_upload(self.max_seconds),
@@ -131,6 +134,14 @@ def _add_sessions(app: FastAPI, studio: Studio) -> None:
     @app.get("/api/sessions/{session}/voice")
     def voice(session: str) -> Response:
         return FileResponse(studio.folders.open(session).vocal, media_type="audio/wav")
+
+    @app.post("/api/sessions/{session}/lead_sheet")
+    def change(session: str, edit: Annotated[SheetEdit, Body()]) -> dict[str, Any]:
+        found = studio.folders.open(session)
+        with WRITING:
+            sheet = edited(found.lead_sheet() or LeadSheet(), edit, found.card().voice.seconds)
+            found.keep_lead_sheet(sheet)
+        return sheet_view(sheet)
 
     @app.post("/api/sessions/{session}/cut")
     def cut(session: str, part: Annotated[Part, Body()]) -> dict[str, Any]:

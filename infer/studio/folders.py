@@ -5,7 +5,8 @@
         recording.wav              as it came
         voice_vocal.wav            the part of it that bands are made for
         take-01_accompaniment.wav  take-01_mix.wav   take-01_measures.json
-        take-01_lead_sheet.txt     what the band follows, of an adapter that takes one
+        voice_lead_sheet.txt       tempo, beats, key and chords, inferred from the vocal or as a person changed them
+        take-01_lead_sheet.txt     what that band follows, of an adapter that takes one
         take-01.json               what `infer generate` writes, last
         ratings.json               stars
         test_set.json              for `infer compare`
@@ -27,12 +28,17 @@ from typing import Annotated, Literal
 from filelock import FileLock, Timeout
 from pydantic import Field
 
+from common.audio.wave import read_audio
 from common.canonical import canonical_json
 from common.config import Config, check_config, read_json
 from common.errors import UserError
 from common.files import flush, move_file, whole_file
+from common.music.lead_sheet import LeadSheet
+from common.music.notation import write_lead_sheet
 from common.progress import say
 from infer.band.generate import GeneratedFiles
+from infer.request.harmonise import sung_lead_sheet
+from infer.request.lead_sheet import read_sheet
 from infer.request.record import GenerationRecord
 from infer.request.text_inputs import NO_PROMPT
 from infer.studio.upload import cut_wave
@@ -40,13 +46,15 @@ from infer.studio.voice import VoiceAnalysis, analyse_voice
 
 SESSION_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 TAKE_NAME = re.compile(r"take-(\d{2,4})")
-CARD, RECORDING, VOCAL, RATINGS, TEST_SET = (
+CARD, RECORDING, VOCAL, LEAD_SHEET, RATINGS, TEST_SET = (
     "session.json",
     "recording.wav",
     "voice_vocal.wav",
+    "voice_lead_sheet.txt",
     "ratings.json",
     "test_set.json",
 )
+"""`infer generate` finds the lead sheet beside the vocal, by its name."""
 MAKING = ".making"
 SHORTEST_SECONDS = 1.0
 """Of a part that is cut out."""
@@ -152,9 +160,18 @@ class SessionFolders:
         path.mkdir()
         return path
 
-    def create(self, recording: Path, *, name: str, start: float = 0.0, end: float | None = None) -> "StudioSession":
+    def create(
+        self,
+        recording: Path,
+        *,
+        name: str,
+        start: float = 0.0,
+        end: float | None = None,
+        sheet: LeadSheet | None = None,
+    ) -> "StudioSession":
         """A session of a recording, a wave in a folder of `making`, which becomes the session's.
 
+        Its lead sheet is `sheet`, by default what is inferred from the vocal.
         Raises UserError for a recording that is silent or too short, and where the disk refuses.
         """
         folder = recording.parent
@@ -172,6 +189,9 @@ class SessionFolders:
             voice=analyse_voice(vocal),
         )
         _write(folder / CARD, card.model_dump_json(indent=2))
+        sheet = sung_lead_sheet(read_audio(vocal)) if sheet is None else sheet
+        if sheet is not None:
+            _write(folder / LEAD_SHEET, write_lead_sheet(sheet))
         for path in (recording, vocal):
             flush(path)
         placed = self.root / f"{time.strftime('%Y%m%d-%H%M%S', now)}-{secrets.token_hex(3)}"
@@ -191,14 +211,21 @@ class SessionFolders:
         return sorted(filter(SESSION_NAME.fullmatch, found), reverse=True)
 
     def cut(self, session: "StudioSession", *, start: float, end: float) -> "StudioSession":
-        """A session of a part of another's recording. Raises UserError for less than SHORTEST_SECONDS."""
+        """A session of a part of another's vocal, with that part of its lead sheet.
+
+        Raises UserError for less than SHORTEST_SECONDS.
+        """
         if end - start < SHORTEST_SECONDS:
             raise UserError(f"{end - start:.2f} s is too short; keep {SHORTEST_SECONDS:g} s or more.")
         folder = self.making()
         try:
             copy = folder / "copy.wav"
             shutil.copyfile(session.folder / RECORDING, copy)
-            return self.create(copy, name=session.card().name, start=start, end=end)
+            card, sheet = session.card(), session.lead_sheet()
+            first, last = (card.start_seconds + seconds for seconds in (start, end))
+            part = None if sheet is None else sheet.cut(start, end)
+            known = part if part is not None and part.bars else None
+            return self.create(copy, name=card.name, start=first, end=last, sheet=known)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -219,6 +246,15 @@ class StudioSession:
 
     def card(self) -> SessionCard:
         return check_config(SessionCard, read_json(self.folder / CARD), str(self.folder / CARD))
+
+    def lead_sheet(self) -> LeadSheet | None:
+        """What the bands follow; None where nothing is sung. Raises UserError for one that cannot be read."""
+        path = self.folder / LEAD_SHEET
+        return read_sheet(path) if path.is_file() else None
+
+    def keep_lead_sheet(self, sheet: LeadSheet) -> None:
+        """Raises UserError where the disk refuses."""
+        _write(self.folder / LEAD_SHEET, write_lead_sheet(sheet))
 
     def remember_prompt(self, prompt: str) -> None:
         """Keep the latest prompt, and the test set that `infer compare` takes. Raises UserError where the disk does."""

@@ -22,7 +22,8 @@ from infer.request.again import earlier_take
 from infer.request.plan import plan_generation
 from infer.request.request import GenerationRequest, Precision, resolve_settings, select_adapters
 from infer.request.text_inputs import NO_PROMPT
-from infer.studio.folders import SessionFolders, StoredTake, StudioSession, TakeMeasures
+from infer.studio.folders import LEAD_SHEET, SessionFolders, StoredTake, StudioSession, TakeMeasures
+from models.adapters.adapter import read_card
 
 MOST_TAKES = 6
 MOST_STEPS = 200
@@ -73,13 +74,23 @@ class BandSource:
         """The tiny bundle where neither a base nor an adapter is named."""
         return self.checkpoint_dir or (None if self.adapters else "tiny")
 
+    @property
+    def takes_lead_sheet(self) -> bool:
+        """Whether its bands follow one. Raises UserError for an adapter that cannot be read."""
+        return any(read_card(folder).conditioning.lead_sheet is not None for folder in self.adapters)
+
     def request(self, order: TakeOrder, vocal: Path, folder: Path) -> GenerationRequest:
-        """What `infer generate` would be asked for the first take. Records of takes lie beside the vocal."""
+        """What `infer generate` would be asked for the first take.
+
+        The lead sheet and the records of takes lie beside the vocal.
+        """
+        sheet = vocal.with_name(LEAD_SHEET)
         weight, count, again = order.weight, len(self.adapters), order.again
         return GenerationRequest(
             adapters=self.adapters,
             vocal=vocal,
             prompt=order.prompt or NO_PROMPT,
+            lead_sheet=sheet if sheet.is_file() and self.takes_lead_sheet else None,
             ref_strength=order.strength if self.adapters else None,
             lora_weights=() if weight is None or not count else (weight / count,) * count,
             infer_steps=order.steps,

@@ -5,17 +5,19 @@ from typing import Any
 
 from infer.request.record import AgainRecord
 from infer.studio.folders import StoredTake, StudioSession
+from infer.studio.sheets import sheet_view
 
 
 def session_view(session: StudioSession) -> dict[str, Any]:
     """All of one session."""
-    card, stars = session.card(), session.ratings().stars
+    card, stars, sheet = session.card(), session.ratings().stars, session.lead_sheet()
     return {
         "id": session.name,
         "name": card.name,
         "created": card.created,
         "prompt": card.prompt,
         "voice": card.voice.model_dump(mode="json"),
+        "sheet": None if sheet is None else sheet_view(sheet),
         "takes": [take_view(take, stars.get(take.name, 0)) for take in session.takes()],
     }
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.music.chord import Chord
-from common.music.edits import at_tempo, with_chords, with_chords_of
+from common.music.edits import at_downbeat, at_tempo, with_bar, with_chords, with_chords_of
 from common.music.lead_sheet import LeadSheet, lead_sheet_of_spans
 from common.music.notation import read_lead_sheet
 
@@ -44,6 +44,44 @@ def test_a_tempo_alone_knows_beats_and_no_chord():
     assert len(sheet.bars) == 3
     assert {(one.chord, one.confidence) for bar in sheet.bars for one in bar.chords} == {(None, 0.0)}
     assert {bar.confidence for bar in sheet.bars} == {1.0}
+
+
+@given(sheets().filter(lambda sheet: sheet.bars), st.floats(0, 20), st.floats(20, 30))
+@settings(deadline=None, max_examples=30)
+def test_a_bar_begins_at_the_downbeat_and_all_of_the_sound_has_bars(sheet, downbeat, seconds):
+    changed = at_downbeat(sheet, downbeat, seconds)
+    assert min(abs(changed.downbeat_times() - downbeat)) < 0.02
+    assert changed.starts[0] <= 0
+    assert changed.starts[1] > -0.01
+    assert changed.starts[-1] >= seconds - 0.02
+    assert changed.key == sheet.key
+
+
+def test_a_downbeat_moves_no_chord():
+    moved = at_downbeat(SHEET, 0.5, 7.5)
+    assert moved.downbeat_times().tolist() == [-1.5, 0.5, 2.5, 4.5, 6.5]
+
+    def chord_at(sheet, time):
+        return next(one.chord for one in sheet.chord_segments() if one.start <= time < one.end)
+
+    for half_beat in range(31):
+        time = -0.5 + half_beat / 4
+        assert chord_at(moved, time) == chord_at(SHEET, time)
+
+
+def test_a_bar_gets_other_chords_and_keeps_its_beats():
+    changed = with_bar(SHEET, 2, "F . . Dm7")
+    assert changed.bars[2].bpm == SHEET.bars[2].bpm
+    assert [one.beat for one in changed.bars[2].chords] == [0, 3]
+    assert (*changed.bars[:2], *changed.bars[3:]) == (*SHEET.bars[:2], *SHEET.bars[3:])
+    for number, chords, error in (
+        (9, "C", "bar 10: there are 4 bars."),
+        (0, "@90 C", 'bar 1: \'@90 C\' is not one bar of 4 beats. Write "Am" or "F . . G".'),
+        (0, "", 'bar 1: \'\' is not one bar of 4 beats. Write "Am" or "F . . G".'),
+    ):
+        with pytest.raises(UserError) as refused:
+            with_bar(SHEET, number, chords)
+        assert str(refused.value) == error
 
 
 def test_chords_go_round_until_the_sound_ends():

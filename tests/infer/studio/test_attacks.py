@@ -126,6 +126,7 @@ def test_a_name_is_never_a_path(studio, session, name):
         assert answer.error
     for path in (
         f"/api/sessions/{name}/cut",
+        f"/api/sessions/{name}/lead_sheet",
         f"/api/sessions/{session}/takes/{name}/stars",
         f"/api/jobs/{name}/cancel",
     ):
@@ -140,7 +141,7 @@ def test_a_recording_may_be_called_anything(studio, sung_file, name):
     before = set(studio.folder.parent.rglob("*"))
     session = studio.bring(sung_file, name)
     made = {path.name for path in set(studio.folder.parent.rglob("*")) - before}
-    assert made == {session, "session.json", "recording.wav", "voice_vocal.wav"}
+    assert made == {session, "session.json", "recording.wav", "voice_vocal.wav", "voice_lead_sheet.txt"}
     shown = studio.ask("GET", f"/api/sessions/{session}").said["name"]
     assert len(shown) <= 80
     assert shown.isprintable()

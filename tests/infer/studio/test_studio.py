@@ -26,7 +26,7 @@ from infer.request.request import GenerationRequest
 from infer.studio.folders import SessionFolders
 from infer.studio.serve import OpenStudio, StudioRequest
 from infer.studio.takes import BandSource
-from infer.studio.voice import analyse_voice, estimate_tempo, silences_of
+from infer.studio.voice import analyse_voice, silences_of
 from models.adapters.adapter import Conditioning, LeadSheetShape
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,16 +47,8 @@ def record_of(folder: Path, take: str) -> GenerationRecord:
 
 def test_what_was_sung_is_measured(sung_file):
     voice = analyse_voice(sung_file)
-    assert voice.key == "A minor"
-    assert voice.tempo_bpm == pytest.approx(120, rel=0.04)
     assert (voice.low_note, voice.high_note) == ("A3", "E4")
     assert voice.seconds == pytest.approx(2.4)
-
-
-def test_nothing_that_recurs_has_no_tempo():
-    assert estimate_tempo(np.zeros(400)) == (None, 0.0)
-    assert estimate_tempo(np.arange(400) % 21 == 0)[0] == pytest.approx(123, rel=0.02)
-    assert estimate_tempo(np.random.default_rng(1).random(4000))[1] < 0.2
 
 
 def test_silences_are_stretches_that_are_long_enough():
@@ -97,8 +89,13 @@ def test_the_lead_sheet_of_a_take_is_kept_beside_it(open_studio, make_adapter, s
     folder = studio.folder / session
     sheet = record_of(folder, "take-01").lead_sheet
     assert sheet is not None
-    assert sheet == (folder / "take-01_lead_sheet.txt").read_text()
+    assert sheet == (folder / "take-01_lead_sheet.txt").read_text() == (folder / "voice_lead_sheet.txt").read_text()
     assert "key: " in sheet
+    assert studio.ask("POST", f"/api/sessions/{session}/lead_sheet", {"key": "F# major"}).status == 200
+    region = {"take": "take-01", "start": 0.5, "end": 1.0}
+    assert studio.order(session, again=region)["takes"] == ["take-02"]
+    changed = record_of(folder, "take-02").lead_sheet
+    assert changed == (folder / "voice_lead_sheet.txt").read_text() != sheet
 
 
 def test_a_region_of_a_take_is_made_anew_and_the_rest_is_kept(studio, sung_file):
@@ -108,7 +105,7 @@ def test_a_region_of_a_take_is_made_anew_and_the_rest_is_kept(studio, sung_file)
     assert studio.order(session, seed=6, again=region)["takes"] == ["take-02"]
     before, now = (read_audio(folder / f"take-0{number}_accompaniment.wav").samples for number in (1, 2))
     changed = np.flatnonzero((before != now).any(axis=0))
-    assert (24_000 <= changed[0], changed[-1] < 60_000) == (True, True)
+    assert (changed[0] >= 24_000, changed[-1] < 60_000) == (True, True)
     assert changed.size > 30_000
     views = studio.ask("GET", f"/api/sessions/{session}").said["takes"]
     assert [view["again"] for view in views] == [None, region]
@@ -175,6 +172,9 @@ def test_a_part_becomes_a_session_of_its_own(studio, made):
     part = read_audio(studio.folder / answer.said["id"] / "voice_vocal.wav").samples
     whole = read_audio(studio.folder / made / "voice_vocal.wav").samples
     assert np.array_equal(part, whole[:, 24_000:96_000])
+    of_part = studio.ask("POST", f"/api/sessions/{answer.said['id']}/cut", {"start": 0.25, "end": 1.5})
+    part = read_audio(studio.folder / of_part.said["id"] / "voice_vocal.wav").samples
+    assert np.array_equal(part, whole[:, 36_000:96_000])
     short = studio.ask("POST", f"/api/sessions/{made}/cut", {"start": 0.5, "end": 0.6})
     assert short.error == "0.10 s is too short; keep 1 s or more."
 

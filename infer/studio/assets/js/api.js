@@ -20,6 +20,7 @@ export const describe = () => ask("/api/studio");
 export const sessions = () => ask("/api/sessions");
 export const session = (id) => ask(`/api/sessions/${id}`);
 export const upload = (blob, name) => ask(`/api/sessions?name=${encodeURIComponent(name)}`, { method: "POST", body: blob });
+export const changeSheet = (id, edit) => post(`/api/sessions/${id}/lead_sheet`, edit);
 export const cut = (id, start, end) => post(`/api/sessions/${id}/cut`, { start, end });
 export const order = (id, wanted) => post(`/api/sessions/${id}/takes`, wanted);
 export const cancel = (job) => post(`/api/jobs/${job}/cancel`);

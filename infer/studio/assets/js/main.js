@@ -6,6 +6,7 @@ import { VoiceCard } from "./card.js";
 import { clock, element, find, remember, remembered } from "./dom.js";
 import { drawJobs, OrderForm } from "./orders.js";
 import { Player } from "./player.js";
+import { SheetTrack } from "./sheet.js";
 import { drawTake, titleOf } from "./takes.js";
 import { VoiceWave, Wave } from "./wave.js";
 import { fillWords, word } from "./words.js";
@@ -24,7 +25,8 @@ let part = null;
 let blind = false;
 
 const player = new Player(showPlaying);
-const card = new VoiceCard(() => form.show());
+const card = new VoiceCard({ onChange: () => form.show(), onEdit: changeSheet });
+const track = new SheetTrack({ onEdit: changeSheet, follows: studio.takes_lead_sheet });
 const form = new OrderForm(studio, { card, seconds: () => session?.voice.seconds ?? 0, onOrder });
 const recording = setUpRecording({ studio, say, onSession: openSession });
 
@@ -52,7 +54,8 @@ async function openSession(opened) {
   for (const id of ["recording", "order", "listen", "zip"]) find(id).hidden = false;
   find("zip").href = api.zipAddress(session.id);
   find("recording-name").textContent = session.name;
-  card.show(session.voice);
+  card.show(session.voice, session.sheet);
+  track.show(session.sheet, session.voice.seconds);
   form.show();
   drawJobs(jobs, session.id);
   listSessions().catch(fail);
@@ -65,6 +68,21 @@ async function openSession(opened) {
     height: 96, silences: session.voice.silences, onSeek: (seconds) => player.seek(seconds), onPart: showPart,
   });
   await showTakes();
+}
+
+// Whatever becomes of an edit, what is shown then is what the studio has.
+async function changeSheet(edit) {
+  const own = session;
+  try {
+    own.sheet = await api.changeSheet(own.id, edit);
+    say("");
+  } catch (error) {
+    fail(error);
+  }
+  if (session !== own) return;
+  card.showSheet(own.sheet);
+  track.show(own.sheet, own.voice.seconds);
+  form.show();
 }
 
 function closeSession() {
@@ -192,6 +210,7 @@ function showTime() {
   find("seek").setAttribute("aria-valuetext", clock(now));
   find("time").textContent = `${clock(now)} / ${clock(player.seconds)}`;
   voiceWave?.show(now);
+  if (player.playing) track.follow(now);
   for (const wave of waves.values()) wave.show(now);
 }
 
