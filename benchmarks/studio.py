@@ -23,7 +23,8 @@ from infer.band.inputs import read_inputs
 from infer.band.session import Session
 from infer.request.plan import plan_generation
 from infer.studio.folders import SessionFolders, StudioSession
-from infer.studio.takes import BandSource, TakeOrder, make_takes, measure_loudness
+from infer.studio.measuring import measure_loudness
+from infer.studio.takes import BandSource, TakeOrder, make_takes
 
 LATENTS = ACE_STEP_1.latents
 MOST = 1.1

@@ -80,6 +80,7 @@ class Studio:
             "most_takes": MOST_TAKES,
             "most_steps": MOST_STEPS,
             "seconds_a_step": self.bands.seconds_a_step,
+            "memory_bytes": self.bands.memory_bytes,
         }
 
 

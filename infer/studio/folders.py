@@ -95,6 +95,14 @@ class TakeMeasures(Config):
     other_rank: float | None = None
     other_leak: float | None = None
     """The same beside another session's vocal."""
+    tempo: float | None = None
+    """Beats a minute, as a tracker hears the band; null where it follows no lead sheet."""
+    sheet_tempo: float | None = None
+    """That of the lead sheet."""
+    beats: float | None = None
+    """F-measure of the band's beats, within 70 ms, against the lead sheet's."""
+    chance_beats: float | None = None
+    """The same off phase: what beats of that tempo score by chance."""
 
 
 class Ratings(Config):

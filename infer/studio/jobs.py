@@ -9,12 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import psutil
+import torch
+
 from common.errors import UserError
 from common.memory import explain_out_of_memory, ran_out
 from common.progress import say
 from infer.band.session import Session, SessionCancelledError, StepProgress
 from infer.studio.folders import SessionFolders, StudioSession
-from infer.studio.takes import BandSource, TakeOrder, clip_of, make_takes, measure_loudness, measure_take
+from infer.studio.measuring import clip_of, measure_loudness, measure_take
+from infer.studio.takes import BandSource, TakeOrder, make_takes
 
 MOST_WAITING = 8
 KEPT_JOBS = 20
@@ -23,6 +27,13 @@ KEPT_JOBS = 20
 JobState = Literal["waiting", "running", "finished", "cancelled", "failed"]
 Publish = Callable[[str, dict[str, Any]], None]
 """Called with the name of an event and what it says, from any thread."""
+
+
+def memory_used() -> int:
+    """Bytes that this process takes: the most of a GPU, or else of the machine now."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    return psutil.Process().memory_info().rss
 
 
 class BusyError(UserError):
@@ -75,6 +86,7 @@ class BandQueue:
         self._changed = threading.Condition()
         self._networks = self._new_networks()
         self._speed: float | None = None
+        self._memory: int | None = None
         self._thread = threading.Thread(target=self._work, name="bands", daemon=True)
         self._thread.start()
 
@@ -82,6 +94,11 @@ class BandQueue:
     def seconds_a_step(self) -> float | None:
         """What a step took, for each second of the vocal, in the latest take; None before there was one."""
         return self._speed
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The most that was seen in use after a step, of the GPU or else of the machine; None before there was one."""
+        return self._memory
 
     def submit(self, session: StudioSession, order: TakeOrder) -> BandJob:
         """Put an order at the end of the queue. Raises BusyError where MOST_WAITING wait."""
@@ -133,6 +150,7 @@ class BandQueue:
         job = self._running
         assert job is not None
         job.step, job.steps, job.note = progress.done, progress.total, progress.note
+        self._memory = max(self._memory or 0, memory_used())
         self._publish("job", job.shown(0))
 
     def _work(self) -> None:

@@ -6,23 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 from pydantic import Field, field_validator
 
-from common.audio.wave import loudness_lufs, read_audio, stereo_at
 from common.config import Config
-from infer.audio.pictures import MEASURED_RATE_HZ
 from infer.band.generate import check_disk_space, write_results
 from infer.band.inputs import read_inputs
 from infer.band.session import Session
-from infer.evaluate.measures.clip import Clip
-from infer.evaluate.measures.harmony import estimate_key, measure_harmony
-from infer.evaluate.measures.leakage import fine_structure_excess
 from infer.request.again import earlier_take
 from infer.request.plan import plan_generation
 from infer.request.request import GenerationRequest, Precision, resolve_settings, select_adapters
 from infer.request.text_inputs import NO_PROMPT
-from infer.studio.folders import LEAD_SHEET, SessionFolders, StoredTake, StudioSession, TakeMeasures
+from infer.studio.folders import LEAD_SHEET, SessionFolders, StudioSession
 from models.adapters.adapter import read_card
 
 MOST_TAKES = 6
@@ -157,35 +151,3 @@ def make_takes(
                 yield session.keep(write_results(own, inputs, drawn, networks, name=session.next_take()))
     finally:
         shutil.rmtree(making, ignore_errors=True)
-
-
-def measure_loudness(take: StoredTake) -> TakeMeasures:
-    """Its loudness alone, which a page needs to play it. Raises UserError where it cannot be read."""
-    audio = read_audio(take.sound)
-    lufs = loudness_lufs(audio.samples, audio.rate_hz)
-    return TakeMeasures(lufs=lufs if np.isfinite(lufs) else None)
-
-
-def measure_take(take: StoredTake, vocal: Clip, other: Clip | None) -> TakeMeasures:
-    """How a take stands beside its vocal, and beside that of another session, where there is one.
-
-    Of what holds the voice itself nothing is said but its loudness.
-    """
-    loudness = measure_loudness(take)
-    if take.has_voice:
-        return loudness
-    band = clip_of(take.sound)
-    return loudness.model_copy(
-        update={
-            "key": estimate_key(band),
-            "rank": measure_harmony(vocal, band).rank,
-            "leak": fine_structure_excess(vocal.mono, band.mono),
-            "other_rank": None if other is None else measure_harmony(other, band).rank,
-            "other_leak": None if other is None else fine_structure_excess(other.mono, band.mono),
-        }
-    )
-
-
-def clip_of(path: Path) -> Clip:
-    """Raises UserError where a file cannot be read."""
-    return Clip(stereo_at(read_audio(path), MEASURED_RATE_HZ))

@@ -59,6 +59,16 @@ def beat_f(true: np.ndarray, beats: np.ndarray) -> float:
     return float(mir_eval.beat.f_measure(true, beats, f_measure_threshold=BEAT_SECONDS))
 
 
+def beat_f_off_phase(true: np.ndarray, beats: np.ndarray) -> float:
+    """What beats of the right tempo score by chance: the mean of `beat_f` where all beats come by 1/8, 2/8, ... 7/8 of
+    a beat too late.
+    """
+    if true.size < 2:
+        return 0.0
+    beat_seconds = float(np.median(np.diff(true)))
+    return float(np.mean([beat_f(true, beats + beat_seconds * eighth / 8) for eighth in range(1, 8)]))
+
+
 def continuity(true: np.ndarray, beats: np.ndarray) -> tuple[float, float]:
     """CMLt and AMLt of beats in seconds; 0 where either has fewer than two."""
     if min(true.size, beats.size) < 2:

@@ -96,6 +96,11 @@ def test_the_lead_sheet_of_a_take_is_kept_beside_it(open_studio, make_adapter, s
     assert studio.order(session, again=region)["takes"] == ["take-02"]
     changed = record_of(folder, "take-02").lead_sheet
     assert changed == (folder / "voice_lead_sheet.txt").read_text() != sheet
+    measures = studio.ask("GET", f"/api/sessions/{session}").said["takes"][0]["measures"]
+    assert measures["sheet_tempo"] == pytest.approx(120, rel=0.04)
+    assert 0 <= measures["beats"] <= 1
+    assert 0 <= measures["chance_beats"] < 0.5
+    assert studio.ask("GET", "/api/studio").said["memory_bytes"] > 100e6
 
 
 def test_a_region_of_a_take_is_made_anew_and_the_rest_is_kept(studio, sung_file):

@@ -172,7 +172,7 @@ async function onOrder(wanted) {
 }
 
 async function takeCame({ session: of, take: name }) {
-  studio.seconds_a_step = (await api.describe()).seconds_a_step;
+  Object.assign(studio, await api.describe());
   form.show();
   if (session?.id !== of) return;
   const own = session;

@@ -77,12 +77,12 @@ export class OrderForm {
   }
 
   show() {
-    const { listens, seconds_a_step: speed } = this.studio;
+    const { listens, seconds_a_step: speed, memory_bytes: memory } = this.studio;
     const strength = Number(find("strength").value);
     find("strength-shown").textContent = strength === 0 || !listens ? word("ignores", { value: "0" }) : strength.toFixed(2);
     find("weight-shown").textContent = listens ? Number(find("weight").value).toFixed(2) : "–";
     const work = Number(find("count").value) * Number(find("steps").value) * this.seconds();
-    find("estimate").textContent = speed && work ? word("estimate", { seconds: Math.max(1, Math.round(speed * work)) }) : word("noEstimate");
+    find("estimate").textContent = speed && work ? word("estimate", { seconds: Math.max(1, Math.round(speed * work)), gigabytes: (memory / 1e9).toFixed(1) }) : word("noEstimate");
     remember("tags", [...this.chosen]);
     remember("words", find("words").value);
   }

@@ -6,6 +6,7 @@ import { word } from "./words.js";
 
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 const [IN_KEY, NEAR_KEY, CHANCE] = [2, 4, 9]; // places among twelve
+const [ON_BEAT, ABOVE_CHANCE] = [0.8, 0.15];
 const [NO_LEAK, SOME_LEAK] = [0.05, 0.15];
 
 export const numberOf = (name) => String(Number(name.slice("take-".length)));
@@ -28,7 +29,14 @@ function measuresOf(take) {
   if (measures.key) lines.push(word("bandKey", { key: measures.key }));
   lines.push(word("leak", { word: word(leaks), leak: leak.toFixed(2) }));
   if (measures.other_leak !== null) lines.push(word("otherLeak", { leak: measures.other_leak.toFixed(2) }));
-  return lines;
+  return [...lines, ...timeOf(measures)];
+}
+
+function timeOf({ tempo, sheet_tempo: wanted, beats, chance_beats: chance }) {
+  if (beats === null || beats === undefined) return [];
+  const time = beats >= ON_BEAT ? "inTime" : beats > chance + ABOVE_CHANCE ? "nearTime" : "offTime";
+  return [word("beats", { word: word(time), beats: beats.toFixed(2), chance: chance.toFixed(2) }),
+    word("tempoHeard", { tempo: Math.round(tempo), wanted: Math.round(wanted) })];
 }
 
 function stars(session, take, title, onError) {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from infer.evaluate.measures.clip import Clip, Pulse
-from infer.evaluate.measures.rhythm import OCTAVES, Rhythm, beat_f, continuity, measure_rhythm, tempo_is_right
+from infer.evaluate.measures.rhythm import OCTAVES, Rhythm, beat_f, beat_f_off_phase, continuity, measure_rhythm, tempo_is_right
 
 
 def mean_of(rhythms: list[Rhythm], measure: str) -> float:
@@ -49,6 +49,12 @@ def test_beats_count_within_70_ms():
     beats = np.arange(10) * 0.5
     assert beat_f(beats, beats + 0.069) == 1.0
     assert beat_f(beats, beats + 0.071) == 0.0
+
+
+def test_off_phase_two_of_seven_shifts_are_near_enough_at_half_a_second_a_beat():
+    beats = np.arange(200) * 0.5
+    assert beat_f_off_phase(beats, beats + 0.003) == pytest.approx(2 / 7, abs=0.01)
+    assert beat_f_off_phase(beats[:1], beats) == 0.0
 
 
 def test_silence_has_no_beat(songs):
