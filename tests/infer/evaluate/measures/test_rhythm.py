@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from infer.evaluate.measures.clip import Clip, Pulse
-from infer.evaluate.measures.rhythm import OCTAVES, Rhythm, beat_f, beat_f_off_phase, continuity, measure_rhythm, tempo_is_right
+from infer.evaluate.measures.rhythm import (
+    OCTAVES,
+    Rhythm,
+    beat_f,
+    beat_f_off_phase,
+    continuity,
+    measure_rhythm,
+    tempo_is_right,
+)
 
 
 def mean_of(rhythms: list[Rhythm], measure: str) -> float:
