@@ -20,7 +20,7 @@ def drawn(seed: int) -> Tensor:
 def made(scheduler, kept, predict=lambda state, sigma, step: 3 * state.cos()):
     """From noise 2, by a network that leads elsewhere; pingpong draws noises 10, 11, ..."""
     fresh = iter(range(10, 10 + STEPS))
-    settings = SamplerSettings(steps=STEPS, scheduler=scheduler)
+    settings = SamplerSettings(steps=STEPS, scheduler=scheduler, omega_scale=0.0)
     sigmas = inference_sigmas(STEPS, shift=3.0).double()
     return integrate(predict, drawn(2), sigmas, settings, renoise=lambda: drawn(next(fresh)), kept=kept)
 
