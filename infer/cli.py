@@ -136,7 +136,9 @@ def generate(
     again_to: Annotated[float | None, typer.Option("--to", help="Where it ends.", metavar="SECONDS")] = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Seed of the first sample; the others count up from it [0; with --again the take's, and 1]."),
+        typer.Option(
+            help="Seed of the first sample; the others count up from it [0; with --again the one after the take's]."
+        ),
     ] = None,
     num_samples: Annotated[int, typer.Option(help="How many accompaniments to make.")] = 1,
     output_dir: Annotated[Path, typer.Option(help="Folder the results go to.", metavar="DIR")] = Path("outputs"),
