@@ -16,11 +16,19 @@ export class SheetTrack {
     this.handle.addEventListener("pointerdown", (event) => this.drag(event));
   }
 
+  // What is being written into a bar stays there until it is handed in.
   show(sheet, seconds) {
     Object.assign(this, { sheet, seconds });
+    if (!this.writing) this.draw();
+  }
+
+  draw() {
+    const { sheet, seconds } = this;
     const bars = sheet?.bars ?? [];
+    const focused = [...find("bars").children].findIndex((item) => item.contains(document.activeElement));
     find("track-inner").style.minWidth = `${bars.length * BAR_PIXELS}px`;
     find("bars").replaceChildren(...bars.map((bar, number) => this.box(bar, number)));
+    find("bars").children[focused]?.firstElementChild.focus();
     find("bars").after(this.handle);
     this.handle.hidden = !bars.length;
     this.place(sheet?.downbeat ?? 0);
@@ -56,18 +64,22 @@ export class SheetTrack {
 
   // Its chords become a field; Enter hands them in, Escape leaves them.
   write(item, bar, number) {
+    const button = item.firstElementChild;
     const field = element("input", { type: "text", value: bar.chords, maxlength: 200, "aria-label": word("barChords", { number: number + 1 }) });
     const done = (chords) => {
-      if (!field.isConnected) return;
-      this.show(this.sheet, this.seconds);
-      find("bars").children[number].firstElementChild.focus();
+      if (this.writing !== field) return;
+      this.writing = null;
+      item.classList.remove("written");
+      item.replaceChildren(button);
       if (chords !== bar.chords) this.onEdit({ bar: { number, chords } });
     };
     field.addEventListener("keydown", ({ key }) => {
-      if (key === "Enter") done(field.value.trim());
-      if (key === "Escape") done(bar.chords);
+      if (key !== "Enter" && key !== "Escape") return;
+      done(key === "Enter" ? field.value.trim() : bar.chords);
+      button.focus();
     });
     field.addEventListener("blur", () => done(field.value.trim()));
+    this.writing = field;
     item.classList.add("written");
     item.replaceChildren(field);
     field.select();
