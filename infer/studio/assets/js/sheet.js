@@ -73,9 +73,10 @@ export class SheetTrack {
       item.replaceChildren(button);
       if (chords !== bar.chords) this.onEdit({ bar: { number, chords } });
     };
-    field.addEventListener("keydown", ({ key }) => {
-      if (key !== "Enter" && key !== "Escape") return;
-      done(key === "Enter" ? field.value.trim() : bar.chords);
+    field.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== "Escape") return;
+      event.preventDefault(); // else Enter would press the button that has the focus then
+      done(event.key === "Enter" ? field.value.trim() : bar.chords);
       button.focus();
     });
     field.addEventListener("blur", () => done(field.value.trim()));
