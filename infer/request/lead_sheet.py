@@ -24,7 +24,8 @@ def lead_sheet_of_file(request: GenerationRequest, selection: AdapterSelection, 
     path = request.lead_sheet or text_beside(vocal, song_of_vocal(vocal), "lead_sheet")
     if not selection.takes_lead_sheet:
         if path is not None:
-            say(f"{path}: not used, {selection.folders[0]} takes no lead sheet.")
+            which = selection.folders[0] if selection.folders else "the base model alone"
+            say(f"{path}: not used, {which} takes no lead sheet.")
         return None
     return None if path is None else read_sheet(path)
 
