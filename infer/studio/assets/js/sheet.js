@@ -6,6 +6,7 @@ import { word } from "./words.js";
 
 const BAR_PIXELS = 58; // a bar is no narrower, so that a long song scrolls
 const UNSURE = 0.5;
+const DRAWN_LATER_MS = 300; // after a field is left, so that the click which left it meets what it was for
 
 export class SheetTrack {
   constructor({ onEdit, follows }) {
@@ -64,6 +65,7 @@ export class SheetTrack {
 
   // Its chords become a field; Enter hands them in, Escape leaves them.
   write(item, bar, number) {
+    const { sheet } = this;
     const button = item.firstElementChild;
     const field = element("input", { type: "text", value: bar.chords, maxlength: 200, "aria-label": word("barChords", { number: number + 1 }) });
     const done = (chords) => {
@@ -72,6 +74,7 @@ export class SheetTrack {
       item.classList.remove("written");
       item.replaceChildren(button);
       if (chords !== bar.chords) this.onEdit({ bar: { number, chords } });
+      if (this.sheet !== sheet) setTimeout(() => this.writing || this.draw(), DRAWN_LATER_MS);
     };
     field.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" && event.key !== "Escape") return;
