@@ -26,8 +26,8 @@ def at_tempo(sheet: LeadSheet, bpm: float, seconds: float) -> LeadSheet:
 def at_downbeat(sheet: LeadSheet, downbeat: float, seconds: float) -> LeadSheet:
     """The same chords on even beats of its tempo of which a bar begins at `downbeat`, from 0 to the end of the sound.
 
-    Chords stay where they are in time, as in at_tempo; the first bar begins at 0 or in the bar before it. Raises
-    UserError for a sheet without bars, and for a downbeat outside the sound.
+    Chords stay where they are in time, as in at_tempo; the first bar begins at 0 or in the bar before it.
+    Raises UserError for a sheet without bars, and for a downbeat outside the sound.
     """
     if sheet.bpm is None:
         raise UserError("no tempo is known for the beats before and after it. Give one first.")
