@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -110,21 +111,27 @@ def assert_same_end(one, other):
         assert not differing
 
 
-def check_resumption(configs, kills, memory_share, tmp_path, monkeypatch):
-    """Each config's run is killed when batch kills[i] is handed out, goes on, and is compared with one that was not."""
+@dataclass(frozen=True)
+class Kill:
+    """A run that is killed when batch `at` is handed out."""
+
+    config: TrainingConfig
+    at: int
+    memory_share: float
+
+
+def check_resumption(kills, tmp_path, monkeypatch):
+    """Each run is killed, goes on with another number of workers, and is compared with one that was not."""
     assert killed(
-        [
-            {"config": config.model_dump_json(), "at": at, "memory_share": memory_share}
-            for config, at in zip(configs, kills, strict=True)
-        ]
-    ) == [-signal.SIGKILL] * len(configs)
-    monkeypatch.setattr(train.data.loader, "MEMORY_SHARE", memory_share)
+        [{"config": kill.config.model_dump_json(), "at": kill.at, "memory_share": kill.memory_share} for kill in kills]
+    ) == [-signal.SIGKILL] * len(kills)
     whole: dict[str, TrainingResult] = {}
-    for config in configs:
-        resumed = fit(config.model_copy(update={"num_workers": 1}), resume_from=find_last(config))
-        mode = config.accompaniment.mode
+    for kill in kills:
+        monkeypatch.setattr(train.data.loader, "MEMORY_SHARE", kill.memory_share)
+        resumed = fit(kill.config.model_copy(update={"num_workers": 1}), resume_from=find_last(kill.config))
+        mode = kill.config.accompaniment.mode
         if mode not in whole:
-            whole[mode] = fit(config.model_copy(update={"logger_dir": str(tmp_path / "whole")}))
+            whole[mode] = fit(kill.config.model_copy(update={"logger_dir": str(tmp_path / "whole")}))
         assert resumed.folder.name == "version_0"
         assert_same_end(resumed, whole[mode])
 
@@ -141,33 +148,31 @@ CONTROLNET = {
 }
 
 
-def stopped(tiny_config, song_shards, tmp_path, mode, settings, name="run"):
+def stopped(tiny_config, song_shards, tmp_path, mode, settings, name=None):
     """Four steps of two batches, a checkpoint after two of them; an epoch is 4 (image2image) or 6 batches."""
-    logger_dir = str(tmp_path / "stopped")
-    return tiny_config(
-        song_shards, mode, logger_dir=logger_dir, exp_name=name, max_steps=4, checkpoint_every_n_steps=2, **settings
-    )
+    given = {"logger_dir": str(tmp_path / "stopped"), "exp_name": name or mode} | settings
+    return tiny_config(song_shards, mode, max_steps=4, checkpoint_every_n_steps=2, **given)
 
 
-@pytest.mark.parametrize(
-    ("mode", "at", "memory_share", "settings"),
-    [("image2image", 7, 0.5, IMAGE2IMAGE), ("controlnet", 5, 0.0, CONTROLNET)],
-)
-def test_interrupted_and_resumed_equals_uninterrupted(
-    song_shards, tiny_config, tmp_path, monkeypatch, mode, at, memory_share, settings
-):
+def test_interrupted_and_resumed_equals_uninterrupted(song_shards, tiny_config, tmp_path, monkeypatch):
     """SIGKILL amid an accumulation and an epoch, in memory and streamed, then another number of workers."""
-    config = stopped(tiny_config, song_shards, tmp_path, mode, settings)
-    check_resumption([config], [at], memory_share, tmp_path, monkeypatch)
+    given = (song_shards, tmp_path)
+    kills = [
+        Kill(stopped(tiny_config, *given, "image2image", IMAGE2IMAGE), at=7, memory_share=0.5),
+        Kill(stopped(tiny_config, *given, "controlnet", CONTROLNET), at=5, memory_share=0.0),
+    ]
+    check_resumption(kills, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("memory_share", [0.5, 0.0])
 @pytest.mark.parametrize(("mode", "settings"), [("image2image", IMAGE2IMAGE), ("controlnet", CONTROLNET)])
 def test_wherever_it_is_killed(song_shards, tiny_config, tmp_path, monkeypatch, mode, settings, memory_share):
-    kills = [5, 6, 7, 8]
-    configs = [stopped(tiny_config, song_shards, tmp_path, mode, settings, f"run{at}") for at in kills]
-    check_resumption(configs, kills, memory_share, tmp_path, monkeypatch)
+    kills = [
+        Kill(stopped(tiny_config, song_shards, tmp_path, mode, settings, f"run{at}"), at, memory_share)
+        for at in (5, 6, 7, 8)
+    ]
+    check_resumption(kills, tmp_path, monkeypatch)
 
 
 def finished(tiny_config, song_shards):
