@@ -20,6 +20,8 @@ from models.adapters.adapter import read_card
 from models.adapters.lora import LORA_FILE
 from models.loading.checkpoint import TINY
 
+pytestmark = pytest.mark.usefixtures("few_clips")
+
 
 def do(app: typer.Typer, *arguments: object) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -16,6 +16,8 @@ from train.loop.fit import fit
 from train.loop.preparation import make_data, make_module, open_shards
 from train.loop.validation import LEAD_SHEET_GAINS
 
+pytestmark = pytest.mark.usefixtures("few_clips")
+
 SHEET = read_lead_sheet("key: A minor\ntime: 4/4\nbpm: 140\noffset: -0.4\n| Am | F | C | G |")
 LEAD_SHEET = {"depth": 1, "dim": 32, "dropout": 0.2}
 MODES = pytest.mark.parametrize("mode", ["image2image", "controlnet"])

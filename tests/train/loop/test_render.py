@@ -12,6 +12,8 @@ from shards.reader import read_manifest
 from train.loop.fit import fit
 from train.loop.render import make_rendering
 
+pytestmark = pytest.mark.usefixtures("few_clips")
+
 
 @pytest.fixture(scope="module")
 def opened():

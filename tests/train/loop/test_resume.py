@@ -19,13 +19,18 @@ from train.config import TrainingConfig
 from train.loop.checkpoint import check_resumable, find_last, locate
 from train.loop.fit import TrainingResult, fit
 
+pytestmark = pytest.mark.usefixtures("few_clips")
+
 ROOT = Path(__file__).resolve().parents[3]
 CHILD = """
 import json, os, signal, sys
 import torch
 import train.data.loader
+import train.loop.validation
 from train.config import TrainingConfig
 from train.loop.fit import fit
+
+train.loop.validation.FEWEST_CLIPS = 2  # as few_clips has it
 
 def killed_at(batches, loader, at):
     for batch in batches:

@@ -26,11 +26,13 @@ opened = []
 sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
 
 import torch
+import train.loop.validation
 import train.search.process
 from common.command import run
 from train.cli import app
 
 torch.set_num_threads(1)
+train.loop.validation.FEWEST_CLIPS = 2  # as few_clips has it
 job = json.load(sys.stdin)
 os.chdir(job["folder"])
 children = {}
@@ -57,7 +59,7 @@ SPACE = {"learning_rate": RATE, "controlnet_scale": {"type": "float", "low": 0.5
 def folder(song_shards, tiny_config, tmp_path):
     """A folder with run.json, search.json and shards."""
     for mode in ("image2image", "controlnet"):
-        config = tiny_config(song_shards, mode, max_steps=50, accumulate_grad_batches=1)
+        config = tiny_config(song_shards, mode, max_steps=50, accumulate_grad_batches=1, crop_seconds=1.0)
         (tmp_path / f"{mode}.json").write_text(config.model_dump_json())
     search = {
         "search_space": SPACE,
