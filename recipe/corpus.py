@@ -6,6 +6,7 @@ N audio samples at 44100 Hz. Seeds from HELD_OUT_SEED up judge the networks and 
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -106,13 +107,13 @@ def make_corpus(folder: Path, settings: CorpusSettings, *, workers: int) -> Corp
 
 def _render_all(corpus: Corpus, seeds: Sequence[int], workers: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers' own
-    with (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
-        progress(len(seeds), "corpus", "songs") as done,
-    ):
-        for _ in pool.map(
-            _render, seeds, [corpus.path(seed) for seed in seeds], [corpus.settings.seconds] * len(seeds)
-        ):
+    paths, lengths = [corpus.path(seed) for seed in seeds], [corpus.settings.seconds] * len(seeds)
+    with ExitStack() as stack:
+        done = stack.enter_context(progress(len(seeds), "corpus", "songs"))
+        each = map
+        if workers > 1:
+            each = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn"))).map
+        for _ in each(_render, seeds, paths, lengths):
             done.update()
 
 

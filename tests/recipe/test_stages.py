@@ -53,8 +53,10 @@ def test_songs_sum_are_level_and_stay_as_they_are(corpus):
     assert song.vocal.shape == (2, 5 * LATENTS.sample_rate_hz)
     assert 0.5 < np.abs(song.audio("mix")).max() <= 10 ** (-1 / 20) + 1e-4
     before = {path: path.stat().st_mtime_ns for path in corpus.folder.iterdir()}
+    content = corpus.path(1).read_bytes()
     corpus.path(1).unlink()
-    make_corpus(corpus.folder, SONGS, workers=1)
+    make_corpus(corpus.folder, SONGS, workers=2)
+    assert corpus.path(1).read_bytes() == content
     after = {path: path.stat().st_mtime_ns for path in corpus.folder.iterdir()}
     assert {path for path in after if after[path] != before[path]} == {corpus.path(1)}
 
