@@ -209,6 +209,20 @@ def few_clips() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def few_rounds() -> Iterator[None]:
+    """The tiny vocoder finds phases in two rounds of Griffin-Lim, not in 32: for tests in which a band's sound need not
+    be good."""
+    from models.acestep1.codec.griffin_lim import griffin_lim
+
+    def quick(magnitudes: Tensor, window: Tensor, hop: int, *, rounds: int, momentum: float) -> Tensor:
+        return griffin_lim(magnitudes, window, hop, rounds=min(rounds, 2), momentum=momentum)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("models.acestep1.codec.vocoder.griffin_lim", quick)
+        yield
+
+
 @pytest.fixture
 def goldens_folder() -> Path:
     return GOLDENS

@@ -20,7 +20,7 @@ from models.adapters.adapter import read_card
 from models.adapters.lora import LORA_FILE
 from models.loading.checkpoint import TINY
 
-pytestmark = pytest.mark.usefixtures("few_clips")
+pytestmark = pytest.mark.usefixtures("few_clips", "few_rounds")
 
 
 def do(app: typer.Typer, *arguments: object) -> None:

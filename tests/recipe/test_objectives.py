@@ -41,7 +41,7 @@ from shards.reader import read_song
 from train.data.plan import seed_of
 
 TOY = ObjectivesSettings(
-    songs=SongSettings(training=3, judged=3, seconds=4.0, judged_seconds=6.0),
+    songs=SongSettings(training=3, judged=3, seconds=3.0, judged_seconds=6.0),
     arms=("bridge_vp", "controlnet"),
     seeds=(0,),
     training_seconds=4.0,
@@ -81,7 +81,7 @@ def experiment(work: Path, settings: ObjectivesSettings = TOY) -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
+def whole(tmp_path_factory, few_clips, few_rounds) -> Path:
     """A work folder in which everything ran to its end."""
     work = tmp_path_factory.mktemp("whole")
     write_report(experiment(work).run(), work / "objectives.md")
