@@ -61,8 +61,8 @@ LESS_WORK = {
     "prep build-shards": "--workers 1 --device cpu --engine local",
     "prep plan": "--workers 1 --device cpu",
     "prep demo-songs": "--songs 3 --seconds 3",
-    "train search": "--set n_trials=2 --set trial_steps=2 --set report_every_n_steps=1",
-    "train run": "--devices 1 --nodes 1 --strategy auto --set max_steps=2",
+    "train search": "--set n_trials=1 --set trial_steps=1 --set report_every_n_steps=1",
+    "train run": "--devices 1 --nodes 1 --strategy auto --set max_steps=1",
     "infer generate": "--infer-steps 2 --device cpu",
     "infer compare": "--infer-steps 2 --device cpu",
     "infer benchmark": "--excerpt-seconds 2 --infer-steps 1 --device cpu",
@@ -382,7 +382,7 @@ def _found(argument: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, few_clips) -> Path:
+def project(tmp_path_factory, few_clips, few_rounds) -> Path:
     """A folder where Backline was used: raw/ songs, shards/, adapter/, outputs/, vocals, a test set, ratings."""
     folder = tmp_path_factory.mktemp("project")
     make_songs(folder / "raw", songs=3, seconds=3, seed=1)
