@@ -105,11 +105,11 @@ def vocal_file(tmp_path) -> Path:
 
 @pytest.fixture
 def shards(tmp_path) -> Path:
-    """Shards of two songs: "ballad" of two segments (12 and 7 frames), and "hymn" of 2700 frames, over 240 s."""
+    """Shards of two songs: "ballad" of two segments (6 and 4 frames), and "hymn" of 2700 frames, over 240 s."""
     with ShardWriter(
         tmp_path / "shards", fingerprint=Fingerprint(settings={}, networks={}, steps={}), targets=()
     ) as writer:
-        writer.add([song_sample("ballad", 0, 12), song_sample("ballad", 1, 7, cut=100)])
+        writer.add([song_sample("ballad", 0, 6), song_sample("ballad", 1, 4, cut=100)])
         writer.add([song_sample("hymn", 0, 2500), song_sample("hymn", 1, 200)])
     return tmp_path / "shards"
 

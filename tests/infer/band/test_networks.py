@@ -93,7 +93,7 @@ def test_that_holds_for_blends_in_windows_and_under_guidance_over_the_vocal(
     sampler = SamplerSettings(steps=2, guidance_scale=7.0, guidance_interval=1.0)
     folder = make_adapter(conditioning, sampler=sampler)
     monkeypatch.setattr(
-        "models.flow.sampler.plan_windows", lambda frames, longest: plan_windows(frames, longest=12, overlap=3)
+        "models.flow.sampler.plan_windows", lambda frames, longest: plan_windows(frames, longest=7, overlap=2)
     )
     flags = {"lora_weights": (0.0, 0.0), "vocal_guidance_scale": 3.0}
     (ours,) = drawn_together(inputs, [folder, folder], 3, ref_strength=0, **flags)
@@ -165,7 +165,7 @@ def test_steps_and_windows_are_counted(inputs, adapter, capsys, monkeypatch):
     drawn(inputs, adapter, 1, 2)
     assert "sampling: 8/8 steps" in capsys.readouterr().err
     monkeypatch.setattr(
-        "models.flow.sampler.plan_windows", lambda frames, longest: plan_windows(frames, longest=12, overlap=3)
+        "models.flow.sampler.plan_windows", lambda frames, longest: plan_windows(frames, longest=7, overlap=2)
     )
     monkeypatch.setattr("common.progress.PLAIN_LINE_SECONDS", 0.0)
     drawn(inputs, adapter, 1)
@@ -197,7 +197,7 @@ def test_long_latents_are_decoded_in_windows(inputs, monkeypatch):
     vocal, _ = inputs
     decoder = open_decoder(RUNTIME.base, RUNTIME.device)
     whole = decoder.wave(vocal.latents, vocal.samples)
-    monkeypatch.setattr("models.acestep1.codec.decoder.WINDOW_FRAMES", 18)
+    monkeypatch.setattr("models.acestep1.codec.decoder.WINDOW_FRAMES", 9)
     windowed = decoder.wave(vocal.latents, vocal.samples)
     assert windowed.shape == whole.shape
     mels = [log_mel(torch.from_numpy(wave[:, : 58 * HOP_SAMPLES])) for wave in (windowed, whole)]

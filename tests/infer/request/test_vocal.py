@@ -102,10 +102,10 @@ def test_a_wave_on_the_disk_is_encoded_as_in_memory():
 def test_segments_of_a_song_lie_end_to_end(shards):
     segments = read_song(shards, "ballad")
     vocal = vocal_from_shards(shards, "ballad", segments, 44_100)
-    assert vocal.latents.shape == (8, 16, 12 + 7)
-    np.testing.assert_array_equal(vocal.latents[..., 12:].numpy(), segments[1].vocal.astype(np.float32))
-    np.testing.assert_array_equal(vocal.activity[:12].numpy(), segments[0].activity.astype(np.float32))
-    assert vocal.samples == (12 + 7) * 4096 - 100
+    assert vocal.latents.shape == (8, 16, 6 + 4)
+    np.testing.assert_array_equal(vocal.latents[..., 6:].numpy(), segments[1].vocal.astype(np.float32))
+    np.testing.assert_array_equal(vocal.activity[:6].numpy(), segments[0].activity.astype(np.float32))
+    assert vocal.samples == (6 + 4) * 4096 - 100
     assert vocal.output_samples == round(vocal.samples * 48_000 / 44_100)
     assert vocal.record.segments == ("ballad_000", "ballad_001")
 
