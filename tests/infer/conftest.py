@@ -104,6 +104,14 @@ def vocal_file(tmp_path) -> Path:
 
 
 @pytest.fixture
+def brief_vocal_file(tmp_path) -> Path:
+    """0.8 s of it: enough where a band is made."""
+    path = tmp_path / "ballad_vocal.wav"
+    write_audio(path, voice(0.8, 48_000), 48_000)
+    return path
+
+
+@pytest.fixture
 def shards(tmp_path) -> Path:
     """Shards of two songs: "ballad" of two segments (6 and 4 frames), and "hymn" of 2700 frames, over 240 s."""
     with ShardWriter(

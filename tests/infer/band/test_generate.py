@@ -3,6 +3,7 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,11 @@ SESSION = Session()
 def play(request: GenerationRequest) -> GeneratedFiles:
     """In one step, unless others are asked for, on networks that stay open; test_session.py: they change no byte."""
     return generate(replace(request, infer_steps=request.infer_steps or 1), SESSION)
+
+
+@pytest.fixture
+def vocal_file(brief_vocal_file) -> Path:
+    return brief_vocal_file
 
 
 def read_record(made: GeneratedFiles) -> GenerationRecord:

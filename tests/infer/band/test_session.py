@@ -1,6 +1,7 @@
 """One session for several requests: what it opens, what it makes, what it says, and how it stops."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,11 @@ CONTROL = Conditioning(
     source_projection=False,
     control=ControlShape(depth=2, dim=128, injection_layers=(0, 2)),
 )
+
+
+@pytest.fixture
+def vocal_file(brief_vocal_file) -> Path:
+    return brief_vocal_file
 
 
 @pytest.fixture
