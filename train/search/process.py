@@ -73,6 +73,7 @@ def search(
     where = hardware(device, devices=1, config=config)
     check_writable(out)
     check_length(config, wanted)
+    space_of(config, wanted)  # what is wrong with it is told before shards are looked for
     config = config.on(read_manifest(location_of(config.dataset_path)).spec)
     space = space_of(config, wanted)
     if space.left_out:
