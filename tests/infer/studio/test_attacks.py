@@ -301,6 +301,7 @@ def test_a_link_in_a_session_is_not_followed(studio, sung_file):
         assert sorted(Path(name).name for name in archive.namelist()) == [
             "recording.wav",
             "session.json",
+            "voice_lead_sheet.txt",
             "voice_vocal.wav",
         ]
     shutil.rmtree(studio.folder / session)
