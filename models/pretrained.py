@@ -1,9 +1,12 @@
 """Files of networks that transformers builds: their config.json and their tokenizer."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from tokenizers import Tokenizer
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
 from common.errors import UserError
 
@@ -19,6 +22,33 @@ def network_options(config: Any, path: Path) -> dict[str, Any]:
         if "/" in str(config.get(option)):
             raise UserError(f"{path}: {option} names code on Hugging Face, which is never run. Take it out.")
     return config
+
+
+def open_whole(kind: type[PreTrainedModel], folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
+    """A network of a folder's model.safetensors, frozen, float32; no other file is read, and nothing is downloaded.
+
+    Raises UserError for weights that are missing or do not fit.
+    """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the loader prints a table of keys; what matters of it is checked below
+    try:
+        opened = kind.from_pretrained(
+            folder,
+            config=config,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+    network, report = cast(tuple[PreTrainedModel, dict[str, Any]], opened)
+    missing = sorted(report["missing_keys"]) + [key for key, *_ in report["mismatched_keys"]]
+    if missing:
+        raise UserError(
+            f"{folder}/model.safetensors: {len(missing)} weights missing or of another shape: {missing[0]}, ..."
+        )
+    return network.eval().requires_grad_(False)
 
 
 def open_tokenizer(path: Path) -> Tokenizer:

@@ -10,7 +10,10 @@ from common.command import command_app, example, run
 from common.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from prep.building.repair import Repair
+    from prep.captions.beside import SongText
     from prep.config import PrepConfig
 
 app = command_app("Turn songs into shards of latents.")
@@ -36,6 +39,8 @@ SslFolder = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes [one a core, three a GPU, for 4 songs or more].", min=1)]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace those that are there.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or several: cuda:0,cuda:1 [every GPU].", metavar="DEVICE")]
 
 
@@ -169,35 +174,39 @@ def status(
 @app.command(epilog=example("prep lead-sheets raw/", "prep lead-sheets raw/ --dry-run --json"))
 def lead_sheets(
     raw: Raw,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace lead sheets that are there.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Write KEY_lead_sheet.txt for songs that have none: tempo, beats, key and chords, measured on the band.
 
     Read them through and mend them: they are text, and the next build takes every edit.
     """
-    from prep.captions.lead_sheets import described, measure_lead_sheets, rows
+    from prep.captions.lead_sheets import measure_lead_sheets
 
-    found = measure_lead_sheets(raw, overwrite=overwrite, dry_run=dry_run)
-    typer.echo(json.dumps(rows(found)) if as_json else described(found))
+    _tell(measure_lead_sheets(raw, overwrite=overwrite, dry_run=dry_run), "lead sheets", as_json=as_json)
 
 
 @app.command(epilog=example("prep caption raw/ --dry-run", "prep caption raw/ --json"))
 def caption(
     raw: Raw,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace prompts that are there.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
+    tagger: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a CLAP checkpoint that hears instruments and genre.", metavar="FOLDER"),
+    ] = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Write KEY_prompt.txt for songs that have none, of what can be measured: tempo, key, drums, bass and more.
 
     A tag is written only where its measure is sure, and no file where none is. Prompts that are there stay.
     """
-    from prep.captions.caption import caption_songs, described, rows
+    from prep.captions.caption import caption_songs
+    from prep.captions.tagger import Tagger
 
-    captions = caption_songs(raw, overwrite=overwrite, dry_run=dry_run)
-    typer.echo(json.dumps(rows(captions)) if as_json else described(captions))
+    heard = None if tagger is None else Tagger(tagger)
+    _tell(caption_songs(raw, overwrite=overwrite, dry_run=dry_run, tagger=heard), "prompts", as_json=as_json)
 
 
 @app.command(epilog=example("prep encode ballad_vocal.wav vocal/ --adapter adapter/"))
@@ -325,6 +334,12 @@ def demo_songs(
 
     made = make_songs(out, songs=songs, seconds=seconds, seed=seed, form=form, lead_sheets=lead_sheets)
     typer.echo(f"{len(made)} songs of {seconds:g} s in {out}")
+
+
+def _tell(rows: "Sequence[SongText]", texts: str, *, as_json: bool) -> None:
+    from prep.captions.beside import as_plain, described
+
+    typer.echo(json.dumps(as_plain(rows)) if as_json else described(rows, texts))
 
 
 def _say_manifest(done: "Repair") -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,34 @@ from common.audio.wave import stereo_blocks_at
 from prep.sources.scan import SongFiles
 
 
-def band_of(song: SongFiles, rate_hz: int) -> np.ndarray:
-    """The band of a song, float32 [N]: its stems, or what its vocal leaves of the mix; without stems the whole mix.
+@dataclass(frozen=True)
+class PartWaves:
+    """A song's parts, float32 [N] each."""
 
-    Raises UserError for a file that cannot be read.
-    """
-    waves = {part: summed(read_mono(path, rate_hz) for at, path in song.sources if at == part) for part in song.files}
-    if "inst" in waves:
-        return waves["inst"]
-    return waves["mix"] if "vocal" not in waves else difference(waves["mix"], waves["vocal"])
+    vocal: np.ndarray | None
+    """None where there is no stem of it."""
+    band: np.ndarray
+    """Its stems, or what the vocal leaves of the mix; without stems the whole mix."""
+    mix: np.ndarray | None
+    """None where there is no file of it."""
+
+    @property
+    def whole(self) -> np.ndarray:
+        """The mix, or what the parts add up to."""
+        if self.mix is not None:
+            return self.mix
+        return self.band if self.vocal is None else summed([self.band, self.vocal])
+
+
+def waves_of(song: SongFiles, rate_hz: int, *, most_seconds: float = math.inf) -> PartWaves:
+    """The waves of a song, or their starts. Raises UserError for a file that cannot be read."""
+    waves = {
+        part: summed(read_mono(path, rate_hz, most_seconds=most_seconds) for at, path in song.sources if at == part)
+        for part in song.files
+    }
+    vocal, mix = waves.get("vocal"), waves.get("mix")
+    band = waves["inst"] if "inst" in waves else waves["mix"] if vocal is None else difference(waves["mix"], vocal)
+    return PartWaves(vocal, band, mix)
 
 
 def read_mono(path: Path, rate_hz: int, *, most_seconds: float = math.inf) -> np.ndarray:

@@ -6,20 +6,19 @@ N samples of the wave, n samples of one chunk, D width of the network's states.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchaudio.functional import resample
 from transformers import HubertConfig, HubertModel
-from transformers.utils import logging
 
 from common.canonical import sha256_of, sha256_of_file
 from common.config import read_json
 from common.errors import UserError
 from models.device import whole_float32
-from models.pretrained import network_options
+from models.pretrained import network_options, open_whole
 from shards.schema import SSL_WIDTHS, SslName
 
 FILES = ("config.json", "model.safetensors")
@@ -102,26 +101,7 @@ def open_ssl_network(name: SslName, folder: Path) -> HubertModel:
         raise UserError(
             f"{folder}: {name} must be {width} wide, this one is {config.hidden_size}; use {kind.repository}."
         )
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the loader prints a table of keys; what matters of it is checked below
-    try:
-        opened = HubertModel.from_pretrained(
-            folder,
-            config=config,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-        )
-    finally:
-        logging.set_verbosity(verbosity)
-    network, report = cast(tuple[HubertModel, dict[str, Any]], opened)
-    missing = sorted(report["missing_keys"]) + [key for key, *_ in report["mismatched_keys"]]
-    if missing:
-        raise UserError(
-            f"{folder}/model.safetensors: {len(missing)} weights missing or of another shape: {missing[0]}, ..."
-        )
-    return network.eval().requires_grad_(False)
+    return cast(HubertModel, open_whole(HubertModel, folder, config))
 
 
 def _network_config(name: SslName, folder: Path) -> HubertConfig:

@@ -48,7 +48,7 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(raw, capsys):
     mine.write_text("bpm: 100\n| C |\n")
     assert [one.outcome for one in measure_lead_sheets(raw)] == ["has one", "has one"]
     assert mine.read_text() == "bpm: 100\n| C |\n"
-    assert [one.outcome for one in measure_lead_sheets(raw, overwrite=True)] == ["written", "written"]
+    assert [one.outcome for one in measure_lead_sheets(raw, overwrite=True)] == ["written", "as it was"]
     assert mine.read_bytes() == measured_text
 
 
