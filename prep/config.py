@@ -110,6 +110,17 @@ class TextConfig(Config):
     tokens take 0.2 MiB)."""
 
 
+class AugmentConfig(Config):
+    """Further songs, made of those of the folder."""
+
+    semitones: tuple[Annotated[int, Field(ge=-12, le=12)], ...] = ()
+    """Vocal and band are shifted alike by each of these, with key tags and lead sheets, and kept as songs of their own;
+    [0]: none. Empty: as in the shards that are there."""
+    gain_db: Annotated[float, Field(ge=0, le=20)] = 0.0
+    """Each of those songs is brought to a loudness of its own, chosen by its key, all its parts alike: up to so much
+    above or below loudness.target_lufs."""
+
+
 class PrepConfig(Config):
     """configs/prep_base.json, and what --config and --set may change."""
 
@@ -126,6 +137,7 @@ class PrepConfig(Config):
     loudness: LoudnessConfig = LoudnessConfig()
     encode: EncodeConfig = EncodeConfig()
     text: TextConfig = TextConfig()
+    augment: Annotated[AugmentConfig, Field(exclude_if=lambda augment: augment.gain_db == 0)] = AugmentConfig()
     min_vocal_activity: Fraction = 0.02
     """A song that is sung for a smaller share of its time is rejected as instrumental."""
     shard_samples: Annotated[int, Field(ge=1)] = SHARD_SAMPLES

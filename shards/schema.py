@@ -158,6 +158,10 @@ class SegmentMeta(SegmentAudio):
     """Over the decoded mix (vocal and inst where no mix was given): equal for duplicates in other file formats."""
     lead_sheet_sha256: str | None = Field(default=None, exclude_if=lambda digest: digest is None)
     """Over the lead sheet that was given for the whole song, as `write_lead_sheet` writes it; None without one."""
+    parent: str | None = Field(default=None, exclude_if=lambda parent: parent is None)
+    """Key of the song that this one is at another pitch; None for a song as it was given."""
+    semitones: int = Field(default=0, exclude_if=lambda semitones: semitones == 0)
+    """So much higher than its sources."""
 
 
 def sample_key(song: str, segment: int) -> str:
@@ -310,14 +314,24 @@ class SongEntry(Config):
     """What was found of its files, and mended, a sentence each."""
     lead_sheet: bool = Field(default=False, exclude_if=lambda there: not there)
     """Whether its samples hold a lead sheet."""
+    parent: str | None = Field(default=None, exclude_if=lambda parent: parent is None)
+    """Key of the song that this one is at another pitch."""
+    semitones: int = Field(default=0, exclude_if=lambda semitones: semitones == 0)
+    """So much higher than its files."""
+
+    @property
+    def family(self) -> str:
+        """Key that it shares with its parent and with all that was made of that."""
+        return self.parent or self.key
 
 
-def audio_identity(sources: Iterable[Source]) -> str:
-    """Hash over what a song's audio files hold, whatever they are called."""
+def audio_identity(sources: Iterable[Source], semitones: int = 0) -> str:
+    """Hash over what a song's audio files hold, whatever they are called, and how much higher it is than they."""
     hashes: dict[str, list[str]] = {}
     for source in sources:
         hashes.setdefault(source.part, []).append(source.sha256)
-    return sha256_of({part: found[0] if len(found) == 1 else sorted(found) for part, found in hashes.items()})
+    held = sha256_of({part: found[0] if len(found) == 1 else sorted(found) for part, found in hashes.items()})
+    return sha256_of([held, semitones]) if semitones else held
 
 
 def lead_sheet_identity(sheet: LeadSheet | None) -> str | None:

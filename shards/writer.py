@@ -223,9 +223,11 @@ def _song_entry(first: Sample) -> SongEntry:
     return SongEntry(
         key=meta.song,
         name=meta.name,
-        audio_sha256=audio_identity(meta.sources),
+        audio_sha256=audio_identity(meta.sources, meta.semitones),
         text_sha256=text_identity(meta.prompt, meta.lyrics, meta.lead_sheet_sha256),
         sound_sha256=meta.sound_sha256,
         notes=tuple(note.sentence for note in meta.stems),
         lead_sheet=first.lead_sheet is not None,
+        parent=meta.parent,
+        semitones=meta.semitones,
     )

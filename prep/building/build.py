@@ -19,6 +19,7 @@ from common.memory import explain_out_of_memory
 from common.progress import progress, say
 from models.loading.family import choose_checkpoint, find_encoders, known_base
 from models.separator import SeparatorFiles, find_separator
+from prep.building.augmented import augmented, say_cost
 from prep.building.cache import CACHE_FILE, BuildCache, remember_manifest
 from prep.building.identity import LYRIC_READERS, HashedSong, build_fingerprint, sound_identity
 from prep.building.jobs import EncodedPart, EncodeSetup, SongJob
@@ -94,8 +95,9 @@ def build_shards(
     with build_folder(out) as room, torch_threads(config.threads_per_worker):
         older = read_manifest(out) if (out / MANIFEST_FILE).exists() and not rebuild else None
         cache = BuildCache(room)
-        plan = plan_build(found, raw, fingerprint, older, cache)
+        plan = plan_build(augmented(found, config, older), raw, fingerprint, older, cache)
         plan.check()
+        say_cost([hashed.song for hashed in plan.new], config, setup.base.spec)
         cache.save()
         with _interruptible(), explain_out_of_memory("encoding songs", *WAYS_OUT, kept=KEPT.capitalize):
             report = _Build(out, room, plan, setup, workers, engine, cache, prune).run()
@@ -326,12 +328,13 @@ def _say_notes(manifest: Manifest, new: Sequence[HashedSong]) -> None:
 
 
 def _say_what_is_missing(songs: Sequence[HashedSong], wordless: int, vocabulary: str | None) -> None:
+    given = [hashed.song for hashed in songs if hashed.song.parent is None]
     for kind, default, missing in (
-        ("prompt", NO_PROMPT, [hashed.song.name for hashed in songs if not hashed.song.has_prompt]),
-        ("lyrics", NO_LYRICS, [hashed.song.name for hashed in songs if not hashed.song.has_lyrics]),
+        ("prompt", NO_PROMPT, [song.name for song in given if not song.has_prompt]),
+        ("lyrics", NO_LYRICS, [song.name for song in given if not song.has_lyrics]),
     ):
         if missing:
-            without = f"{len(missing)} of {len(songs)} new songs have no KEY_{kind}.txt ({named(missing)})"
+            without = f"{len(missing)} of {len(given)} new songs have no KEY_{kind}.txt ({named(missing)})"
             say(f'{without}; their {kind} {"is" if kind == "prompt" else "are"} "{default}".{WAYS_TO.get(kind, "")}')
     if wordless:
         say(f"{wordless} of {len(songs)} new songs have words in their lyrics, which need {vocabulary} in the "

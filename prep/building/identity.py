@@ -27,8 +27,8 @@ STEPS = {"decode": 3, "align": 3, "separate": 2, "segment": 1, "level": 2, "enco
 """Version of each step's code; raise one when a change alters the bytes that its step makes."""
 ARITHMETIC = {"cuda": "cuda without TF32"}
 """Devices that a fingerprint says more of than their name: builds of a version that left TF32 on are others."""
-NO_BYTES = {"text": {"prompt_cache_mib"}, "separator": {"command"}}
-"""Settings that are in no fingerprint, as they change no bytes or stand among the networks."""
+NO_BYTES = {"text": {"prompt_cache_mib"}, "separator": {"command"}, "augment": {"semitones"}}
+"""Settings that are in no fingerprint, as they change no bytes, stand among the networks or say which songs to make."""
 ROMANISER = "lyric_romaniser"
 """What stands in a fingerprint for the packages that romanise the language of its lyrics."""
 LYRIC_READERS = frozenset({ROMANISER, *(spec.lyric_vocabulary for spec in BASES.values() if spec.lyric_vocabulary)})
@@ -51,7 +51,7 @@ class HashedSong:
     @property
     def audio_sha256(self) -> str:
         """Hash over what its audio files hold."""
-        return audio_identity(self.sources)
+        return audio_identity(self.sources, self.song.semitones)
 
     def sounds_like(self, entry: SongEntry) -> bool:
         """Whether a manifest's entry was made from just these audio files."""

@@ -11,6 +11,7 @@ from common.bases import BaseSpec
 from common.config import check_config
 from common.errors import UserError
 from common.progress import progress
+from prep.building.augmented import augmented
 from prep.building.build import equip, fingerprint_of
 from prep.building.cache import CACHE_FILE, remember_manifest, restore_manifest
 from prep.building.identity import HashedSong, hash_song, sound_changes, sound_identity, text_changes
@@ -81,7 +82,7 @@ def rebuild_damaged(
             return Repair((), manifest=restored)
         found = scan(raw)
         setup = _setup_of(out, manifest, found, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
-        songs = _songs_of(damaged, found, raw, out)
+        songs = _songs_of(damaged, augmented(found, setup.config, manifest), raw, out)
         with torch_threads(setup.config.threads_per_worker), _writer(out, manifest) as writer:
             caches = {
                 key: SegmentCache(room, sound_identity(hashed, manifest.fingerprint)) for key, hashed in songs.items()

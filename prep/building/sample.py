@@ -50,6 +50,8 @@ def _sample(
         sources=hashed.sources,
         sound_sha256=sound_sha256,
         lead_sheet_sha256=song.lead_sheet_sha256,
+        parent=song.parent,
+        semitones=song.semitones,
     )
     texts = {"text": prompt.text, "text_mask": prompt.mask, **lyric_arrays(lyrics)}
     return Sample.of(meta, {**segment.arrays, **texts}, segment_sheet(song.lead_sheet, segment.audio))

@@ -17,7 +17,7 @@ from common.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import ClapModel, ClapTextConfig
+    from transformers import ClapFeatureExtractor, ClapModel, ClapTextConfig
 
 # fmt: off
 GENRES = (
@@ -77,7 +77,8 @@ class Tagger:
             raise UserError(f"{folder}/config.json: a {config.get('model_type')}; --tagger takes a CLAP checkpoint.")
         known = ClapConfig.from_dict(config)
         self._network = cast("ClapModel", open_whole(ClapModel, folder, known))
-        self._clips = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        clips = ClapFeatureExtractor.from_dict(read_json(folder / "preprocessor_config.json"))
+        self._clips = cast("ClapFeatureExtractor", clips)
         self._tokenizer = open_tokenizer(folder / "tokenizer.json")
         self._tokenizer.enable_padding(pad_id=cast("ClapTextConfig", known.text_config).pad_token_id)
 

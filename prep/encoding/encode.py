@@ -25,6 +25,7 @@ from models.separator import Separator
 from prep.config import EncodeConfig, PrepConfig
 from prep.encoding.gate import bleed_db, gate_levels, gate_opening, gated
 from prep.encoding.separator_command import CommandSeparator
+from prep.encoding.shift import levelled_config, shifted_tracks
 from prep.sources.align import align, check_lengths
 from prep.sources.channels import DecodedFile, decoded_file
 from prep.sources.scan import SongFiles
@@ -97,8 +98,14 @@ class SongEncoder:
         """
         with ExitStack() as waves:
             sound = SoundHash(song)
-            tracks = self.tracks(song, lambda: waves.enter_context(DiskWave(self._rate_hz, scratch)), sound)
-            planned = tuple(plan_segments(tracks, self._codec.layout, self._config))
+
+            def new_wave() -> DiskWave:
+                return waves.enter_context(DiskWave(self._rate_hz, scratch))
+
+            tracks = self.tracks(song, new_wave, sound)
+            if song.semitones:
+                tracks = shifted_tracks(tracks, song.semitones, new_wave)
+            planned = tuple(plan_segments(tracks, self._codec.layout, levelled_config(self._config, song)))
             _check_sung(planned, self._config.min_vocal_activity)
             yield PreparedSong(tracks, planned, sound.hexdigest())
 

@@ -9,10 +9,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from common.audio.decode import audio_seconds
 from common.audio.wave import write_audio
-from common.bases import BaseSpec
-from common.errors import UserError
+from prep.building.augmented import HALF_BYTES, bytes_per_second, song_seconds
 from prep.building.jobs import EncodeSetup
 from prep.building.plan import Plan
 from prep.building.workers import default_workers, torch_threads
@@ -21,16 +19,13 @@ from prep.encoding.encode import SongEncoder
 from prep.reports.status import survey
 from prep.sources.remarks import listed
 from prep.sources.scan import NO_LYRICS, NO_PROMPT, SongFiles
-from shards.schema import SSL_WIDTHS, Part
+from shards.schema import Part
 
 MEASURED_SECONDS = 8.0
 TEXT_STATES = 4 * 32
 """Of one sample: four orders of a prompt of 32 tokens."""
 LYRIC_ROWS = 400
 """Of one sample of a base model that has them: lyrics of some 200 words."""
-SSL_FRAMES_PER_SECOND = {"mert": 75, "mhubert": 50}
-HALF_BYTES = 2
-"""Of a float16."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +71,9 @@ def _songs_to_encode(plan: Plan) -> list[SongFiles]:
 def estimate(songs: Sequence[SongFiles], setup: EncodeSetup, workers: int) -> BuildEstimate:
     """What encoding these songs would take. Raises UserError for a network that cannot be opened."""
     seconds = {song.key: length for song in songs if (length := song_seconds(song)) is not None}
-    costs = {full: _measure(setup, full=full) for full in sorted({song.is_full for song in songs})}
-    work = sum(seconds.get(song.key, 0.0) * costs[song.is_full] for song in songs)
+    kinds = {song.key: (song.is_full, song.semitones != 0) for song in songs}
+    costs = {kind: _measure(setup, full=kind[0], shifted=kind[1]) for kind in sorted(set(kinds.values()))}
+    work = sum(seconds.get(key, 0.0) * costs[kind] for key, kind in kinds.items())
     segments = sum(ceil(length / setup.config.segment.max_seconds) for length in seconds.values())
     total, spec = sum(seconds.values()), setup.base.spec
     text_bytes = (TEXT_STATES + LYRIC_ROWS * spec.has_lyric_rows) * spec.text_width * HALF_BYTES
@@ -113,22 +109,7 @@ def _duration(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{ceil(hours * 60)} min"
 
 
-def bytes_per_second(config: PrepConfig, spec: BaseSpec) -> float:
-    """Space that a second of audio takes, texts aside."""
-    frame = spec.latents.frame_values * (1 + len(config.targets)) + 1  # the last is the activity
-    features = sum(SSL_FRAMES_PER_SECOND[name] * SSL_WIDTHS[name] for name in config.ssl) * len(config.targets)
-    return (frame * spec.latents.frames_per_second + features) * HALF_BYTES
-
-
-def song_seconds(song: SongFiles) -> float | None:
-    """Length of a song's shortest file, undecoded where its bytes tell; None where one cannot be read."""
-    try:
-        return min(audio_seconds(path) for _, path in song.sources)
-    except (UserError, OSError):
-        return None
-
-
-def _measure(setup: EncodeSetup, *, full: bool) -> float:
+def _measure(setup: EncodeSetup, *, full: bool, shifted: bool) -> float:
     """Seconds of work for a second of music; of two runs the second counts, for the first also opens and warms up."""
     if full and setup.separator is None:
         return 0.0  # such songs are rejected at once
@@ -142,7 +123,7 @@ def _measure(setup: EncodeSetup, *, full: bool) -> float:
         for path in (mix, vocal):
             write_audio(path, noise, rate_hz)
         files: dict[Part, Path] = {"mix": mix} if full else {"mix": mix, "vocal": vocal}
-        song = SongFiles("measured", "measured", files, NO_PROMPT, NO_LYRICS, has_prompt=True)
+        song = SongFiles("measured", "measured", files, NO_PROMPT, NO_LYRICS, has_prompt=True, semitones=int(shifted))
         _encode(encoder, song)
         started = time.perf_counter()
         _encode(encoder, song)

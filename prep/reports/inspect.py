@@ -19,7 +19,7 @@ def summary(folder: Path) -> dict[str, Any]:
         "shards": len(manifest.shards),
         **manifest.totals.model_dump(mode="json"),
         "lead_sheets": sum(song.lead_sheet for shard in manifest.shards for song in shard.songs),
-        "preset": preset_for(manifest.totals.songs),
+        "preset": preset_for(len({song.family for song in manifest.songs().values()})),
         "per_song": [_song_row(key, segments) for key, segments in _by_song(manifest).items()],
     }
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prep.building.augmented import augmented
 from prep.building.build import equip, fingerprint_of
 from prep.building.cache import BuildCache
 from prep.building.jobs import EncodeSetup
@@ -49,8 +50,9 @@ def survey(
     say_remarks(found)
     setup = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
     older = read_manifest(out) if (out / MANIFEST_FILE).is_file() else None
+    songs = augmented(found, config, older)
     return Survey(
-        plan_build(found, raw, fingerprint_of(setup), older, BuildCache(out / BUILD_FOLDER)), setup, found.unused
+        plan_build(songs, raw, fingerprint_of(setup), older, BuildCache(out / BUILD_FOLDER)), setup, found.unused
     )
 
 

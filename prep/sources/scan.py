@@ -58,6 +58,10 @@ class SongFiles:
     """Folder and title: its texts are `beside`_prompt.txt and so on."""
     texts: Mapping[str, Path] = field(default_factory=dict)
     """Files of its texts, by kind (prompt, lyrics, lead_sheet)."""
+    parent: str | None = None
+    """Key of the song that it is at another pitch; None for one that lies in the folder."""
+    semitones: int = 0
+    """So much higher than its files."""
 
     @property
     def sources(self) -> tuple[tuple[Part, Path], ...]:

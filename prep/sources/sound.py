@@ -17,6 +17,7 @@ class SoundHash:
 
     def __init__(self, song: SongFiles) -> None:
         parts = ("mix",) if "mix" in song.files else ("inst", "vocal")
+        self._semitones = song.semitones
         self._digests: dict[Path, str | None] = {path: None for part, path in song.sources if part in parts}
 
     def hashed(self, path: Path, stream: AudioStream) -> AudioStream:
@@ -27,7 +28,7 @@ class SoundHash:
         """SHA-256, in hex, once all has been decoded to its end."""
         digests = list(self._digests.values())
         assert None not in digests, "a file was not decoded to its end"
-        return sha256_of(digests)
+        return sha256_of([*digests, self._semitones] if self._semitones else digests)
 
     def _hashed(self, path: Path, stream: AudioStream) -> Iterator[np.ndarray]:
         digest = hashlib.sha256(f"{stream.rate_hz} Hz, {stream.channels} channels".encode())

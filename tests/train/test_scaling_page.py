@@ -11,8 +11,8 @@ from models.acestep1.sizes import PUBLISHED
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.loading.int8 import to_int8
 from models.loading.weights import without_notes
+from prep.building.augmented import bytes_per_second
 from prep.config import PrepConfig
-from prep.reports.estimate import bytes_per_second
 from shards.writer import SHARD_SAMPLES
 from train.config import TrainingConfig
 from train.data.plan import WINDOW_SHARDS

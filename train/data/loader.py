@@ -35,16 +35,21 @@ class Split:
 
 
 def split(manifest: Manifest, fraction: float) -> Split:
-    """Divide the songs of a manifest; each validation song is validated on its first segment."""
+    """Divide the songs of a manifest; each validation song is validated on its first segment.
+
+    What was made of a song stays on its side: at other pitches it is trained on, or left out with it.
+    """
     segments = [
         Segment(entry.key, entry.song, entry.frames, shard)
         for shard, listed in enumerate(manifest.shards)
         for entry in listed.segments
     ]
-    kept = validation_songs([segment.song for segment in segments], fraction)
-    first = {segment.song: segment for segment in sorted(segments, key=lambda s: s.key, reverse=True)}
+    families = {song.key: song.family for song in manifest.songs().values()}
+    kept = validation_songs(list(families.values()), fraction)
+    best_last = sorted(segments, key=lambda s: (s.song != families[s.song], s.key), reverse=True)
+    first = {families[segment.song]: segment for segment in best_last}
     return Split(
-        training=tuple(segment for segment in segments if segment.song not in kept),
+        training=tuple(segment for segment in segments if families[segment.song] not in kept),
         validation=tuple(first[song] for song in sorted(kept)),
     )
 

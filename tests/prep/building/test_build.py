@@ -15,11 +15,11 @@ from common.bases import ACE_STEP_1
 from common.errors import UserError
 from models.loading.checkpoint import TINY, open_codec
 from models.separator import find_separator, open_separator
+from prep.building.augmented import song_seconds
 from prep.building.build import build_shards
 from prep.building.workers import torch_threads
 from prep.config import SegmentConfig
 from prep.encoding.encode import SongEncoder, encode_wave
-from prep.reports.estimate import song_seconds
 from prep.sources.scan import scan
 from prep.sources.segment import SampleSpan
 from prep.sources.sound import SoundHash

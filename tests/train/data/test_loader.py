@@ -56,6 +56,25 @@ def test_songs_validate_or_train_never_both(song_shards):
     assert {segment.key[-4:] for segment in divided.validation} == {"_000"}
 
 
+def test_what_was_made_of_a_song_is_on_its_side(song_shards):
+    """Every second song is called another pitch of the one before it."""
+    manifest = read_manifest(song_shards)
+    keys = sorted(manifest.songs())
+    parents = dict(zip(keys[1::2], keys[::2], strict=False))
+    shards = tuple(
+        shard.model_copy(
+            update={"songs": tuple(song.model_copy(update={"parent": parents.get(song.key)}) for song in shard.songs)}
+        )
+        for shard in manifest.shards
+    )
+    divided = split(manifest.model_copy(update={"shards": shards}), 0.5)
+    training, validation = ({one.song for one in side} for side in (divided.training, divided.validation))
+    assert validation.isdisjoint(parents)
+    assert validation
+    for child, parent in parents.items():
+        assert (child in training) == (parent in training)
+
+
 def test_an_epoch_uses_every_segment_once_in_a_new_order(loaders):
     loader = loaders()
     batches = iter(loader)
