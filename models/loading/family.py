@@ -78,7 +78,7 @@ def find_encoders(checkpoint: str) -> tuple[Path, BaseOrigin]:
 def known_base(base: BaseOrigin | None, hashes: Iterable[str]) -> BaseOrigin:
     """`base`, as far as it was recorded, and what the hashes of its networks tell."""
     found = frozenset(hashes)
-    if base is None or base.name is None:
+    if found and (base is None or base.name is None):
         for word in BUNDLES:
             if found & _bundle_hashes(word):
                 return _bundle_origin(word)
