@@ -20,7 +20,7 @@ VOICES = [f"song-{HELD_OUT_SEED + number}" for number in range(SHORT.voices)]
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory, few_clips) -> Callable[..., DemoArtifacts]:
+def command(tmp_path_factory, few_clips, few_rounds) -> Callable[..., DemoArtifacts]:
     """command(*arguments) runs backline-demo in a folder of this module, with less work, and gives what it made."""
     folder = tmp_path_factory.mktemp("demo")
 
