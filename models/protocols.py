@@ -62,6 +62,8 @@ class FlowNetwork(ModelMixin, PeftAdapterMixin):
     """Which variant of its base model it is."""
     adapted_prefix: str = ""
     """How names of layers begin that adapters may sit on; by default they may on all."""
+    comfyui_prefix: str = ""
+    """What ComfyUI's LoRA files put before `exported_layer`."""
 
     @property
     @abstractmethod
@@ -77,6 +79,10 @@ class FlowNetwork(ModelMixin, PeftAdapterMixin):
     @abstractmethod
     def weight_dtype(self) -> Any:
         """The torch.dtype of the network's own weights; an adapter's may have another."""
+
+    def exported_layer(self, name: str) -> str:
+        """What other programs' LoRA files call a layer that an adapter may sit on."""
+        return name
 
     @abstractmethod
     def condition(self, text: Tensor, text_mask: Tensor, lyric_ids: Tensor, lyric_mask: Tensor) -> Conditions:
@@ -101,6 +107,10 @@ class FlowNetwork(ModelMixin, PeftAdapterMixin):
         Raises UserError where the base model has no slot.
         """
         raise UserError(_NO_SLOT.format(name=self.spec.name))
+
+    @abstractmethod
+    def example(self, generator: torch.Generator) -> tuple[Tensor, Conditions]:
+        """Made-up latents [1, C, H, T] and conditions that go through every layer an adapter may sit on."""
 
     @abstractmethod
     def prepare(self, conditions: Conditions) -> Conditions:
@@ -199,8 +209,8 @@ class PromptEncoder(nn.Module):
         Raises UserError where a network cannot be weakened.
         """
 
-    def worded(self, tags: str, *, seconds: float) -> str:
-        """What `embed` takes for the tags of a clip of so many seconds."""
+    def worded(self, tags: str, *, seconds: float, has_source: bool = True) -> str:
+        """What `embed` takes for the tags of a clip of so many seconds, which is to go with a source, or with none."""
         return tags
 
     @abstractmethod

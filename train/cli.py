@@ -195,8 +195,8 @@ def search(
 )
 def export(
     adapter: Annotated[Path, typer.Argument(help="Folder that train run wrote (checkpoints/..._lora).")],
-    out: Annotated[Path, typer.Argument(help="File (comfyui) or folder (merged) to write.")],
-    format: Annotated[Literal["comfyui", "merged"], typer.Option("--format", help="What to write.")],
+    out: Annotated[Path, typer.Argument(help="File (comfyui) or folder (peft, merged) to write.")],
+    format: Annotated[Literal["comfyui", "peft", "merged"], typer.Option("--format", help="What to write.")],
     checkpoint_dir: Annotated[
         str | None,
         typer.Option(
@@ -206,13 +206,14 @@ def export(
 ) -> None:
     """Write an adapter for other programs; what is written is read back and compared.
 
-    comfyui: the LoRA alone, one file, without the vocal's conditioning. merged: a transformer folder in the published
+    comfyui: the LoRA alone, one file, without the vocal's conditioning. peft: the same as a folder of PEFT's layout,
+    which diffusers and the tools of ACE-Step 1.5 read. merged: a transformer folder in the published
     layout with the LoRA in its weights, its path for the vocal and adapter.json; with the base's other parts beside
     it, OUT is both --checkpoint-dir and --adapter of infer generate.
     """
-    from train.export import export_comfyui, export_merged
+    from train.export import export_comfyui, export_merged, export_peft
 
-    write = export_comfyui if format == "comfyui" else export_merged
+    write = {"comfyui": export_comfyui, "peft": export_peft, "merged": export_merged}[format]
     write(adapter, out, checkpoint_dir)
     typer.echo(out)
 

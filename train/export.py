@@ -1,24 +1,30 @@
-"""Adapters for other programs: a LoRA file, or a whole transformer. Each is read back and compared."""
+"""Adapters for other programs: a LoRA file or folder, or a whole transformer. Each is read back and compared."""
 
-import shutil
+import json
+import re
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save, save_file
+from peft import LoraConfig
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from common.bases import CONFIG_FILE, BaseOrigin
+from common.bases import BaseOrigin
 from common.errors import UserError
 from common.files import check_writable, whole_file
 from common.progress import say
-from models.adapters.adapter import Adapter, base_of, open_adapter, read_card, save_conditioning, whole_folder
+from models.adapters.adapter import Adapter, LoraCard, base_of, open_adapter, read_card, save_conditioning, whole_folder
 from models.adapters.lora import LORA_FILE, apply_plainly, bare_weights, merge_lora
-from models.loading.checkpoint import open_transformer, part_hash, resolve_checkpoint, spec_of
+from models.adapters.style import PEFT_CONFIG, PEFT_FILE, find_style, load_style
+from models.loading.checkpoint import open_transformer, part_hash, resolve_checkpoint, save_transformer, spec_of
 from models.loading.family import choose_checkpoint, family_of
 from models.protocols import FlowNetwork
 
 LIMIT = 1e-4
 """Largest difference of an export's outputs from the adapter's, against outputs of size 1."""
+PEFT_PREFIX = "base_model.model."
+KIND = re.compile(r"\.(?=lora_|dora_scale)")
+"""Between a layer's name and what of its LoRA a weight is."""
 NO_CONDITIONING = (
     "this file carries no vocal conditioning: other programs will play in the trained style, but ignore the vocal. "
     "Accompaniments for a vocal come from infer generate, with the adapter folder."
@@ -39,21 +45,57 @@ def export_comfyui(folder: Path, out: Path, checkpoint_dir: str | None = None) -
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: the file is written as .safetensors. Give it that ending.")
     base, _ = _find_base(folder, checkpoint_dir)
+    lora, expected = _lora_of(folder, base)
+    transformer = open_transformer(base)
+    weights = bare_weights(folder, transformer)
+    names = {name: _exported(name, transformer.comfyui_prefix, transformer) for name in weights}
+    with whole_file(out) as partial:
+        partial.write_bytes(save({names[name]: weights[name] for name in weights}, metadata={"format": "pt"}))
+        written = load_file(partial)
+        apply_plainly(transformer, {name: written[theirs] for name, theirs in names.items()})
+        _compare(out, transformer, expected)
+    say(f"warning: {NO_CONDITIONING}")
+    if lora.use_dora:
+        say(f"warning: {DORA}")
+
+
+def export_peft(folder: Path, out: Path, checkpoint_dir: str | None = None) -> None:
+    """Write the LoRA of an adapter folder as a folder of PEFT's layout, with the names of the base's own tools.
+
+    Raises UserError if `out` exists, or the adapter does not fit the base.
+    """
+    _check_free(out)
+    base, _ = _find_base(folder, checkpoint_dir)
+    lora, expected = _lora_of(folder, base)
+    transformer = open_transformer(base)
+    held = load_file(folder / LORA_FILE)
+    weights = {_exported(name, PEFT_PREFIX, transformer): tensor for name, tensor in held.items()}
+    layers = sorted({name.removeprefix(PEFT_PREFIX).rpartition(".lora_")[0] for name in weights})
+    config = LoraConfig(r=lora.r, lora_alpha=lora.r, target_modules=layers, use_dora=lora.use_dora).to_dict()
+    with whole_folder(out) as partial:
+        (partial / PEFT_FILE).write_bytes(save(weights, metadata={"format": "pt"}))
+        written = json.dumps(config, indent=2, sort_keys=True, default=sorted)
+        (partial / PEFT_CONFIG).write_text(written + "\n", encoding="utf-8", newline="\n")
+        load_style(transformer, find_style(partial, 1.0), name="exported")
+        _compare(out, transformer, expected)
+    say(f"warning: {NO_CONDITIONING}")
+
+
+def _lora_of(folder: Path, base: Path) -> tuple[LoraCard, Tensor]:
+    """An adapter's LoRA, and what the base answers with it."""
     transformer = open_transformer(base)
     lora = _open(folder, transformer, base, weight=1.0).card.lora
     if lora is None:
         raise UserError(
             f"{folder}: its LoRA is merged into a transformer already. Give the folder that train run wrote."
         )
-    expected = made_up_answer(transformer)
-    transformer = open_transformer(base)
-    with whole_file(out) as partial:
-        partial.write_bytes(save(bare_weights(folder, transformer), metadata={"format": "pt"}))
-        apply_plainly(transformer, load_file(partial))
-        _compare(out, transformer, expected)
-    say(f"warning: {NO_CONDITIONING}")
-    if lora.use_dora:
-        say(f"warning: {DORA}")
+    return lora, made_up_answer(transformer)
+
+
+def _exported(name: str, prefix: str, transformer: FlowNetwork) -> str:
+    """What a file of another program calls a weight of a LoRA."""
+    layer = KIND.split(name, maxsplit=1)[0]
+    return f"{prefix}{transformer.exported_layer(layer)}{name.removeprefix(layer)}"
 
 
 def export_merged(folder: Path, out: Path, checkpoint_dir: str | None = None) -> None:
@@ -69,14 +111,11 @@ def export_merged(folder: Path, out: Path, checkpoint_dir: str | None = None) ->
     expected = made_up_answer(transformer)
     merge_lora(transformer)
     with whole_folder(out) as partial:
-        (partial / part).mkdir()
-        shutil.copyfile(base / part / CONFIG_FILE, partial / part / CONFIG_FILE)
-        weights = {name: tensor.contiguous() for name, tensor in transformer.state_dict().items()}
-        save_file(weights, partial / part / spec_of(base).weights_file(part), metadata={"format": "pt"})
+        save_transformer(transformer, base, partial)
         merged = {"lora": None, "lora_weight": 1.0, "base_fingerprint": part_hash(partial, part)}
         merged["base"] = BaseOrigin(model=spec_of(base).name, family=family_of(partial, part))
         save_conditioning(partial, adapter.conditioner, adapter.card.model_copy(update=merged))
-        del transformer, weights
+        del transformer
         transformer = open_transformer(partial)
         _open(partial, transformer, partial, weight=1.0)
         _compare(out, transformer, expected)
@@ -92,18 +131,8 @@ def _find_base(folder: Path, checkpoint_dir: str | None) -> tuple[Path, str]:
 @torch.no_grad()
 def made_up_answer(transformer: FlowNetwork) -> Tensor:
     """What a transformer makes of a fixed input that goes through every layer an adapter may sit on."""
-    generator = torch.Generator().manual_seed(0)
-
-    def drawn(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
-    text, speaker = (
-        drawn(1, 8, transformer.genre_embedder.in_features),
-        drawn(1, transformer.speaker_embedder.in_features),
-    )
-    lyrics = torch.randint(transformer.lyric_embs.num_embeddings, (1, 8), generator=generator)
-    conditions = transformer.encode(text, torch.ones(1, 8), speaker, lyrics, torch.ones(1, 8))
-    return transformer.decode(drawn(1, 8, 16, 32), torch.tensor([500.0]), conditions).sample
+    latents, conditions = transformer.example(torch.Generator().manual_seed(0))
+    return transformer.decode(latents, torch.tensor([500.0]), conditions).sample
 
 
 def _open(folder: Path, transformer: FlowNetwork, base: Path, *, weight: float) -> Adapter:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from common.bases import ACE_STEP_15
 from common.errors import UserError
+from models.acestep15.names import original_name
 from models.acestep15.sizes import NetworkSettings, Variant
 from models.protocols import Conditions, FlowNetwork, Injections, SslFeatures, Velocity
 
@@ -35,6 +36,7 @@ class AceStep15Network(FlowNetwork):
     spec = ACE_STEP_15
     blocks_name = "transformer.layers"
     adapted_prefix = "transformer."
+    comfyui_prefix = "diffusion_model."
     _supports_gradient_checkpointing = True
 
     def __init__(self, settings: NetworkSettings, variant: Variant) -> None:
@@ -68,6 +70,10 @@ class AceStep15Network(FlowNetwork):
     def weight_dtype(self) -> torch.dtype:
         """The network's own dtype."""
         return self.transformer.scale_shift_table.dtype
+
+    def exported_layer(self, name: str) -> str:
+        """As the original layout has it, without its prefix."""
+        return original_name(f"{name}.").removeprefix("decoder.").removesuffix(".")
 
     def condition(self, text: Tensor, text_mask: Tensor, lyric_ids: Tensor, lyric_mask: Tensor) -> Conditions:
         """Conditions of text2music. `lyric_ids` are not ids here, but the text encoder's embedding rows [B, L, D].
@@ -109,6 +115,14 @@ class AceStep15Network(FlowNetwork):
         """
         frames = source.new_ones(len(source), source.shape[-1]) if made is None else made.to(source.dtype)
         return replace(conditions, context=torch.cat((source, frames[:, None, None].expand_as(source)), dim=1))
+
+    def example(self, generator: torch.Generator) -> tuple[Tensor, Conditions]:
+        """Made-up latents [1, C, 1, T] and conditions, with a source."""
+        width, channels = self.condition_encoder.text_projector.in_features, self.spec.latents.channels
+        text, rows = (torch.randn(1, length, width, generator=generator) for length in (8, 6))
+        source, latents = (torch.randn(1, channels, 1, 32, generator=generator) for _ in range(2))
+        conditions = self.condition(text, torch.ones(1, 8), rows, torch.ones(1, 6))
+        return latents, self.with_source(conditions, source)
 
     def prepare(self, conditions: Conditions) -> Conditions:
         """The conditions as they are: diffusers' blocks keep nothing between steps."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from common.errors import UserError
 from common.texts.lyrics import LyricsContent
 from common.texts.tags import spelt
 
@@ -19,6 +20,7 @@ END = "<|endoftext|>"
 INSTRUMENTAL = "[Instrumental]"
 TAGGED = re.compile(r"\s*\[[^\]]*\]")
 """How a line of lyrics begins that is a structure tag, such as [Verse 1]."""
+LANGUAGE = re.compile(r"[a-z]{2,3}|unknown")
 BPM = re.compile(r"(\d{2,3})\s*bpm", re.IGNORECASE)
 KEY = re.compile(r"([A-G][b#♭♯]?)\s*(major|minor|maj|min)(?:\s+key)?", re.IGNORECASE)
 METRE = re.compile(r"(\d{1,2})/(?:2|4|8|16)(?:\s+time)?")
@@ -65,6 +67,12 @@ def text_prompt(tags: Sequence[str], *, seconds: float, instruction: str = TEXT2
 def lyrics_prompt(lyrics: str, *, language: str = "en") -> str:
     """Lyrics in any language; `[Instrumental]` stands for none."""
     return f"# Languages\n{language}\n\n# Lyric\n{lyrics}{END}"
+
+
+def check_language(language: str) -> None:
+    """Raises UserError for what is no code of a language."""
+    if not LANGUAGE.fullmatch(language):
+        raise UserError(f'lyrics language "{language}" is not a code such as en or ja, nor unknown.')
 
 
 def lyrics_of(lyrics: str) -> dict[LyricsContent, str]:

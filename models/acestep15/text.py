@@ -3,7 +3,6 @@
 B texts, S text tokens, L lyric tokens, D width of a state and of a row.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,13 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 from common.bases import ACE_STEP_15
 from common.errors import UserError
 from common.texts.tags import tags_of
-from models.acestep15.prompts import END, complete, lyrics_of, lyrics_prompt, text_prompt
+from models.acestep15.prompts import END, TEXT2MUSIC, check_language, complete, lyrics_of, lyrics_prompt, text_prompt
 from models.device import shapes_alone, whole_float32
 from models.pretrained import network_options
 from models.protocols import LyricReader, LyricTokens, PromptEncoder, TextStates
 
 MAX_TOKENS = ACE_STEP_15.text_tokens
 MAX_LYRIC_TOKENS = 2048
-LANGUAGE = re.compile(r"[a-z]{2,3}|unknown")
 
 
 class QwenTextEncoder(PromptEncoder):
@@ -64,11 +62,11 @@ class QwenTextEncoder(PromptEncoder):
         ids, mask = self._tokens(lyrics, MAX_LYRIC_TOKENS)
         return TextStates(self.network.get_input_embeddings()(ids), mask)
 
-    def worded(self, tags: str, *, seconds: float) -> str:
+    def worded(self, tags: str, *, seconds: float, has_source: bool = True) -> str:
         """The template around the tags, which asks for what the source lacks, in every mode: shards are of use to all,
-        and an adapter learns what is meant.
+        and an adapter learns what is meant. Without a source it is the base model's own text2music.
         """
-        return text_prompt(tags_of(tags), seconds=seconds, instruction=complete())
+        return text_prompt(tags_of(tags), seconds=seconds, instruction=complete() if has_source else TEXT2MUSIC)
 
     def fits(self, prompt: str) -> bool:
         """Whether all of a prompt fits: at most MAX_TOKENS, its end token among them."""
@@ -91,8 +89,7 @@ class LyricRowReader(LyricReader):
 
     def check_language(self, language: str) -> None:
         """Raises UserError for what is no code of a language."""
-        if not LANGUAGE.fullmatch(language):
-            raise UserError(f'lyrics language "{language}" is not a code such as en or ja, nor unknown.')
+        check_language(language)
 
     @torch.inference_mode()
     def read(self, lyrics: str, language: str) -> LyricTokens:

@@ -11,7 +11,7 @@ r rank.
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def find_style(named: Path, weight: float) -> Style:
 
 def load_style(transformer: FlowNetwork, style: Style, *, name: str) -> None:
     """Add the LoRA of a style under `name`, at scale 1. Raises UserError if it does not fit this transformer."""
-    found = _by_layer(style.path, [layer for layer, _ in transformer.named_modules()])
+    found = _by_layer(style.path, _names_of_layers(transformer))
     if style.config is None and not any("alpha" in parts for parts in found.values()):
         say(f"{style.path}: says no alpha; its update is taken as it stands, as ACE-Step and ComfyUI do.")
     names = {"A": ".lora_A.weight", "B": ".lora_B.weight", "magnitude": MAGNITUDE, "dora_scale": MAGNITUDE}
@@ -107,14 +107,21 @@ def load_style(transformer: FlowNetwork, style: Style, *, name: str) -> None:
         transformer.load_lora_adapter(weights, prefix=None, adapter_name=name)
 
 
-def _by_layer(path: Path, layers: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+def _names_of_layers(transformer: FlowNetwork) -> dict[str, str]:
+    """What files may call each layer, without PREFIXES -> the transformer's own name."""
+    layers = [layer for layer, _ in transformer.named_modules()]
+    own = {layer.removeprefix(transformer.adapted_prefix): layer for layer in layers}
+    return own | {transformer.exported_layer(layer): layer for layer in layers}
+
+
+def _by_layer(path: Path, names: Mapping[str, str]) -> dict[str, dict[str, Tensor]]:
     """What a file holds of each layer, under the transformer's own names: its KINDS, in float32."""
-    flat = {layer.replace(".", "_"): layer for layer in layers}
+    known = {**{name.replace(".", "_"): layer for name, layer in names.items()}, **names}
     found: dict[str, dict[str, Tensor]] = {}
     for key, tensor in load_file(path).items():
         parsed = _parse(key)
         assert parsed is not None, "find_style looked at every key"
-        layer, kind = flat.get(parsed[0], parsed[0]), parsed[1]
+        layer, kind = known.get(parsed[0], parsed[0]), parsed[1]
         if kind in found.setdefault(layer, {}):
             raise UserError(f"{path}: {kind} of {layer} is there twice, also as {key}. Leave one of them out.")
         found[layer][kind] = tensor.float()

@@ -1,12 +1,15 @@
 """ACE-Step v1's networks, each from its part of a checkpoint folder in the published layout."""
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import save_file
 
 from common.bases import ACE_STEP_1, CONFIG_FILE, TOKENIZER_FILE
 from common.errors import UserError
+from common.texts.lyrics import LyricsContent
 from models.device import shapes_alone
 from models.loading.weights import filled, network_config, read_part_config, read_weights, shapes_of, without_notes
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:  # each opener imports its network itself: train need not impo
     from models.acestep1.text.encoder import TextEncoder
     from models.acestep1.text.lyric_tokens import LyricIdReader
     from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
-    from models.protocols import PromptEncoder
+    from models.protocols import FlowNetwork, PromptEncoder
 
 PARTS = ACE_STEP_1.parts
 HALVES = ("encoder.", "decoder.")
@@ -27,6 +30,11 @@ HALVES = ("encoder.", "decoder.")
 def holds_part(folder: Path) -> bool:
     """Whether a folder holds any of its parts."""
     return any((folder / part).is_dir() for part in ACE_STEP_1.files)
+
+
+def hub_patterns(part: str) -> tuple[str, ...]:
+    """Paths of a part's files in a repository."""
+    return (f"{part}/*",)
 
 
 def part_files(folder: Path, part: str) -> list[Path]:
@@ -103,11 +111,34 @@ def open_text_encoder(folder: Path) -> "TextEncoder":
     return TextEncoder(network, open_tokenizer(folder / part / TOKENIZER_FILE)).eval()
 
 
-def open_lyric_reader(folder: Path, encoder: "PromptEncoder") -> "LyricIdReader":
+def check_lyrics_language(language: str) -> None:
+    """Raises UserError for a language that has no token."""
+    from models.acestep1.text.lyric_tokens import check_language
+
+    check_language(language)
+
+
+def lyrics_reduced(lyrics: str, content: LyricsContent) -> str:
+    """What is left of a song's lyrics."""
+    from models.acestep1.text.lyric_tokens import reduce_lyrics
+
+    return reduce_lyrics(lyrics, content)
+
+
+def open_lyric_reader(folder: Path, encoder: "PromptEncoder | None") -> "LyricIdReader":
     """What makes token ids of lyrics, with the folder's vocabulary if it has one. Raises UserError for another's."""
     from models.acestep1.text.lyric_tokens import LyricIdReader, open_lyric_vocabulary
 
     return LyricIdReader(open_lyric_vocabulary(folder))
+
+
+def save_transformer(network: "FlowNetwork", base: Path, folder: Path) -> None:
+    """Write a transformer as the part of a checkpoint folder, its config that of the base."""
+    part = PARTS.transformer
+    (folder / part).mkdir()
+    shutil.copyfile(base / part / CONFIG_FILE, folder / part / CONFIG_FILE)
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(weights, _weights_path(folder, part), metadata={"format": "pt"})
 
 
 def _weights_path(folder: Path, part: str) -> Path:

@@ -5,18 +5,23 @@ encoder's folder; such a VARIANT folder may be named itself. In diffusers' each 
 """
 
 import pickle
-import re
+import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from common.bases import ACE_STEP_15, CONFIG_FILE, TOKENIZER_FILE
 from common.errors import UserError
+from common.texts.lyrics import LyricsContent
+from models.acestep15.names import diffusers_name, original_name
+from models.acestep15.prompts import check_language, lyrics_of
 from models.acestep15.sizes import NetworkSettings, network_settings, variant_of
 from models.device import shapes_alone
+from models.loading.hub import cached, revision_of
 from models.loading.weights import (
     filled,
     network_config,
@@ -31,7 +36,7 @@ if TYPE_CHECKING:  # each opener imports its network itself: train need not impo
     from models.acestep15.codec import OobleckCodec, OobleckLatentDecoder
     from models.acestep15.network import AceStep15Network
     from models.acestep15.text import LyricRowReader, QwenTextEncoder
-    from models.protocols import PromptEncoder
+    from models.protocols import FlowNetwork, PromptEncoder
 
 PARTS = ACE_STEP_15.parts
 VARIANTS = "acestep-v15-*"
@@ -42,6 +47,8 @@ CODEC = "vae"
 """The codec's folder, in both layouts."""
 HALVES = ("encoder.", "decoder.")
 """Of the codec; a file may hold one alone."""
+TELLING = (SILENCE_FILE, f"{VARIANTS}/{CONFIG_FILE}", f"{DIFFUSERS_CONDITIONS}/{CONFIG_FILE}")
+"""Small files by which a folder is known, whatever part is fetched."""
 SILENCE = f"{DIFFUSERS_CONDITIONS}.silence_latent"
 ORIGINAL_STEM, TEXT_STEM, DIFFUSERS_STEM = "model", "model", "diffusion_pytorch_model"
 """Names of the files of weights, without what follows them."""
@@ -50,32 +57,22 @@ LANGUAGE_MODEL = ("model.", "lm_head.")
 """Prefix of the text encoder's weights where it is stored with a head for language, and the head."""
 UNREAD = ("tokenizer.", "detokenizer.")
 """Networks of the cover task, in the original layout's file."""
-RENAMED = (
-    (r"^decoder\.", f"{DIFFUSERS_TRANSFORMER}."),
-    (r"^encoder\.", f"{DIFFUSERS_CONDITIONS}."),
-    (r"^null_condition_emb$", f"{DIFFUSERS_CONDITIONS}.null_condition_emb"),
-    (r"\.proj_(in|out)\.1\.", r".proj_\1_conv."),
-    (r"_attn\.([qkv])_proj\.", r"_attn.to_\1."),
-    (r"_attn\.o_proj\.", "_attn.to_out.0."),
-    (r"_attn\.([qk])_norm\.", r"_attn.norm_\1."),
-)
-"""Names in the original layout's file, as patterns, and what diffusers' networks call them."""
-ORIGINAL_NAMES = (
-    (r"^transformer\.", "decoder."),
-    (r"^condition_encoder\.null_condition_emb$", "null_condition_emb"),
-    (r"^condition_encoder\.", "encoder."),
-    (r"\.proj_(in|out)_conv\.", r".proj_\1.1."),
-    (r"_attn\.to_([qkv])\.", r"_attn.\1_proj."),
-    (r"_attn\.to_out\.0\.", "_attn.o_proj."),
-    (r"_attn\.norm_([qk])\.", r"_attn.\1_norm."),
-)
-"""The same backwards."""
 
 
 def holds_part(folder: Path) -> bool:
     """Whether a folder holds any of its parts, in either layout."""
     told = (SILENCE_FILE, DIFFUSERS_CONDITIONS, *ACE_STEP_15.files)
     return any((folder / name).exists() for name in told) or any(folder.glob(f"{VARIANTS}/{CONFIG_FILE}"))
+
+
+def hub_patterns(part: str) -> tuple[str, ...]:
+    """Paths of a part's files in a repository: of several parts, of one variant, or in diffusers' layout."""
+    if part == PARTS.codec:
+        return *TELLING, f"{CODEC}/*"
+    if part == PARTS.text_encoder:
+        return *TELLING, f"{part}/*", f"{DIFFUSERS_TEXT}/*", f"{DIFFUSERS_TOKENIZER}/*"
+    of_variant = (CONFIG_FILE, f"{ORIGINAL_STEM}*.safetensors*", SILENCE_FILE)
+    return f"{VARIANTS}/*", *of_variant, f"{DIFFUSERS_TRANSFORMER}/*", f"{DIFFUSERS_CONDITIONS}/*"
 
 
 def part_files(folder: Path, part: str) -> list[Path]:
@@ -157,12 +154,43 @@ def open_text_encoder(folder: Path) -> "QwenTextEncoder":
     return QwenTextEncoder(with_rotary_tables(filled(network, weights)), tokenizer).eval()
 
 
-def open_lyric_reader(folder: Path, encoder: "PromptEncoder") -> "LyricRowReader":
+def check_lyrics_language(language: str) -> None:
+    """Raises UserError for what is no code of a language."""
+    check_language(language)
+
+
+def lyrics_reduced(lyrics: str, content: LyricsContent) -> str:
+    """What is left of a song's lyrics."""
+    return lyrics_of(lyrics)[content]
+
+
+def open_lyric_reader(folder: Path, encoder: "PromptEncoder | None") -> "LyricRowReader":
     """What makes rows of lyrics, which are the text encoder's own."""
     from models.acestep15.text import LyricRowReader, QwenTextEncoder
 
     assert isinstance(encoder, QwenTextEncoder)
     return LyricRowReader(encoder)
+
+
+def save_transformer(network: "FlowNetwork", base: Path, folder: Path) -> None:
+    """Write the transformer and its condition encoder in the layout of the base, with its configs, in one file each.
+
+    Raises UserError where the base holds several variants or none.
+    """
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    if (base / DIFFUSERS_CONDITIONS).is_dir():
+        for part in (DIFFUSERS_TRANSFORMER, DIFFUSERS_CONDITIONS):
+            (folder / part).mkdir()
+            shutil.copyfile(base / part / CONFIG_FILE, folder / part / CONFIG_FILE)
+            own = {name.removeprefix(f"{part}."): held for name, held in weights.items() if name.startswith(f"{part}.")}
+            save_file(own, folder / part / f"{DIFFUSERS_STEM}.safetensors", metadata={"format": "pt"})
+        return
+    room = folder / VARIANTS.replace("*", variant(base))
+    room.mkdir()
+    for name in (CONFIG_FILE, SILENCE_FILE):
+        shutil.copyfile(_variant_folder(base) / name, room / name)
+    own = {original_name(name): held for name, held in weights.items() if name != SILENCE}
+    save_file(own, room / f"{ORIGINAL_STEM}.safetensors", metadata={"format": "pt"})
 
 
 def build_network(settings: NetworkSettings, config: dict[str, Any], path: Path) -> "AceStep15Network":
@@ -174,20 +202,6 @@ def build_network(settings: NetworkSettings, config: dict[str, Any], path: Path)
             return AceStep15Network(settings, variant_of(config))
     except (TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path}: {error}") from None
-
-
-def diffusers_name(name: str) -> str:
-    """What our network calls a weight of the original layout's file."""
-    for pattern, replacement in RENAMED:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def original_name(name: str) -> str:
-    """What the original layout's file calls a weight of our network."""
-    for pattern, replacement in ORIGINAL_NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def _open_diffusers(folder: Path, dtype: torch.dtype) -> "AceStep15Network":
@@ -225,10 +239,15 @@ def _variant_folder(folder: Path) -> Path:
 
 
 def _beside(folder: Path, part: str) -> Path:
-    """The folder of a part that all variants share; it may lie beside the folder of a variant that is named itself."""
-    if not (folder / part).is_dir() and (folder / SILENCE_FILE).is_file():
-        return folder.resolve().parent / part
-    return folder / part
+    """The folder of a part that all variants share.
+
+    It may lie beside the folder of a variant that is named itself; a variant's own repository has none, and the first
+    repository's is taken.
+    """
+    if (folder / part).is_dir() or not (folder / SILENCE_FILE).is_file():
+        return folder / part
+    first = cached(ACE_STEP_15.published_id, f"{part}/*") if revision_of(folder) else None
+    return (first or folder.resolve().parent) / part
 
 
 def _text_folder(folder: Path) -> Path:

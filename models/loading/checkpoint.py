@@ -12,6 +12,7 @@ from common.bases import ACE_STEP_1, ACE_STEP_15, BASES, BUNDLED, BaseSpec
 from common.canonical import sha256_of_file
 from common.errors import UserError
 from common.progress import say
+from common.texts.lyrics import LyricsContent
 from models.loading import acestep1, acestep15
 from models.loading.hub import HUB_ID, fetch, revision_of
 from models.loading.weights import opened_weights
@@ -60,7 +61,7 @@ def resolve_checkpoint(name: str | Path, parts: Sequence[str]) -> Path:
         return bundle
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        folder = fetch(str(name), parts)
+        folder = _fetched(str(name), parts)
     for part in parts:
         room = part_files(folder, part)[0].parent if part != SEPARATOR else separator_folder(folder)
         if not room.is_dir():
@@ -68,6 +69,21 @@ def resolve_checkpoint(name: str | Path, parts: Sequence[str]) -> Path:
             raise UserError(f"{name}: there is no {room.name}/ in it. Give a folder in the layout of {layout}.")
         if revision_of(folder) is not None:
             _check_fetched(str(name), folder, part)
+    return folder
+
+
+def _fetched(name: str, parts: Sequence[str]) -> Path:
+    """The cache's folder of a repository. What a variant's own has not comes from the first one of its base model."""
+    spec = spec_of(name)
+    opener = OPENERS[spec.name]
+
+    def patterns(parts: Sequence[str]) -> list[str]:
+        return [pattern for part in parts for pattern in opener.hub_patterns(part)]
+
+    folder = fetch(name, patterns(parts))
+    shared = [part for part in parts if part in spec.parts.encoders and not part_files(folder, part)[0].is_file()]
+    if shared and name.partition("@")[0] in spec.variant_ids:
+        fetch(spec.published_id, patterns(shared))
     return folder
 
 
@@ -95,6 +111,11 @@ def variant_of(folder: Path) -> str:
     return OPENERS[spec_of(folder).name].variant(folder)
 
 
+def save_transformer(network: "FlowNetwork", base: Path, folder: Path) -> None:
+    """Write a transformer that was opened from `base` into a checkpoint folder of the same layout, float32."""
+    OPENERS[network.spec.name].save_transformer(network, base, folder)
+
+
 def open_codec(folder: Path, *, encoder: bool, decoder: bool) -> "LatentCodec":
     """The halves asked for; the file need not hold the other, which is never allocated.
 
@@ -113,8 +134,20 @@ def open_text_encoder(folder: Path) -> "PromptEncoder":
     return OPENERS[spec_of(folder).name].open_text_encoder(folder)
 
 
-def open_lyric_reader(folder: Path, encoder: "PromptEncoder") -> "LyricReader":
-    """What makes tokens of lyrics, beside the text encoder of the folder. Raises UserError for bad files."""
+def check_lyrics_language(spec: BaseSpec, language: str) -> None:
+    """Raises UserError for a language that a base model cannot read lyrics in."""
+    OPENERS[spec.name].check_lyrics_language(language)
+
+
+def lyrics_reduced(spec: BaseSpec, lyrics: str, content: LyricsContent) -> str:
+    """What is left of a song's lyrics, as text: that the song is instrumental, structure tags alone, or all."""
+    return OPENERS[spec.name].lyrics_reduced(lyrics, content)
+
+
+def open_lyric_reader(folder: Path, encoder: "PromptEncoder | None") -> "LyricReader":
+    """What makes tokens of lyrics; it asks the text encoder of the folder where the base model has lyric rows, and it
+    alone. Raises UserError for bad files.
+    """
     return OPENERS[spec_of(folder).name].open_lyric_reader(folder, encoder)
 
 

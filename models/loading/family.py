@@ -15,7 +15,16 @@ from common.errors import UserError
 from common.progress import say
 from models.acestep1 import sizes as acestep1
 from models.acestep15 import sizes as acestep15
-from models.loading.checkpoint import BUNDLES, bundle_of, is_whole, part_files, part_hash, resolve_checkpoint, spec_of
+from models.loading.checkpoint import (
+    BUNDLES,
+    bundle_of,
+    is_whole,
+    part_files,
+    part_hash,
+    resolve_checkpoint,
+    spec_of,
+    variant_of,
+)
 from models.loading.hub import revision_of
 
 FAMILIES: Mapping[str, Mapping[str, Sequence[SettingsDict]]] = {
@@ -56,8 +65,11 @@ def describe_base(name: str, folder: Path, part: str) -> BaseOrigin:
     """What a checkpoint, found in `folder` under its `name`, is recorded as; `part` decides the family."""
     revision = revision_of(folder)
     named = bundle_of(name) is not None or (revision is not None and not Path(name).expanduser().is_dir())
+    spec = spec_of(folder)
+    has_variants = part == spec.parts.transformer and len(spec.samplings) > 1
     return BaseOrigin(
-        model=spec_of(folder).name,
+        model=spec.name,
+        variant=variant_of(folder) if has_variants else None,
         family=family_of(folder, part),
         checkpoint=name.partition("@")[0] if named else None,
         revision=revision if named else None,

@@ -16,8 +16,9 @@ _commits: dict[str, str] = {}
 """What each name meant the first time: a repository that changes meanwhile is not mixed of two revisions."""
 
 
-def fetch(name: str, parts: Sequence[str]) -> Path:
-    """The cache's folder of one commit, into which `parts` of "owner/name" or "owner/name@revision" are fetched.
+def fetch(name: str, patterns: Sequence[str]) -> Path:
+    """The cache's folder of one commit, into which files of "owner/name" or "owner/name@revision" are fetched: those
+    whose paths fit one of `patterns`.
 
     Raises UserError for a name that is none, and for what Hugging Face or the connection refuses.
     """
@@ -29,11 +30,22 @@ def fetch(name: str, parts: Sequence[str]) -> Path:
 
     revision = _commits.get(name) or matched[2]
     try:
-        found = Path(snapshot_download(matched[1], revision=revision, allow_patterns=[f"{part}/*" for part in parts]))
+        found = Path(snapshot_download(matched[1], revision=revision, allow_patterns=list(patterns)))
     except (OSError, HTTPError, HFValidationError) as error:
         raise UserError(f"{name}: {_explained(error, matched[2])}") from None
     _commits[name] = found.name
     return found
+
+
+def cached(name: str, pattern: str) -> Path | None:
+    """The cache's folder of a repository whose files of that `pattern` were fetched; None where they were not."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[pattern], local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
 
 
 def revision_of(folder: Path) -> str | None:

@@ -13,10 +13,11 @@ from torch import Tensor
 from common.bases import ACE_STEP_15, CONFIG_FILE, TOKENIZER_FILE
 from common.config import SettingsDict
 from models.acestep15.codec import OobleckCodec, OobleckConfig
+from models.acestep15.names import original_name
 from models.acestep15.prompts import END, INSTRUMENTAL, TRACKS, complete, lyrics_prompt, text_prompt
 from models.acestep15.sizes import TINY_TEXT_ENCODER, TINY_TRANSFORMER, TINY_VAE, network_settings
 from models.acestep15.text import build_text_network
-from models.loading.acestep15 import CODEC, SILENCE, SILENCE_FILE, build_network, original_name
+from models.loading.acestep15 import CODEC, SILENCE, SILENCE_FILE, build_network
 from models.loading.weights import network_config, shapes_of
 from recipe.random_weights import random_weights
 from recipe.tokenizer import world_texts

@@ -2,8 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.loaders.lora_pipeline import AceStepLoraLoaderMixin
+from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file
 
+from common.bases import BaseOrigin
 from common.command import run
 from common.errors import UserError
 from common.latents import LatentStatistics
@@ -17,18 +20,22 @@ from models.adapters.adapter import (
     save_adapter,
 )
 from models.adapters.lora import LORA_FILE, apply_plainly, attach_lora
-from models.loading.checkpoint import TINY, open_transformer, part_hash
+from models.loading.checkpoint import BUNDLES, TINY, open_transformer, part_hash
+from models.protocols import FlowNetwork
 from train.cli import app
 from train.config import TARGET_MODULES
-from train.export import export_comfyui, export_merged, made_up_answer
+from train.export import export_comfyui, export_merged, export_peft, made_up_answer
 
 PART = "ace_step_transformer"
 
 
-def saved_adapter(folder, *, use_dora=False):
+def saved_adapter(folder, *, use_dora=False, base=TINY):
     """An adapter on every layer that may have one, whose every weight says something."""
-    transformer, conditioning = open_transformer(TINY), Conditioning()
-    attach_lora(transformer, rank=4, alpha=6, target_modules=TARGET_MODULES, use_dora=use_dora)
+    transformer, conditioning = open_transformer(base), Conditioning()
+    names = [name for name, _ in transformer.named_modules()]
+    target_modules = tuple(target for target in TARGET_MODULES if any(name.endswith(target) for name in names))
+    channels, rows = transformer.spec.latents.channels, transformer.spec.latents.rows
+    attach_lora(transformer, rank=4, alpha=6, target_modules=target_modules, use_dora=use_dora)
     conditioner = conditioning.make_conditioner(transformer)
     assert conditioner is not None
     generator = torch.Generator().manual_seed(3)
@@ -40,12 +47,13 @@ def saved_adapter(folder, *, use_dora=False):
         output_type="accompaniment",
         strength_range=(0.3, 1.0),
         lora=LoraCard(
-            r=4, lora_alpha=6, use_rslora=True, use_dora=use_dora, target_modules=TARGET_MODULES, blocks=None
+            r=4, lora_alpha=6, use_rslora=True, use_dora=use_dora, target_modules=target_modules, blocks=None
         ),
         lora_weight=1.0,
-        statistics=LatentStatistics(silence=((0.5,) * 16,) * 8, mean=(0.0,) * 8, std=(2.0,) * 8),
+        statistics=LatentStatistics(silence=((0.5,) * rows,) * channels, mean=(0.0,) * channels, std=(2.0,) * channels),
         vocal_lufs=-20.0,
-        base_fingerprint=part_hash(TINY, PART),
+        base=BaseOrigin(model=transformer.spec.name),
+        base_fingerprint=part_hash(base, transformer.spec.parts.transformer),
         shards_fingerprint="b" * 64,
         epoch=0,
         step=1,
@@ -56,7 +64,8 @@ def saved_adapter(folder, *, use_dora=False):
 
 def opened(folder, base):
     transformer = open_transformer(base)
-    adapter = open_adapter(folder, transformer, weight=1.0, base_fingerprint=part_hash(base, PART))
+    part = transformer.spec.parts.transformer
+    adapter = open_adapter(folder, transformer, weight=1.0, base_fingerprint=part_hash(base, part))
     return transformer, adapter
 
 
@@ -79,6 +88,36 @@ def test_a_merged_folder_is_a_checkpoint_and_an_adapter_for_it(tmp_path, use_dor
     assert again.objective == adapter.objective
     for name, tensor in again.conditioner.state_dict().items():
         assert torch.equal(tensor, adapter.conditioner.state_dict()[name])
+
+
+@torch.no_grad()
+def test_an_adapter_of_ace_step_15_goes_out_in_the_layouts_of_its_tools(tmp_path):
+    base = BUNDLES["tiny15"]
+    folder = saved_adapter(tmp_path / "adapter", base=base)
+    theirs, _ = opened(folder, base)
+    expected = made_up_answer(theirs)
+    export_comfyui(folder, tmp_path / "band.safetensors", "tiny15")
+    comfyui = load_file(tmp_path / "band.safetensors")
+    assert "diffusion_model.layers.3.cross_attn.o_proj.lora_B.weight" in comfyui
+    export_peft(folder, tmp_path / "peft", "tiny15")
+    network = open_transformer(base)
+    assert (made_up_answer(network) - expected).abs().max() > 0.1
+    weights = AceStepLoraLoaderMixin.lora_state_dict(tmp_path / "peft", weight_name="adapter_model.safetensors")
+    AceStepLoraLoaderMixin.load_lora_into_transformer(weights, network.transformer)
+    assert (made_up_answer(network) - expected).abs().max() < 1e-4
+    assert PeftConfig.from_pretrained(tmp_path / "peft").peft_type == "LORA"
+    export_merged(folder, tmp_path / "merged", "tiny15")
+    assert (made_up_answer(open_transformer(tmp_path / "merged")) - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_a_peft_folder_is_the_adapters_update(tmp_path, use_dora):
+    folder, out = saved_adapter(tmp_path / "adapter", use_dora=use_dora), tmp_path / "peft"
+    export_peft(folder, out, "tiny")
+    theirs, _ = opened(folder, TINY)
+    read = PeftModel.from_pretrained(open_transformer(TINY), out).get_base_model()
+    assert isinstance(read, FlowNetwork)
+    assert (made_up_answer(read) - made_up_answer(theirs)).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("use_dora", [False, True])

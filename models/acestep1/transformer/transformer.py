@@ -127,6 +127,14 @@ class ACEStepTransformer2DModel(FlowNetwork, ConfigMixin):
         speaker = text.new_zeros(len(text), self.speaker_embedder.in_features)
         return self.encode(text, text_mask, speaker, lyric_ids, lyric_mask)
 
+    def example(self, generator: torch.Generator) -> tuple[Tensor, Conditions]:
+        """Made-up latents [1, C, H, T] and conditions; the speaker is one, too, which songs have not."""
+        text = torch.randn(1, 8, self.genre_embedder.in_features, generator=generator)
+        speaker = torch.randn(1, self.speaker_embedder.in_features, generator=generator)
+        lyrics = torch.randint(self.lyric_embs.num_embeddings, (1, 8), generator=generator)
+        conditions = self.encode(text, torch.ones(1, 8), speaker, lyrics, torch.ones(1, 8))
+        return torch.randn(1, 8, 16, 32, generator=generator), conditions
+
     def prepare(self, conditions: Conditions) -> Conditions:
         """The conditions with what each block makes of them, for many steps under these weights and this LoRA."""
         if conditions.keys_values is not None:

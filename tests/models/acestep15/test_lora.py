@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from common.errors import UserError
-from models.acestep15.lora import original_lora
 from models.adapters.lora import LORA_FILE, attach_lora, load_lora, save_lora, trained_parameters
 from models.loading.checkpoint import open_transformer
 
@@ -45,6 +44,15 @@ def lora_folder(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lora")
     save_lora(trained, folder)
     return folder
+
+
+def exported(folder, network, prefix):
+    """A LoRA's weights as another program names them."""
+    named = {}
+    for name, weight in load_file(folder / LORA_FILE).items():
+        layer, _, kind = name.partition(".lora_")
+        named[f"{prefix}{network.exported_layer(layer)}.lora_{kind}"] = weight
+    return named
 
 
 def test_a_fresh_adapter_sits_on_the_transformer_alone_and_changes_nothing(original_folder):
@@ -86,7 +94,7 @@ def test_diffusers_reads_the_layout_of_peft_with_the_same_outputs(
 ):
     folder = tmp_path / "peft"
     folder.mkdir()
-    weights = original_lora(load_file(lora_folder / LORA_FILE), "peft")
+    weights = exported(lora_folder, trained, "base_model.model.")
     assert "base_model.model.layers.0.cross_attn.o_proj.lora_B.weight" in weights
     assert "base_model.model.layers.1.mlp.gate_proj.lora_A.weight" in weights
     save_file(weights, folder / "adapter_model.safetensors")
@@ -104,7 +112,7 @@ def test_diffusers_reads_the_layout_of_peft_with_the_same_outputs(
 def test_comfyuis_formula_on_the_original_weights_gives_the_same_outputs(
     trained, lora_folder, original_folder, tmp_path
 ):
-    weights = original_lora(load_file(lora_folder / LORA_FILE), "comfyui")
+    weights = exported(lora_folder, trained, trained.comfyui_prefix)
     room = original_folder / "acestep-v15-any"
     index = json.loads((room / "model.safetensors.index.json").read_text())["weight_map"]
     held = {name: tensor for file in set(index.values()) for name, tensor in load_file(room / file).items()}

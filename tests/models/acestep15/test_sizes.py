@@ -6,9 +6,10 @@ from diffusers.models.autoencoders.autoencoder_oobleck import AutoencoderOobleck
 
 from common.bases import ACE_STEP_15
 from models.acestep15.codec import OobleckCodec, OobleckConfig
+from models.acestep15.names import diffusers_name
 from models.acestep15.sizes import STANDARD, XL, network_settings, variant_of
 from models.acestep15.text import build_text_network
-from models.loading.acestep15 import build_network, diffusers_name
+from models.loading.acestep15 import build_network
 from models.loading.weights import network_config, shapes_of
 
 Shapes = dict[str, tuple[int, ...]]

@@ -17,11 +17,11 @@ import pytest
 import torch
 from huggingface_hub import _tree_cache, constants
 
-from common.bases import ACE_STEP_1, BaseOrigin
+from common.bases import ACE_STEP_1, ACE_STEP_15, BaseOrigin
 from common.errors import UserError
 from models.loading import hub
 from models.loading.acestep1 import open_vocoder
-from models.loading.checkpoint import TINY, resolve_checkpoint
+from models.loading.checkpoint import BUNDLES, TINY, TINY15, part_hash, resolve_checkpoint, variant_of
 from models.loading.family import describe_base
 
 TRANSFORMER, CODEC, TEXT = ACE_STEP_1.parts.transformer, ACE_STEP_1.parts.codec, ACE_STEP_1.parts.text_encoder
@@ -46,14 +46,16 @@ class Hub:
 
     commits: dict[str, dict[str, bytes]]
     main: str = FIRST
+    mains: dict[str, str] = field(default_factory=dict)
+    """Newest commit of repositories that are not NAME's, by name."""
     refusal: tuple[int, dict[str, str]] | None = None
     """Status and headers of every answer."""
     cut: str | None = None
     """Name of the file whose connection breaks amid it."""
     served: list[str] = field(default_factory=list)
 
-    def commit_of(self, revision: str) -> str | None:
-        commit = self.main if revision == "main" else revision
+    def commit_of(self, revision: str, name: str) -> str | None:
+        commit = self.mains.get(name, self.main) if revision == "main" else revision
         return commit if commit in self.commits else None
 
 
@@ -74,11 +76,11 @@ def handler(state: Hub) -> type[BaseHTTPRequestHandler]:
             if state.refusal is not None:
                 return self.send(b"", *state.refusal, body=body)
             if path[:2] == ["api", "models"]:
-                return self.describe(*path[4:6], body=body)
+                return self.describe("/".join(path[2:4]), *path[4:6], body=body)
             return self.give(path[3], "/".join(path[4:]), body=body)  # owner/name/resolve/COMMIT/PATH
 
-        def describe(self, question: str, revision: str, *, body: bool) -> None:
-            commit = state.commit_of(revision)
+        def describe(self, name: str, question: str, revision: str, *, body: bool) -> None:
+            commit = state.commit_of(revision, name)
             if commit is None:
                 return self.send(b"", 404, {"X-Error-Code": "RevisionNotFound"}, body=body)
             files = state.commits[commit]
@@ -172,6 +174,25 @@ def test_only_the_parts_that_are_needed_are_fetched_once(server):
     assert resolve_checkpoint(NAME, [VOCODER]) == folder
     assert len(server.served) == 2
     assert folder.name == FIRST
+
+
+def test_a_variants_repository_gets_the_rest_from_the_first_one(server):
+    """A repository of a variant holds no codec and no text encoder; the first one holds turbo, and both."""
+    base, rest = "a" * 40, "b" * 40
+    held = {path.relative_to(TINY15).as_posix(): path.read_bytes() for path in TINY15.rglob("*") if path.is_file()}
+    alone = {name.partition("/")[2]: data for name, data in held.items() if name.startswith("acestep-v15-base/")}
+    server.commits |= {base: alone, rest: {name: data for name, data in held.items() if "v15-base" not in name}}
+    server.mains = {"ACE-Step/acestep-v15-base": base, ACE_STEP_15.published_id: rest}
+    parts = ACE_STEP_15.parts
+    folder = resolve_checkpoint("ACE-Step/acestep-v15-base", [parts.codec])
+    assert (folder.name, "model.safetensors" in server.served) == (base, False)
+    assert resolve_checkpoint("ACE-Step/acestep-v15-base", [parts.transformer, *parts.encoders]) == folder
+    assert variant_of(folder) == "base"
+    for part in ACE_STEP_15.files:
+        assert part_hash(folder, part) == part_hash(BUNDLES["tiny15"], part)
+    assert "acestep-v15-turbo/model.safetensors" not in server.served
+    whole = resolve_checkpoint(ACE_STEP_15.published_id, [parts.transformer])
+    assert (whole.name, variant_of(whole)) == (rest, "turbo")
 
 
 def test_parts_fetched_one_after_the_other_are_of_one_commit(server):
