@@ -95,6 +95,8 @@ class BaseSpec:
     """Longest clip that the network takes at once; longer songs go through it in windows."""
     shards_version: Literal[1, 2] = 2
     """Version of the format of its shards (docs/shards.md)."""
+    shares_adapters: bool = False
+    """Whether an adapter of one of its checkpoints may be used on another."""
     has_source_slot: bool = False
     """Whether its network takes the latents of a source track beside the noisy ones."""
     has_learned_null: bool = False
@@ -185,6 +187,7 @@ ACE_STEP_15 = BaseSpec(
     },
     block_frames=2,
     longest_seconds=600.0,
+    shares_adapters=True,
     has_source_slot=True,
     has_learned_null=True,
     compares_velocities=True,
@@ -208,6 +211,9 @@ class BaseOrigin(Config):
 
     model: str = Field(default=ACE_STEP_1.name, exclude_if=lambda name: name == ACE_STEP_1.name)
     """Name of the base model; files of ACE-Step v1 leave it out, as when there was no other."""
+    variant: str | None = Field(default=None, exclude_if=lambda variant: variant is None)
+    """Which of the base model's variants an adapter was trained on; left out where there is but one, and in shards,
+    whose latents serve all."""
     family: str | None = None
     """ "ace-step-1" or "ace-step-1.5" for networks of the published sizes, "tiny" or "tiny15" for those of a bundle;
     null for others."""

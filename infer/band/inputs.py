@@ -28,15 +28,16 @@ from infer.request.text_inputs import (
     TokenizedLyrics,
     cached_lyrics,
     cached_prompt,
+    cached_reduced_lyrics,
     embed_prompt,
     read_lyrics,
     read_text_file,
     tokenize,
 )
 from infer.request.vocal import VocalInput, vocal_from_file, vocal_from_shards
-from models.acestep1.text.lyric_tokens import INSTRUMENTAL, reduce_lyrics
 from models.adapters.adapter import base_of
 from models.flow.kept import KeptLatents
+from models.loading.checkpoint import lyrics_reduced
 from models.loading.family import check_alike, known_base
 from shards.reader import read_manifest, read_song
 from shards.schema import Sample
@@ -73,7 +74,8 @@ def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationI
         sheet = _sheet_of_earlier(plan) or lead_sheet_of_file(request, plan.selection, request.vocal)
         changed_sheet(sheet or SOME_BEATS, request, 0.0)  # refused before anything is encoded
         with vocal_from_file(request.vocal, latents, encoder=encoder, sha256=session.sha256, lufs=lufs) as sung:
-            vocal, text = _with_sheet(sung, sheet, plan), _text_of_file(plan, session, request.vocal)
+            vocal = _with_sheet(sung, sheet, plan)
+            text = _text_of_file(plan, session, request.vocal, vocal.record.seconds)
             with read_earlier(plan, session, vocal) as earlier:
                 yield GenerationInputs(vocal, text, _reference(plan, session, vocal), earlier)
         return
@@ -83,7 +85,8 @@ def read_inputs(plan: GenerationPlan, session: Session) -> Generator[GenerationI
     segments = read_song(request.shards, request.key)
     vocal = vocal_from_shards(request.shards, request.key, segments, plan.runtime.spec.latents.sample_rate_hz)
     sheet = _sheet_of_earlier(plan) or lead_sheet_of_shards(request, plan.selection, segments)
-    vocal, text = _with_sheet(vocal, sheet, plan), text_of_shards(plan, session, segments[0])
+    vocal = _with_sheet(vocal, sheet, plan)
+    text = text_of_shards(plan, session, segments[0], vocal.record.seconds)
     with read_earlier(plan, session, vocal) as earlier:
         yield GenerationInputs(vocal, text, _reference(plan, session, vocal), earlier)
 
@@ -142,26 +145,28 @@ def _reference(plan: GenerationPlan, session: Session, vocal: VocalInput) -> Enc
     return read_reference(plan.request.blend, latents, samples=samples, encoder=encoder, sha256=session.sha256)
 
 
-def text_of_shards(plan: GenerationPlan, session: Session, first: Sample) -> TextInputs:
+def text_of_shards(plan: GenerationPlan, session: Session, first: Sample, seconds: float) -> TextInputs:
     """The text encoder is opened for a prompt that no shard holds, and for what ERG sets against the prompt."""
     given, lyrics = plan.request.prompt, plan.request.lyrics
-    prompt = _embed(plan, session, given) if given else cached_prompt(first)
+    prompt = _embed(plan, session, given, seconds) if given else cached_prompt(first)
     if plan.settings.sampler.erg and not given:
-        prompt = replace(prompt, weakened=_embed(plan, session, prompt.tags).weakened)
+        prompt = replace(prompt, weakened=_embed(plan, session, prompt.tags, seconds).weakened)
     if lyrics is None and plan.earlier is None:
-        return TextInputs(prompt, _cached_lyrics(plan, first))
-    return TextInputs(prompt, _read_lyrics(plan, lyrics))
+        return TextInputs(prompt, _cached_lyrics(plan, session, first))
+    return TextInputs(prompt, _read_lyrics(plan, session, lyrics))
 
 
-def _cached_lyrics(plan: GenerationPlan, first: Sample) -> TokenizedLyrics:
+def _cached_lyrics(plan: GenerationPlan, session: Session, first: Sample) -> TokenizedLyrics:
     """The lyrics of shards as they are there, but for what the adapter was not trained with or another language."""
     request = plan.request
     assert request.shards is not None
     cached = cached_lyrics(first, read_manifest(request.shards).lyrics_language)
-    reduced = reduce_lyrics(cached.text, plan.lyrics_content)
+    spec, content = plan.runtime.spec, plan.lyrics_content
+    reduced = lyrics_reduced(spec, cached.text, content)
     if reduced != cached.text:
-        return tokenize(reduced, first.meta.song, base=plan.runtime.base, language=cached.language)
-    if plan.lyrics_language == cached.language or cached.text == INSTRUMENTAL:
+        held = cached_reduced_lyrics(first, reduced, content, cached.language)
+        return held or _tokenize(plan, session, reduced, first.meta.song, cached.language)
+    if plan.lyrics_language == cached.language or cached.text == lyrics_reduced(spec, "", "instrumental"):
         return cached
     if request.lyrics_language is None:
         say(
@@ -169,18 +174,23 @@ def _cached_lyrics(plan: GenerationPlan, first: Sample) -> TokenizedLyrics:
             f"They stay as they are; --lyrics-language {plan.lyrics_language} reads them anew."
         )
         return cached
-    return tokenize(cached.text, first.meta.song, base=plan.runtime.base, language=plan.lyrics_language)
+    return _tokenize(plan, session, cached.text, first.meta.song, plan.lyrics_language)
 
 
-def _read_lyrics(plan: GenerationPlan, path: Path | None) -> TokenizedLyrics:
+def _tokenize(plan: GenerationPlan, session: Session, text: str, source: str, language: str) -> TokenizedLyrics:
+    return tokenize(text, source, reader=session.lyric_reader(plan.runtime), language=language)
+
+
+def _read_lyrics(plan: GenerationPlan, session: Session, path: Path | None) -> TokenizedLyrics:
     """Those of a file; where none is asked for, what an earlier take was made with."""
     if plan.request.lyrics is None and plan.earlier is not None:
-        text, source = plan.earlier.record.lyrics, str(plan.earlier.path)
-        return tokenize(text, source, base=plan.runtime.base, language=plan.lyrics_language)
-    return read_lyrics(path, plan.lyrics_content, base=plan.runtime.base, language=plan.lyrics_language)
+        return _tokenize(plan, session, plan.earlier.record.lyrics, str(plan.earlier.path), plan.lyrics_language)
+    reader = partial(session.lyric_reader, plan.runtime)
+    spec, language = plan.runtime.spec, plan.lyrics_language
+    return read_lyrics(path, plan.lyrics_content, spec=spec, reader=reader, language=language)
 
 
-def _text_of_file(plan: GenerationPlan, session: Session, path: Path) -> TextInputs:
+def _text_of_file(plan: GenerationPlan, session: Session, path: Path, seconds: float) -> TextInputs:
     """Words that are not given lie beside the vocal, where prep looks for them too, or are instrumental."""
     song = song_of_vocal(path)
     beside = None if plan.request.prompt else text_beside(path, song, "prompt")
@@ -188,8 +198,10 @@ def _text_of_file(plan: GenerationPlan, session: Session, path: Path) -> TextInp
     if not tags:
         say(f'no --prompt and no {unicode_text(song)}_prompt.txt: taking "{NO_PROMPT}".')
     lyrics = plan.request.lyrics or text_beside(path, song, "lyrics")
-    return TextInputs(_embed(plan, session, tags or NO_PROMPT), _read_lyrics(plan, lyrics))
+    return TextInputs(_embed(plan, session, tags or NO_PROMPT, seconds), _read_lyrics(plan, session, lyrics))
 
 
-def _embed(plan: GenerationPlan, session: Session, tags: str) -> EncodedPrompt:
-    return embed_prompt(tags, session.text_encoder(plan.runtime), erg=plan.settings.sampler.erg)
+def _embed(plan: GenerationPlan, session: Session, tags: str, seconds: float) -> EncodedPrompt:
+    has_source = bool(plan.selection.folders) or plan.settings.ref_strength > 0
+    encoder, erg = session.text_encoder(plan.runtime), plan.settings.sampler.erg
+    return embed_prompt(tags, encoder, seconds=seconds, has_source=has_source, erg=erg)

@@ -19,8 +19,15 @@ from infer.request.text_inputs import TextInputs
 from infer.request.vocal import VocalInput
 from models.adapters.style import Style
 from models.flow.kept import KeptLatents
-from models.loading.checkpoint import open_codec, open_decoder, open_text_encoder, open_transformer, part_files
-from models.protocols import FlowNetwork, LatentCodec, LatentDecoder, PromptEncoder
+from models.loading.checkpoint import (
+    open_codec,
+    open_decoder,
+    open_lyric_reader,
+    open_text_encoder,
+    open_transformer,
+    part_files,
+)
+from models.protocols import FlowNetwork, LatentCodec, LatentDecoder, LyricReader, PromptEncoder
 
 WORK_BYTES = 4 * 2**30
 """Of a GPU, beside the networks: what a window of 240 s takes on its way through the transformer."""
@@ -82,6 +89,11 @@ class Session:
             runtime,
             lambda: open_text_encoder(runtime.base).to(runtime.device),
         )
+
+    def lyric_reader(self, runtime: Runtime) -> LyricReader:
+        """The text encoder is opened where the base model's lyrics are rows of it."""
+        encoder = self.text_encoder(runtime) if runtime.spec.has_lyric_rows else None
+        return open_lyric_reader(runtime.base, encoder)
 
     def decoder(self, runtime: Runtime) -> LatentDecoder:
         parts = tuple(_part_stamps(runtime, part) for part in runtime.spec.parts.decoders)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.audio.wave import read_audio, stereo_at
+from common.audio.wave import read_audio, resample_blocks, stereo_at
 from common.errors import UserError
 from infer.audio.pictures import MEASURED_RATE_HZ
 from infer.band.session import Session
@@ -151,8 +151,11 @@ class RoundTrip:
 
     @torch.no_grad()
     def __call__(self, clip: Clip) -> Clip:
-        latents = self.codec.encode(torch.from_numpy(clip.wave).to(next(self.codec.parameters()).device))
-        return Clip(self.decoder.wave(latents, clip.wave.shape[1]))
+        samples, rate_hz = clip.wave.shape[1], self.codec.layout.sample_rate_hz
+        wave = np.concatenate(list(resample_blocks([clip.wave], MEASURED_RATE_HZ, rate_hz)), axis=1)
+        device = next(self.codec.parameters()).device
+        made = self.decoder.wave(self.codec.encode(torch.from_numpy(wave).float().to(device)), wave.shape[1])
+        return Clip(np.concatenate(list(resample_blocks([made], rate_hz, MEASURED_RATE_HZ)), axis=1)[:, :samples])
 
 
 def load_item(item: EvaluationItem, other: EvaluationItem, codec: RoundTrip | None) -> LoadedItem:

@@ -7,20 +7,20 @@ from typing import Any, Literal
 import torch
 
 from common.bases import BaseSpec
-from common.config import apply_setting, check_config
+from common.config import check_config
 from common.errors import UserError
 from common.progress import say
 from common.texts.lyrics import LyricsContent
-from infer.request.record import GenerationSettings, SettingsOverride, StyleSettings
+from infer.request.record import GenerationSettings, StyleSettings
+from infer.request.sampling import given, recommended_sampler, sampler_values
 from infer.request.strength import is_guided
-from models.acestep1.text.lyric_tokens import check_language
 from models.adapters.adapter import AdapterCard, base_of, check_adapter, read_card
 from models.adapters.bare import bare_card
 from models.adapters.combined import combine_cards
 from models.adapters.style import Style, find_style
 from models.device import chosen_device
-from models.flow.sampler import GUIDING_VOCALS, SamplerSettings
-from models.loading.checkpoint import part_hash, resolve_checkpoint, spec_of
+from models.flow.sampler import SamplerSettings
+from models.loading.checkpoint import check_lyrics_language, part_hash, resolve_checkpoint, spec_of, variant_of
 from models.loading.family import check_one_family, choose_checkpoint
 
 Precision = Literal["32", "bf16"]
@@ -113,15 +113,13 @@ class Runtime:
 
 
 def check_sources(request: GenerationRequest) -> None:
-    """Raises UserError unless the vocal comes from exactly one place; also for an unknown language of lyrics."""
+    """Raises UserError unless the vocal comes from exactly one place."""
     if (request.vocal is None) == (request.shards is None):
         raise UserError("the vocal comes from --vocal FILE or from --shards DIR --key KEY. Give one of the two.")
     if request.vocal is not None and request.key is not None:
         raise UserError("--key names a song of --shards; a --vocal file is one song. Leave --key out.")
     if request.shards is not None and request.key is None:
         raise UserError(f"--shards {request.shards}: which song? Name it with --key (prep inspect lists them).")
-    if request.lyrics_language is not None:
-        check_language(request.lyrics_language)
 
 
 def select_adapters(request: GenerationRequest) -> AdapterSelection:
@@ -144,7 +142,17 @@ def select_adapters(request: GenerationRequest) -> AdapterSelection:
 
 
 def _checked(request: GenerationRequest, selection: AdapterSelection) -> AdapterSelection:
-    """Raises UserError for a lead sheet, or a part of one, that the adapters do not take."""
+    """Raises UserError for a lead sheet, or a part of one, that the adapters do not take, for an unknown language of
+    lyrics, and for what a base model's latents cannot do."""
+    spec = spec_of(selection.checkpoint)
+    if request.lyrics_language is not None:
+        check_lyrics_language(spec, request.lyrics_language)
+    if (request.preserve_low or request.preserve_high) and spec.latents.rows == 1:
+        flag = "--preserve-low" if request.preserve_low else "--preserve-high"
+        raise UserError(
+            f"{flag}: latents of {spec.name} have no rows for low and high frequencies. Leave it out; --mix-ratio "
+            "blends all of them."
+        )
     asked = {
         "--lead-sheet": request.lead_sheet,
         "--tempo": request.tempo,
@@ -162,22 +170,22 @@ def _checked(request: GenerationRequest, selection: AdapterSelection) -> Adapter
 
 
 def _select_none(request: GenerationRequest) -> AdapterSelection:
-    """The base model as it is, which no vocal reaches."""
-    if request.ref_strength:
+    """The base model as it is, which a vocal reaches only where it has a slot for one."""
+    checkpoint = choose_checkpoint(request.checkpoint_dir, None)
+    spec = spec_of(checkpoint)
+    if request.ref_strength and not spec.has_source_slot:
         raise UserError(
             f"--ref-strength {request.ref_strength:g}: without an adapter nothing takes the vocal in. Give --adapter."
         )
-    checkpoint = choose_checkpoint(request.checkpoint_dir, None)
-    spec = spec_of(checkpoint)
     base = resolve_checkpoint(checkpoint, [spec.parts.transformer])
-    card = bare_card(spec, part_hash(base, spec.parts.transformer))
+    card = bare_card(spec, part_hash(base, spec.parts.transformer), variant_of(base))
     return AdapterSelection((), (), (), card, checkpoint, _style(request))
 
 
 def _style(request: GenerationRequest) -> Style | None:
     weight = request.style_weight
     if request.style_lora is not None:
-        values = _given(style_weight=weight)
+        values = given(style_weight=weight)
         return find_style(request.style_lora, check_config(StyleSettings, values, "infer generate").style_weight)
     if weight is not None:
         raise UserError(f"--style-weight {weight:g}: of which LoRA? Name it with --style-lora FILE.")
@@ -200,9 +208,9 @@ def resolve_settings(
         "lora_weights": selection.weights,
         "seed": request.seed or 0,
         "num_samples": request.num_samples,
-        "sampler": _sampler(sampler or card.sampler, _chosen_of_sampler(request)),
+        "sampler": sampler_values(sampler or recommended_sampler(selection), request),
         "blend": _blend(request),
-        "mixdown": _given(vocal_db=request.mixdown_vocal_db, peak_dbfs=request.mixdown_peak_dbfs),
+        "mixdown": given(vocal_db=request.mixdown_vocal_db, peak_dbfs=request.mixdown_peak_dbfs),
     }
     settings = check_config(GenerationSettings, values, "infer generate")
     if settings.sampler.vocal_guidance_scale is not None and not card.conditioning.can_be_guided:
@@ -216,45 +224,8 @@ def resolve_settings(
     return settings
 
 
-def _sampler(recommended: SamplerSettings, chosen: dict[str, Any]) -> dict[str, Any]:
-    """What was chosen, over what the adapter recommends: without its guidance over the vocal where none can be."""
-    if chosen.get("guidance", recommended.guidance) not in GUIDING_VOCALS:
-        recommended = recommended.model_copy(
-            update={"vocal_guidance_scale": None, "vocal_guidance": None, "vocal_guidance_interval": None}
-        )
-    return recommended.model_dump() | chosen
-
-
-def _chosen_of_sampler(request: GenerationRequest) -> dict[str, Any]:
-    """Settings of the sampler that flags or --set give."""
-    flags, chosen = _sampler_flags(request), {}
-    for setting in request.settings:
-        apply_setting(chosen, setting)
-    check_config(SettingsOverride, chosen, "infer generate")
-    chosen = chosen.get("sampler", {})
-    if twice := sorted(flags.keys() & chosen.keys()):
-        flag = "infer-steps" if twice[0] == "steps" else twice[0].replace("_", "-")
-        raise UserError(f"--set sampler.{twice[0]} and --{flag} are one setting. Give one of them.")
-    return flags | chosen
-
-
-def _sampler_flags(request: GenerationRequest) -> dict[str, Any]:
-    return _given(
-        steps=request.infer_steps,
-        scheduler=request.scheduler,
-        omega_scale=request.omega_scale,
-        guidance=request.guidance,
-        guidance_scale=request.guidance_scale,
-        guidance_interval=request.guidance_interval,
-        guidance_interval_decay=request.guidance_interval_decay,
-        min_guidance_scale=request.min_guidance_scale,
-        vocal_guidance_scale=request.vocal_guidance_scale,
-        erg=request.erg,
-    )
-
-
 def _blend(request: GenerationRequest) -> dict[str, Any] | None:
-    values = _given(
+    values = given(
         mix_ratio=request.mix_ratio,
         preserve_low=request.preserve_low or None,
         preserve_high=request.preserve_high or None,
@@ -299,11 +270,9 @@ def find_runtime(request: GenerationRequest, settings: GenerationSettings, selec
     return Runtime(base, device, request.precision)
 
 
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _parts(request: GenerationRequest, settings: GenerationSettings, spec: BaseSpec) -> list[str]:
     """A song of shards with its own prompt needs no text encoder, but for ERG."""
     parts = [spec.parts.transformer, *spec.parts.decoders]
-    return [*parts, spec.parts.text_encoder] if request.prompt or request.vocal or settings.sampler.erg else parts
+    reads_rows = spec.has_lyric_rows and (request.lyrics or request.lyrics_language)
+    reads = request.prompt or request.vocal or settings.sampler.erg or reads_rows
+    return [*parts, spec.parts.text_encoder] if reads else parts

@@ -3,28 +3,26 @@
 S text tokens, D width of a text state, L lyric tokens, E condition tokens, I inner width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from common.bases import LYRIC_VOCABULARY_FILE, BaseSpec
 from common.errors import UserError
 from common.progress import say
 from common.texts.lyrics import LyricsContent
 from common.texts.tags import fitting_tags, spelt, tags_of
 from common.texts.text import UTF_8, read_text
-from models.acestep1.text.lyric_tokens import (
-    INSTRUMENTAL,
-    VOCABULARY_FILE,
-    encode_lyrics,
-    open_lyric_vocabulary,
-    reduce_lyrics,
-    say_unread,
-)
+from models.acestep1.text.lyric_tokens import say_unread
 from models.acestep1.transformer.erg import lyric_queries, weakened
 from models.flow.conditioning import pack_conditions
-from models.protocols import Conditions, FlowNetwork, PromptEncoder
+from models.loading.checkpoint import lyrics_reduced
+from models.protocols import Conditions, FlowNetwork, LyricReader, PromptEncoder
 from shards.schema import Sample
 
 NO_PROMPT = "instrumental"
@@ -41,10 +39,10 @@ class EncodedPrompt:
 
 @dataclass(frozen=True)
 class TokenizedLyrics:
-    """Lyrics as text and as token ids."""
+    """Lyrics as text and as token ids, or as the rows that stand for those."""
 
     text: str
-    ids: Tensor  # [L] int64
+    ids: Tensor  # [L] int64, or [L, D] float16
     language: str  # that its words were read in
 
 
@@ -57,18 +55,21 @@ class TextInputs:
 
 
 @torch.no_grad()
-def embed_prompt(tags: str, encoder: PromptEncoder, *, erg: bool = False) -> EncodedPrompt:
-    """A prompt, spelt as prep spells it. Tags that do not fit are named.
+def embed_prompt(
+    tags: str, encoder: PromptEncoder, *, seconds: float, has_source: bool = True, erg: bool = False
+) -> EncodedPrompt:
+    """A prompt for a song of so many seconds, spelt as prep spells it. Tags that do not fit are named.
 
     Raises UserError where ERG is asked of a text encoder that has not the blocks for it.
     """
-    found = fitting_tags(encoder.fits, tags_of(tags) or [NO_PROMPT])
+    worded = partial(encoder.worded, seconds=seconds, has_source=has_source)
+    found = fitting_tags(lambda tags: encoder.fits(worded(tags)), tags_of(tags) or [NO_PROMPT])
     if found.dropped:
         longest = encoder.spec.text_tokens
         say(f"the prompt is longer than {longest} tokens; these tags are left out: {spelt(found.dropped)}")
     tags = spelt(found.kept)
-    weakened = encoder.embed([tags], weakened=True).states[0].cpu() if erg else None
-    return EncodedPrompt(tags, encoder.embed([tags]).states[0].cpu(), weakened)
+    weakened = encoder.embed([worded(tags)], weakened=True).states[0].cpu() if erg else None
+    return EncodedPrompt(tags, encoder.embed([worded(tags)]).states[0].cpu(), weakened)
 
 
 def cached_prompt(sample: Sample) -> EncodedPrompt:
@@ -76,31 +77,45 @@ def cached_prompt(sample: Sample) -> EncodedPrompt:
     return EncodedPrompt(sample.meta.tag_orders[0], torch.from_numpy(sample.text[0][sample.text_mask[0]]).float())
 
 
-def read_lyrics(path: Path | None, content: LyricsContent, *, base: Path, language: str) -> TokenizedLyrics:
+def read_lyrics(
+    path: Path | None, content: LyricsContent, *, spec: BaseSpec, reader: Callable[[], LyricReader], language: str
+) -> TokenizedLyrics:
     """`content` of the lyrics in a file, [instrumental] without one.
 
     Raises UserError for a file that is not there, or no text.
     """
-    given = (read_text_file(path) if path else "") or INSTRUMENTAL
-    text = reduce_lyrics(given, content)
+    given = (read_text_file(path) if path else "") or lyrics_reduced(spec, "", "instrumental")
+    text = lyrics_reduced(spec, given, content)
     if text != given:
         left = "only its [tags] are" if content == "structure" else "none of it is"
         say(f"{path}: {left} used, as in the adapter's training. --lyrics-content words uses all of it.")
-    return tokenize(text, str(path), base=base, language=language)
+    return tokenize(text, str(path), reader=reader(), language=language)
 
 
-def tokenize(text: str, source: str, *, base: Path, language: str) -> TokenizedLyrics:
+def tokenize(text: str, source: str, *, reader: LyricReader, language: str) -> TokenizedLyrics:
     """Lyrics that came from `source`, with their ids, without the lines that the language cannot read."""
-    tokens = encode_lyrics(text, open_lyric_vocabulary(base), language)
+    tokens = reader.read(text, language)
     if tokens.dropped_words:
-        say(f"{source}: only its [tags] are used; words need {VOCABULARY_FILE} in the checkpoint folder.")
+        say(f"{source}: only its [tags] are used; words need {LYRIC_VOCABULARY_FILE} in the checkpoint folder.")
     say_unread(tokens.unread, source)
-    return TokenizedLyrics(text, torch.from_numpy(tokens.ids).long(), language)
+    return TokenizedLyrics(text, _as_tensor(tokens.ids), language)
 
 
 def cached_lyrics(sample: Sample, language: str) -> TokenizedLyrics:
     """The lyrics that a shard holds, in the language that its manifest names."""
-    return TokenizedLyrics(sample.meta.lyrics, torch.tensor(sample.lyrics, dtype=torch.int64), language)
+    return TokenizedLyrics(sample.meta.lyrics, _as_tensor(sample.lyrics), language)
+
+
+def cached_reduced_lyrics(sample: Sample, text: str, content: LyricsContent, language: str) -> TokenizedLyrics | None:
+    """What a shard holds of less of the lyrics, `text` then; None where that can be made of it without a network."""
+    rows = sample.reduced_lyrics.get(content)
+    return None if rows is None else TokenizedLyrics(text, _as_tensor(rows), language)
+
+
+def _as_tensor(lyrics: np.ndarray) -> Tensor:
+    """Ids as int64, rows as they are."""
+    held = torch.from_numpy(np.array(lyrics))
+    return held if held.is_floating_point() else held.long()
 
 
 @torch.no_grad()

@@ -135,7 +135,7 @@ def read_tuned_song(plan: GenerationPlan, session: Session, decoder: LatentDecod
     return TunedSong(
         key=key,
         vocal=vocal,
-        text=text_of_shards(plan, session, segments[0]),
+        text=text_of_shards(plan, session, segments[0], vocal.record.seconds),
         sung=Clip(sung),
         true=Clip(decoder.wave(true, vocal.samples)),
         true_latents=true,

@@ -311,10 +311,10 @@ def open_adapter(
     """Load an adapter into `transformer` under a `name` of its own, active with `weight`, everything frozen.
 
     Raises UserError if a file is missing or does not fit, or if `base_fingerprint` (part_hash of the transformer) is
-    not that of the base it was trained on.
+    not that of the base it was trained on, where adapters are of one checkpoint alone.
     """
     card = read_card(folder)
-    if card.base_fingerprint != base_fingerprint:
+    if card.base_fingerprint != base_fingerprint and not transformer.spec.shares_adapters:
         raise UserError(
             f"{folder}: made for the base {card.base_fingerprint[:8]}, this one is {base_fingerprint[:8]}. "
             "Give the --checkpoint-dir that it was trained with."

@@ -85,7 +85,11 @@ def open_adapters(
         for folder, weight, name in zip(folders, weights, names, strict=True)
     ]
     cards = [adapter.card for adapter in adapters]
-    card = combine_cards(folders, cards, weights) if cards else bare_card(transformer.spec, base_fingerprint)
+    card = (
+        combine_cards(folders, cards, weights)
+        if cards
+        else bare_card(transformer.spec, base_fingerprint, transformer.variant_name)
+    )
     active = {name: weight for name, weight, a in zip(names, weights, adapters, strict=True) if a.card.lora is not None}
     if style is not None and style.weight:
         load_style(transformer, style, name=STYLE)

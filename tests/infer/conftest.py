@@ -5,6 +5,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from common.audio.wave import write_audio
-from common.bases import ACE_STEP_1, CONFIG_FILE
+from common.bases import ACE_STEP_1, ACE_STEP_15, CONFIG_FILE, BaseOrigin
 from common.latents import LatentStatistics
 from models.acestep1.sizes import TINY as TINY_SIZES
 from models.acestep1.text.encoder import build_network, stored_shapes
@@ -22,7 +23,8 @@ from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.adapter import AdapterCard, Conditioning, LoraCard, save_adapter
 from models.adapters.lora import attach_lora
 from models.flow.sampler import SamplerSettings
-from models.loading.checkpoint import TINY, open_transformer, part_hash
+from models.loading.checkpoint import BUNDLES, TINY, open_transformer, part_hash
+from models.loading.family import describe_base
 from models.loading.weights import shapes_of, without_notes
 from recipe.random_weights import random_weights
 from shards.fingerprint import Fingerprint
@@ -170,6 +172,52 @@ def make_adapter(tmp_path) -> Callable[..., Path]:
 def adapter(tmp_path_factory) -> Path:
     """The default adapter: image2image, 4 steps, strength 0.6, weight 0.9, scale 7."""
     return build_adapter(tmp_path_factory.mktemp("adapter") / "adapter", Conditioning())
+
+
+@pytest.fixture
+def second_shards(tmp_path) -> Path:
+    """Shards of the song "ballad": 30 frames of noise for latents, as ACE-Step 1.5 has them."""
+    random, frames = np.random.default_rng(0), 30
+
+    def drawn(*shape: int) -> np.ndarray:
+        return random.standard_normal(shape).astype(np.float16)
+
+    sample = song_sample("ballad", 0, frames)
+    samples = frames * ACE_STEP_15.latents.frame_samples
+    sample = replace(
+        sample,
+        meta=sample.meta.model_copy(update={"samples": samples, "seconds": samples / 48_000}),
+        vocal=drawn(64, 1, frames),
+        text=drawn(2, 5, 1024),
+        lyrics=drawn(6, 1024),
+        reduced_lyrics={"structure": drawn(3, 1024), "instrumental": drawn(2, 1024)},
+    )
+    base, fingerprint = BaseOrigin(model=ACE_STEP_15.name), Fingerprint(settings={}, networks={}, steps={})
+    with ShardWriter(tmp_path / "shards", fingerprint=fingerprint, targets=(), base=base) as writer:
+        writer.add([sample])
+    return tmp_path / "shards"
+
+
+@pytest.fixture(scope="session")
+def second_adapter(tmp_path_factory) -> Path:
+    """An adapter of the source slot, on the variant base; all of its weights say something."""
+    folder = tmp_path_factory.mktemp("second") / "adapter"
+    base, part = BUNDLES["tiny15"], ACE_STEP_15.parts.transformer
+    transformer, generator = open_transformer(base), torch.Generator().manual_seed(7)
+    attach_lora(transformer, rank=2, alpha=2, target_modules=("to_q", "to_v"))
+    for parameter in transformer.parameters():
+        if parameter.requires_grad:
+            parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    conditioning = Conditioning(mode="context", a_max=0.0, activity_gate=False, source_projection=False)
+    card = make_card(
+        conditioning,
+        statistics={"silence": ((0.0,),) * 64, "mean": (0.0,) * 64, "std": (1.0,) * 64},
+        sampler=SamplerSettings.of(ACE_STEP_15.samplings["base"]).model_copy(update={"steps": 2}),
+        base=describe_base("tiny15", base, part),
+        base_fingerprint=part_hash(base, part),
+    )
+    save_adapter(folder, transformer, None, card)
+    return folder
 
 
 @pytest.fixture(scope="session")

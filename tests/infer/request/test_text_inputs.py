@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from infer.request.text_inputs import (
 )
 from models.acestep1.text.lyric_tokens import INSTRUMENTAL
 from models.flow.sampler import SamplerSettings, sample
-from models.loading.checkpoint import TINY, open_text_encoder, open_transformer
+from models.loading.checkpoint import TINY, open_lyric_reader, open_text_encoder, open_transformer
 from shards.reader import read_song
 from train.config import TrainingConfig
 from train.data.clips import ClipMaker
@@ -35,7 +36,7 @@ def words(shards) -> TextInputs:
 
 
 def test_a_prompt_is_spelt_as_shards_spell_it():
-    prompt = embed_prompt(" piano ,drums,  112 bpm,", open_text_encoder(TINY))
+    prompt = embed_prompt(" piano ,drums,  112 bpm,", open_text_encoder(TINY), seconds=4.0)
     assert prompt.tags == "piano, drums, 112 bpm"
     with torch.no_grad():
         expected = open_text_encoder(TINY).embed(["piano, drums, 112 bpm"]).states[0]
@@ -44,7 +45,7 @@ def test_a_prompt_is_spelt_as_shards_spell_it():
 
 def test_a_prompt_that_is_too_long_names_what_is_left_out(capsys):
     tags = [f"instrument number {number}" for number in range(90)]
-    prompt = embed_prompt("; ".join(tags), open_text_encoder(TINY))
+    prompt = embed_prompt("; ".join(tags), open_text_encoder(TINY), seconds=4.0)
     kept = prompt.tags.split(", ")
     assert kept == tags[: len(kept)]
     assert capsys.readouterr().err == (
@@ -66,13 +67,18 @@ def test_cached_words_are_the_first_order_without_its_padding(words, shards):
     assert words.lyrics.ids.tolist() == [261, 259, 6683, 2]
 
 
+def lyrics_in(path, content):
+    reader = partial(open_lyric_reader, TINY, None)
+    return read_lyrics(path, content, spec=ACE_STEP_1, reader=reader, language="en")
+
+
 def test_lyrics_come_from_a_file_or_are_instrumental(tmp_path, capsys):
     (tmp_path / "lyrics.txt").write_text("[chorus]\nLa la la\n", encoding="utf-8")
-    assert read_lyrics(tmp_path / "lyrics.txt", "words", base=TINY, language="en").ids.tolist() == [261, 259, 6684, 2]
+    assert lyrics_in(tmp_path / "lyrics.txt", "words").ids.tolist() == [261, 259, 6684, 2]
     assert capsys.readouterr().err == (
         f"{tmp_path / 'lyrics.txt'}: only its [tags] are used; words need lyric_vocab.json in the checkpoint folder.\n"
     )
-    assert read_lyrics(None, "words", base=TINY, language="en").text == INSTRUMENTAL
+    assert lyrics_in(None, "words").text == INSTRUMENTAL
     assert capsys.readouterr().err == ""
 
 
@@ -86,7 +92,7 @@ def test_lyrics_come_from_a_file_or_are_instrumental(tmp_path, capsys):
 def test_of_lyrics_as_much_is_read_as_the_adapter_was_trained_with(content, text, ids, left, tmp_path, capsys):
     path = tmp_path / "lyrics.txt"
     path.write_text("[chorus]\nLa la la\n", encoding="utf-8")
-    lyrics = read_lyrics(path, content, base=TINY, language="en")
+    lyrics = lyrics_in(path, content)
     assert (lyrics.text, lyrics.ids.tolist()) == (text, ids)
     assert capsys.readouterr().err == (
         f"{path}: {left} used, as in the adapter's training. --lyrics-content words uses all of it.\n"
@@ -95,10 +101,10 @@ def test_of_lyrics_as_much_is_read_as_the_adapter_was_trained_with(content, text
 
 def test_lyrics_that_cannot_be_read_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.txt: no such file\.$"):
-        read_lyrics(tmp_path / "nowhere.txt", "words", base=TINY, language="en")
+        lyrics_in(tmp_path / "nowhere.txt", "words")
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
     with pytest.raises(UserError, match=r"latin\.txt: not UTF-8 \(byte 0\)\. Save it as UTF-8\.$"):
-        read_lyrics(tmp_path / "latin.txt", "words", base=TINY, language="en")
+        lyrics_in(tmp_path / "latin.txt", "words")
 
 
 @pytest.mark.parametrize("dropped", [False, True])
