@@ -1,30 +1,35 @@
 """The published size on this machine: seconds and peak memory of encoding, a training step, sampling and decoding.
 
-    uv run python -m benchmarks.full_size [--seconds 10] [--steps 3] [--rank 64]
+    uv run python -m benchmarks.full_size [--base ace-step-1.5] [--seconds 10] [--steps 3] [--rank 64]
 
-Weights are random, so nothing is downloaded: float32 on a CPU (13.2 GB of them), bfloat16 on a GPU.
+Weights are random, so nothing is downloaded: float32 on a CPU (13.2 GB of them for ACE-Step v1, 8.7 GB for 1.5),
+bfloat16 on a GPU.
 """
 
 import argparse
 import time
-from collections.abc import Generator
+from abc import abstractmethod
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from common.bases import ACE_STEP_1
+from common.bases import ACE_STEP_1, ACE_STEP_15, BaseSpec
 from models.acestep1.codec.codec import Codec, CodecConfig, decode_audio
 from models.acestep1.codec.vocoder import Vocoder, VocoderConfig
-from models.acestep1.sizes import PUBLISHED
+from models.acestep1.sizes import PUBLISHED as SIZES
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
+from models.acestep15.codec import OobleckCodec, OobleckConfig
+from models.acestep15.network import AceStep15Network
+from models.acestep15.sizes import STANDARD, VAE, network_settings, variant_of
 from models.adapters.lora import attach_lora
 from models.device import default_device
-from models.flow.conditioning import SourceProjection, VocalSource
+from models.flow.conditioning import VocalSource
 from models.flow.sampler import SamplerSettings, sample
 from models.loading.weights import without_notes
-from models.protocols import FlowNetwork
+from models.protocols import FlowNetwork, LatentCodec
 from prep.config import EncodeConfig
 from train.config import TrainingConfig
 from train.data.clips import Batch
@@ -32,37 +37,88 @@ from train.loop.losses import denoising_loss
 from train.loop.module import conditioning_of, encode, estimate
 from train.loop.optim import BETAS
 
-LATENTS = ACE_STEP_1.latents
-
 GIB = 2**30
 TEXT_TOKENS = 64
 LYRIC_TOKENS = 64
 
 
+class PublishedBase:
+    """What a base model's networks are built with; device and dtype are torch's defaults."""
+
+    spec: BaseSpec
+
+    @abstractmethod
+    def transformer(self) -> FlowNetwork: ...
+
+    @abstractmethod
+    def codec_encoder(self) -> LatentCodec: ...
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents [C, H, T] as a wave [2, N], by a decoder that is built for it."""
+
+
+class PublishedAceStep1(PublishedBase):
+    """ACE-Step v1."""
+
+    spec = ACE_STEP_1
+
+    def transformer(self) -> FlowNetwork:
+        return ACEStepTransformer2DModel(**without_notes(SIZES.transformer))
+
+    def codec_encoder(self) -> LatentCodec:
+        return Codec(CodecConfig(**without_notes(SIZES.codec)), encoder=True, decoder=False)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        codec = Codec(CodecConfig(**without_notes(SIZES.codec)), encoder=False, decoder=True).eval()
+        return decode_audio(codec, Vocoder(VocoderConfig(**without_notes(SIZES.vocoder))).eval(), latents)
+
+
+class PublishedAceStep15(PublishedBase):
+    """ACE-Step 1.5, 2 B."""
+
+    spec = ACE_STEP_15
+
+    def transformer(self) -> FlowNetwork:
+        return AceStep15Network(network_settings(STANDARD, self.spec.name), variant_of(STANDARD))
+
+    def codec_encoder(self) -> LatentCodec:
+        return OobleckCodec(OobleckConfig(**without_notes(VAE)), encoder=True, decoder=False).fold()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        codec = OobleckCodec(OobleckConfig(**without_notes(VAE)), encoder=False, decoder=True).fold().eval()
+        return codec.decode(latents)
+
+
+PUBLISHED: Mapping[str, PublishedBase] = {base.spec.name: base for base in (PublishedAceStep1(), PublishedAceStep15())}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", choices=PUBLISHED, default=ACE_STEP_1.name, help="base model")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the clip")
     parser.add_argument("--steps", type=int, default=3, help="sampling steps, each guided (two network passes)")
     parser.add_argument("--rank", type=int, default=64, help="LoRA rank")
     arguments = parser.parse_args()
-    device = default_device()
+    base, device = PUBLISHED[arguments.base], default_device()
+    latents = base.spec.latents
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     torch.manual_seed(0)
 
-    print(f"{device}, {dtype}, {arguments.seconds:g} s of audio, rank {arguments.rank}")
-    samples = int(arguments.seconds * LATENTS.sample_rate_hz)
+    print(f"{base.spec.name}, {device}, {dtype}, {arguments.seconds:g} s of audio, rank {arguments.rank}")
+    samples = int(arguments.seconds * latents.sample_rate_hz)
     with measured("encode a wave", device):
-        encode_noise(samples, device)
+        encode_noise(base, samples, device)
     with measured("build the transformer", device):
-        transformer = random_transformer(device, dtype)
-    clip = random_clip(transformer, LATENTS.frames_of(samples), device)
+        transformer = random_transformer(base, device, dtype)
+    clip = random_clip(transformer, latents.frames_of(samples), device)
     with measured("one LoRA training step", device):
         training_step(transformer, clip, rank=arguments.rank)
     with measured(f"{arguments.steps} guided sampling steps", device):
-        latents = sampling_steps(transformer, clip, steps=arguments.steps)
+        made = sampling_steps(transformer, clip, steps=arguments.steps)
     del transformer
     with measured("decode to a wave", device):
-        decode(latents, dtype)
+        decode(base, made, dtype)
 
 
 @contextmanager
@@ -91,16 +147,16 @@ def peak_bytes(device: torch.device) -> int:
     return int(status["VmHWM"].split()[0]) * 1024
 
 
-def encode_noise(samples: int, device: torch.device) -> None:
+def encode_noise(base: PublishedBase, samples: int, device: torch.device) -> None:
     """A wave as prep encodes it, codec included: in float32, in pieces of the default length."""
     with device, torch.inference_mode():
-        codec = Codec(CodecConfig(**without_notes(PUBLISHED.codec)), encoder=True, decoder=False).eval()
-        codec.encode(torch.randn(2, samples), longest=EncodeConfig().piece_frames(ACE_STEP_1.latents))
+        codec = base.codec_encoder().eval()
+        codec.encode(torch.randn(2, samples), longest=EncodeConfig().piece_frames(base.spec.latents))
 
 
-def random_transformer(device: torch.device, dtype: torch.dtype) -> ACEStepTransformer2DModel:
+def random_transformer(base: PublishedBase, device: torch.device, dtype: torch.dtype) -> FlowNetwork:
     with default_dtype(dtype), device:
-        transformer = ACEStepTransformer2DModel(**without_notes(PUBLISHED.transformer))
+        transformer = base.transformer()
     return transformer.eval().requires_grad_(False)
 
 
@@ -116,20 +172,27 @@ def default_dtype(dtype: torch.dtype) -> Generator[None]:
 
 def random_clip(transformer: FlowNetwork, frames: int, device: torch.device) -> Batch:
     """A batch of one clip with noise for music, a prompt and lyrics."""
-    latents = torch.randn(3, 1, LATENTS.channels, LATENTS.rows, frames, device=device)
-    text = torch.randn(1, TEXT_TOKENS, transformer.spec.text_width, device=device)
+    spec = transformer.spec
+    latents = torch.randn(3, 1, spec.latents.channels, spec.latents.rows, frames, device=device)
+    text = torch.randn(1, TEXT_TOKENS, spec.text_width, device=device)
     lyrics = torch.full((1, LYRIC_TOKENS), 2, device=device)
+    if spec.has_lyric_rows:
+        lyrics = torch.randn(1, LYRIC_TOKENS, spec.text_width, device=device)
     everything = torch.ones(1, frames, device=device)
     return Batch(
         keys=("noise",),
         target=latents[0],
         source=VocalSource(
-            vocal=latents[1], conditioner_input=latents[1], activity=everything, strength=torch.ones(1, device=device)
+            vocal=latents[1],
+            conditioner_input=latents[1],
+            activity=everything,
+            strength=torch.ones(1, device=device),
+            latents=latents[1],
         ),
         text=text,
         text_mask=torch.ones(1, TEXT_TOKENS, dtype=torch.bool, device=device),
         lyric_ids=lyrics,
-        lyric_mask=torch.ones_like(lyrics, dtype=torch.bool),
+        lyric_mask=torch.ones(1, LYRIC_TOKENS, dtype=torch.bool, device=device),
         noise=latents[2],
         timestep=torch.full((1,), 750.0, device=device),
         weight=torch.ones(1, device=device),
@@ -137,33 +200,35 @@ def random_clip(transformer: FlowNetwork, frames: int, device: torch.device) -> 
     )
 
 
-def training_step(transformer: ACEStepTransformer2DModel, clip: Batch, *, rank: int) -> None:
+def training_step(transformer: FlowNetwork, clip: Batch, *, rank: int) -> None:
     """Forward, backward and optimiser step as `train run` takes them, blocks recomputed in the backward pass."""
-    config = TrainingConfig()
+    config = TrainingConfig().on(transformer.spec)
     attach_lora(transformer, rank=rank, alpha=rank, target_modules=config.lora.target_modules)
-    projection = SourceProjection(128, transformer.inner_width).to(transformer.device)
-    trained = [p for p in [*transformer.parameters(), *projection.parameters()] if p.requires_grad]
+    conditioning = conditioning_of(config)
+    conditioner = conditioning.make_conditioner(transformer)
+    if conditioner is not None:
+        conditioner.to(transformer.device)
+    own = [] if conditioner is None else list(conditioner.parameters())
+    trained = [parameter for parameter in [*transformer.parameters(), *own] if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=BETAS)
     transformer.enable_gradient_checkpointing()
-    objective = conditioning_of(config).make_objective()
-    made = estimate(transformer, clip, encode(transformer, clip), objective=objective, conditioner=projection)
+    objective = conditioning.make_objective()
+    made = estimate(transformer, clip, encode(transformer, clip), objective=objective, conditioner=conditioner)
     denoising_loss(made.clean, clip.target, clip.source.activity).mean().backward()
     optimizer.step()
     transformer.requires_grad_(False)
 
 
-def sampling_steps(transformer: ACEStepTransformer2DModel, clip: Batch, *, steps: int) -> Tensor:
+def sampling_steps(transformer: FlowNetwork, clip: Batch, *, steps: int) -> Tensor:
     settings = SamplerSettings(steps=steps, guidance="cfg", guidance_interval=1.0)
     with torch.no_grad():
         conditions = encode(transformer, clip)
         return sample(transformer, conditions, conditions, clip.noise, settings)
 
 
-def decode(latents: Tensor, dtype: torch.dtype) -> None:
+def decode(base: PublishedBase, latents: Tensor, dtype: torch.dtype) -> None:
     with default_dtype(dtype), latents.device, torch.no_grad():
-        codec = Codec(CodecConfig(**without_notes(PUBLISHED.codec)), encoder=False, decoder=True).eval()
-        vocoder = Vocoder(VocoderConfig(**without_notes(PUBLISHED.vocoder))).eval()
-        decode_audio(codec, vocoder, latents[0].to(dtype))
+        base.decode(latents[0].to(dtype))
 
 
 if __name__ == "__main__":
