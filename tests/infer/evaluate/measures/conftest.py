@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import librosa
 import numpy as np
 import pytest
 import torch
@@ -71,6 +70,7 @@ def _round_trip(codec: Codec, vocoder: Vocoder, wave: np.ndarray) -> np.ndarray:
 
 def other_phases(wave: np.ndarray) -> np.ndarray:
     """A wave [2, N] with the magnitudes of its short-time spectrum and random phases."""
-    spectrum = librosa.stft(wave, n_fft=2048)
-    phases = np.exp(2j * np.pi * np.random.default_rng(0).random(spectrum.shape))
-    return librosa.istft(np.abs(spectrum) * phases, n_fft=2048, length=wave.shape[1]).astype(np.float32)
+    size, hop, window = 2048, 512, torch.hann_window(2048)
+    spectrum = torch.stft(torch.from_numpy(wave), size, hop, window=window, return_complex=True)
+    phases = 2 * np.pi * torch.rand(spectrum.shape, generator=torch.Generator().manual_seed(0))
+    return torch.istft(torch.polar(spectrum.abs(), phases), size, hop, window=window, length=wave.shape[1]).numpy()
