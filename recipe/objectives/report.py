@@ -182,7 +182,7 @@ def _gain_table(report: ObjectivesReport) -> str:
         for name, system in report.systems.items()
         if system.gains
     ]
-    return _table(("objective", "steps", *GAINS), rows)
+    return markdown_table(("objective", "steps", *GAINS), rows)
 
 
 def _level_table(report: ObjectivesReport) -> str:
@@ -192,7 +192,7 @@ def _level_table(report: ObjectivesReport) -> str:
     ]
     levels = list(found[0][2]) if found else []
     rows = [(name, what, *(f"{by_level[level]:.3f}" for level in levels)) for name, what, by_level in found]
-    return _table(("objective", "", *levels), rows)
+    return markdown_table(("objective", "", *levels), rows)
 
 
 def _share_table(report: ObjectivesReport, measure: str) -> str:
@@ -205,7 +205,7 @@ def _share_table(report: ObjectivesReport, measure: str) -> str:
         rows.append((name, f"{found.own:.3f}", exchanged, *differences, seeds))
     over = f"own vocal, over {report.compared_with}"
     head = ("objective", "own vocal", "another's", "difference", over, "own vocal, by seed")
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _leak_table(report: ObjectivesReport) -> str:
@@ -214,7 +214,7 @@ def _leak_table(report: ObjectivesReport) -> str:
         (name, f"{system.leak.median:.3f}", f"{system.leak.median - floor:+.3f}", str(system.leak.over_true))
         for name, system in report.systems.items()
     ]
-    return _table(("objective", "median", "above the true median", "mean above the true band"), rows)
+    return markdown_table(("objective", "median", "above the true median", "mean above the true band"), rows)
 
 
 def _distance_table(report: ObjectivesReport) -> str:
@@ -224,10 +224,10 @@ def _distance_table(report: ObjectivesReport) -> str:
         if system.distances
     ]
     others = ("true bands of other songs", f"{report.distance_of_others:.2f}", "")
-    return _table(("objective", "Frechet distance of latent frames", "by seed"), [others, *rows])
+    return markdown_table(("objective", "Frechet distance of latent frames", "by seed"), [others, *rows])
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 

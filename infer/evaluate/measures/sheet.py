@@ -44,11 +44,16 @@ def measure_sheet(sheet: LeadSheet, band: Clip) -> SheetFit:
 
 def chords_of(sheet: LeadSheet, windows: int) -> np.ndarray:
     """The chord in the middle of each window, numbered as find_chords numbers them; -1 for none or no triad: [W]"""
-    middles = (np.arange(windows) + 0.5) * CHORD_FRAMES * HOP_SAMPLES / ANALYSIS_RATE_HZ
+    middles = window_middles(windows)
     chords = np.full(windows, -1)
     for segment in sheet.chord_segments():
         chords[(segment.start <= middles) & (middles < segment.end)] = _number(segment.chord)
     return chords
+
+
+def window_middles(windows: int) -> np.ndarray:
+    """Seconds at the middle of each window that find_chords names a chord for: float64 [W]"""
+    return (np.arange(windows) + 0.5) * CHORD_FRAMES * HOP_SAMPLES / ANALYSIS_RATE_HZ
 
 
 def _number(chord: Chord | None) -> int:
