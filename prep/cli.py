@@ -76,7 +76,7 @@ def build_shards(
     from prep.building.workers import choose_devices
     from prep.config import load_prep_config
     from prep.sources.remarks import listed
-    from shards.schema import REJECTED_FILE
+    from shards.rejection import REJECTED_FILE
 
     resolved = load_prep_config(config, settings or [], separator=separator, targets=targets, ssl=ssl)
     done = build(

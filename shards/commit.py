@@ -10,8 +10,9 @@ from common.canonical import canonical_json
 from common.config import check_config, read_json
 from common.errors import UserError
 from common.files import move_file, whole_file
+from shards.manifest import MANIFEST_FILE, Manifest
 from shards.reader import read_manifest
-from shards.schema import MANIFEST_FILE, REJECTED_FILE, Manifest
+from shards.rejection import REJECTED_FILE
 
 BUILD_FOLDER = ".build"
 """Below the folder of shards while something is written there; nobody else reads it."""

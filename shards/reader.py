@@ -9,7 +9,9 @@ from pathlib import Path
 from common.config import check_config, parse_json, read_json
 from common.errors import UserError
 from shards.location import ShardLocation, address, fetch
-from shards.schema import MANIFEST_FILE, REJECTED_FILE, Manifest, Rejection, Sample, ShardEntry
+from shards.manifest import MANIFEST_FILE, Manifest, ShardEntry
+from shards.rejection import REJECTED_FILE, Rejection
+from shards.schema import Sample
 from shards.tar import read_samples, samples_in
 
 

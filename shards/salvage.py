@@ -6,7 +6,8 @@ from pathlib import Path
 
 from common.bases import BaseSpec
 from common.errors import UserError
-from shards.schema import ARRAYS, Sample, ShardEntry, check_sample
+from shards.manifest import ShardEntry
+from shards.schema import ARRAYS, Sample, check_sample
 from shards.tar import JSON, LEAD_SHEET, decode_sample, name_and_length, sample_sha256
 
 

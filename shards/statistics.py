@@ -10,7 +10,8 @@ from typing import Self
 import numpy as np
 
 from common.latents import LatentStatistics
-from shards.schema import SUNG, Sample, ShardEntry, VocalMoments
+from shards.manifest import ShardEntry, VocalMoments
+from shards.schema import SUNG, Sample
 
 
 class SungSums:

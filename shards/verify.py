@@ -8,8 +8,9 @@ import numpy as np
 
 from common.canonical import sha256_of_file
 from common.errors import UserError
+from shards.manifest import MANIFEST_FILE, Manifest, SegmentEntry, ShardEntry, totals_of
 from shards.reader import read_manifest
-from shards.schema import MANIFEST_FILE, Manifest, Sample, SegmentEntry, ShardEntry, check_sample, totals_of
+from shards.schema import Sample, check_sample
 from shards.statistics import latent_statistics, vocal_level
 from shards.tar import read_samples, sample_sha256
 

@@ -20,20 +20,9 @@ from common.files import whole_file
 from shards.commit import BUILD_FOLDER, commit
 from shards.fingerprint import Fingerprint
 from shards.lock import remove_if_empty
-from shards.schema import (
-    Manifest,
-    Rejection,
-    Sample,
-    SegmentEntry,
-    SegmentMeta,
-    ShardEntry,
-    SongEntry,
-    SongError,
-    Target,
-    audio_identity,
-    text_identity,
-    totals_of,
-)
+from shards.manifest import Manifest, SegmentEntry, ShardEntry, SongEntry, audio_identity, text_identity, totals_of
+from shards.rejection import Rejection, SongError
+from shards.schema import Sample, SegmentMeta, Target
 from shards.statistics import SungSums, latent_statistics, vocal_level
 from shards.tar import append_sample, open_tar
 

@@ -18,8 +18,8 @@ from common.command import run
 from models.acestep1.sizes import PUBLISHED
 from models.adapters.adapter import CARD_FILE, read_card
 from models.loading.checkpoint import TINY, part_hash
+from shards.manifest import MANIFEST_FILE
 from shards.reader import read_manifest
-from shards.schema import MANIFEST_FILE
 
 TRANSFORMER, CODEC, TEXT = ACE_STEP_1.parts.transformer, ACE_STEP_1.parts.codec, ACE_STEP_1.parts.text_encoder
 

@@ -19,8 +19,8 @@ from infer.tune.space import Recommended, TuningSpace
 from infer.tune.study import TUNING_FILE, TunedTrial, Tuning, TuningSetup, TuningStudy, read_tuning
 from models.adapters.adapter import CARD_FILE, AdapterCard, read_card, rewrite_card
 from shards.held_out import validation_songs
+from shards.manifest import Manifest
 from shards.reader import read_manifest
-from shards.schema import Manifest
 
 FEWEST_SONGS = 6
 """Below, even songs that all agree are no more than chance (two-sided sign test at 5 %)."""

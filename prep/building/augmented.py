@@ -9,7 +9,8 @@ from common.progress import say
 from prep.config import PrepConfig
 from prep.sources.scan import Scan, SongFiles
 from prep.sources.shifted import with_shifted
-from shards.schema import SSL_WIDTHS, Manifest
+from shards.manifest import Manifest
+from shards.schema import SSL_WIDTHS
 
 SSL_FRAMES_PER_SECOND = {"mert": 75, "mhubert": 50}
 HALF_BYTES = 2

@@ -36,8 +36,9 @@ from prep.sources.remarks import named, say_remarks
 from prep.sources.scan import NO_LYRICS, NO_PROMPT, Scan, scan
 from shards.fingerprint import Fingerprint
 from shards.lock import build_folder, sweep
+from shards.manifest import MANIFEST_FILE, Manifest
 from shards.reader import read_manifest
-from shards.schema import MANIFEST_FILE, REJECTED_FILE, Manifest, Rejection, SongError
+from shards.rejection import REJECTED_FILE, Rejection, SongError
 from shards.writer import ShardWriter, rejection_of
 
 WAYS_OUT = (

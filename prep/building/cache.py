@@ -14,8 +14,9 @@ from common.canonical import sha256_of_file
 from common.config import Config, check_config, read_json
 from common.errors import UserError
 from common.files import move_file, whole_file
+from shards.manifest import MANIFEST_FILE, Manifest
 from shards.reader import read_manifest
-from shards.schema import MANIFEST_FILE, Manifest, Reason, SongError
+from shards.rejection import Reason, SongError
 
 CACHE_FILE = "known.json"
 SETTLED_NS = 2_000_000_000

@@ -14,14 +14,9 @@ from prep.config import PrepConfig
 from prep.encoding.separator_command import SeparatorCommand
 from prep.sources.scan import SongFiles
 from shards.fingerprint import Fingerprint
-from shards.schema import (
-    SongEntry,
-    SongError,
-    Source,
-    SslName,
-    audio_identity,
-    text_identity,
-)
+from shards.manifest import SongEntry, audio_identity, text_identity
+from shards.rejection import SongError
+from shards.schema import Source, SslName
 
 STEPS = {"decode": 3, "align": 3, "separate": 2, "segment": 1, "level": 2, "encode": 2, "text": 2}
 """Version of each step's code; raise one when a change alters the bytes that its step makes."""

@@ -15,7 +15,8 @@ from prep.building.segment_cache import SegmentCache
 from prep.config import PrepConfig
 from prep.encoding.encode import EncodedSegment, SongEncoder, open_encoder
 from prep.encoding.separator_command import CommandSeparator, SeparatorCommand
-from shards.schema import ARRAYS, LATENTS, Rejection, SongError, SslName
+from shards.rejection import Rejection, SongError
+from shards.schema import ARRAYS, LATENTS, SslName
 from shards.writer import rejection_of
 
 if TYPE_CHECKING:  # it imports transformers, which few builds need

@@ -9,7 +9,8 @@ from prep.building.cache import BuildCache
 from prep.building.identity import HashedSong, hash_song, sound_changes, text_changes
 from prep.sources.scan import Scan
 from shards.fingerprint import Fingerprint
-from shards.schema import Manifest, Rejection, SongError
+from shards.manifest import Manifest
+from shards.rejection import Rejection, SongError
 from shards.writer import rejection_of
 
 

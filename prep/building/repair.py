@@ -23,9 +23,10 @@ from prep.config import PrepConfig
 from prep.encoding.text import TextMaker, open_texts
 from prep.sources.scan import Scan, scan
 from shards.lock import build_folder, sweep
+from shards.manifest import MANIFEST_FILE, Manifest, ShardEntry
 from shards.reader import read_manifest, read_rejections
 from shards.salvage import salvage
-from shards.schema import MANIFEST_FILE, Manifest, Sample, ShardEntry
+from shards.schema import Sample
 from shards.verify import verify_shard
 from shards.writer import ShardWriter
 

@@ -10,7 +10,8 @@ from common.errors import UserError
 from prep.building.sample import segment_sheet
 from prep.encoding.text import TextMaker
 from prep.sources.scan import SongFiles
-from shards.schema import Sample, ShardEntry, SongEntry
+from shards.manifest import ShardEntry, SongEntry
+from shards.schema import Sample
 from shards.tar import read_samples
 from shards.writer import ShardWriter
 

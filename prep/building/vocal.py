@@ -31,8 +31,9 @@ from prep.sources.channels import DecodedFile, decoded_file
 from prep.sources.scan import NO_LYRICS, NO_PROMPT, SongFiles, read_text, safe_key
 from prep.sources.segment import SampleSpan, cut, finite, mix_levels
 from shards.lock import build_folder, sweep
+from shards.manifest import MANIFEST_FILE, Manifest
 from shards.reader import read_manifest
-from shards.schema import MANIFEST_FILE, Manifest, PartLevels, SegmentAudio
+from shards.schema import PartLevels, SegmentAudio
 from shards.writer import ShardWriter
 
 

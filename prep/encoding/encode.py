@@ -32,7 +32,8 @@ from prep.sources.scan import SongFiles
 from prep.sources.segment import PARTS, Level, SampleSpan, level, measure, mix_levels, spans
 from prep.sources.sound import SoundHash
 from prep.sources.tracks import SongTracks
-from shards.schema import Part, SegmentAudio, SongError
+from shards.rejection import SongError
+from shards.schema import Part, SegmentAudio
 
 if TYPE_CHECKING:  # it imports transformers, which few builds need
     from prep.encoding.ssl import SslEncoder

@@ -25,7 +25,8 @@ from prep.config import StemsConfig
 from prep.sources.align import align
 from prep.sources.layout import ResolvedStems, lay_out
 from prep.sources.tracks import SongTracks
-from shards.schema import Part, SongError
+from shards.rejection import SongError
+from shards.schema import Part
 
 MOST_SECONDS = 3600
 """A program that takes longer for one song is stopped."""

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from common.presets import preset_for
+from shards.manifest import Manifest, SegmentEntry
 from shards.reader import read_manifest
-from shards.schema import Manifest, SegmentEntry
 
 
 def summary(folder: Path) -> dict[str, Any]:

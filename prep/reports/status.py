@@ -14,8 +14,8 @@ from prep.config import PrepConfig
 from prep.sources.remarks import listed, say_remarks
 from prep.sources.scan import scan
 from shards.lock import BUILD_FOLDER
+from shards.manifest import MANIFEST_FILE
 from shards.reader import read_manifest, read_rejections
-from shards.schema import MANIFEST_FILE
 
 REBUILD = "prep build-shards --rebuild makes it anew"
 REWORD = "prep build-shards makes its texts anew"

@@ -18,7 +18,8 @@ from prep.sources.fit import EXCERPT_SAMPLES, StemFit, exact, fit_stem, loudest,
 from prep.sources.roles import look_swapped
 from prep.sources.segment import SampleSpan
 from prep.sources.tracks import SongTracks
-from shards.schema import Part, SongError, StemNote
+from shards.rejection import SongError
+from shards.schema import Part, StemNote
 
 MAX_LENGTH_DIFFERENCE_SECONDS = 0.5
 MAX_DELAY_SECONDS = 0.05

@@ -17,7 +17,8 @@ from common.texts.naming import (
     stems_of_folder,
     title_in_part,
 )
-from shards.schema import Part, SongError
+from shards.rejection import SongError
+from shards.schema import Part
 
 PARTS: dict[str | None, Part] = {VOCAL: "vocal", INST: "inst", MIX: "mix"}
 BAND = frozenset({"drum", "bass", "other"})

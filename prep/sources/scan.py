@@ -18,7 +18,9 @@ from common.texts.tags import one_line, tags_of
 from common.texts.text import UTF_8, Text
 from common.texts.text import read_text as text_in
 from prep.sources.layout import ResolvedStems, SongStems, lay_out, name_below
-from shards.schema import Part, Rejection, SongError, lead_sheet_identity
+from shards.manifest import lead_sheet_identity
+from shards.rejection import Rejection, SongError
+from shards.schema import Part
 from shards.writer import rejection_of
 
 NO_PROMPT, NO_LYRICS = "instrumental", "[instrumental]"

@@ -13,7 +13,8 @@ import numpy as np
 from common.audio.wave import LevelGain, frame_levels, gain_to, loudness_lufs, peak_dbfs
 from common.latents import LatentLayout
 from prep.config import LoudnessConfig, SegmentConfig, TrimConfig
-from shards.schema import Part, PartLevels, SongError
+from shards.rejection import SongError
+from shards.schema import Part, PartLevels
 
 PARTS: tuple[Part, ...] = ("vocal", "inst", "mix")
 LEVEL_SAMPLES = 512

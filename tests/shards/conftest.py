@@ -11,8 +11,9 @@ from common.bases import ACE_STEP_1
 from common.music.lead_sheet import LeadSheet
 from common.music.notation import read_lead_sheet
 from shards.fingerprint import Fingerprint
+from shards.manifest import Manifest
 from shards.reader import read_manifest
-from shards.schema import Manifest, PartLevels, Sample, SegmentMeta, Source, sample_key
+from shards.schema import PartLevels, Sample, SegmentMeta, Source, sample_key
 from shards.writer import ShardWriter
 
 LATENTS = ACE_STEP_1.latents

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from common.bases import ACE_STEP_1
 from common.errors import UserError
+from shards.manifest import MANIFEST_FILE
 from shards.reader import read_manifest
-from shards.schema import MANIFEST_FILE
 from shards.tar import append_sample, name_and_length, npy_array, open_tar, read_samples, samples_in
 from shards.verify import verify
 

@@ -12,9 +12,10 @@ from common.errors import UserError
 from common.files import move_file
 from shards.commit import COMMIT_FILE, settle
 from shards.lock import build_folder, sweep
+from shards.manifest import MANIFEST_FILE
 from shards.reader import read_manifest, read_rejections
+from shards.rejection import Rejection
 from shards.salvage import salvage
-from shards.schema import MANIFEST_FILE, Rejection
 from shards.tar import append_sample
 from shards.verify import verify
 from shards.writer import ShardWriter

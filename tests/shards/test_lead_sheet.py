@@ -13,9 +13,10 @@ from webdataset.compat import WebDataset
 from common.bases import ACE_STEP_1
 from common.errors import UserError
 from common.music.notation import write_lead_sheet
+from shards.manifest import lead_sheet_identity, text_identity
 from shards.reader import read_manifest, read_shard
 from shards.salvage import salvage
-from shards.schema import check_sample, lead_sheet_identity, text_identity
+from shards.schema import check_sample
 from shards.tar import decode_sample, sample_sha256
 from shards.verify import verify
 

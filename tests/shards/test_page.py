@@ -11,21 +11,9 @@ from common.bases import BaseOrigin
 from common.config import Config
 from common.latents import LatentStatistics
 from shards.fingerprint import Fingerprint
-from shards.schema import (
-    ARRAYS,
-    Manifest,
-    PartLevels,
-    Reason,
-    Rejection,
-    SegmentEntry,
-    SegmentMeta,
-    ShardEntry,
-    SongEntry,
-    Source,
-    StemNote,
-    Totals,
-    VocalMoments,
-)
+from shards.manifest import Manifest, SegmentEntry, ShardEntry, SongEntry, Totals, VocalMoments
+from shards.rejection import Reason, Rejection
+from shards.schema import ARRAYS, PartLevels, SegmentMeta, Source, StemNote
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "shards.md").read_text(encoding="utf-8")
 OBJECTS: tuple[type[Config], ...] = (

@@ -19,8 +19,10 @@ from common.errors import UserError
 from common.latents import LatentLayout
 from shards.fingerprint import Fingerprint
 from shards.lock import build_folder
+from shards.manifest import MANIFEST_FILE
 from shards.reader import read_manifest, read_shard, read_song
-from shards.schema import MANIFEST_FILE, PartLevels, Rejection, SongError, Source, check_sample
+from shards.rejection import Rejection, SongError
+from shards.schema import PartLevels, Source, check_sample
 from shards.tar import append_sample, open_tar, read_samples
 from shards.verify import verify
 from shards.writer import ShardWriter

@@ -15,8 +15,9 @@ from common.errors import UserError
 from common.texts.lyrics import LyricsContent
 from shards.held_out import validation_songs
 from shards.location import ShardLocation
+from shards.manifest import Manifest
 from shards.reader import read_shard
-from shards.schema import OPTIONAL, REDUCED_LYRICS, Manifest, Sample, SslName, Target
+from shards.schema import OPTIONAL, REDUCED_LYRICS, Sample, SslName, Target
 from train.config import TrainingConfig
 from train.data.clips import ClipBatch, ClipMaker, target_of
 from train.data.plan import WINDOW_SHARDS, Segment, ShardWindow, batches_per_epoch, plan_epoch

@@ -6,7 +6,7 @@ from typing import Any
 from common.bases import BaseOrigin, BaseSpec
 from models.adapters.adapter import AdapterCard, LoraCard
 from models.flow.sampler import SamplerSettings
-from shards.schema import Manifest
+from shards.manifest import Manifest
 from train.config import TrainingConfig
 from train.loop.module import AccompanimentModule, conditioning_of
 

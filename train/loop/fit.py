@@ -19,7 +19,7 @@ from lightning.pytorch.strategies import Strategy
 from common.bases import BaseOrigin
 from common.files import check_writable, whole_file
 from models.adapters.adapter import save_adapter
-from shards.schema import Manifest
+from shards.manifest import Manifest
 from train.config import TrainingConfig
 from train.data.clips import Batch, ClipBatch
 from train.data.loader import BatchLoader, room_in_memory

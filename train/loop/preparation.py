@@ -18,8 +18,9 @@ from models.loading.int8 import to_int8
 from models.protocols import FlowNetwork
 from shards.held_out import FEWEST_VALIDATION_SONGS
 from shards.location import location_of
+from shards.manifest import Manifest
 from shards.reader import read_manifest, read_shard
-from shards.schema import Manifest, Sample
+from shards.schema import Sample
 from train.config import TrainingConfig
 from train.data.clips import ClipMaker, features_of, target_of
 from train.data.loader import ShardSamples, Split, check_manifest, lead_sheets, split

@@ -17,7 +17,7 @@ from common.errors import UserError
 from models.flow.sampler import sample
 from models.loading.checkpoint import open_decoder, resolve_checkpoint, spec_of
 from models.protocols import LatentDecoder
-from shards.schema import Manifest
+from shards.manifest import Manifest
 from train.config import TrainingConfig
 from train.data.clips import Batch
 from train.loop.callbacks import StepCallback, announce

@@ -14,7 +14,7 @@ from models.acestep15.text import LyricRowReader, QwenTextEncoder
 from models.loading.checkpoint import TINY, open_text_encoder
 from prep.config import TextConfig
 from prep.encoding.text import TextMaker, say_what_was_left_out, tag_orders
-from shards.schema import SongError
+from shards.rejection import SongError
 
 tags = st.lists(st.text("abc ", min_size=1, max_size=4).map(str.strip).filter(bool), min_size=1, max_size=6)
 

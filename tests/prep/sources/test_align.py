@@ -9,7 +9,8 @@ from prep.encoding.encode import decoded
 from prep.sources.align import align
 from prep.sources.fit import fit_stem, likely_lags
 from prep.sources.segment import SampleSpan
-from shards.schema import Part, SongError
+from shards.rejection import SongError
+from shards.schema import Part
 
 
 def later(wave, samples):

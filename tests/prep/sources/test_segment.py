@@ -8,7 +8,7 @@ from common.bases import ACE_STEP_1
 from common.errors import UserError
 from prep.config import LoudnessConfig, PrepConfig, SegmentConfig, TrimConfig, load_prep_config
 from prep.sources.segment import LEVEL_SAMPLES, Parts, SampleSpan, cut, level, measure, mix_levels, sounding, spans
-from shards.schema import SongError
+from shards.rejection import SongError
 
 LATENTS = ACE_STEP_1.latents
 

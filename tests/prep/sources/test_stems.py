@@ -15,7 +15,8 @@ from prep.reports.status import lines, status, survey
 from prep.sources.align import align
 from prep.sources.segment import SampleSpan
 from shards.reader import read_song
-from shards.schema import Part, SongError
+from shards.rejection import SongError
+from shards.schema import Part
 
 LATENTS = ACE_STEP_1.latents
 
