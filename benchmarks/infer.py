@@ -37,7 +37,8 @@ from infer.request.request import GenerationRequest
 from models.acestep1.codec.decoder import MelDecoder
 from models.acestep1.sizes import TINY as TINY_SIZES
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
-from models.adapters.adapter import AdapterCard, Conditioning, LoraCard, save_adapter
+from models.adapters.adapter import AdapterCard, LoraCard, save_adapter
+from models.adapters.conditioning import Conditioning
 from models.adapters.lora import attach_lora
 from models.loading.acestep1 import open_transformer
 from models.loading.checkpoint import TINY, part_hash

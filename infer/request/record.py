@@ -8,7 +8,7 @@ from common.bases import BaseOrigin
 from common.config import Config
 from infer.audio.mixdown import MixdownSettings
 from infer.audio.reference import BlendSettings, ReferenceRecord
-from models.adapters.adapter import Conditioning
+from models.adapters.conditioning import Conditioning
 from models.flow.sampler import SamplerSettings
 
 

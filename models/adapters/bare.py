@@ -2,7 +2,8 @@
 
 from common.bases import BaseOrigin, BaseSpec
 from common.latents import LatentStatistics
-from models.adapters.adapter import AdapterCard, Conditioning
+from models.adapters.adapter import AdapterCard
+from models.adapters.conditioning import Conditioning
 from models.flow.sampler import SamplerSettings
 
 BARE_VOCAL_LUFS = -18.0

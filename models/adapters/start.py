@@ -5,7 +5,8 @@ from typing import Any
 
 from common.config import leaves
 from common.errors import UserError
-from models.adapters.adapter import AdapterCard, AdapterConditioner, Conditioning, LoraCard, load_conditioner, read_card
+from models.adapters.adapter import AdapterCard, LoraCard, load_conditioner, read_card
+from models.adapters.conditioning import AdapterConditioner, Conditioning
 from models.adapters.lora import load_trained_lora
 from models.flow.lead_sheet import VocalAndLeadSheet
 from models.protocols import FlowNetwork

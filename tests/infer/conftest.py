@@ -20,7 +20,8 @@ from common.latents import LatentStatistics
 from models.acestep1.sizes import TINY as TINY_SIZES
 from models.acestep1.text.encoder import build_network, stored_shapes
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
-from models.adapters.adapter import AdapterCard, Conditioning, LoraCard, save_adapter
+from models.adapters.adapter import AdapterCard, LoraCard, save_adapter
+from models.adapters.conditioning import Conditioning
 from models.adapters.lora import attach_lora
 from models.flow.sampler import SamplerSettings
 from models.loading.checkpoint import BUNDLES, TINY, open_transformer, part_hash

@@ -9,7 +9,8 @@ from common.audio.wave import loudness_lufs, read_audio
 from common.bases import ACE_STEP_1
 from common.command import run
 from common.latents import LatentStatistics
-from models.adapters.adapter import AdapterCard, Conditioning, save_conditioning
+from models.adapters.adapter import AdapterCard, save_conditioning
+from models.adapters.conditioning import Conditioning
 from prep.cli import app
 from shards.reader import read_manifest, read_song
 

@@ -10,15 +10,8 @@ from common.bases import BaseOrigin
 from common.command import run
 from common.errors import UserError
 from common.latents import LatentStatistics
-from models.adapters.adapter import (
-    CARD_FILE,
-    PROJECTION_FILE,
-    AdapterCard,
-    Conditioning,
-    LoraCard,
-    open_adapter,
-    save_adapter,
-)
+from models.adapters.adapter import CARD_FILE, PROJECTION_FILE, AdapterCard, LoraCard, open_adapter, save_adapter
+from models.adapters.conditioning import Conditioning
 from models.adapters.lora import LORA_FILE, apply_plainly, attach_lora
 from models.loading.checkpoint import BUNDLES, TINY, open_transformer, part_hash
 from models.protocols import FlowNetwork

@@ -18,7 +18,7 @@ from common.bases import BaseSpec, NoiseLevels
 from common.latents import LatentLayout, LatentStatistics
 from common.music.features import WIDTH, lead_sheet_features
 from models.acestep1.text.lyric_tokens import encode_lyrics, reduce_lyrics
-from models.adapters.adapter import Conditioning
+from models.adapters.conditioning import Conditioning
 from models.flow.conditioning import VocalSource, add_latent_noise, vocal_latents
 from models.flow.schedule import ON_THE_GRID, draw_high_timesteps, draw_timesteps
 from shards.schema import SSL_WIDTHS, Sample, Target

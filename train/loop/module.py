@@ -16,7 +16,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from common.errors import UserError
-from models.adapters.adapter import AdapterCard, AdapterConditioner, Conditioning, ControlShape, LeadSheetShape
+from models.adapters.adapter import AdapterCard
+from models.adapters.conditioning import AdapterConditioner, Conditioning, ControlShape, LeadSheetShape
 from models.adapters.lora import set_lora_dropout
 from models.flow.conditioning import Conditioner, Objective, pack_conditions
 from models.flow.schedule import TIMESTEPS, add_noise

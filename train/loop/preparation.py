@@ -9,7 +9,8 @@ import torch
 
 from common.bases import BaseOrigin
 from common.errors import UserError
-from models.adapters.adapter import AdapterCard, AdapterConditioner, read_card
+from models.adapters.adapter import AdapterCard, read_card
+from models.adapters.conditioning import AdapterConditioner
 from models.adapters.lora import attach_lora
 from models.adapters.start import start_from
 from models.loading.checkpoint import open_transformer, part_hash, resolve_checkpoint, spec_of, variant_of

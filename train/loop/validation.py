@@ -11,7 +11,7 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from models.adapters.adapter import Conditioning
+from models.adapters.conditioning import Conditioning
 from models.adapters.lora import set_lora_dropout
 from models.flow.conditioning import TEXT2MUSIC, VocalSource
 from models.flow.options import BRIDGES

@@ -17,7 +17,7 @@ from infer.request.text_inputs import (
 )
 from infer.request.vocal import vocal_from_shards
 from models.acestep1.codec.mel import HOP_SAMPLES, log_mel
-from models.adapters.adapter import Conditioning, ControlShape
+from models.adapters.conditioning import Conditioning, ControlShape
 from models.adapters.lora import apply_plainly
 from models.adapters.style import find_style
 from models.flow.sampler import SamplerSettings, sample

@@ -12,7 +12,7 @@ from common.errors import UserError
 from infer.band.generate import generate
 from infer.band.session import Session, SessionCancelledError
 from infer.request.request import GenerationRequest, Runtime
-from models.adapters.adapter import Conditioning, ControlShape
+from models.adapters.conditioning import Conditioning, ControlShape
 from models.loading.checkpoint import TINY
 
 CONTROL = Conditioning(

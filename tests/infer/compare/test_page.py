@@ -23,7 +23,7 @@ from infer.compare.page import Lane, PageRow, matched_volumes, page_data, write_
 from infer.compare.ratings import read_sheets, summarise
 from infer.compare.templates import fill, inline_json
 from infer.request.record import AdapterRecord, GenerationRecord, GenerationSettings, ResultRecord, VocalRecord
-from models.adapters.adapter import Conditioning
+from models.adapters.conditioning import Conditioning
 from models.flow.sampler import SamplerSettings
 
 MODELS = ("image2image 0.5", 'half "<b>#%')

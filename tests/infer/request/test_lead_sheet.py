@@ -20,7 +20,7 @@ from infer.band.session import Session
 from infer.cli import app
 from infer.request.plan import plan_generation
 from infer.request.request import GenerationRequest
-from models.adapters.adapter import Conditioning, ControlShape, LeadSheetShape
+from models.adapters.conditioning import Conditioning, ControlShape, LeadSheetShape
 from shards.fingerprint import Fingerprint
 from shards.reader import read_song
 from shards.writer import ShardWriter

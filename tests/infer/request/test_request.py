@@ -19,7 +19,8 @@ from infer.request.request import (
     select_adapters,
 )
 from infer.request.strength import with_guided_strength
-from models.adapters.adapter import AdapterCard, Conditioning, read_card
+from models.adapters.adapter import AdapterCard, read_card
+from models.adapters.conditioning import Conditioning
 from models.flow.sampler import SamplerSettings
 
 ADAPTERS = (Path("adapter"),)

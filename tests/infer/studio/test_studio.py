@@ -27,7 +27,7 @@ from infer.studio.folders import SessionFolders
 from infer.studio.serve import OpenStudio, StudioRequest
 from infer.studio.takes import BandSource
 from infer.studio.voice import analyse_voice, silences_of
-from models.adapters.adapter import Conditioning, LeadSheetShape
+from models.adapters.conditioning import Conditioning, LeadSheetShape
 
 ROOT = Path(__file__).resolve().parents[3]
 

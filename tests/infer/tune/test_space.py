@@ -6,7 +6,8 @@ from optuna.samplers import RandomSampler
 from optuna.study import create_study
 
 from infer.tune.space import Recommended, TuningSpace
-from models.adapters.adapter import Conditioning, read_card
+from models.adapters.adapter import read_card
+from models.adapters.conditioning import Conditioning
 from models.adapters.shipped import SHIPPED
 from models.flow.sampler import SamplerSettings
 

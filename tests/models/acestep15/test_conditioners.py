@@ -5,7 +5,7 @@ import torch
 
 from common.bases import ACE_STEP_15
 from common.music.features import WIDTH
-from models.adapters.adapter import Conditioning, ControlShape, LeadSheetShape
+from models.adapters.conditioning import Conditioning, ControlShape, LeadSheetShape
 from models.flow.conditioning import VocalSource
 from models.loading.checkpoint import open_transformer
 

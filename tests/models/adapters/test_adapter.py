@@ -14,15 +14,13 @@ from models.adapters.adapter import (
     LEAD_SHEET_FILE,
     PROJECTION_FILE,
     AdapterCard,
-    Conditioning,
-    ControlShape,
-    LeadSheetShape,
     LoraCard,
     open_adapter,
     read_card,
     save_adapter,
     whole_folder,
 )
+from models.adapters.conditioning import Conditioning, ControlShape, LeadSheetShape
 from models.adapters.lora import LORA_FILE, attach_lora
 from models.flow.alternatives import make_objective
 from models.flow.conditioning import TEXT2MUSIC, VocalSource

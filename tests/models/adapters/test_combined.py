@@ -11,8 +11,9 @@ from torch import Tensor
 from common.errors import UserError
 from common.latents import LatentStatistics
 from models.acestep1.transformer.transformer import Conditions
-from models.adapters.adapter import AdapterCard, Conditioning, ControlShape, LoraCard, save_adapter
+from models.adapters.adapter import AdapterCard, LoraCard, save_adapter
 from models.adapters.combined import CombinedAdapters, combine_cards, open_adapters, shares_of
+from models.adapters.conditioning import Conditioning, ControlShape
 from models.adapters.lora import attach_lora, trained_parameters
 
 BASE = "a" * 64

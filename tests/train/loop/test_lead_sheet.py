@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 import train.data.loader
 from common.music.notation import read_lead_sheet
-from models.adapters.adapter import LEAD_SHEET_FILE, LeadSheetShape, read_card
+from models.adapters.adapter import LEAD_SHEET_FILE, read_card
+from models.adapters.conditioning import LeadSheetShape
 from models.loading.checkpoint import TINY
 from train.data.loader import ShardSamples
 from train.loop.fit import fit

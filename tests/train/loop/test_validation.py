@@ -6,7 +6,7 @@ import torch
 
 from common.bases import ACE_STEP_1
 from common.latents import LatentStatistics
-from models.adapters.adapter import Conditioning
+from models.adapters.conditioning import Conditioning
 from models.adapters.lora import attach_lora
 from models.loading.checkpoint import TINY, open_transformer
 from train.data.clips import ClipMaker
