@@ -68,6 +68,8 @@ Subtype = Literal["PCM_16", "PCM_24", "FLOAT"]
 SYSTEM_ERROR = 2
 """libsndfile's number for whatever the system said no to."""
 DISK_REFUSES = "the disk refuses, or is full"
+HEADER_BYTES, PEAK_TIME = 256, 12
+"""Of a WAV file, and where the time stands in its PEAK chunk: after its name, length and version."""
 
 
 def write_audio(path: Path, samples: np.ndarray, rate_hz: int, *, subtype: Subtype = "PCM_24") -> None:
@@ -100,6 +102,8 @@ def write_audio_blocks(
             raise OSError(DISK_REFUSES) from error
         if frames and not _holds(partial, frames):
             raise OSError(DISK_REFUSES)
+        if (kind, subtype) == ("WAV", "FLOAT"):
+            _forget_time(partial)
 
 
 def _holds(path: Path, frames: int) -> bool:
@@ -109,6 +113,14 @@ def _holds(path: Path, frames: int) -> bool:
             return file.seek(frames - 1) == frames - 1 and len(file.read()) == 1
     except soundfile.LibsndfileError:
         return False
+
+
+def _forget_time(path: Path) -> None:
+    """Zero the time of writing, which libsndfile puts into the PEAK chunk of WAV files of floats."""
+    with path.open("r+b") as file:
+        header = file.read(HEADER_BYTES)
+        file.seek(header.index(b"PEAK") + PEAK_TIME)
+        file.write(bytes(4))
 
 
 def _on_grid(samples: np.ndarray, subtype: str) -> np.ndarray:

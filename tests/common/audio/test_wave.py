@@ -1,5 +1,6 @@
 import math
 import subprocess
+import time
 
 import imageio_ffmpeg
 import numpy as np
@@ -265,3 +266,15 @@ def test_stereo_blocks_at_are_the_whole_file(tmp_path):
     with audio_stream(tmp_path / "a.wav", block_samples=1000) as stream:
         streamed = np.concatenate(list(stereo_blocks_at(stream, 44_100)), axis=1)
     np.testing.assert_array_equal(streamed, stereo_at(read_audio(tmp_path / "a.wav"), 44_100))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 8])
+def test_a_wav_of_floats_does_not_say_when_it_was_written(tmp_path, channels):
+    wave = np.linspace(-1, 1, 1000 * channels, dtype=np.float32).reshape(channels, -1)
+    write_audio(tmp_path / "ours.wav", wave, 44_100, subtype="FLOAT")
+    soundfile.write(tmp_path / "theirs.wav", wave.T, 44_100, subtype="FLOAT")
+    ours, theirs = ((tmp_path / name).read_bytes() for name in ("ours.wav", "theirs.wav"))
+    written = int.from_bytes(theirs[(at := theirs.index(b"PEAK") + 12) : at + 4], "little")
+    assert abs(written - time.time()) < 60
+    assert ours == theirs[:at] + bytes(4) + theirs[at + 4 :]
+    np.testing.assert_array_equal(read_audio(tmp_path / "ours.wav").samples, wave)
