@@ -6,7 +6,7 @@ import torch
 from common.bases import ACE_STEP_15
 from models.acestep15.prompts import INSTRUMENTAL, lyrics_prompt, text_prompt
 from models.loading.acestep15 import open_codec, open_text_encoder, open_transformer
-from models.loading.checkpoint import BUNDLES, TINY15, part_files, resolve_checkpoint, spec_of
+from models.loading.checkpoint import BUNDLES, TINY15, part_files, spec_of
 from models.loading.family import check_one_family, family_of
 from recipe.tiny15.networks import write_bundle
 
@@ -32,12 +32,6 @@ def test_both_variants_are_whole_and_of_the_family():
     base, turbo = open_transformer(BASE), open_transformer(TURBO)
     assert (base.variant.kind, turbo.variant.kind) == ("base", "turbo")
     assert all(torch.equal(weight, turbo.state_dict()[name]) for name, weight in base.state_dict().items())
-
-
-def test_what_is_used_says_that_it_is_random(monkeypatch, capsys):
-    monkeypatch.setattr("models.loading.checkpoint.spec_of", lambda name: spec_of("tiny"))  # any that is served
-    assert resolve_checkpoint("tiny15-turbo", []) == TURBO
-    assert capsys.readouterr().err == 'checkpoint "tiny15-turbo": random weights, for tests, not for music.\n'
 
 
 @torch.no_grad()

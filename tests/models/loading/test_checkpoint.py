@@ -19,6 +19,7 @@ from common.errors import UserError
 from models.acestep1.codec.codec import decode_audio
 from models.loading.acestep1 import open_codec, open_vocoder
 from models.loading.checkpoint import (
+    BUNDLES,
     TINY,
     open_text_encoder,
     open_transformer,
@@ -63,16 +64,19 @@ def complaint(action: Callable[[], object]) -> str:
 # --- where a checkpoint is ---
 
 
-def test_tiny_is_the_shipped_bundle_and_says_once_what_it_is():
-    program = (
-        "from models.loading.checkpoint import *; resolve_checkpoint('tiny', []); print(resolve_checkpoint('tiny', []))"
-    )
+def test_a_bundle_is_in_the_package_and_says_once_what_it_is():
+    program = """
+from models.loading.checkpoint import resolve_checkpoint
+for bundle in ("tiny", "tiny", "tiny15-turbo"):
+    print(resolve_checkpoint(bundle, []))
+"""
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=TINY.parents[1], capture_output=True, text=True, check=True
     )
-    assert result.stdout.strip() == str(TINY)
+    assert result.stdout.splitlines() == [str(BUNDLES[bundle]) for bundle in ("tiny", "tiny", "tiny15-turbo")]
     assert result.stderr.splitlines() == [
-        'checkpoint "tiny": the small bundle inside Backline, for trying and testing, not for music.'
+        'checkpoint "tiny": the small bundle inside Backline, for trying and testing, not for music.',
+        'checkpoint "tiny15-turbo": random weights, for tests, not for music.',
     ]
 
 
