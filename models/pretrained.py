@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from common.errors import UserError
+from models.loading.weights import opened_weights
 
 CODE_OPTIONS = ("attn_implementation", "_attn_implementation")
 """Options by which transformers would fetch code from Hugging Face and run it."""
@@ -24,11 +25,18 @@ def network_options(config: Any, path: Path) -> dict[str, Any]:
     return config
 
 
+def check_weights(folder: Path) -> None:
+    """Raises UserError, which transformers does not, for a model.safetensors that is damaged or cannot be opened."""
+    with opened_weights(folder / "model.safetensors"):
+        pass
+
+
 def open_whole(kind: type[PreTrainedModel], folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
     """A network of a folder's model.safetensors, frozen, float32; no other file is read, and nothing is downloaded.
 
-    Raises UserError for weights that are missing or do not fit.
+    Raises UserError for weights that are damaged, missing or do not fit.
     """
+    check_weights(folder)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the loader prints a table of keys; what matters of it is checked below
     try:

@@ -21,7 +21,7 @@ from common.errors import UserError
 from infer.audio.pictures import MEASURED_RATE_HZ
 from infer.benchmark.measured import Heard, Instrument, Measured
 from infer.evaluate.measures.clip import Clip
-from models.pretrained import network_options
+from models.pretrained import check_weights, network_options
 
 WINDOW_SECONDS, BATCH_WINDOWS = 10, 8
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
@@ -40,6 +40,9 @@ class Clap(Instrument):
             if not (folder / file).is_file():
                 raise UserError(f"{folder}: {file} is missing. A CLAP checkpoint in the form of transformers has it.")
         options = network_options(read_json(folder / FILES[0]), folder / FILES[0])
+        if options.get("model_type") != "clap":
+            raise UserError(f"{folder / FILES[0]}: a {options.get('model_type')}; --clap takes a CLAP checkpoint.")
+        check_weights(folder)
         if options.get("audio_config", {}).get("enable_fusion"):
             raise UserError(f"{folder}: a fusion checkpoint, which crops by chance. Take one without fusion.")
         logging.set_verbosity_error()

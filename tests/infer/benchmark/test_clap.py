@@ -79,3 +79,9 @@ def test_a_folder_of_something_else_is_one_line(tmp_path, checkpoint):
     (tmp_path / "config.json").write_text(other.to_json_string(), encoding="utf-8")
     with pytest.raises(UserError, match="a fusion checkpoint, which crops by chance"):
         Clap(tmp_path, CPU)
+    (tmp_path / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"model\.safetensors: damaged \(.*\)\."):
+        Clap(tmp_path, CPU)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.raises(UserError, match="a bert; --clap takes a CLAP checkpoint"):
+        Clap(tmp_path, CPU)

@@ -139,6 +139,9 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path, checkpoint):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="weights missing or of another shape"):
         Tagger(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"model\.safetensors: damaged \(.*\)\."):
+        Tagger(tmp_path)
 
 
 def test_every_tag_that_is_looked_for_stands_in_the_documents():
