@@ -226,6 +226,8 @@ def lead_sheet(
     from common.music.notation import write_lead_sheet
     from infer.request.harmonise import infer_lead_sheet, save_lead_sheet
 
+    if out is not None and out.exists() and out.samefile(vocal):
+        raise UserError(f"--out {out}: that is the vocal, which would be lost. Name another file.")
     sheet = infer_lead_sheet(vocal)
     if out is None:
         typer.echo(write_lead_sheet(sheet), nl=False)

@@ -37,6 +37,14 @@ def test_out_takes_text_or_lab(capsys, vocal_file, tmp_path):
     assert spans[-1][1] == pytest.approx(sheet.starts[-1], abs=1e-3)
 
 
+def test_the_vocal_is_not_written_over(capsys, vocal_file):
+    before = vocal_file.read_bytes()
+    code, out, err = outcome(capsys, vocal_file, "--out", vocal_file)
+    assert (code, out) == (2, "")
+    assert f"--out {vocal_file}: that is the vocal, which would be lost. Name another file." in err
+    assert vocal_file.read_bytes() == before
+
+
 def test_silence_is_the_users_error(capsys, tmp_path):
     path = tmp_path / "silence.wav"
     write_audio(path, np.zeros((2, 48_000), np.float32), 48_000)
