@@ -23,6 +23,8 @@ from common.music.lead_sheet import FASTEST_BPM, MOST_BEATS, SLOWEST_BPM, BeatCh
 
 BARS_A_LINE = 4
 HEADERS = ("key", "time", "bpm", "offset")
+ONCE = ("key", "offset")
+"""Those that hold for all of a sheet; the others may change from bar to bar."""
 SURE = re.compile(r"(?P<value>.*?)\s*(?:~(?P<percent>\d{1,3}))?")
 
 
@@ -93,6 +95,7 @@ def read_lead_sheet(text: str, name: str = "lead sheet") -> LeadSheet:
     Raises UserError, one line with the number of the line, for what cannot be read.
     """
     reading, key, offset = _Reading(), None, 0.0
+    once: set[str] = set()
     bars: list[SheetBar] = []
     lines = [line.strip() for line in text.lstrip("\ufeff").splitlines()]
     for number, line in enumerate(lines, start=1):
@@ -106,7 +109,10 @@ def read_lead_sheet(text: str, name: str = "lead sheet") -> LeadSheet:
                     bars.append(made)
             continue
         header, _, value = (part.strip() for part in line.partition(":"))
-        value, confidence = _parted(value)
+        if header.lower() in ONCE and header.lower() in once:
+            raise UserError(f"{where}: a second {header.lower()}; a sheet has one. Take one out.")
+        once.add(header.lower())
+        value, confidence = _parted(value, where)
         match header.lower():
             case "key":
                 with _located(where):
@@ -125,7 +131,7 @@ def read_lead_sheet(text: str, name: str = "lead sheet") -> LeadSheet:
 def _read_bar(names: list[str], reading: _Reading, before: list[SheetBar], where: str) -> tuple[_Reading, SheetBar]:
     while names and (names[0].startswith("@") or re.fullmatch(r"\d+/\d+", names[0])):
         if names[0].startswith("@"):
-            value, confidence = _parted(names[0][1:])
+            value, confidence = _parted(names[0][1:], where)
             reading = replace(reading, bpm=_tempo(value, where), confidence=confidence)
         else:
             reading = replace(reading, beats=_time(names[0], where))
@@ -149,7 +155,7 @@ def _read_chords(names: list[str], beats: int, where: str) -> Iterator[BeatChord
     for place, name in enumerate(names):
         if name == ".":
             continue
-        value, confidence = _parted(name)
+        value, confidence = _parted(name, where)
         with _located(where):
             chord = None if value in {NO_CHORD, "NC", "N"} else Chord.of_name(value)
         yield BeatChord(beat=place * beats // len(names), chord=chord, confidence=confidence)
@@ -164,11 +170,14 @@ def _located(where: str) -> Generator[None]:
         raise UserError(f"{where}: {error}") from None
 
 
-def _parted(text: str) -> tuple[str, float]:
+def _parted(text: str, where: str) -> tuple[str, float]:
     """A value and how sure it is."""
     found = SURE.fullmatch(text)
     assert found is not None, "any text is a value"
-    return found["value"], min(int(found["percent"] or 100), 100) / 100
+    percent = int(found["percent"] or 100)
+    if percent > 100:
+        raise UserError(f"{where}: ~{percent} is above 100: it says how sure {found['value']!r} is, in per cent.")
+    return found["value"], percent / 100
 
 
 def _time(value: str, where: str) -> int:
@@ -204,7 +213,11 @@ def write_lab(sheet: LeadSheet) -> str:
 
 
 def read_lab(text: str, name: str = "chords") -> Iterator[tuple[float, float, Chord | None]]:
-    """Start, end and chord of each line of a .lab file. Raises UserError, one line, for what is no such line."""
+    """Start, end and chord of each line of a .lab file, in order of time.
+
+    Raises UserError, one line, for what is no such line, ends before it starts or starts before the line above does.
+    """
+    before = 0.0
     for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
         if not line.strip():
             continue
@@ -212,6 +225,13 @@ def read_lab(text: str, name: str = "chords") -> Iterator[tuple[float, float, Ch
         if len(parts) != 3:
             raise UserError(f"{where}: {line.strip()!r} is not start, end and chord label.")
         start, end = (_number(part, where, "time", 0, 1e6) for part in parts[:2])
+        if end < start:
+            raise UserError(f"{where}: ends at {end:g} s and starts at {start:g} s. Mend it.")
+        if start < before:
+            raise UserError(
+                f"{where}: starts at {start:g} s, the line above at {before:g} s. Put lines in order of time."
+            )
+        before = start
         with _located(where):
             chord = Chord.of_harte(parts[2])
         yield start, end, chord

@@ -107,6 +107,12 @@ def test_a_lab_file_holds_the_chords():
             "bpm: 99\n| C . . G |\n| 2/4 % |",
             "lead sheet, line 3: % repeats a bar that is longer than 2 beats.",
         ),
+        ("bpm: 99\n| Am~400 |", "lead sheet, line 2: ~400 is above 100: it says how sure 'Am' is, in per cent."),
+        (
+            "key: C major\nbpm: 99\n| C |\nKey: A minor",
+            "lead sheet, line 4: a second key; a sheet has one. Take one out.",
+        ),
+        ("offset: 0\noffset: 1", "lead sheet, line 2: a second offset; a sheet has one. Take one out."),
         ("key: H minor", 'lead sheet, line 1: \'H minor\' is no key. Write it as "A minor" or "Eb major".'),
     ],
 )
@@ -118,6 +124,18 @@ def test_what_cannot_be_read_is_named(text, message):
 def test_a_wrong_label_is_named_with_its_line():
     with pytest.raises(UserError, match=r"^KEY_chords\.lab, line 2: 'H' is no chord label\."):
         list(read_lab("0 1 C\n1 2 H\n", "KEY_chords.lab"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0 1 C\n2 1 G\n", "chords, line 2: ends at 1 s and starts at 2 s. Mend it."),
+        ("1 2 C\n0 1 G\n", "chords, line 2: starts at 0 s, the line above at 1 s. Put lines in order of time."),
+    ],
+)
+def test_lines_that_are_not_in_order_of_time_are_named(text, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        list(read_lab(text))
 
 
 def test_an_unknown_chord_is_named():
