@@ -3,10 +3,12 @@
 What such a request leaves open is as it was for that take, but for the seed.
 """
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.audio.decode import AUDIO_SUFFIXES
 from common.config import check_config, read_json
 from common.errors import UserError
 from common.latents import LatentLayout
@@ -48,8 +50,9 @@ def earlier_take(request: GenerationRequest) -> EarlierTake | None:
         return None
     if start is None or end is None:
         raise UserError(f"--again {path}: from where to where? Give --from and --to, in seconds.")
-    if not path.is_file():
-        raise UserError(f"{path}: no such record. Name the .json that lies beside a result of infer generate.")
+    if not path.is_file() or path.suffix.lower() in AUDIO_SUFFIXES:
+        what = "a sound, not a record" if path.is_file() else "no such record"
+        raise UserError(f"{path}: {what}. Name the .json that lies beside a result of infer generate.")
     record = check_config(GenerationRecord, read_json(path), str(path))
     if len(record.results) != 1:
         raise UserError(
@@ -63,7 +66,11 @@ def earlier_take(request: GenerationRequest) -> EarlierTake | None:
         raise UserError(f"{take.sound}: no such file, and {path.name} is its record. Put it back.")
     seconds = record.samples / record.rate_hz
     if not 0 <= start < end <= seconds:
-        raise UserError(f"{path}: from {start:g} to {end:g} s is no part of its {seconds:.2f} s.")
+        whole = math.floor(1000 * seconds) / 1000  # never more than there is
+        raise UserError(
+            f"{path}: from {start:g} to {end:g} s is no part of it. Take a start below the end, both within its "
+            f"{whole:g} s."
+        )
     return take
 
 
@@ -78,6 +85,7 @@ def with_record(request: GenerationRequest, take: EarlierTake) -> GenerationRequ
     """The request with what it leaves open taken from the take's record, and the next seed.
 
     The sampler's settings are left to resolve_settings, words and lead sheet to read_inputs.
+    Raises UserError for a file of the record that is no longer there.
     """
     record, settings = take.record, take.record.settings
     recorded: dict[str, Any] = {
@@ -91,14 +99,14 @@ def with_record(request: GenerationRequest, take: EarlierTake) -> GenerationRequ
     if record.adapters:
         recorded |= {"ref_strength": settings.ref_strength}
     if record.adapters and not request.adapters:
-        recorded |= {"adapters": tuple(Path(one.folder) for one in record.adapters)}
+        recorded |= {"adapters": tuple(_there(take, one.folder, "--adapter") for one in record.adapters)}
         recorded |= {"lora_weights": settings.lora_weights}
     if request.vocal is None and request.shards is None:
-        recorded |= _vocal(record)
+        recorded |= _vocal(take)
     if record.style is not None and request.style_lora is None:
-        recorded |= {"style_lora": Path(record.style.file), "style_weight": record.style.weight}
+        recorded |= {"style_lora": _there(take, record.style.file, "--style-lora"), "style_weight": record.style.weight}
     if record.reference is not None and settings.blend is not None and request.blend is None:
-        recorded |= {"blend": Path(record.reference.file), **settings.blend.model_dump()}
+        recorded |= {"blend": _there(take, record.reference.file, "--blend"), **settings.blend.model_dump()}
     return replace(request, **{name: value for name, value in recorded.items() if _is_open(getattr(request, name))})
 
 
@@ -106,11 +114,20 @@ def _is_open(value: Any) -> bool:
     return value is None or value is False or value == ()
 
 
-def _vocal(record: GenerationRecord) -> dict[str, Any]:
-    if record.vocal.file is not None:
-        return {"vocal": Path(record.vocal.file)}
-    assert record.vocal.shards is not None
-    return {"shards": Path(record.vocal.shards), "key": record.key}
+def _vocal(take: EarlierTake) -> dict[str, Any]:
+    vocal = take.record.vocal
+    if vocal.file is not None:
+        return {"vocal": _there(take, vocal.file, "--vocal")}
+    assert vocal.shards is not None, "a record names one of the two"
+    return {"shards": _there(take, vocal.shards, "--shards and --key"), "key": take.record.key}
+
+
+def _there(take: EarlierTake, recorded: str, flag: str) -> Path:
+    """A path that the record names. Raises UserError where nothing is there any more."""
+    path = Path(recorded)
+    if not path.exists():
+        raise UserError(f"{take.path}: it names {recorded}, which is not there. Say where it is now with {flag}.")
+    return path
 
 
 def check_length(take: EarlierTake, samples: int) -> None:

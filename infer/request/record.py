@@ -1,8 +1,8 @@
 """KEY.json: everything that one generation used, written beside its results."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.bases import BaseOrigin
 from common.config import Config
@@ -62,6 +62,12 @@ class VocalRecord(Config):
     shards: str | None = None
     segments: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _comes_from_somewhere(self) -> Self:
+        if self.file is None and self.shards is None:
+            raise ValueError("names neither a file nor shards")
+        return self
+
 
 class AdapterRecord(Config):
     """Which adapter."""
@@ -79,7 +85,7 @@ class ResultRecord(Config):
     """One result."""
 
     seed: int
-    accompaniment: str | None
+    accompaniment: Annotated[str, Field(pattern=r"^[^/]*[^/.][^/]*$")] | None
     """File beside this one; null for an adapter that makes whole mixes."""
     mix: str
 
@@ -123,8 +129,8 @@ class GenerationRecord(Config):
     device: str
     dtype: str
     """Number format of the transformer."""
-    rate_hz: int
-    samples: int
+    rate_hz: Annotated[int, Field(gt=0)]
+    samples: Annotated[int, Field(gt=0)]
     """Length of every result at rate_hz."""
     results: tuple[ResultRecord, ...]
     versions: dict[str, str]

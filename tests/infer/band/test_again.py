@@ -128,14 +128,28 @@ def test_what_is_no_region_of_a_take_is_refused_in_one_line(take, again, make_vo
     shorter.write_text(json.dumps(told | {"results": [result | {"accompaniment": "shorter.wav"}], "samples": 72_000}))
     write_audio(take.with_name("shorter.wav"), make_voice(1.2, 48_000), 48_000)
     gone = take.with_name("gone.json")
+    within = "Take a start below the end, both within its 1.5 s."
+    nowhere, moved = (take.with_name(f"{name}.json") for name in ("nowhere", "moved"))
+    nowhere.write_text(json.dumps(told | {"vocal": told["vocal"] | {"file": None}}))
+    moved.write_text(json.dumps(told | {"vocal": told["vocal"] | {"file": "gone/ballad_vocal.wav"}}))
+    sound = take.with_name("ballad_accompaniment.wav")
     for record, start, end, flags, line in (
-        (take, 1.0, 1.6, {}, f"{take}: from 1 to 1.6 s is no part of its 1.50 s."),
-        (take, 1.0, 0.5, {}, f"{take}: from 1 to 0.5 s is no part of its 1.50 s."),
-        (take, 0.5, float("nan"), {}, f"{take}: from 0.5 to nan s is no part of its 1.50 s."),
+        (take, 1.0, 1.6, {}, f"{take}: from 1 to 1.6 s is no part of it. {within}"),
+        (take, 1.0, 0.5, {}, f"{take}: from 1 to 0.5 s is no part of it. {within}"),
+        (take, 0.5, float("nan"), {}, f"{take}: from 0.5 to nan s is no part of it. {within}"),
         (take, 0.5, 0.8, {}, f"{take}: a region of 0.30 s is too short; take 0.37 s or more."),
         (take, None, 1.0, {}, f"--again {take}: from where to where? Give --from and --to, in seconds."),
         (None, 0.5, 1.0, {}, "--from and --to: of which take? Name its record with --again TAKE.json."),
         (gone, 0.5, 1.0, {}, f"{gone}: no such record. Name the .json that lies beside a result of infer generate."),
+        (
+            sound, 0.5, 1.0, {},
+            f"{sound}: a sound, not a record. Name the .json that lies beside a result of infer generate.",
+        ),
+        (nowhere, 0.5, 1.0, {}, f"{nowhere}: vocal: names neither a file nor shards"),
+        (
+            moved, 0.5, 1.0, {},
+            f"{moved}: it names gone/ballad_vocal.wav, which is not there. Say where it is now with --vocal.",
+        ),
         (
             several, 0.5, 1.0, {},
             f"{several}: it tells of 2 results. Make the one to change alone, with its --seed, and name its record.",

@@ -115,7 +115,12 @@ def test_a_region_of_a_take_is_made_anew_and_the_rest_is_kept(studio, sung_file)
     views = studio.ask("GET", f"/api/sessions/{session}").said["takes"]
     assert [view["again"] for view in views] == [None, region]
     for wrong, status, error in (
-        ({"end": 2.5}, 400, f"{folder / 'take-01.json'}: from 0.5 to 2.5 s is no part of its 2.40 s."),
+        (
+            {"end": 2.5},
+            400,
+            f"{folder / 'take-01.json'}: from 0.5 to 2.5 s is no part of it. Take a start below the end, both within "
+            "its 2.4 s.",
+        ),
         ({"take": "take-09"}, 404, "there is no such take."),
         ({"take": "../take-01"}, 404, "there is no such take."),
     ):
