@@ -18,7 +18,7 @@ from common.files import check_writable
 from infer.band.session import Session
 from infer.benchmark.anchors import CodecBands, ShuffledBands, TrueBands
 from infer.benchmark.bands import TEXT2MUSIC, BandOptions, PromptSource, base_of_model, make_system, prompt_of_vocal
-from infer.benchmark.dataset import BenchmarkData, read_dataset
+from infer.benchmark.dataset import BenchmarkData, check_apart, read_dataset
 from infer.benchmark.excerpts import LITERATURE_SECONDS, Excerpt, cut_excerpts
 from infer.benchmark.listening import ByInstrument, listen
 from infer.benchmark.measured import Instrument, Measured, Measures
@@ -99,6 +99,7 @@ def benchmark(request: BenchmarkRequest, session: Session | None = None) -> Benc
     Folders of other programs and of weights are checked before anything is made. Raises UserError for a data set, an
     adapter or a folder that cannot be used, and for fewer than two songs.
     """
+    check_apart(request.dataset, request.output_dir)
     check_writable(request.output_dir)
     session = session or Session()
     models = read_models(request.adapters, session.sha256)

@@ -89,6 +89,13 @@ def read_dataset(folder: Path) -> BenchmarkData:
     )
 
 
+def check_apart(folder: Path, output_dir: Path) -> None:
+    """Raises UserError for results among the test songs, which the next run would take for a song."""
+    songs = (folder / "test").resolve()
+    if output_dir.resolve().is_relative_to(songs):
+        raise UserError(f"--output-dir {output_dir}: lies among the songs of {folder / 'test'}. Name another folder.")
+
+
 def _musdb_song(folder: Path) -> BenchmarkSong:
     vocal, *band = (folder / f"{stem}.wav" for stem in (VOCAL_STEM, *MUSDB_BAND))
     for path in (vocal, *band):

@@ -10,7 +10,7 @@ import pytest
 from common.audio.wave import write_audio
 from common.canonical import sha256_of_file
 from common.errors import UserError
-from infer.benchmark.dataset import BenchmarkSong, read_dataset, read_song
+from infer.benchmark.dataset import BenchmarkSong, check_apart, read_dataset, read_song
 from infer.benchmark.excerpts import cut_excerpts, sung_places
 
 RATE_HZ = 44_100
@@ -35,6 +35,15 @@ def moises_song(folder, stems):
         for track, wave in tracks.items():
             write_audio(folder / stem / f"{track}.wav", wave, RATE_HZ)
     (folder / "data.json").write_text(json.dumps(card), encoding="utf-8")
+
+
+def test_results_do_not_lie_among_the_songs(musdb):
+    check_apart(musdb, musdb / "benchmark")
+    for place in (musdb / "test", musdb / "test" / "benchmark"):
+        with pytest.raises(UserError) as refused:
+            check_apart(musdb, place)
+        line = f"--output-dir {place}: lies among the songs of {musdb / 'test'}. Name another folder."
+        assert str(refused.value) == line
 
 
 def test_a_song_of_musdb_is_its_vocals_and_the_sum_of_the_others(musdb):
