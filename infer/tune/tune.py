@@ -89,6 +89,8 @@ def tune(request: TuneRequest, session: Session | None = None) -> TuneOutcome:
 def choose_songs(request: TuneRequest, card: AdapterCard, manifest: Manifest) -> tuple[str, ...]:
     """The songs that settings are tried on: not trained on, as far as the adapter says, and at most request.songs.
 
+    What was made of a song, at another pitch, is on its side as in training, and not tried on beside it.
+
     Raises UserError where there are none, or the shards lack what the adapter makes.
     """
     target = "inst" if card.output_type == "accompaniment" else "mix"
@@ -97,15 +99,17 @@ def choose_songs(request: TuneRequest, card: AdapterCard, manifest: Manifest) ->
         raise UserError(
             f"{request.shards}: holds {held}, bands are measured against {target}. Build it with --targets."
         )
-    songs = {segment.song for shard in manifest.shards for segment in shard.segments}
-    kept = songs if request.all_songs else validation_songs(sorted(songs), card.val_fraction or 0.0)
+    songs = dict[str, str]()  # of each family one: the song as it was given, where that is there
+    for song in sorted(manifest.songs().values(), key=lambda song: (song.key != song.family, song.key)):
+        songs.setdefault(song.family, song.key)
+    kept = songs if request.all_songs else validation_songs(list(songs), card.val_fraction or 0.0)
     if not kept:
         why = "does not say that it kept songs" if card.val_fraction is None else "kept no song of these shards"
         raise UserError(
             f"{request.adapter}: {why} for validation. Give shards of songs that it was not trained on, and "
             "--all-songs."
         )
-    return _spread(sorted(kept), request.songs)
+    return _spread(sorted(songs[family] for family in kept), request.songs)
 
 
 def _spread(keys: Sequence[str], most: int) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from infer.tune.tune import TuneRequest, choose_songs, tune
 from models.adapters.adapter import read_card, rewrite_card
 from models.adapters.shipped import SHIPPED
 from shards.fingerprint import Fingerprint
+from shards.held_out import validation_songs
 from shards.reader import read_manifest
 from shards.writer import ShardWriter
 
@@ -96,3 +97,26 @@ def test_songs_that_were_trained_on_are_not_taken_unasked(adapter, songs):
 def test_what_lacks_the_target_is_refused(adapter, shards):
     with pytest.raises(UserError, match="holds no target, bands are measured against inst"):
         choose_songs(TuneRequest(adapter=adapter, shards=shards), read_card(adapter), read_manifest(shards))
+
+
+@pytest.mark.parametrize("made", range(4))
+def test_a_song_at_another_pitch_is_on_the_side_of_its_own(adapter, songs, made):
+    """As training parts them: none is taken for kept whose song was trained on, and none counts twice."""
+    keys = [f"song-{number}" for number in range(4)]
+    given = [key for key in keys if key != keys[made]]
+    manifest = read_manifest(songs)
+    shards = [
+        shard.model_copy(
+            update={
+                "songs": tuple(
+                    song.model_copy(update={"parent": given[0]}) if song.key == keys[made] else song
+                    for song in shard.songs
+                )
+            }
+        )
+        for shard in manifest.shards
+    ]
+    manifest, card = manifest.model_copy(update={"shards": tuple(shards)}), read_card(adapter)
+    kept = choose_songs(TuneRequest(adapter=adapter, shards=songs), card, manifest)
+    assert set(kept) == validation_songs(given, 0.5)
+    assert choose_songs(TuneRequest(adapter=adapter, shards=songs, all_songs=True), card, manifest) == tuple(given)
