@@ -17,6 +17,7 @@ from common.errors import UserError
 from common.files import check_writable
 from common.memory import explain_out_of_memory
 from common.progress import progress, say
+from models.loading.checkpoint import check_lyrics_language
 from models.loading.family import choose_checkpoint, find_encoders, known_base
 from models.separator import SeparatorFiles, find_separator
 from prep.building.augmented import augmented, say_cost
@@ -130,9 +131,11 @@ def equip(
 ) -> EncodeSetup:
     """What these songs need; the networks are found, not opened.
 
-    Raises UserError for one that is not there, and for SSL features that the base model has no use for.
+    Raises UserError for one that is not there, for a language that the base model cannot read lyrics in, and for SSL
+    features that it has no use for.
     """
     folder, base = find_encoders(checkpoint)
+    check_lyrics_language(base.spec, config.text.lyrics_language)
     if config.ssl and not base.spec.has_feature_losses:
         raise UserError(f"ssl: {base.spec.name} has no layers that features are compared through. Leave --ssl out.")
     separated = any(song.is_full for song in found.songs)

@@ -16,11 +16,11 @@ from common.errors import UserError
 from models.loading.checkpoint import TINY, open_codec
 from models.separator import find_separator, open_separator
 from prep.building.augmented import song_seconds
-from prep.building.build import build_shards
+from prep.building.build import build_shards, equip
 from prep.building.workers import torch_threads
-from prep.config import SegmentConfig
+from prep.config import PrepConfig, SegmentConfig, TextConfig
 from prep.encoding.encode import SongEncoder, encode_wave
-from prep.sources.scan import scan
+from prep.sources.scan import Scan, scan
 from prep.sources.segment import SampleSpan
 from prep.sources.sound import SoundHash
 from shards.reader import read_manifest, read_shard, read_song
@@ -181,3 +181,9 @@ def test_real_songs_and_stems_become_shards(tmp_path, shared_audio, config):
     assert sum(sample.meta.separator == "tiny" for sample in samples) == 4
     residuals = [sample.meta.residual_db for sample in samples]
     assert all(residual is None or residual < -100 for residual in residuals)
+
+
+def test_a_language_that_cannot_be_read_is_said_before_songs_are_encoded():
+    config = PrepConfig(text=TextConfig(lyrics_language="xx"))
+    with pytest.raises(UserError, match='lyrics language "xx" is not one of en, de'):
+        equip(Scan((), ()), config, checkpoint="tiny", devices=("cpu",), ssl_folder=None)
