@@ -223,11 +223,12 @@ def lead_sheet(
 
     By a small network inside Backline, on a CPU within seconds. Bars have four beats, chords are major or minor.
     """
+    from common.audio.decode import AUDIO_SUFFIXES
     from common.music.notation import write_lead_sheet
     from infer.request.harmonise import infer_lead_sheet, save_lead_sheet
 
-    if out is not None and out.exists() and out.samefile(vocal):
-        raise UserError(f"--out {out}: that is the vocal, which would be lost. Name another file.")
+    if out is not None and (out.suffix.lower() in AUDIO_SUFFIXES or (out.exists() and out.samefile(vocal))):
+        raise UserError(f"--out {out}: that is a recording, and a lead sheet is text. Name a file such as ballad.txt.")
     sheet = infer_lead_sheet(vocal)
     if out is None:
         typer.echo(write_lead_sheet(sheet), nl=False)

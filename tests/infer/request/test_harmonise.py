@@ -37,12 +37,16 @@ def test_out_takes_text_or_lab(capsys, vocal_file, tmp_path):
     assert spans[-1][1] == pytest.approx(sheet.starts[-1], abs=1e-3)
 
 
-def test_the_vocal_is_not_written_over(capsys, vocal_file):
+def test_no_recording_is_written_over(capsys, vocal_file, tmp_path):
     before = vocal_file.read_bytes()
-    code, out, err = outcome(capsys, vocal_file, "--out", vocal_file)
-    assert (code, out) == (2, "")
-    assert f"--out {vocal_file}: that is the vocal, which would be lost. Name another file." in err
-    assert vocal_file.read_bytes() == before
+    unnamed = tmp_path / "vocal"
+    unnamed.write_bytes(before)
+    for vocal, path in ((vocal_file, vocal_file), (unnamed, unnamed), (vocal_file, tmp_path / "other.mp3")):
+        code, out, err = outcome(capsys, vocal, "--out", path)
+        assert (code, out) == (2, "")
+        line = f"--out {path}: that is a recording, and a lead sheet is text. Name a file such as ballad.txt."
+        assert line in err
+        assert vocal.read_bytes() == before
 
 
 def test_silence_is_the_users_error(capsys, tmp_path):
