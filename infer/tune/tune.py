@@ -145,7 +145,11 @@ def _run(study: TuningStudy, request: TuneRequest, songs: SongSet, started: floa
         if number and limit is not None and time.monotonic() - started >= limit:
             say(f"time is up after {number} of {request.trials} trials; the same command goes on")
             return
-        trial = study.run_next(songs.bands, songs.distance)
+        try:
+            trial = study.run_next(songs.bands, songs.distance)
+        except KeyboardInterrupt:
+            say(f"stopped; {number} of {request.trials} trials are kept, and the same command goes on")
+            raise
         say(f"trial {number}: {_figures(trial)}; {_settings(trial, study.tuning)}")
 
 

@@ -11,7 +11,7 @@ from common.command import run
 from common.errors import UserError
 from infer.cli import app
 from infer.tune.space import Recommended
-from infer.tune.study import Tuning
+from infer.tune.study import Tuning, TuningStudy
 from infer.tune.tune import TuneRequest, choose_songs, tune
 from models.adapters.adapter import read_card, rewrite_card
 from models.adapters.shipped import SHIPPED
@@ -120,3 +120,14 @@ def test_a_song_at_another_pitch_is_on_the_side_of_its_own(adapter, songs, made)
     kept = choose_songs(TuneRequest(adapter=adapter, shards=songs), card, manifest)
     assert set(kept) == validation_songs(given, 0.5)
     assert choose_songs(TuneRequest(adapter=adapter, shards=songs, all_songs=True), card, manifest) == tuple(given)
+
+
+def test_an_interrupt_says_what_is_kept(adapter, songs, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TuningStudy, "run_next", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune(TuneRequest(adapter=adapter, shards=songs, trials=3, device="cpu"))
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "stopped; 0 of 3 trials are kept, and the same command goes on"
