@@ -1,8 +1,8 @@
 """What a build would take: hours of music, space, time. Time is measured on a short made-up song."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,6 +41,8 @@ class BuildEstimate:
     workers: int
     unused: tuple[str, ...] = ()
     """Files of the folder that nobody would use."""
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    """Why, by key, of songs whose names or texts are already known to be of no use."""
 
 
 def estimate_build(
@@ -60,7 +62,8 @@ def estimate_build(
     found = survey(raw, out, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
     songs = _songs_to_encode(found.plan)
     made = estimate(songs, found.setup, workers or default_workers(devices, len(songs)))
-    return replace(made, unused=found.unused)
+    rejected = {row.key: f"{row.reason}: {row.detail}" for row in found.plan.rejections}
+    return replace(made, unused=found.unused, rejected=rejected)
 
 
 def _songs_to_encode(plan: Plan) -> list[SongFiles]:
@@ -102,6 +105,10 @@ def describe(found: BuildEstimate) -> str:
         f"shards: about {found.shards}, {found.gigabytes:.3f} GB",
         f"time: about {_duration(found.hours_of_work)} with {workers}, as measured on {MEASURED_SECONDS:g} s of noise",
     ]
+    if found.rejected:
+        key, why = next(iter(found.rejected.items()))
+        songs = f"{len(found.rejected)} song{'s' * (len(found.rejected) > 1)}"
+        lines.append(f"rejected: {songs}; the first, {key}: {why}")
     return "\n".join([*lines, *listed(found.unused)])
 
 

@@ -97,9 +97,14 @@ def test_plan_says_what_a_build_would_take_and_writes_nothing(prep, song, monkey
     assert (found["songs"], found["unreadable"], found["shards"], found["workers"]) == (3, 0, 1, 1)
     assert found["hours"] == pytest.approx(9 / 3600)
     assert 0 < found["hours_of_work"] < 0.1
-    assert "3 songs to encode, 0.00 hours of audio\nshards: about 1, " in prep(
-        "plan", "raw", "shards", "--checkpoint-dir", "tiny"
-    )
+    assert found["rejected"] == {}
+    Path("raw/c.mp3").write_bytes(b"")
+    Path("raw/c_lead_sheet.txt").write_text("junk", encoding="utf-8")
+    told = prep("plan", "raw", "shards", "--checkpoint-dir", "tiny")
+    assert "3 songs to encode, 0.00 hours of audio\nshards: about 1, " in told
+    assert "\nrejected: 1 song; the first, c: " in told
+    Path("raw/c.mp3").unlink()
+    Path("raw/c_lead_sheet.txt").unlink()
     prep("build-shards", "raw", "shards", "--checkpoint-dir", "tiny", "--workers", "1")
     size = sum(path.stat().st_size for path in Path("shards").glob("*.tar"))
     assert size / 3 < found["gigabytes"] * 1e9 < size * 3  # the tiny text encoder's states are narrow
