@@ -13,8 +13,9 @@ from common.config import check_config, read_json
 from common.errors import UserError
 from common.latents import LatentLayout
 from common.progress import say
+from infer.audio.reference import ReferenceRecord
 from infer.audio.splice import Region
-from infer.request.record import GenerationRecord
+from infer.request.record import GenerationRecord, StyleRecord
 from infer.request.request import GenerationRequest
 
 SHORTEST_FRAMES = 4
@@ -137,13 +138,19 @@ def check_length(take: EarlierTake, samples: int) -> None:
         raise UserError(f"{take.path}: its vocal had {lengths} s. Give the vocal that it was made for with --vocal.")
 
 
+def _sha256(file: ReferenceRecord | StyleRecord | None) -> str | None:
+    return None if file is None else file.sha256
+
+
 def say_changes(take: EarlierTake, record: GenerationRecord) -> None:
-    """Say so where the region is by another vocal, other adapters or another base than the take."""
+    """Say so where the region is made from other files than the take."""
     before = take.record
     changed = {
         "vocal": before.vocal.sha256 != record.vocal.sha256,
         "adapters": [one.sha256 for one in before.adapters] != [one.sha256 for one in record.adapters],
         "base model": before.base_fingerprint != record.base_fingerprint,
+        "reference": _sha256(before.reference) != _sha256(record.reference),
+        "style LoRA": _sha256(before.style) != _sha256(record.style),
     }
     if names := [name for name, is_changed in changed.items() if is_changed]:
         say(f"{take.path}: the region is made with another {' and '.join(names)} than the rest of the take.")

@@ -12,10 +12,13 @@ import soundfile
 from common.audio.wave import read_audio, write_audio
 from common.command import run
 from common.errors import UserError
+from infer.audio.reference import ReferenceRecord
+from infer.audio.splice import Region
 from infer.band.generate import generate
 from infer.band.session import Session
 from infer.cli import app
-from infer.request.record import GenerationRecord
+from infer.request.again import EarlierTake, say_changes
+from infer.request.record import GenerationRecord, StyleRecord
 from infer.request.request import GenerationRequest
 
 START, END = 0.5, 1.0
@@ -113,6 +116,21 @@ def test_another_vocal_of_the_same_length_is_taken_and_said(take, again, make_vo
     made = again(take, vocal=other)
     assert f"{take}: the region is made with another vocal than the rest of the take.\n" in capsys.readouterr().err
     assert record_of(made.record).vocal.file == other.as_posix()
+
+
+def test_another_reference_and_another_style_are_said(take, capsys):
+    before = record_of(take)
+    now = before.model_copy(
+        update={
+            "reference": ReferenceRecord(file="piano.wav", sha256="1" * 64),
+            "style": StyleRecord(file="style", sha256="2" * 64, weight=1.0),
+        }
+    )
+    say_changes(EarlierTake(take, now, Region(START, END)), now)
+    assert not capsys.readouterr().err
+    say_changes(EarlierTake(take, before, Region(START, END)), now)
+    said = f"{take}: the region is made with another reference and style LoRA than the rest of the take.\n"
+    assert capsys.readouterr().err == said
 
 
 def test_what_is_no_region_of_a_take_is_refused_in_one_line(take, again, make_voice, vocal_file, tmp_path):
