@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from common.bases import BASES
 from common.config import CONFIGS, load_config
 from common.presets import preset_for
 from prep.config import PrepConfig
@@ -55,6 +56,16 @@ def test_every_number_of_songs_has_a_shipped_preset():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_config_loads_by_its_bare_name(name):
     load_config(class_of(name), name)
+
+
+@pytest.mark.parametrize("mode", ["image2image", "controlnet", "context"])
+@pytest.mark.parametrize("run", ["{}_base", "tiny_{}"])
+def test_a_config_named_after_a_mode_trains_it_on_every_base_that_has_it(mode, run):
+    """ACE-Step 1.5 turns a mode that was left open into context."""
+    config = load_config(TrainingConfig, run.format(mode))
+    for spec in BASES.values():
+        if mode != "context" or spec.has_source_slot:
+            assert config.on(spec).accompaniment.mode == mode
 
 
 @pytest.mark.parametrize("mode", ["image2image", "controlnet"])
