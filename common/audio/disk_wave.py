@@ -14,7 +14,7 @@ import numpy as np
 from common.errors import UserError
 
 BLOCK_SAMPLES = 1 << 18
-"""Samples of a block: about six seconds, and a whole number of levels, gate steps and latent frames."""
+"""Samples of a block: about six seconds, and a whole number of levels and gate steps."""
 SAMPLE_BYTES = 4
 """float32."""
 
@@ -73,7 +73,8 @@ class DiskWave:
                     wanted = wanted[found:]
         return wave
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        """All of it, in order, BLOCK_SAMPLES at a time."""
-        for start in range(0, self.samples, BLOCK_SAMPLES):
-            yield self.read(start, start + BLOCK_SAMPLES)
+    def blocks(self, whole: int = 1) -> Iterator[np.ndarray]:
+        """All of it, in order, at most BLOCK_SAMPLES at a time: multiples of `whole` samples, but for the last."""
+        size = BLOCK_SAMPLES // whole * whole
+        for start in range(0, self.samples, size):
+            yield self.read(start, start + size)

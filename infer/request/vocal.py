@@ -56,7 +56,7 @@ def vocal_from_file(
         yield VocalInput(
             key=unicode_text(song_of_vocal(path)),
             latents=encode(wave, encoder()),
-            activity=torch.from_numpy(np.concatenate([vocal_activity(block, latents) for block in wave.blocks()])),
+            activity=torch.from_numpy(_activity(wave, latents)),
             wave=wave,
             samples=wave.samples,
             output_samples=output_samples(decoded.samples, decoded.rate_hz),
@@ -64,6 +64,10 @@ def vocal_from_file(
                 file=unicode_text(path.as_posix()), sha256=sha256(path), seconds=decoded.seconds, lufs=lufs
             ),
         )
+
+
+def _activity(wave: DiskWave, latents: LatentLayout) -> np.ndarray:
+    return np.concatenate([vocal_activity(block, latents) for block in wave.blocks(latents.frame_samples)])
 
 
 def _level(path: Path, decoded: DecodedAudio, lufs: float, onto: DiskWave) -> None:

@@ -16,7 +16,7 @@ from common.audio.wave import (
     vocal_gain,
     write_audio,
 )
-from common.bases import ACE_STEP_1
+from common.bases import ACE_STEP_1, BASES, BaseSpec
 from common.canonical import sha256_of_file
 from common.errors import UserError
 from infer.audio.decoded import encode
@@ -30,9 +30,9 @@ LATENTS = ACE_STEP_1.latents
 CPU = torch.device("cpu")
 
 
-def from_file(path, lufs=-20.0):
+def from_file(path, lufs=-20.0, latents=LATENTS):
     encoder = partial(open_codec, TINY, encoder=True, decoder=False)
-    return vocal_from_file(path, LATENTS, encoder=encoder, sha256=sha256_of_file, lufs=lufs)
+    return vocal_from_file(path, latents, encoder=encoder, sha256=sha256_of_file, lufs=lufs)
 
 
 def test_a_file_is_levelled_as_training_vocals_and_encoded(vocal_file):
@@ -48,6 +48,23 @@ def test_a_file_is_levelled_as_training_vocals_and_encoded(vocal_file):
         torch.testing.assert_close(vocal.latents, latents, rtol=0, atol=0)
         np.testing.assert_array_equal(vocal.activity.numpy(), vocal_activity(wave, ACE_STEP_1.latents))
         assert (vocal.record.lufs, vocal.record.seconds) == (-23.0, 1.5)
+
+
+@pytest.mark.parametrize("spec", BASES.values(), ids=lambda spec: spec.name)
+def test_the_activity_of_a_long_vocal_lies_over_its_latent_frames(tmp_path, spec: BaseSpec, monkeypatch):
+    """Blocks of the disk end where they end; each frame counts once, in its place."""
+    layout = spec.latents
+    monkeypatch.setattr("infer.request.vocal.encode", lambda wave, codec: torch.zeros(0))
+    rng = np.random.default_rng(0)
+    samples = 14 * layout.sample_rate_hz
+    steps = np.repeat(rng.uniform(0.001, 0.3, samples // 700 + 1), 700)[:samples]
+    write_audio(
+        tmp_path / "me.wav", (rng.standard_normal((2, samples)) * steps).astype(np.float32) * 0.2, layout.sample_rate_hz
+    )
+    with from_file(tmp_path / "me.wav", -40.0, layout) as vocal:
+        expected = vocal_activity(vocal.wave.read(0, vocal.samples), layout)
+    assert expected.std() > 0.01
+    np.testing.assert_array_equal(vocal.activity.numpy(), expected)
 
 
 def test_only_the_level_of_the_file_is_changed(vocal_file):
