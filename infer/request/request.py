@@ -21,7 +21,7 @@ from models.adapters.style import Style, find_style
 from models.device import chosen_device
 from models.flow.sampler import SamplerSettings
 from models.loading.checkpoint import check_lyrics_language, part_hash, resolve_checkpoint, spec_of, variant_of
-from models.loading.family import check_one_family, choose_checkpoint
+from models.loading.family import check_one_base, check_one_family, choose_checkpoint
 
 Precision = Literal["32", "bf16"]
 """Number format of the transformer, as the flag --precision names it."""
@@ -142,9 +142,11 @@ def select_adapters(request: GenerationRequest) -> AdapterSelection:
 
 
 def _checked(request: GenerationRequest, selection: AdapterSelection) -> AdapterSelection:
-    """Raises UserError for a lead sheet, or a part of one, that the adapters do not take, for an unknown language of
-    lyrics, and for what a base model's latents cannot do."""
+    """Raises UserError for adapters of another base model, a lead sheet, or a part of one, that they do not take, an
+    unknown language of lyrics, and what a base model's latents cannot do."""
     spec = spec_of(selection.checkpoint)
+    for folder, card in zip(selection.folders, selection.cards, strict=True):
+        check_one_base(folder, base_of(card), selection.checkpoint, spec)
     if request.lyrics_language is not None:
         check_lyrics_language(spec, request.lyrics_language)
     if (request.preserve_low or request.preserve_high) and spec.latents.rows == 1:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from common.bases import ACE_STEP_1, ACE_STEP_15, BaseOrigin
+from common.bases import ACE_STEP_1, ACE_STEP_15, BaseOrigin, BaseSpec
 from common.canonical import sha256_of_file
 from common.config import SettingsDict, read_json
 from common.errors import UserError
@@ -142,6 +142,16 @@ def check_one_family(name: str, folder: Path, parts: Iterable[str]) -> None:
             )
 
 
+def check_one_base(what: object, base: BaseOrigin, name: str, spec: BaseSpec) -> None:
+    """Raises UserError where `what`, of a `base`, and the checkpoint `name` are not of one base model."""
+    if base.spec is not spec:
+        raise UserError(f"{what}: is of {base.spec.name}, {name} is of {spec.name}. {_way_out(base)}")
+
+
+def _way_out(base: BaseOrigin) -> str:
+    return f"Use the checkpoint that made it{f' (--checkpoint-dir {base.name})' if base.name else ''}."
+
+
 def check_belongs(
     what: object, base: BaseOrigin, networks: Mapping[str, str], name: str, folder: Path, *, parts: Iterable[str]
 ) -> None:
@@ -150,11 +160,8 @@ def check_belongs(
     `parts` are those that are used; of them and of what made the latents, whatever the folder holds is compared by
     content, the rest by family. What can be told by neither is said.
     """
-    spec = spec_of(folder)
-    way_out = f"Use the checkpoint that made it{f' (--checkpoint-dir {base.name})' if base.name else ''}."
-    if base.spec is not spec:
-        raise UserError(f"{what}: is of {base.spec.name}, {name} is of {spec.name}. {way_out}")
-    compared = False
+    check_one_base(what, base, name, spec_of(folder))
+    way_out, compared = _way_out(base), False
     for part in parts:
         family = family_of(folder, part)
         compared |= family is not None and base.family is not None

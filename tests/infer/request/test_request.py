@@ -305,3 +305,9 @@ def test_a_device_that_is_not_there_is_one_line(settled, adapter):
         UserError, match=r"^--device cuda:99: cannot be used \(.*\)\. Use auto, cpu, cuda, cuda:1 or mps\.$"
     ):
         place_of(settled(), adapters=(adapter,), vocal=Path("v"), device="cuda:99")
+
+
+def test_an_adapter_of_another_base_model_is_told_before_anything_is_opened(adapter):
+    request = GenerationRequest(adapters=(adapter,), checkpoint_dir="tiny15")
+    with pytest.raises(UserError, match=r"adapter: is of ace-step-1, tiny15 is of ace-step-1\.5\. Use the checkpoint"):
+        select_adapters(request)
