@@ -47,7 +47,7 @@ def sound(path: Path, hz: float, level: float) -> Sound:
 def record(key: str) -> GenerationRecord:
     return GenerationRecord(
         key=key,
-        vocal=VocalRecord(seconds=SECONDS),
+        vocal=VocalRecord(seconds=SECONDS, file="me.wav"),
         prompt=PROMPT,
         lyrics="[verse]\n<i>la</i>",
         settings=GenerationSettings(
