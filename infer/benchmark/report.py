@@ -4,7 +4,6 @@ The same bands give the same bytes: there are no dates and no folders in them.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from infer.benchmark.bands import first_seed
 from infer.benchmark.benchmark import Benchmark
 from infer.compare.ratings import Interval
 from infer.compare.templates import fill
-from infer.evaluate.report import GUARD_NOTE, MEASURES, SET_MEASURES, SYSTEM_NOTES, Measure, TableCells, shown_interval
+from infer.evaluate.report import GUARD_NOTE, MEASURES, SET_MEASURES, SYSTEM_NOTES, Measure, TableCells, interval_rows
 from infer.request.text_inputs import NO_PROMPT
 
 CLAP_MEASURES = (
@@ -106,26 +105,14 @@ def tables(found: Benchmark) -> list[tuple[str, list[TableCells]]]:
     return [
         (
             f"Means over {songs} songs, with 95 % bootstrap intervals over them",
-            _rows((*MEASURES, SEPARATED), systems, means),
+            interval_rows((*MEASURES, SEPARATED), systems, means),
         ),
         (
             "As sets: the mean over seeds, the lowest and the highest",
-            _rows((*SET_MEASURES, *CLAP_MEASURES), systems, sets),
+            interval_rows((*SET_MEASURES, *CLAP_MEASURES), systems, sets),
         ),
         ("Song by song", _song_rows(found)),
     ]
-
-
-def _rows(
-    measures: Sequence[Measure], systems: Sequence[str], found: Mapping[tuple[str, str], Interval]
-) -> list[TableCells]:
-    rows: list[TableCells] = [("measure", *systems, "better")]
-    for measure in measures:
-        cells = [found.get((measure.name, system)) for system in systems]
-        if any(cells):
-            texts = ["-" if cell is None else shown_interval(cell, measure.digits) for cell in cells]
-            rows.append((measure.title, *texts, measure.better))
-    return rows
 
 
 def _song_rows(found: Benchmark) -> list[TableCells]:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -174,10 +174,16 @@ def _systems(evaluation: Evaluation) -> list[str]:
 
 
 def _mean_rows(evaluation: Evaluation) -> list[TableCells]:
-    systems = _systems(evaluation)
     found = {(mean.measure, mean.system): mean.mean for mean in evaluation.means}
+    return interval_rows(MEASURES, _systems(evaluation), found)
+
+
+def interval_rows(
+    measures: Sequence[Measure], systems: Sequence[str], found: Mapping[tuple[str, str], Interval]
+) -> list[TableCells]:
+    """A head, then a row for each measure that any system has: its interval of every one, by measure and system."""
     rows: list[TableCells] = [("measure", *systems, "better")]
-    for measure in MEASURES:
+    for measure in measures:
         cells = [found.get((measure.name, system)) for system in systems]
         if any(cells):
             texts = ["-" if cell is None else shown_interval(cell, measure.digits) for cell in cells]

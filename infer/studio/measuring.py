@@ -12,6 +12,7 @@ from infer.evaluate.measures.clip import Clip
 from infer.evaluate.measures.harmony import estimate_key, measure_harmony
 from infer.evaluate.measures.leakage import fine_structure_excess
 from infer.evaluate.measures.rhythm import beat_f, beat_f_off_phase
+from infer.evaluate.measures.sheet import beats_within
 from infer.studio.folders import StoredTake, TakeMeasures
 
 
@@ -49,8 +50,7 @@ def _time(take: StoredTake, band: Clip) -> dict[str, Any]:
     sheet = None if record.lead_sheet is None else read_lead_sheet(record.lead_sheet)
     if sheet is None or sheet.bpm is None:
         return {}
-    beats = sheet.beat_times()
-    beats = beats[(beats >= 0) & (beats < record.samples / record.rate_hz)]
+    beats = beats_within(sheet, record.samples / record.rate_hz)
     return {
         "tempo": band.pulse.tempo_bpm,
         "sheet_tempo": sheet.bpm,

@@ -33,13 +33,18 @@ def measure_sheet(sheet: LeadSheet, band: Clip) -> SheetFit:
     assert sheet.key is not None
     assert sheet.bpm is not None
     found, key, seconds = find_chords(band.chroma), estimate_key(band), band.mono.size / ANALYSIS_RATE_HZ
-    beats = sheet.beat_times()
     return SheetFit(
         key=float(key is not None and Key.of_name(key).signature == sheet.key.signature),
         tempo=float(tempo_is_right(sheet.bpm, band.pulse.tempo_bpm, OCTAVES)),
-        beats=beat_f(beats[(beats >= 0) & (beats < seconds)], band.pulse.beats),
+        beats=beat_f(beats_within(sheet, seconds), band.pulse.beats),
         chords=float(np.mean(found == chords_of(sheet, len(found)))),
     )
+
+
+def beats_within(sheet: LeadSheet, seconds: float) -> np.ndarray:
+    """Seconds of the beats that lie in so many seconds of sound: float64."""
+    beats = sheet.beat_times()
+    return beats[(beats >= 0) & (beats < seconds)]
 
 
 def chords_of(sheet: LeadSheet, windows: int) -> np.ndarray:
