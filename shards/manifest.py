@@ -167,3 +167,7 @@ class Manifest(Config):
     def songs(self) -> dict[str, SongEntry]:
         """Every song by its key."""
         return {song.key: song for shard in self.shards for song in shard.songs}
+
+    def families(self) -> int:
+        """How many songs there are, one and what was made of it at other pitches being one."""
+        return len({song.family for song in self.songs().values()})

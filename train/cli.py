@@ -11,6 +11,7 @@ import typer
 from common.command import command_app, example, run
 from common.config import CONFIGS, find_config, load_config
 from common.errors import UserError
+from common.presets import preset_on
 from common.progress import say
 from train.config import TrainingConfig
 
@@ -34,7 +35,11 @@ def train() -> None: ...
 )
 def train_run(
     config: Annotated[
-        str | None, typer.Option(help="JSON file, or the name of a shipped one [the defaults].", metavar="FILE")
+        str | None,
+        typer.Option(
+            help="JSON file, or the name of a shipped one [the preset for as many songs as the shards hold].",
+            metavar="FILE",
+        ),
     ] = None,
     shards: Annotated[
         str | None,
@@ -76,14 +81,15 @@ def train_run(
     val/conditioning_gain above 0 with 95 % confidence). Ctrl-C saves first; --resume goes on as if nothing had
     happened.
     """
-    resolved = load_config(TrainingConfig, config, _overrides(settings or [], shards, precision))
+    if resume and resume_from:
+        raise UserError("--resume and --resume-from both say where to go on. Leave one out.")
+    given = _overrides(settings or [], shards, precision)
+    resolved = load_config(TrainingConfig, config or _preset(load_config(TrainingConfig, None, given)), given)
     if init_from is not None:
         resolved = resolved.model_copy(update={"init_from": str(init_from)})
     if print_config:
         typer.echo(resolved.model_dump_json(indent=2))
         return
-    if resume and resume_from:
-        raise UserError("--resume and --resume-from both say where to go on. Leave one out.")
 
     from train.loop.checkpoint import find_last, locate
     from train.loop.fit import fit
@@ -216,6 +222,21 @@ def export(
     write = {"comfyui": export_comfyui, "peft": export_peft, "merged": export_merged}[format]
     write(adapter, out, checkpoint_dir)
     typer.echo(out)
+
+
+def _preset(config: TrainingConfig) -> str:
+    """Name of the shipped config for the songs of a run that names none; says which.
+
+    Raises UserError if there are no shards.
+    """
+    from shards.location import location_of
+    from shards.reader import read_manifest
+    from train.loop.preparation import base_of_shards
+
+    manifest = read_manifest(location_of(config.dataset_path))
+    preset = preset_on(manifest.families(), base_of_shards(manifest).family)
+    say(f"no --config is given: taking {preset}")
+    return preset
 
 
 def _beside(config: str | None) -> Path:

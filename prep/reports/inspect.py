@@ -4,14 +4,17 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from common.presets import preset_for
+from common.presets import described_preset, preset_on
 from shards.manifest import Manifest, SegmentEntry
 from shards.reader import read_manifest
 
 
 def summary(folder: Path) -> dict[str, Any]:
     """Totals, fingerprint and every song, as plain JSON values. Raises UserError where there is no manifest."""
-    manifest = read_manifest(folder)
+    return _summary(read_manifest(folder))
+
+
+def _summary(manifest: Manifest) -> dict[str, Any]:
     return {
         "fingerprint": manifest.fingerprint.digest,
         "targets": list(manifest.targets),
@@ -19,14 +22,15 @@ def summary(folder: Path) -> dict[str, Any]:
         "shards": len(manifest.shards),
         **manifest.totals.model_dump(mode="json"),
         "lead_sheets": sum(song.lead_sheet for shard in manifest.shards for song in shard.songs),
-        "preset": preset_for(len({song.family for song in manifest.songs().values()})),
+        "preset": preset_on(manifest.families(), _family(manifest)),
         "per_song": [_song_row(key, segments) for key, segments in _by_song(manifest).items()],
     }
 
 
 def table(folder: Path) -> str:
     """The same as `summary`, in columns. Raises UserError where there is no manifest."""
-    found = summary(folder)
+    manifest = read_manifest(folder)
+    found = _summary(manifest)
     songs = found["per_song"]
     width = max(len(song["key"]) for song in songs)
     lines = [f"{'song':{width}}  segments   seconds  vocal LUFS"]
@@ -39,9 +43,13 @@ def table(folder: Path) -> str:
         f"{found['bytes'] / 1e6:.1f} MB in {found['shards']} shards; targets {', '.join(found['targets']) or 'none'}; "
         f"vocals at {_level(found['vocal_lufs'])} LUFS; fingerprint {found['fingerprint'][:8]}",
         f"lead sheets: of {found['lead_sheets']} of {found['songs']} songs (KEY_lead_sheet.txt beside a song)",
-        f"preset to train on so many songs: {found['preset']} (train run --config {found['preset']})",
+        f"{described_preset(manifest.families(), _family(manifest))} (train run --config {found['preset']})",
     ]
     return "\n".join(lines)
+
+
+def _family(manifest: Manifest) -> str | None:
+    return manifest.base.family if manifest.base else None
 
 
 def _by_song(manifest: Manifest) -> dict[str, list[SegmentEntry]]:

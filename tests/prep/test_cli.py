@@ -98,8 +98,10 @@ def test_inspect_shows_each_song(prep, song):
     found = json.loads(prep("inspect", "shards", "--json")[1])
     assert (found["songs"], found["segments"], found["targets"]) == (1, 1, ["inst", "mix"])
     assert [row["key"] for row in found["per_song"]] == ["a"]
-    assert out.endswith("preset to train on so many songs: singer (train run --config singer)\n")
-    assert found["preset"] == "singer"
+    assert out.endswith(
+        "the preset for 1 songs is singer; the bundle tiny takes tiny_controlnet (train run --config tiny_controlnet)\n"
+    )
+    assert found["preset"] == "tiny_controlnet"
 
 
 def test_a_vocal_alone_is_encoded_whole_and_levelled(prep, song):

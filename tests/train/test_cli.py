@@ -68,16 +68,16 @@ def test_help_needs_no_torch():
         (["--config", "nowhere.json"], "nowhere.json: no such config file. Give a path, or one of the shipped names: "),
         (["--shards", "nothing"], "nothing: no manifest.json here. Make shards with: prep build-shards raw/ nothing"),
         (
-            ["--resume"],
-            "exps/logs/accompaniment_lora: no last.ckpt in any version of this experiment. Start it without --resume.",
+            ["--resume", "--config", "tiny_controlnet"],
+            "exps/logs/tiny_controlnet: no last.ckpt in any version of this experiment. Start it without --resume.",
         ),
         (["--resume", "--resume-from", "x"], "--resume and --resume-from both say where to go on. Leave one out."),
         (
-            ["--resume-from", "x"],
+            ["--resume-from", "x", "--config", "tiny_controlnet"],
             "x: no last.ckpt there. Give one, or the version folder that holds checkpoints/last.ckpt.",
         ),
         (
-            ["--shards", "shards", "--checkpoint-dir", "./tiny"],
+            ["--config", "tiny_controlnet", "--shards", "shards", "--checkpoint-dir", "./tiny"],
             "./tiny: no such folder. Give a checkpoint folder, a Hugging Face id (owner/name), or tiny.",
         ),
         (["--precision", "16"], "Invalid value for '--precision': Value error, '16' is not one of '32', 'bf16'."),
@@ -86,8 +86,20 @@ def test_help_needs_no_torch():
 def test_a_mistake_is_one_line_and_code_2(command, song_shards, arguments, message):
     code, out, err = command("run", *arguments)
     assert (code, out) == (2, "")
-    assert err.startswith(f"error: {message}")
-    assert err.count("\n") == 1
+    *said, last = err.splitlines()
+    assert last.startswith(f"error: {message}")
+    assert all(" steps of " in line for line in said)
+
+
+def test_without_a_config_a_run_takes_the_preset_for_its_songs(command, song_shards):
+    code, out, err = command("run", "--shards", "shards", "--set", "max_steps=7", "--print-config")
+    assert (code, err) == (0, "no --config is given: taking tiny_controlnet\n")
+    assert (json.loads(out)["exp_name"], json.loads(out)["max_steps"]) == ("tiny_controlnet", 7)
+    manifest = song_shards / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"base": {"family": "ace-step-1"}}))
+    code, out, err = command("run", "--shards", "shards", "--print-config")
+    assert (code, err) == (0, "no --config is given: taking singer\n")
+    assert json.loads(out)["lora"]["r"] == 16
 
 
 def test_layers_past_the_bases_last_block_are_refused(command, song_shards):
@@ -131,7 +143,7 @@ def test_a_command_that_brings_shards_is_the_users_alone(command, verb):
     )
     assert not Path("ran").exists()
     for given in (["--shards", brought], ["--set", f"dataset_path={brought}"]):
-        code, out, _ = command("run", *given, "--print-config")
+        code, out, _ = command("run", "--config", "tiny_image2image", *given, "--print-config")
         assert (code, json.loads(out)["dataset_path"]) == (0, brought)
 
 

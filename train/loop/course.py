@@ -3,16 +3,20 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from common.config import load_config
 from common.latents import LatentLayout
-from common.presets import preset_for
+from common.presets import described_preset, preset_on
+from shards.manifest import Manifest
 from train.config import TrainingConfig
 from train.data.plan import Segment, batches_per_epoch
 from train.loop.callbacks import StepCallback, announce
 from train.loop.module import AccompanimentModule
+from train.loop.preparation import base_of_shards
 
 MANY_EPOCHS = 1000
 """Beyond it a run should know that it learns its songs by heart."""
@@ -24,40 +28,57 @@ SETTLED_AT_STEP, TIMED_STEPS = 3, 10
 class Course:
     """A run over so many songs."""
 
-    songs: int  # those kept for validation, too
-    hours: float  # of music that is trained on
     steps: int
     clips: int  # that make a step, on all devices
-    epochs: float
+    steps_in_epoch: float
 
-    def described(self) -> str:
-        """One line; another one where the songs will be known by heart."""
-        preset = preset_for(self.songs)
-        line = (
-            f"{self.steps} steps of {self.clips} clips: {self.epochs:.4g} epochs of {self.hours:.3g} hours of music; "
-            f"the preset for {self.songs} songs is {preset} (--config {preset})"
-        )
-        if self.epochs <= MANY_EPOCHS:
-            return line
-        return (
-            f"{line}\nmore than {MANY_EPOCHS} epochs: songs will be learnt by heart. Lower max_steps, set "
-            "early_stop_patience, or take the preset."
-        )
+    @property
+    def epochs(self) -> float:
+        return self.steps / self.steps_in_epoch
 
 
-def plan_course(
-    config: TrainingConfig, training: Sequence[Segment], latents: LatentLayout, *, songs: int, devices: int
-) -> Course:
-    """What a run on all of `training` amounts to; `songs` counts those for validation, too."""
+def plan_course(config: TrainingConfig, training: Sequence[Segment], latents: LatentLayout, *, devices: int) -> Course:
+    """What a run on all of `training` amounts to."""
     batches = config.accumulate_grad_batches * devices
     in_epoch = batches_per_epoch(training, batch_size=config.batch_size, crop_frames=config.crop_frames(latents))
-    return Course(
-        songs=songs,
-        hours=sum(segment.frames for segment in training) / latents.frames_per_second / 3600,
-        steps=config.max_steps,
-        clips=batches * config.batch_size,
-        epochs=config.max_steps * batches / in_epoch,
+    return Course(config.max_steps, batches * config.batch_size, in_epoch / batches)
+
+
+def describe_course(config: TrainingConfig, manifest: Manifest, training: Sequence[Segment], *, devices: int) -> str:
+    """One line: songs, epochs, and the preset for so many songs; another one where they will be known by heart."""
+    latents, family = manifest.spec.latents, base_of_shards(manifest).family
+    songs = manifest.families()
+    preset = preset_on(songs, family)
+    course, usual = (
+        plan_course(one, training, latents, devices=devices) for one in (config, load_config(TrainingConfig, preset))
     )
+    hours = sum(segment.frames for segment in training) / latents.frames_per_second / 3600
+    line = (
+        f"{course.steps} steps of {course.clips} clips: {_number(course.epochs)} epochs of {_number(hours)} hours of music; "
+        f"{described_preset(songs, family)} (--config {preset}: {usual.steps} steps, {_number(usual.epochs)} epochs)"
+    )
+    if course.epochs <= MANY_EPOCHS:
+        return line
+    ways = [f"lower max_steps ({MANY_EPOCHS} epochs are {MANY_EPOCHS * course.steps_in_epoch:.0f})"]
+    ways += [] if config.early_stop_patience else ["set early_stop_patience"]
+    ways += ["take the preset"] if usual.epochs < course.epochs else []
+    return f"{line}\nmore than {MANY_EPOCHS} epochs: songs will be learnt by heart. Way out: {', or '.join(ways)}."
+
+
+def describe_adapters(module: AccompanimentModule) -> str:
+    """One line: what the adapters that a run keeps will take on the disk."""
+    config = module.config
+    each = 4 * sum(parameter.numel() for parameter in module.trained.values())
+    count = ceil(config.max_steps / config.checkpoint_every_n_steps)
+    return (
+        f"an adapter each {config.checkpoint_every_n_steps} steps (checkpoint_every_n_steps): {count} of "
+        f"{each / 1e6:.3g} MB, {count * each / 1e9:.2g} GB in all"
+    )
+
+
+def _number(value: float) -> str:
+    """Three digits, or all that stand before the point."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 class PaceNotice(StepCallback):
@@ -76,4 +97,4 @@ class PaceNotice(StepCallback):
         if self._step == self._first + SETTLED_AT_STEP + TIMED_STEPS:
             seconds = (time.monotonic() - self._since) / TIMED_STEPS
             left = trainer.max_steps - self._step
-            announce(f"{seconds:.2f} s a step: {seconds * left / 3600:.2g} hours for the {left} steps left")
+            announce(f"{seconds:.2f} s a step: {_number(seconds * left / 3600)} hours for the {left} steps left")

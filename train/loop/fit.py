@@ -27,7 +27,7 @@ from train.devices.strategy import Hardware, StrategyName, hardware, make_strate
 from train.loop.callbacks import Milestones, ProgressDisplay, Save, SignalStop, announce
 from train.loop.card import card_of
 from train.loop.checkpoint import CHECKPOINTS, LAST, Best, check_resumable
-from train.loop.course import PaceNotice, plan_course
+from train.loop.course import PaceNotice, describe_adapters, describe_course
 from train.loop.memory import training_memory_errors
 from train.loop.module import AccompanimentModule
 from train.loop.observe import EVERY_N_STEPS, TrainingCurves
@@ -61,10 +61,6 @@ class SampleCaching(Callback):
         divided = self._data.split
         keys = {segment.key for segment in divided.training}
         announce(describe_split(divided, in_memory=self._data.samples.remember(keys, room=int(least))))
-        songs = len({segment.song for segment in (*divided.training, *divided.validation)})
-        maker, devices = self._data.maker, trainer.world_size
-        course = plan_course(maker.config, divided.training, maker.latents, songs=songs, devices=devices)
-        announce(course.described())
 
 
 class ShardDataModule(LightningDataModule):
@@ -112,12 +108,14 @@ def fit(
     plan = make_strategy(strategy, ranks=devices * nodes, config=config)
     check_writable(resume_from.resolve().parents[1] if resume_from else Path(config.logger_dir, config.exp_name))
     shards = open_shards(config, features=config.ssl_coeff > 0)
+    announce(describe_course(config, shards.manifest, shards.split.training, devices=devices * nodes))
     base = find_base(config, shards.manifest, checkpoint_dir)
     config = config.on(shards.manifest.spec)
     if resume_from is not None:
         check_resumable(resume_from, config, base.fingerprint)
     data = make_data(config, shards, variant=base.variant)
     module = make_module(config, base.folder, base.fingerprint, data)
+    announce(describe_adapters(module))
     logger = _logger(config, resume_from)
     folder = Path(logger.log_dir)
     write_config(config, folder)
