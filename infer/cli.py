@@ -155,9 +155,9 @@ def generate(
     """
     from infer.band.generate import generate as make
     from infer.request.request import GenerationRequest
-    from models.adapters.shipped import shipped_adapters
+    from models.adapters.shipped import find_adapters
 
-    adapters = tuple(adapter or (() if again else shipped_adapters(checkpoint_dir)))
+    adapters = find_adapters(adapter or (), checkpoint_dir) if adapter or not again else ()
     if not adapters and not again:
         raise UserError(f"--checkpoint-dir {checkpoint_dir}: no adapter comes with it. Name one with --adapter.")
     with memory_told(precision):
@@ -315,12 +315,12 @@ def studio(
     """Serve a page to record or drop a vocal on and hear bands for it, and print its address; Ctrl-C stops it."""
     from infer.studio.serve import StudioRequest, serve
     from infer.studio.takes import BandSource
-    from models.adapters.shipped import shipped_adapters
+    from models.adapters.shipped import find_adapters
 
     serve(
         StudioRequest(
             source=BandSource(
-                tuple(adapter or shipped_adapters(checkpoint_dir)),
+                find_adapters(adapter or (), checkpoint_dir),
                 checkpoint_dir or (None if adapter else "tiny"),
                 device,
                 precision,

@@ -86,7 +86,9 @@ def train_run(
     given = _overrides(settings or [], shards, precision)
     resolved = load_config(TrainingConfig, config or _preset(load_config(TrainingConfig, None, given)), given)
     if init_from is not None:
-        resolved = resolved.model_copy(update={"init_from": str(init_from)})
+        from models.adapters.shipped import adapter_folder
+
+        resolved = resolved.model_copy(update={"init_from": str(adapter_folder(init_from))})
     if print_config:
         typer.echo(resolved.model_dump_json(indent=2))
         return

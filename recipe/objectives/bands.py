@@ -5,6 +5,8 @@ B songs, N all judged songs, C latent channels (8), H latent rows (16), T latent
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,14 +14,19 @@ from torch import Tensor
 from common.bases import ACE_STEP_1
 from common.latents import LatentStatistics
 from common.progress import progress
+from infer.evaluate.measures.clip import Clip
 from infer.evaluate.measures.sets import frechet_distance
 from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
-from models.adapters.adapter import Adapter
+from models.adapters.adapter import Adapter, open_adapter, read_card
 from models.flow.conditioning import frames_first
 from models.flow.sampler import SamplerSettings, draw_noise, sample
 from models.flow.sdedit import sdedit
-from models.protocols import Conditions
+from models.loading.acestep1 import open_transformer
+from models.loading.checkpoint import TINY, part_hash
+from models.protocols import Conditions, LatentDecoder
+from recipe.objectives.settings import ObjectivesSettings, arm_of
 from recipe.objectives.songs import JudgedSongs
+from recipe.objectives.training import training_config
 from train.config import TrainingConfig
 from train.data.clips import Batch, Choice, ClipMaker, Cut
 from train.data.plan import seeded
@@ -28,6 +35,9 @@ from train.loop.validation import Validation
 
 JUDGING_SEED = 0
 """All adapters are asked with the same noise and the same exchange of vocals."""
+
+ARM_OF_MODE = {"controlnet": "controlnet+lead_sheet", "image2image": "bridge_vp+lead_sheet"}
+"""How songs are laid out for an adapter of a mode."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,34 @@ def draw_all(draw: BandSource, batches: Iterator[SongBatch], count: int, *, what
             drawn.append(draw(songs))
             done.update(len(songs.vocal))
     return torch.cat(drawn)
+
+
+def bands_of(
+    folder: Path,
+    judged: JudgedSongs,
+    decoder: LatentDecoder,
+    settings: ObjectivesSettings,
+    *,
+    follow: Literal["own", "another's", "nothing"] = "own",
+    seed: int = 0,
+) -> list[Clip]:
+    """Bands of an adapter of the tiny bundle for the judged songs, by the sampler that it recommends but its steps.
+
+    They follow the vocal and lead sheet of each song, or those of the song that it is exchanged with, or nothing: then
+    the adapter is left out. Noise is by `seed`.
+    """
+    transformer, card = open_transformer(TINY), read_card(folder)
+    if follow == "nothing":
+        source = plain(transformer, settings.sampler)
+    else:
+        base = part_hash(TINY, ACE_STEP_1.parts.transformer)
+        adapter = open_adapter(folder, transformer, weight=1.0, base_fingerprint=base)
+        source = adapted(transformer, adapter, card.sampler.model_copy(update={"steps": settings.sampler.steps}))
+    config = training_config(arm_of(ARM_OF_MODE[card.conditioning.mode]), settings, steps=1, seed=0)
+    singers = judged.others if follow == "another's" else range(len(judged.samples))
+    batches = song_batches(judged, singers, config, card.statistics, seed=seed, size=settings.batch)
+    drawn = draw_all(source, batches, len(singers), what=f"drawing after {follow}, seed {seed}")
+    return [Clip(decoder.wave(band, song.meta.samples)) for band, song in zip(drawn, judged.samples, strict=True)]
 
 
 def distance(made: Tensor, true: Tensor) -> float:

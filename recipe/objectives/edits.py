@@ -13,7 +13,6 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from common.bases import ACE_STEP_1
 from common.command import command_app, example, run
 from common.files import whole_file
 from common.music.edits import at_tempo
@@ -23,23 +22,18 @@ from infer.evaluate.measures.clip import Clip
 from infer.evaluate.measures.harmony import find_chords
 from infer.evaluate.measures.rhythm import tempo_is_right
 from infer.evaluate.measures.sheet import chords_of, measure_sheet, window_middles
-from models.adapters.adapter import open_adapter
 from models.adapters.shipped import SHIPPED
-from models.loading.acestep1 import open_transformer
 from models.loading.checkpoint import TINY
-from recipe.objectives.bands import adapted, draw_all, song_batches
+from recipe.objectives.bands import bands_of
 from recipe.objectives.experiment import Experiment
 from recipe.objectives.report import Number, markdown_table
-from recipe.objectives.settings import ObjectivesSettings, SongSettings, arm_of
-from recipe.objectives.training import training_config
+from recipe.objectives.settings import ObjectivesSettings, SongSettings
 
 BAR = 2
 """The third."""
 FOURTH, TONE = 5, 2
 """Semitones."""
 TEMPOS = (1.25, 2.0)
-STEPS = 30
-"""Of sampling, as in the comparison of objectives."""
 
 app = command_app("Measures whether bands follow a lead sheet that somebody edits.")
 
@@ -160,14 +154,7 @@ def bands(experiment: Experiment, folder: Path, sheets: Sequence[LeadSheet]) -> 
     """Bands of an adapter for the judged songs with these lead sheets, by the settings that it recommends."""
     given = [replace(song, lead_sheet=sheet) for song, sheet in zip(experiment.judged.samples, sheets, strict=True)]
     judged = replace(experiment.judged, samples=tuple(given))
-    transformer = open_transformer(TINY)
-    base = experiment.parts[ACE_STEP_1.parts.transformer]
-    adapter = open_adapter(folder, transformer, weight=1.0, base_fingerprint=base)
-    sampler = adapter.card.sampler.model_copy(update={"steps": STEPS})
-    config = training_config(arm_of("controlnet+lead_sheet"), experiment.settings, steps=1, seed=0)
-    batches = song_batches(judged, range(len(given)), config, adapter.card.statistics, seed=0, size=len(given))
-    drawn = draw_all(adapted(transformer, adapter, sampler), batches, len(given), what="drawing")
-    return [Clip(experiment.decoder.wave(band, song.meta.samples)) for band, song in zip(drawn, given, strict=True)]
+    return bands_of(folder, judged, experiment.decoder, experiment.settings)
 
 
 if __name__ == "__main__":
