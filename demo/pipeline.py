@@ -180,7 +180,8 @@ def summary(made: DemoArtifacts) -> str:
 {made.results.table}
 
 Means over {made.results.voices} voices with 95 % intervals. Anchors: what the shipped adapter made for another's vocal,
-text2music (the base from the prompt alone), and true, the band that the voice was sung to.
+text2music (the base from the prompt alone), the ideal listener (the key and chords that the sung notes tell at most to
+one who knows the made-up world and the beats), and true, the band that the voice was sung to.
 These networks are tiny: they show that every stage works, not how ACE-Step sounds.
 
 Made in {made.out}/

@@ -11,15 +11,19 @@ from common.table import in_columns
 from infer.compare.ratings import Interval, bootstrap_mean
 from infer.evaluate.evaluate import read_clip
 from infer.evaluate.measures.clip import Clip
+from infer.evaluate.measures.harmony import find_chords
 from infer.evaluate.measures.leakage import fine_structure_excess
-from infer.evaluate.measures.sheet import measure_sheet
+from infer.evaluate.measures.sheet import chords_of, measure_sheet
 from infer.evaluate.report import shown_interval
+from prep.made_up.listener import listen
 from prep.made_up.truth import SongTruth, lead_sheet_of_truth
+from prep.made_up.world import draw_world
 
 SHIPPED_BANDS, TRAINED_BANDS, TEXT2MUSIC = "shipped", "trained", "text2music"
 """Columns of the table for bands that are made, and their folders."""
 ANOTHERS = "another's vocal"
-SYSTEMS = (SHIPPED_BANDS, TRAINED_BANDS, ANOTHERS, TEXT2MUSIC, "true")
+IDEAL = "ideal listener"
+SYSTEMS = (SHIPPED_BANDS, TRAINED_BANDS, ANOTHERS, TEXT2MUSIC, IDEAL, "true")
 MEASURES = {
     "key": "key signature right",
     "tempo": "tempo right, or an octave off",
@@ -51,17 +55,32 @@ def measure_bands(voices: Sequence[Path], folders: Mapping[str, Path]) -> DemoRe
     keys = [mix.stem.removesuffix("_mix") for mix in voices]
     rows: dict[str, list[dict[str, float]]] = {system: [] for system in SYSTEMS}
     for number, (mix, key) in enumerate(zip(voices, keys, strict=True)):
-        sheet = lead_sheet_of_truth(load_config(SongTruth, mix.with_name(f"{key}_truth.json")))
+        truth = load_config(SongTruth, mix.with_name(f"{key}_truth.json"))
+        sheet = lead_sheet_of_truth(truth)
         vocal = read_clip(mix.with_name(f"{key}_vocal{mix.suffix}")).mono
         made = {system: _band(folder, key) for system, folder in folders.items()}
         made[ANOTHERS] = _band(folders[SHIPPED_BANDS], keys[(number + 1) % len(keys)])
         made["true"] = read_clip(mix.with_name(f"{key}_inst{mix.suffix}"))
+        rows[IDEAL].append(_heard(truth, band=made["true"]))
         for system, band in made.items():
             rows[system].append(vars(measure_sheet(sheet, band)) | {"leak": fine_structure_excess(vocal, band.mono)})
     measured = {
-        system: {name: np.array([row[name] for row in values]) for name in MEASURES} for system, values in rows.items()
+        system: {name: np.array([row[name] for row in values]) for name in MEASURES if name in values[0]}
+        for system, values in rows.items()
     }
     return DemoResults(len(keys), measured, table(measured), verdict(measured))
+
+
+def _heard(truth: SongTruth, *, band: Clip) -> dict[str, float]:
+    """Key and chords of one who knows the made-up world and the song's beats, and hears the vocal alone."""
+    found, sheet = listen(draw_world(truth.seed, truth.seconds)), lead_sheet_of_truth(truth)
+    windows = len(find_chords(band.chroma))
+    assert found.key is not None
+    assert sheet.key is not None
+    return {
+        "key": float(found.key.signature == sheet.key.signature),
+        "chords": float(np.mean(chords_of(found, windows) == chords_of(sheet, windows))),
+    }
 
 
 def _band(folder: Path, key: str) -> Clip:
@@ -70,16 +89,18 @@ def _band(folder: Path, key: str) -> Clip:
 
 def table(measured: Measured) -> str:
     """A row for each measure, with 95 % intervals over voices."""
-    rows = [
-        (title, *(shown_interval(bootstrap_mean(measured[system][name].tolist()), 2) for system in SYSTEMS))
-        for name, title in MEASURES.items()
-    ]
+    rows = [(title, *(_cell(measured[system], name) for system in SYSTEMS)) for name, title in MEASURES.items()]
     return in_columns([("", *SYSTEMS), *rows])
+
+
+def _cell(measured: Mapping[str, np.ndarray], name: str) -> str:
+    return shown_interval(bootstrap_mean(measured[name].tolist()), 2) if name in measured else "-"
 
 
 def verdict(measured: Measured) -> str:
     """What the figures say, also where they are bad."""
-    keys, beats = measured[SHIPPED_BANDS]["key"], {name: row["beats"].mean() for name, row in measured.items()}
+    keys = measured[SHIPPED_BANDS]["key"]
+    beats = {name: measured[name]["beats"].mean() for name in (SHIPPED_BANDS, ANOTHERS, "true")}
     follows = min(_gain(measured, SHIPPED_BANDS, null).low for null in (ANOTHERS, TEXT2MUSIC)) > 0
     more = _gain(measured, TRAINED_BANDS, SHIPPED_BANDS)
     if more.low > 0:

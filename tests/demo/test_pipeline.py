@@ -10,7 +10,7 @@ import soundfile
 from common.command import run
 from demo.cli import app
 from demo.pipeline import ADAPTER, DemoArtifacts, DemoConfig, run_demo, summary, train
-from demo.results import ANOTHERS, FIT, MEASURES, SHIPPED_BANDS, SYSTEMS, TEXT2MUSIC, TRAINED_BANDS, verdict
+from demo.results import ANOTHERS, FIT, IDEAL, MEASURES, SHIPPED_BANDS, SYSTEMS, TEXT2MUSIC, TRAINED_BANDS, verdict
 from models.adapters.adapter import read_card
 from models.adapters.lora import LORA_FILE
 from prep.made_up.folder import HELD_OUT_SEED
@@ -92,7 +92,9 @@ def test_the_table_holds_what_was_measured_of_each(made):
     assert list(shown) == list(MEASURES.values())
     for name, title in MEASURES.items():
         for system, cell in zip(SYSTEMS, shown[title], strict=True):
-            assert cell.startswith(f"{made.results.measured[system][name].mean():.2f} [")
+            values = made.results.measured[system].get(name)
+            assert cell == "-" if values is None else cell.startswith(f"{values.mean():.2f} [")
+    assert set(made.results.measured[IDEAL]) == {"key", "chords"}
     assert made.results.measured["true"]["key"].mean() == 1
 
 
