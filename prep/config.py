@@ -128,6 +128,9 @@ class PrepConfig(Config):
     """What the shards hold beside the vocal."""
     ssl: tuple[SslName, ...] = ()
     """Networks whose features of each target are kept for the trainer's SSL loss: 80 times the size of the latents."""
+    vocal_features: Annotated[bool, Field(exclude_if=lambda wanted: not wanted)] = False
+    """Pitch, onsets and level of the vocal are kept, for a harmoniser to learn from, 36 kB a minute; false: as in the
+    shards that are there."""
     separator: SeparatorConfig = SeparatorConfig()
     stems: StemsConfig = StemsConfig()
     silent_channel: Literal["keep", "fill"] = "keep"

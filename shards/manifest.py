@@ -48,6 +48,8 @@ class SongEntry(Config):
     """What was found of its files, and mended, a sentence each."""
     lead_sheet: bool = Field(default=False, exclude_if=lambda there: not there)
     """Whether its samples hold a lead sheet."""
+    vocal_features: bool = Field(default=False, exclude_if=lambda there: not there)
+    """Whether its samples hold features of the vocal."""
     parent: str | None = Field(default=None, exclude_if=lambda parent: parent is None)
     """Key of the song that this one is at another pitch."""
     semitones: int = Field(default=0, exclude_if=lambda semitones: semitones == 0)

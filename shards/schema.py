@@ -1,7 +1,7 @@
 """What a shard holds: samples of numpy arrays with a JSON note each.
 
 C latent channels, H latent rows, T latent frames, K tag orders, L text tokens, D text width, N lyric tokens, R and V of
-less of the lyrics, n MERT frames, m mHuBERT frames.
+less of the lyrics, F frames of a vocal's features in P rows, n MERT frames, m mHuBERT frames.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from pydantic import Field
 from common.bases import BaseSpec
 from common.config import Config
 from common.music.lead_sheet import LeadSheet
+from common.music.vocal_features import PACKED_ROWS, feature_frames
 from common.texts.lyrics import LyricsContent
 
 Part = Literal["vocal", "inst", "mix"]
@@ -162,6 +163,7 @@ class Sample:
     text: np.ndarray  # float16 [K, L, D], one prompt in K tag orders
     text_mask: np.ndarray  # bool [K, L]
     lyrics: np.ndarray  # int32 [N], token ids; of a base model with lyric rows float16 [N, D]
+    vocal_features: np.ndarray | None = None  # float16 [P, F], as VocalFeatures packs them
     targets: Mapping[Target, np.ndarray] = field(default_factory=dict)  # float16 [C, H, T] each
     features: Mapping[FeatureKey, np.ndarray] = field(default_factory=dict)  # float16 [frames, width] each
     reduced_lyrics: Mapping[LyricsContent, np.ndarray] = field(default_factory=dict)  # rows of less of the lyrics
@@ -173,6 +175,7 @@ class Sample:
         return cls(
             meta,
             **{name: arrays[name] for name in ARRAYS if name not in OPTIONAL},
+            vocal_features=arrays.get(VOCAL_FEATURES),
             targets={target: arrays[target] for target in TARGETS if target in arrays},
             features={key: arrays[name] for name, key in FEATURES.items() if name in arrays},
             reduced_lyrics={content: arrays[name] for name, content in REDUCED_LYRICS.items() if name in arrays},
@@ -184,14 +187,15 @@ class Sample:
         features = {name: self.features[key] for name, key in FEATURES.items() if key in self.features}
         reduced = {name: self.reduced_lyrics[key] for name, key in REDUCED_LYRICS.items() if key in self.reduced_lyrics}
         found = {**vars(self), **self.targets, **reduced, **features}
-        return {name: found[name] for name in ARRAYS if name in found}
+        return {name: found[name] for name in ARRAYS if found.get(name) is not None}
 
 
-LATENTS = "CHT"
+LATENTS, VOCAL_FEATURES = "CHT", "vocal_features"
 ARRAYS = {
     "vocal": ("float16", LATENTS),
     **dict.fromkeys(TARGETS, ("float16", LATENTS)),
     "activity": ("float16", "T"),
+    VOCAL_FEATURES: ("float16", "PF"),
     "text": ("float16", "KLD"),
     "text_mask": ("bool", "KL"),
     "lyrics": ("int32", "N"),
@@ -204,7 +208,7 @@ LYRIC_ROWS = {"lyrics": ("float16", "ND")}
 """The same of a base model with lyric rows."""
 REDUCED_LYRICS: Mapping[str, LyricsContent] = {"lyrics_structure": "structure", "lyrics_instrumental": "instrumental"}
 """Arrays of a base model with lyric rows -> what of the lyrics they hold."""
-OPTIONAL = frozenset({*TARGETS, *FEATURES, *REDUCED_LYRICS})
+OPTIONAL = frozenset({*TARGETS, *FEATURES, *REDUCED_LYRICS, VOCAL_FEATURES})
 """Arrays that a sample need not have."""
 
 
@@ -213,6 +217,7 @@ def check_sample(sample: Sample, spec: BaseSpec) -> list[str]:
     meta, latents = sample.meta, spec.latents
     widths = {"M": SSL_WIDTHS["mert"], "Q": SSL_WIDTHS["mhubert"]}
     sizes = {"C": latents.channels, "H": latents.rows, "T": meta.frames, "K": len(meta.tag_orders), **widths}
+    sizes |= {"P": PACKED_ROWS, "F": feature_frames(meta.samples, latents.sample_rate_hz)}
     found = sample.arrays()
     layouts = {**ARRAYS, **(LYRIC_ROWS if spec.has_lyric_rows else {})}
     wrong = [problem for name, array in found.items() if (problem := _array_problem(name, array, layouts[name], sizes))]

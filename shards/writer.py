@@ -217,6 +217,7 @@ def _song_entry(first: Sample) -> SongEntry:
         sound_sha256=meta.sound_sha256,
         notes=tuple(note.sentence for note in meta.stems),
         lead_sheet=first.lead_sheet is not None,
+        vocal_features=first.vocal_features is not None,
         parent=meta.parent,
         semitones=meta.semitones,
     )

@@ -8,6 +8,7 @@ comb of prime harmonics correlates best with the square root of the spectrum, he
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import Self
 
 import numpy as np
 import scipy.fft
@@ -32,6 +33,9 @@ SOUNDING_RANGE_DB = (45.0, 25.0)
 SILENT_DBFS = -65.0
 """A clip whose loud frames lie below this is silent."""
 LEAST_SUNG_SECONDS = 0.25
+MIDDLE_MIDI = 60
+"""From which packed pitches are counted: float16 has steps of 1/64 semitone or finer there."""
+PACKED_ROWS = 6
 ONSET_BANDS_HZ = ((60.0, 500.0), (500.0, 2500.0), (2500.0, 7500.0))
 """Voice, vowels, consonants."""
 JUMP_FRAMES = 3
@@ -57,6 +61,20 @@ class VocalFeatures:
     def frames(self) -> int:
         return len(self.midi)
 
+    def packed(self) -> np.ndarray:
+        """All of it, as shards hold it: float16 [PACKED_ROWS, F].
+
+        Rows are the pitch above MIDDLE_MIDI after the singer's own tuning, confidence, level, and the three onsets.
+        """
+        rows = [self.midi - self.tuning - MIDDLE_MIDI, self.confidence, self.level, *self.onsets]
+        return np.stack(rows).astype(np.float16)
+
+    @classmethod
+    def unpacked(cls, packed: np.ndarray) -> Self:
+        """What was `packed`, of a singer who is in tune with 440 Hz."""
+        pitch, confidence, level, *onsets = packed.astype(np.float32)
+        return cls(pitch + MIDDLE_MIDI, confidence, level, np.stack(onsets), tuning=0.0)
+
     @property
     def sung(self) -> bool:
         """Whether a pitch is, surely and for LEAST_SUNG_SECONDS in all."""
@@ -78,8 +96,13 @@ class VocalFeatures:
         return np.clip(np.abs(midi[2 * JUMP_FRAMES :] - midi[: -2 * JUMP_FRAMES]), 0.0, 2.0) * sure
 
 
+def feature_frames(samples: int, rate_hz: int) -> int:
+    """F of a wave of N samples: 1 + N * FEATURE_RATE_HZ / rate_hz, to within one."""
+    return 1 + -(-samples * ANALYSIS_RATE_HZ // rate_hz) // HOP_SAMPLES
+
+
 def vocal_features(wave: np.ndarray, rate_hz: int) -> VocalFeatures:
-    """Features of a wave [c, N] or [N]: F = 1 + N * FEATURE_RATE_HZ / rate_hz frames, to within one."""
+    """Features of a wave [c, N] or [N], in `feature_frames` frames."""
     mono = np.asarray(wave, dtype=np.float32)
     mono = mono.mean(axis=0) if mono.ndim == 2 else mono
     shared = math.gcd(rate_hz, ANALYSIS_RATE_HZ)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from common.audio.decode import audio_seconds
 from common.bases import BaseSpec
 from common.errors import UserError
+from common.music.vocal_features import FEATURE_RATE_HZ, PACKED_ROWS
 from common.progress import say
 from prep.config import PrepConfig
 from prep.sources.scan import Scan, SongFiles
@@ -40,6 +41,7 @@ def bytes_per_second(config: PrepConfig, spec: BaseSpec) -> float:
     """Space that a second of audio takes, texts aside."""
     frame = spec.latents.frame_values * (1 + len(config.targets)) + 1  # the last is the activity
     features = sum(SSL_FRAMES_PER_SECOND[name] * SSL_WIDTHS[name] for name in config.ssl) * len(config.targets)
+    features += PACKED_ROWS * FEATURE_RATE_HZ * config.vocal_features
     return (frame * spec.latents.frames_per_second + features) * HALF_BYTES
 
 

@@ -22,7 +22,14 @@ from models.loading.family import choose_checkpoint, find_encoders, known_base
 from models.separator import SeparatorFiles, find_separator
 from prep.building.augmented import augmented, say_cost
 from prep.building.cache import CACHE_FILE, BuildCache, remember_manifest
-from prep.building.identity import LYRIC_READERS, HashedSong, build_fingerprint, sound_identity
+from prep.building.identity import (
+    LYRIC_READERS,
+    HashedSong,
+    as_before,
+    build_fingerprint,
+    features_identity,
+    sound_identity,
+)
 from prep.building.jobs import EncodedPart, EncodeSetup, SongJob
 from prep.building.plan import Plan, plan_build
 from prep.building.reword import Changes, rewrite
@@ -92,10 +99,11 @@ def build_shards(
     check_writable(out)
     found = scan(raw)
     say_remarks(found)
+    config = as_before(config, None if rebuild else manifest_of(out))
     setup = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
     fingerprint = fingerprint_of(setup)
     with build_folder(out) as room, torch_threads(config.threads_per_worker):
-        older = read_manifest(out) if (out / MANIFEST_FILE).exists() and not rebuild else None
+        older = None if rebuild else manifest_of(out)
         cache = BuildCache(room)
         plan = plan_build(augmented(found, config, older), raw, fingerprint, older, cache)
         plan.check()
@@ -118,11 +126,16 @@ def _interruptible() -> Generator[None]:
         raise
 
 
+def manifest_of(out: Path) -> Manifest | None:
+    """The manifest of shards that are there; None where none are."""
+    return read_manifest(out) if (out / MANIFEST_FILE).is_file() else None
+
+
 def checkpoint_for(given: str | None, out: Path) -> str:
     """The checkpoint that is `given`, else that which made the shards in `out`. Raises UserError where neither is."""
-    if not (out / MANIFEST_FILE).is_file():
+    manifest = manifest_of(out)
+    if manifest is None:
         return choose_checkpoint(given, None)
-    manifest = read_manifest(out)
     return choose_checkpoint(given, known_base(manifest.base, manifest.fingerprint.networks.values()), out)
 
 
@@ -169,7 +182,7 @@ class _Build:
     encoded: list[EncodedPart] = field(default_factory=list)
 
     def run(self) -> BuildReport:
-        rejections = [*self.plan.rejections, *self._encode()]
+        rejections = [*self.plan.rejections, *self._encode(), *self._measure()]
         rejected = {rejection.key for rejection in rejections}
         songs = [hashed for hashed in self.plan.new if hashed.song.key not in rejected]
         with ShardWriter(
@@ -208,6 +221,15 @@ class _Build:
     def _segment_cache(self, hashed: HashedSong) -> SegmentCache:
         return SegmentCache(self.room, self._identity(hashed))
 
+    @cached_property
+    def _features(self) -> dict[str, SegmentCache]:
+        """Where the features of songs go that older shards hold without them, by key."""
+        fingerprint = self.plan.fingerprint
+        return {
+            hashed.song.key: SegmentCache(self.room, features_identity(hashed, fingerprint))
+            for hashed in self.plan.featureless
+        }
+
     def _encode(self) -> list[Rejection]:
         """Cache the segments of every new song, and say which songs cannot be used."""
         rejections, jobs, identities = [], list[SongJob](), dict[str, str]()
@@ -224,11 +246,20 @@ class _Build:
             rejections.append(rejection)
         return rejections
 
-    def _run(self, jobs: Sequence[SongJob]) -> list[Rejection]:
+    def _measure(self) -> list[Rejection]:
+        """Cache the features of songs that older shards hold without them, and say of which they cannot be had."""
+        jobs = [
+            SongJob(hashed, cached, cached.finished(), features_alone=True)
+            for hashed in self.plan.featureless
+            if not (cached := self._features[hashed.song.key]).is_whole()
+        ]
+        return self._run(jobs, "features")
+
+    def _run(self, jobs: Sequence[SongJob], name: str = "encode") -> list[Rejection]:
         if not jobs:
             return []
         rejections, hours, started = [], 0.0, time.monotonic()
-        with progress(len(jobs), "encode", "songs") as done:
+        with progress(len(jobs), name, "songs") as done:
             for result in run_jobs(jobs, self.setup, workers=self.workers, engine=self.engine):
                 rejections += [result.rejection] if result.rejection else []
                 self.encoded.extend(result.encoded)
@@ -267,13 +298,14 @@ class _Build:
         return open_texts(self.setup.checkpoint, self.setup.config.text, self.setup.devices[0])
 
     def _rewrite(self, writer: ShardWriter) -> None:
-        """Bring the texts of older shards up to date, and leave out songs that are to be dropped."""
+        """Bring older shards up to date but for latents, and leave out songs that are to be dropped."""
         plan = self.plan
         changes = Changes(
             songs={hashed.song.key: hashed.song for hashed in (*plan.fresh, *plan.reworded)},
             reworded=frozenset(hashed.song.key for hashed in plan.reworded),
             all_texts=bool(plan.text_changes),
             dropped=self._dropped,
+            features={key: cached for key, cached in self._features.items() if cached.is_whole()},
         )
         shards = [shard for shard in (plan.older.shards if plan.older else ()) if changes.touch(shard)]
         if not shards:

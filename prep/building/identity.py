@@ -14,12 +14,14 @@ from prep.config import PrepConfig
 from prep.encoding.separator_command import SeparatorCommand
 from prep.sources.scan import SongFiles
 from shards.fingerprint import Fingerprint
-from shards.manifest import SongEntry, audio_identity, text_identity
+from shards.manifest import Manifest, SongEntry, audio_identity, text_identity
 from shards.rejection import SongError
-from shards.schema import Source, SslName
+from shards.schema import VOCAL_FEATURES, Source, SslName
 
 STEPS = {"decode": 3, "align": 3, "separate": 2, "segment": 1, "level": 2, "encode": 2, "text": 2}
 """Version of each step's code; raise one when a change alters the bytes that its step makes."""
+OPTIONAL_STEPS = {VOCAL_FEATURES: 1}
+"""The same of steps that a setting of the same name asks for."""
 ARITHMETIC = {"cuda": "cuda without TF32"}
 """Devices that a fingerprint says more of than their name: builds of a version that left TF32 on are others."""
 NO_BYTES = {"text": {"prompt_cache_mib"}, "separator": {"command"}, "augment": {"semitones"}}
@@ -93,7 +95,14 @@ def build_fingerprint(
 
         networks |= {name: ssl_hash(name, folder) for name, folder in ssl.items()}
     settings = {**config.model_dump(mode="json", exclude=NO_BYTES), "device": ARITHMETIC.get(device_type, device_type)}
-    return Fingerprint(settings=settings, networks=networks, steps=STEPS)
+    steps = STEPS | {name: version for name, version in OPTIONAL_STEPS.items() if name in settings}
+    return Fingerprint(settings=settings, networks=networks, steps=steps)
+
+
+def as_before(config: PrepConfig, older: Manifest | None) -> PrepConfig:
+    """A build's settings, with the optional fields that the older shards hold."""
+    held = older is not None and VOCAL_FEATURES in older.fingerprint.steps
+    return config.model_copy(update={VOCAL_FEATURES: config.vocal_features or held})
 
 
 def sound_identity(hashed: HashedSong, fingerprint: Fingerprint) -> str:
@@ -103,12 +112,20 @@ def sound_identity(hashed: HashedSong, fingerprint: Fingerprint) -> str:
     return sha256_of([hashed.audio_sha256, through.settings, through.networks, through.steps])
 
 
+def features_identity(hashed: HashedSong, fingerprint: Fingerprint) -> str:
+    """The same for the features of its vocal alone."""
+    return sha256_of([sound_identity(hashed, fingerprint), VOCAL_FEATURES])
+
+
 def sound_changes(older: Fingerprint, newer: Fingerprint) -> list[str]:
-    """What is different, but for what decides texts."""
+    """What is different, but for what decides texts, and for optional fields that the older shards lack."""
     was, now = ([CODECS[name] for name in fingerprint.networks if name in CODECS] for fingerprint in (older, newer))
     if was and now and was != now:
         return [f"the base model was {was[0]} and is {now[0]}"]
-    return older.part(lambda name: name not in WORDS).differences(newer.part(lambda name: name not in WORDS))
+    passed_over = WORDS | (OPTIONAL_STEPS.keys() - older.steps.keys())
+    return older.part(lambda name: name not in passed_over).differences(
+        newer.part(lambda name: name not in passed_over)
+    )
 
 
 def text_changes(older: Fingerprint, newer: Fingerprint) -> list[str]:

@@ -31,6 +31,8 @@ class SongJob:
     cached: SegmentCache
     finished: frozenset[int] = frozenset()
     """Segments that are there already."""
+    features_alone: bool = False
+    """Of its vocal only the features are wanted: shards hold the rest."""
 
 
 @dataclass(frozen=True, order=True)
@@ -105,7 +107,8 @@ def encode_song(job: SongJob, encoder: SongEncoder) -> Iterator[SegmentResult]:
             numbers = range(len(prepared.segments))
             missing = [number for number in numbers if number not in job.finished]
             for number in missing:
-                segment = encoder.encode(prepared, number)
+                make = encoder.vocal_features if job.features_alone else encoder.encode
+                segment = make(prepared, number)
                 job.cached.write(number, segment, segments=len(numbers), sound_sha256=prepared.sound_sha256)
                 yield _result(song.key, number, segment, is_last=number == missing[-1])
     except SongError as error:

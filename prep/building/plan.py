@@ -11,6 +11,7 @@ from prep.sources.scan import Scan
 from shards.fingerprint import Fingerprint
 from shards.manifest import Manifest
 from shards.rejection import Rejection, SongError
+from shards.schema import VOCAL_FEATURES
 from shards.writer import rejection_of
 
 
@@ -35,6 +36,14 @@ class Plan:
     """Settings, networks and code that make all its samples stale."""
     text_changes: tuple[str, ...] = ()
     """The same for their texts alone."""
+
+    @property
+    def featureless(self) -> tuple[HashedSong, ...]:
+        """Songs that it holds without the features of their vocals, which this build keeps."""
+        if self.older is None or VOCAL_FEATURES not in self.fingerprint.steps:
+            return ()
+        entries = self.older.songs()
+        return tuple(one for one in (*self.fresh, *self.reworded) if not entries[one.song.key].vocal_features)
 
     def check(self) -> None:
         """Raises UserError where older samples cannot stand beside new ones."""

@@ -19,6 +19,7 @@ from common.audio.disk_wave import BLOCK_SAMPLES, DiskWave
 from common.audio.wave import stereo_blocks_at, vocal_activity
 from common.errors import UserError
 from common.latents import LatentLayout
+from common.music.vocal_features import vocal_features
 from models.loading.checkpoint import open_codec
 from models.protocols import LatentCodec
 from models.separator import Separator
@@ -33,7 +34,7 @@ from prep.sources.segment import PARTS, Level, SampleSpan, level, measure, mix_l
 from prep.sources.sound import SoundHash
 from prep.sources.tracks import SongTracks
 from shards.rejection import SongError
-from shards.schema import Part, SegmentAudio
+from shards.schema import VOCAL_FEATURES, Part, SegmentAudio
 
 if TYPE_CHECKING:  # it imports transformers, which few builds need
     from prep.encoding.ssl import SslEncoder
@@ -116,8 +117,15 @@ class SongEncoder:
         arrays = {"activity": planned.activity.astype(np.float16)}
         for part in ("vocal", *self._config.targets):
             arrays |= self._encode(part, _levelled(tracks, part, planned.span, planned.level))
-        audio = _segment_audio(tracks, planned, self._codec.layout)
-        return EncodedSegment(audio, arrays)
+        if self._config.vocal_features:
+            arrays |= self.vocal_features(song, number).arrays
+        return EncodedSegment(_segment_audio(tracks, planned, self._codec.layout), arrays)
+
+    def vocal_features(self, song: PreparedSong, number: int) -> EncodedSegment:
+        """A segment with the features of its vocal and nothing else."""
+        tracks, planned = song.tracks, song.segments[number]
+        features = vocal_features(_levelled(tracks, "vocal", planned.span, planned.level), self._rate_hz)
+        return EncodedSegment(_segment_audio(tracks, planned, self._codec.layout), {VOCAL_FEATURES: features.packed()})
 
     def tracks(self, song: SongFiles, new_wave: Callable[[], DiskWave], sound: SoundHash) -> SongTracks:
         """A song's parts, given or separated, at full length. Raises SongError where they cannot be had."""

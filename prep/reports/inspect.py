@@ -22,6 +22,7 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
         "shards": len(manifest.shards),
         **manifest.totals.model_dump(mode="json"),
         "lead_sheets": sum(song.lead_sheet for shard in manifest.shards for song in shard.songs),
+        "vocal_features": sum(song.vocal_features for shard in manifest.shards for song in shard.songs),
         "preset": preset_on(manifest.families(), _family(manifest)),
         "per_song": [_song_row(key, segments) for key, segments in _by_song(manifest).items()],
     }
@@ -43,6 +44,7 @@ def table(folder: Path) -> str:
         f"{found['bytes'] / 1e6:.1f} MB in {found['shards']} shards; targets {', '.join(found['targets']) or 'none'}; "
         f"vocals at {_level(found['vocal_lufs'])} LUFS; fingerprint {found['fingerprint'][:8]}",
         f"lead sheets: of {found['lead_sheets']} of {found['songs']} songs (KEY_lead_sheet.txt beside a song)",
+        f"features of the vocal: of {found['vocal_features']} of {found['songs']} songs (--set vocal_features=true)",
         f"{described_preset(manifest.families(), _family(manifest))} (train run --config {found['preset']})",
     ]
     return "\n".join(lines)

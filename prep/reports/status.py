@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from prep.building.augmented import augmented
-from prep.building.build import equip, fingerprint_of
+from prep.building.build import equip, fingerprint_of, manifest_of
 from prep.building.cache import BuildCache
+from prep.building.identity import as_before
 from prep.building.jobs import EncodeSetup
 from prep.building.plan import Plan, plan_build
 from prep.config import PrepConfig
 from prep.sources.remarks import listed, say_remarks
 from prep.sources.scan import scan
 from shards.lock import BUILD_FOLDER
-from shards.manifest import MANIFEST_FILE
-from shards.reader import read_manifest, read_rejections
+from shards.reader import read_rejections
 
 REBUILD = "prep build-shards --rebuild makes it anew"
 REWORD = "prep build-shards makes its texts anew"
+ADD = "prep build-shards adds them"
 NAMED = {
     "stale": "",
     "missing": "",
@@ -48,8 +49,9 @@ def survey(
     """
     found = scan(raw)
     say_remarks(found)
+    older = manifest_of(out)
+    config = as_before(config, older)
     setup = equip(found, config, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
-    older = read_manifest(out) if (out / MANIFEST_FILE).is_file() else None
     songs = augmented(found, config, older)
     return Survey(
         plan_build(songs, raw, fingerprint_of(setup), older, BuildCache(out / BUILD_FOLDER)), setup, found.unused
@@ -62,7 +64,8 @@ def status(out: Path, plan: Plan, unused: Sequence[str] = ()) -> dict[str, Any]:
     new = {hashed.song.key for hashed in plan.new}
     rejected = {key: why for key, why in rejected.items() if key in new}
     rejected |= {row.key: f"{row.reason}: {row.detail}" for row in plan.rejections}
-    stale = {hashed.song.key: f"its prompt, lyrics or lead sheet changed; {REWORD}" for hashed in plan.reworded}
+    stale = {hashed.song.key: f"features of its vocal are missing; {ADD}" for hashed in plan.featureless}
+    stale |= {hashed.song.key: f"its prompt, lyrics or lead sheet changed; {REWORD}" for hashed in plan.reworded}
     if plan.text_changes or plan.sound_changes:
         changes = "; ".join((*plan.sound_changes, *plan.text_changes))
         why = f"{changes}; {REBUILD if plan.sound_changes else REWORD}"

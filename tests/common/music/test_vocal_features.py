@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from common.music.vocal_features import FEATURE_RATE_HZ, VocalFeatures, means_between, vocal_features
+from common.music.vocal_features import (
+    FEATURE_RATE_HZ,
+    VocalFeatures,
+    feature_frames,
+    means_between,
+    vocal_features,
+)
 from prep.made_up.melody import compose
 from prep.made_up.render import render_vocal
 from prep.made_up.signal import SAMPLE_RATE_HZ
@@ -96,3 +102,22 @@ def test_features_are_plain_values():
     features = vocal_features(sung(60), RATE_HZ)
     assert isinstance(features, VocalFeatures)
     assert {features.midi.dtype, features.chroma.dtype, features.onsets.dtype} == {np.dtype(np.float32)}
+
+
+def test_packed_features_come_back_but_for_rounding_and_the_singers_tuning():
+    seconds = np.arange(44_100) / 44_100
+    features = vocal_features(0.3 * np.sin(2 * np.pi * 452 * seconds), 44_100)  # 0.47 of a semitone sharp
+    again = VocalFeatures.unpacked(features.packed())
+    assert features.frames == feature_frames(44_100, 44_100)
+    assert again.tuning == 0.0
+    np.testing.assert_allclose(again.midi[5:-5], features.midi[5:-5] - features.tuning, atol=1 / 64)
+    np.testing.assert_allclose(again.chroma, features.chroma, atol=1 / 50)
+    for name in ("confidence", "level", "onsets"):
+        np.testing.assert_allclose(getattr(again, name), getattr(features, name), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate_hz"), [(44_100, 44_100), (44_101, 44_100), (96_001, 48_000), (12_345, 44_100)]
+)
+def test_frames_are_as_many_as_is_said(samples, rate_hz):
+    assert vocal_features(np.zeros(samples, np.float32), rate_hz).frames == feature_frames(samples, rate_hz)

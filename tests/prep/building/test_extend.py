@@ -166,7 +166,7 @@ def test_a_damaged_shard_is_not_given_new_hashes(tmp_path, build, two_songs):
     content[-20_000] ^= 1
     shard.write_bytes(content)
     (tmp_path / "raw" / "b_prompt.txt").write_text("jazz, piano")
-    with pytest.raises(UserError, match=r"damaged, so its texts cannot be changed\. Mend it with: prep repair "):
+    with pytest.raises(UserError, match=r"damaged, so it cannot be changed\. Mend it with: prep repair "):
         build()
 
 
