@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, tee
 from typing import get_args
@@ -33,6 +33,8 @@ class Split:
 
     training: tuple[Segment, ...]
     validation: tuple[Segment, ...]
+    transposed: Mapping[str, tuple[Segment, ...]] = field(default_factory=dict)
+    """By key of a segment to validate on, the same of its song at other pitches."""
 
 
 def split(manifest: Manifest, fraction: float) -> Split:
@@ -49,9 +51,21 @@ def split(manifest: Manifest, fraction: float) -> Split:
     kept = validation_songs(list(families.values()), fraction)
     best_last = sorted(segments, key=lambda s: (s.song != families[s.song], s.key), reverse=True)
     first = {families[segment.song]: segment for segment in best_last}
+    validation = tuple(first[song] for song in sorted(kept))
     return Split(
         training=tuple(segment for segment in segments if families[segment.song] not in kept),
-        validation=tuple(first[song] for song in sorted(kept)),
+        validation=validation,
+        transposed={one.key: _at_other_pitches(one, segments, families) for one in validation},
+    )
+
+
+def _at_other_pitches(given: Segment, segments: Sequence[Segment], families: Mapping[str, str]) -> tuple[Segment, ...]:
+    """What was made of a segment; nothing of one whose song was itself made of another."""
+    number = given.key.removeprefix(given.song)
+    return tuple(
+        segment
+        for segment in segments
+        if segment.song != given.song == families[segment.song] and segment.key == f"{segment.song}{number}"
     )
 
 

@@ -54,7 +54,8 @@ def describe_course(config: TrainingConfig, manifest: Manifest, training: Sequen
     )
     hours = sum(segment.frames for segment in training) / latents.frames_per_second / 3600
     line = (
-        f"{course.steps} steps of {course.clips} clips: {_number(course.epochs)} epochs of {_number(hours)} hours of music; "
+        f"{course.steps} steps of {course.clips} clips: {_number(course.epochs)} epochs of {_number(hours)} hours of "
+        "music; "
         f"{described_preset(songs, family)} (--config {preset}: {usual.steps} steps, {_number(usual.epochs)} epochs)"
     )
     if course.epochs <= MANY_EPOCHS:

@@ -129,9 +129,16 @@ def make_data(
         config, conditioning_of(config), shards.manifest.statistics, spec, levels=spec.noise_levels[variant]
     )
     validated = shards.split.validation
-    held_out = shards.samples.load(sorted({one.shard for one in validated}), {one.key for one in validated})
-    validation = (
-        Validation(held_out, maker, reuse_base_of=reuse_base_of) if len(held_out) >= FEWEST_VALIDATION_SONGS else None
+    transposed = shards.split.transposed
+    wanted = [*validated, *(copy for copies in transposed.values() for copy in copies)]
+    loaded = shards.samples.load(sorted({one.shard for one in wanted}), {one.key for one in wanted})
+    if len(validated) < FEWEST_VALIDATION_SONGS:
+        return Data(shards.manifest, shards.split, maker, shards.samples, validation=None)
+    validation = Validation(
+        {one.key: loaded[one.key] for one in validated},
+        maker,
+        transposed={key: [loaded[copy.key] for copy in copies] for key, copies in transposed.items()},
+        reuse_base_of=reuse_base_of,
     )
     return Data(shards.manifest, shards.split, maker, shards.samples, validation)
 

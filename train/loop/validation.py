@@ -18,6 +18,7 @@ from models.flow.options import BRIDGES
 from models.flow.schedule import TIMESTEPS
 from shards.schema import Sample
 from train.data.clips import Batch, Choice, ClipMaker, Cut
+from train.data.other_vocals import derangement, fitted, in_time_with, shifted, vocal_under
 from train.data.plan import clip_frames, seeded
 from train.loop.losses import denoising_loss
 from train.loop.module import AccompanimentModule, encode, estimate
@@ -28,8 +29,11 @@ FEWEST_CLIPS = 8
 """Of fewer songs several cuts, each with noise of its own, are validated on: two clips would both gain by chance once
 in four times."""
 FEWEST_OF_A_KIND = 2
-"""Clips with clean vocals, and with separated ones, for which gains are told apart: an interval needs two."""
+"""Clips with clean vocals, with separated ones, or with a copy at another pitch, for which gains are told: an interval
+needs two."""
 GAINS = ("x0_gain", "gain_over_muted", "gain_over_shifted", "conditioning_gain")
+TRANSPOSED = "gain_over_transposed"
+"""Of the clips whose song the shards hold at other pitches, too."""
 LEAD_SHEET_GAINS = ("gain_over_no_lead_sheet", "lead_sheet_gain")
 """Of a model that takes a lead sheet, with the vocal as it is: over the sheet left out, and over another song's."""
 LISTENING = ("val/gain_over_muted_low", "val/conditioning_gain_low")
@@ -49,12 +53,26 @@ class GainInterval:
 
 
 @dataclass(frozen=True)
+class ClipLosses:
+    """Losses of M of the N clips at each level."""
+
+    losses: Tensor  # [M, U] float64
+    clips: Tensor  # bool [N], those M
+
+    def of(self, chosen: Tensor) -> Tensor:
+        """Those of some of the M clips, chosen of all: bool [N]."""
+        return self.losses[chosen[self.clips]]
+
+
+@dataclass(frozen=True)
 class Figures:
     """One validation."""
 
     loss: float
     loss_at: tuple[float, ...]  # by level
-    gains: dict[str, GainInterval]  # by name in GAINS: over the base, the vocal (and its sheet) muted, later, exchanged
+    gains: dict[
+        str, GainInterval
+    ]  # by name: over the base, the vocal (and its sheet) muted, later, transposed, exchanged
     gains_at: dict[str, tuple[float, ...]]  # the same by level
     gains_of: dict[str, dict[str, GainInterval]]  # the same of clean and of separated vocals; empty without both
 
@@ -85,21 +103,36 @@ class Validation:
     """Validation of a model on fixed clips, noise, levels and exchanges of vocals."""
 
     def __init__(
-        self, samples: Mapping[str, Sample], maker: ClipMaker, *, reuse_base_of: "Validation | None" = None
+        self,
+        samples: Mapping[str, Sample],
+        maker: ClipMaker,
+        *,
+        transposed: Mapping[str, Sequence[Sample]] | None = None,
+        reuse_base_of: "Validation | None" = None,
     ) -> None:
-        """`samples`: one per song, by song; at least two. `reuse_base_of` was of the same base and clips."""
+        """`samples`: one per song, by a name; at least two. `transposed`: by the same names, they at other pitches.
+
+        `reuse_base_of` was of the same base and clips.
+        """
         seed = maker.config.seed
-        strength = maker.config.accompaniment.default_strength
         draws = -(-FEWEST_CLIPS // len(samples))
         songs = [sample for _, sample in sorted(samples.items())]
-        self.clips = [_clip(song, maker, strength, draw, draws) for draw in range(draws) for song in songs]
+        chosen = [(song, draw, _choose(song, maker, draw, draws)) for draw in range(draws) for song in songs]
+        self.clips = [_clip(song, maker, draw, choice) for song, draw, choice in chosen]
+        copies = [
+            in_time_with(song, (transposed or {}).get(name, ())) for name, song in sorted(samples.items())
+        ] * draws
+        self.transposed = [
+            vocal_under(choice, of_song[number % len(of_song)], maker) if of_song else None
+            for number, ((_, _, choice), of_song) in enumerate(zip(chosen, copies, strict=True))
+        ]
         partners = derangement(len(songs), seeded(seed, "derangement"))
         self.partners = [draw * len(songs) + partner for draw in range(draws) for partner in partners]
         separated = torch.tensor([song.meta.is_separated for song in songs] * draws)
         kinds = {"clean": ~separated, "separated": separated}
         self.kinds = kinds if all(chosen.sum() >= FEWEST_OF_A_KIND for chosen in kinds.values()) else {}
-        self.levels = noise_levels(maker.conditioning, strength)
-        self._base: Tensor | None = reuse_base_of._base if reuse_base_of else None
+        self.levels = noise_levels(maker.conditioning, maker.config.accompaniment.default_strength)
+        self._base: ClipLosses | None = reuse_base_of._base if reuse_base_of else None
 
     @torch.no_grad()
     def __call__(self, module: AccompanimentModule) -> Figures:
@@ -109,11 +142,12 @@ class Validation:
             if self._base is None:
                 self._base = self._base_losses(module)
             sources = [clip.source for clip in self.clips]
-            mine = self._losses(module, sources)
+            own = self._losses(module, sources)
             others = {
                 "x0_gain": self._base,
                 "gain_over_muted": self._losses(module, [source.muted() for source in sources], torch.tensor(LEVELS)),
                 "gain_over_shifted": self._losses(module, [shifted(source) for source in sources]),
+                TRANSPOSED: self._losses(module, self.transposed),
                 "conditioning_gain": self._losses(module, self._exchanged()),
             }
             if module.conditioning.lead_sheet is not None:
@@ -126,36 +160,38 @@ class Validation:
                 }
         finally:
             set_lora_dropout(module.transformer, active=True)
+        gains = _gains(own, others, own.clips)
         return Figures(
-            loss=mine.mean().item(),
-            loss_at=tuple(mine.mean(dim=0).tolist()),
-            gains={name: gain(mine, other) for name, other in others.items()},
-            gains_at={name: _by_level(mine, other) for name, other in others.items()},
-            gains_of={
-                kind: {name: gain(mine[chosen], other[chosen]) for name, other in others.items()}
-                for kind, chosen in self.kinds.items()
-            },
+            loss=own.losses.mean().item(),
+            loss_at=tuple(own.losses.mean(dim=0).tolist()),
+            gains=gains,
+            gains_at={name: _by_level(own.of(others[name].clips), others[name].losses) for name in gains},
+            gains_of={kind: _gains(own, others, chosen) for kind, chosen in self.kinds.items()},
         )
 
     def _exchanged(self) -> list[VocalSource]:
         """For each clip the vocal of another song."""
-        return [fitted(self.clips[other].source, clip) for clip, other in zip(self.clips, self.partners, strict=True)]
+        lengths = [clip.target.shape[-1] for clip in self.clips]
+        return [fitted(self.clips[other].source, frames) for frames, other in zip(lengths, self.partners, strict=True)]
 
     def _losses(
-        self, module: AccompanimentModule, sources: Sequence[VocalSource], levels: Tensor | None = None
-    ) -> Tensor:
-        """Loss of each clip at each level, [N, U] float64, conditioned on `sources`; `levels` if not the usual ones."""
+        self, module: AccompanimentModule, sources: Sequence[VocalSource | None], levels: Tensor | None = None
+    ) -> ClipLosses:
+        """Loss at each level of each clip that has one of `sources`, conditioned on it; `levels` if not the usual."""
         levels, losses = self.levels if levels is None else levels, []
         for clip, source in zip(self.clips, sources, strict=True):
+            if source is None:
+                continue
             noised = at_levels(replace(clip, source=source), levels).to(module.device)
             conditions = encode(module.transformer, noised)
             made = estimate(
                 module.transformer, noised, conditions, objective=module.objective, conditioner=module.conditioner
             )
             losses.append(_loss(made.clean, noised))
-        return torch.stack(losses)
+        clips = torch.tensor([source is not None for source in sources])
+        return ClipLosses(torch.stack(losses) if losses else torch.zeros(0, len(LEVELS)), clips)
 
-    def _base_losses(self, module: AccompanimentModule) -> Tensor:
+    def _base_losses(self, module: AccompanimentModule) -> ClipLosses:
         """The same of the frozen base: no adapter, no vocal, plain noise."""
         module.transformer.disable_adapters()
         try:
@@ -165,7 +201,7 @@ class Validation:
                 conditions = encode(module.transformer, noised)
                 made = estimate(module.transformer, noised, conditions, objective=TEXT2MUSIC, conditioner=None)
                 losses.append(_loss(made.clean, noised))
-            return torch.stack(losses)
+            return ClipLosses(torch.stack(losses), torch.ones(len(losses), dtype=torch.bool))
         finally:
             module.transformer.enable_adapters()
 
@@ -179,45 +215,6 @@ def noise_levels(conditioning: Conditioning, strength: float) -> Tensor:
     b = 1 - share if conditioning.objective == "bridge_lerp" else (1 - share**2) ** 0.5
     u = torch.tensor(LEVELS)
     return u / (u + b * (1 - u))
-
-
-def derangement(count: int, generator: torch.Generator) -> list[int]:
-    """For each of `count` songs another one; every song is taken once."""
-    circle = torch.randperm(count, generator=generator).tolist()
-    follower = dict(zip(circle, circle[1:] + circle[:1], strict=True))
-    return [follower[song] for song in range(count)]
-
-
-def fitted(source: VocalSource, clip: Batch) -> VocalSource:
-    """`source`, tiled and cut to the length of `clip`."""
-    frames = clip.target.shape[-1]
-    tiles = -(-frames // source.activity.shape[-1])
-    sheet = source.lead_sheet
-
-    def tiled(value: Tensor) -> Tensor:
-        return value.repeat(*[1] * (value.ndim - 1), tiles)[..., :frames]
-
-    return replace(
-        source,
-        vocal=tiled(source.vocal),
-        conditioner_input=tiled(source.conditioner_input),
-        activity=tiled(source.activity),
-        latents=None if source.latents is None else tiled(source.latents),
-        lead_sheet=None if sheet is None else sheet.repeat(1, tiles, 1)[:, :frames],
-    )
-
-
-def shifted(source: VocalSource) -> VocalSource:
-    """`source`, later by half of its length; its end becomes its beginning."""
-    half = source.activity.shape[-1] // 2
-    return replace(
-        source,
-        vocal=source.vocal.roll(half, dims=-1),
-        conditioner_input=source.conditioner_input.roll(half, dims=-1),
-        activity=source.activity.roll(half, dims=-1),
-        latents=None if source.latents is None else source.latents.roll(half, dims=-1),
-        lead_sheet=None if source.lead_sheet is None else source.lead_sheet.roll(half, dims=1),
-    )
 
 
 def at_levels(clip: Batch, sigmas: Tensor) -> Batch:
@@ -248,14 +245,26 @@ def gain(losses: Tensor, others: Tensor) -> GainInterval:
     return GainInterval(value, value - half, value + half)
 
 
-def _clip(sample: Sample, maker: ClipMaker, strength: float, draw: int, draws: int) -> Batch:
-    """One of `draws` clips of a song, spread over it, with all its conditions and noise of its own.
+def _gains(own: ClipLosses, others: Mapping[str, ClipLosses], chosen: Tensor) -> dict[str, GainInterval]:
+    """Gains over all others that have enough of the chosen clips, bool [N]."""
+    both = {name: other.clips & chosen for name, other in others.items()}
+    return {
+        name: gain(own.of(clips), others[name].of(clips))
+        for name, clips in both.items()
+        if clips.sum() >= FEWEST_OF_A_KIND
+    }
 
-    A single one is the song's middle. Validation needs no features.
-    """
+
+def _choose(sample: Sample, maker: ClipMaker, draw: int, draws: int) -> Choice:
+    """One of `draws` clips of a song, spread over it, with all its conditions; a single one is its middle."""
     frames = clip_frames(sample.meta.frames, maker.crop_frames)
     start = (sample.meta.frames - frames) * (2 * draw + 1) // (2 * draws)
-    clip = maker.without_noise(maker.assemble([sample], [Choice(Cut(start, frames, tag_order=0), strength)]))
+    return Choice(Cut(start, frames, tag_order=0), maker.config.accompaniment.default_strength)
+
+
+def _clip(sample: Sample, maker: ClipMaker, draw: int, choice: Choice) -> Batch:
+    """A clip of a song with noise of its own. Validation needs no features."""
+    clip = maker.without_noise(maker.assemble([sample], [choice]))
     of_draw = [draw] if draw else []
     generator = seeded(maker.config.seed, "validation", sample.meta.key, *of_draw)
     return replace(clip, noise=torch.randn(clip.target.shape, generator=generator), features=())

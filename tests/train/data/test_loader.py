@@ -68,6 +68,10 @@ def test_what_was_made_of_a_song_is_on_its_side(song_shards):
         for shard in manifest.shards
     )
     divided = split(manifest.model_copy(update={"shards": shards}), 0.5)
+    copies = {parent: child for child, parent in parents.items()}
+    for one in divided.validation:
+        made = [segment.key for segment in divided.transposed[one.key]]
+        assert made == ([f"{copies[one.song]}_000"] if one.song in copies else [])
     training, validation = ({one.song for one in side} for side in (divided.training, divided.validation))
     assert validation.isdisjoint(parents)
     assert validation

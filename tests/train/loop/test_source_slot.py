@@ -21,10 +21,10 @@ from shards.schema import Sample
 from shards.writer import ShardWriter
 from train.config import TrainingConfig
 from train.data.clips import Batch, ClipMaker
+from train.data.other_vocals import fitted, shifted
 from train.loop.fit import fit
 from train.loop.module import AccompanimentModule, conditioning_of, encode, estimate, losses_of
 from train.loop.preparation import Data, Split, adapters_on
-from train.loop.validation import fitted, shifted
 
 BASE = TINY15 / "acestep-v15-base"
 LATENTS, WIDTH = ACE_STEP_15.latents, 1024
@@ -101,8 +101,7 @@ def test_the_slot_holds_the_vocal_and_moves_with_it(maker, song):
     later = shifted(clip.source).latents
     assert later is not None
     assert torch.equal(later[0], vocal.roll(12, dims=-1))
-    longer = replace(clip, target=torch.zeros(1, 64, 1, 40))
-    tiled = fitted(clip.source, longer).latents
+    tiled = fitted(clip.source, 40).latents
     assert tiled is not None
     assert torch.equal(tiled[0], torch.cat([vocal, vocal], dim=-1)[..., :40])
     noisy = maker().batch([sample], epoch=0).source

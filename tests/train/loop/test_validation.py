@@ -10,6 +10,7 @@ from models.adapters.conditioning import Conditioning
 from models.adapters.lora import attach_lora
 from models.loading.checkpoint import TINY, open_transformer
 from train.data.clips import ClipMaker
+from train.data.other_vocals import derangement, fitted, shifted
 from train.data.plan import seeded
 from train.loop.module import AccompanimentModule, conditioning_of
 from train.loop.validation import (
@@ -17,12 +18,9 @@ from train.loop.validation import (
     LEVELS,
     Validation,
     at_levels,
-    derangement,
-    fitted,
     gain,
     listens,
     noise_levels,
-    shifted,
 )
 
 STATISTICS = LatentStatistics(silence=((0.25,) * 16,) * 8, mean=(0.0,) * 8, std=(1.0,) * 8)
@@ -87,6 +85,26 @@ def test_figures_have_names_for_every_level(asked):
     assert {"val/loss", "val/loss_at_0.9", "val/x0_gain", "val/gain_over_muted_low", "val/x0_gain_at_0.1"} <= set(named)
     at_levels = [named[f"val/loss_at_{level:g}"] for level in LEVELS]
     assert named["val/loss"] == pytest.approx(sum(at_levels) / len(LEVELS))
+
+
+def test_another_pitch_of_the_vocal_is_compared_where_the_shards_have_it(asked, make_sample):
+    module, validation = asked()
+    module.conditioner.projection.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    assert "gain_over_transposed" not in validation(module).gains
+    maker = ClipMaker(module.config, conditioning_of(module.config), STATISTICS, ACE_STEP_1)
+    songs = {f"s{n}": make_sample(f"s{n}", 0, frames) for n, frames in enumerate((24, 9, 17))}
+    late = songs["s2"].meta.model_copy(update={"start_seconds": 0.2})
+    higher = {"s0": [make_sample("s0_up2", 0, 23)], "s1": [songs["s1"]], "s2": [replace(songs["s2"], meta=late)]}
+    with_copies = Validation(songs, maker, transposed=higher)
+    assert [source is not None for source in with_copies.transposed] == [True, True, False] * 3
+    for source, clip in zip(with_copies.transposed, with_copies.clips, strict=True):
+        assert source is None or source.vocal.shape == clip.source.vocal.shape
+    figures = with_copies(module)
+    assert figures.gains["gain_over_transposed"].value != 0
+    assert {name: figures.gains[name] for name in GAINS} == validation(module).gains, "the rest is as it was"
+    assert {"val/gain_over_transposed_low", "val/gain_over_transposed_at_0.9"} <= set(figures.named())
+    itself = Validation(songs, maker, transposed={name: [song] for name, song in songs.items()})
+    assert itself(module).gains["gain_over_transposed"].value == 0
 
 
 def of_kind(samples, separated):
@@ -187,10 +205,10 @@ def test_everybody_gets_somebody_elses_vocal(count):
 def test_another_vocal_is_tiled_or_cut(asked):
     _, validation = asked()
     long, short = validation.clips[:2]
-    tiled = fitted(short.source, long)
+    tiled = fitted(short.source, long.target.shape[-1])
     assert tiled.vocal.shape == long.target.shape
     assert torch.equal(tiled.vocal[..., 9:18], short.source.vocal)
-    assert torch.equal(fitted(long.source, short).activity, long.source.activity[:, :9])
+    assert torch.equal(fitted(long.source, 9).activity, long.source.activity[:, :9])
 
 
 def test_a_clip_at_all_levels_differs_in_nothing_else(asked):
