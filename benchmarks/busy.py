@@ -30,6 +30,7 @@ from models.acestep1.codec.codec import Codec
 from models.separator import Separator
 from prep.config import PrepConfig
 from prep.encoding.encode import SongEncoder
+from prep.encoding.separated import SongSeparator
 
 LATENTS = ACE_STEP_1.latents
 
@@ -124,7 +125,7 @@ def song_steps(seconds: float, *, form: str, tflops: float) -> list[Step]:
     card, config = CountedGpu(), PrepConfig()
     demucs: Any = CountedDemucs(card, config.separator.overlap)
     separator = Separator("counted", BagOfModels([demucs]), torch.device("cpu"), overlap=config.separator.overlap)
-    encoder = SongEncoder(config, cast(Codec, CountedCodec(card)), lambda: separator)
+    encoder = SongEncoder(config, cast(Codec, CountedCodec(card)), SongSeparator(separator.name, lambda: separator))
     with TemporaryDirectory() as folder:
         write_song(Path(folder), seconds, form=form)
         for _ in range(2):

@@ -36,6 +36,13 @@ def whole_file(path: Path, *, partial: Path | None = None) -> Generator[Path]:
             written.unlink()
 
 
+def cache_folder() -> Path:
+    """Where Backline keeps what can be made again: BACKLINE_CACHE, by default ~/.cache/backline."""
+    if own := os.environ.get("BACKLINE_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "backline"
+
+
 def check_writable(folder: Path, *, needed_bytes: int = 0) -> None:
     """Try whether files can be put into `folder`, which need not be there yet; nothing is left behind.
 

@@ -72,7 +72,7 @@ class Separator:
     """An opened Demucs model."""
 
     def __init__(self, name: str, model: BagOfModels, device: torch.device, *, overlap: float) -> None:
-        self.name, self._device = name, device
+        self.name, self.rate_hz, self._device = name, int(model.samplerate), device
         self._networks = [cast(Network, network.to(device).eval()) for network in model.models]
         vocals = model.sources.index("vocals")
         self._vocals, self._shares = vocals, [row[vocals] for row in model.weights]
@@ -152,10 +152,10 @@ def find_separator(name: str, checkpoint: Path) -> SeparatorFiles | None:
     return found
 
 
-def open_separator(files: SeparatorFiles, device: torch.device, *, overlap: float, rate_hz: int) -> Separator:
+def open_separator(files: SeparatorFiles, device: torch.device, *, overlap: float) -> Separator:
     """Open a model that `find_separator` found.
 
-    Raises UserError where its weights do not fit, or where it separates no stereo vocals at `rate_hz`.
+    Raises UserError where its weights do not fit, or where it separates no vocals in stereo.
     """
     models = []
     for path in files.weights:
@@ -167,9 +167,9 @@ def open_separator(files: SeparatorFiles, device: torch.device, *, overlap: floa
             raise UserError(f"{path}: its weights do not fit its own arguments ({reason}).") from None
     weights = None if files.bag.weights is None else [list(row) for row in files.bag.weights]
     model = BagOfModels(models, weights, files.bag.segment)
-    if "vocals" not in model.sources or model.samplerate != rate_hz or model.audio_channels != 2:
-        found = f"{', '.join(model.sources)} at {model.samplerate} Hz, {model.audio_channels} channels"
-        raise UserError(f"{files.name}: separates {found}; a stereo model with vocals at {rate_hz} Hz is needed.")
+    if "vocals" not in model.sources or model.audio_channels != 2:
+        found = f"{', '.join(model.sources)} in {model.audio_channels} channels"
+        raise UserError(f"{files.name}: separates {found}; a stereo model with vocals is needed.")
     return Separator(files.name, model, device, overlap=overlap)
 
 

@@ -27,6 +27,8 @@ class SeparatorConfig(Config):
     band in the folder {out}. From the command line only."""
     overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
     """Share of one of Demucs' own windows that overlaps the next."""
+    keep: bool = True
+    """Separated vocals are kept for builds with other base models; changes no bytes."""
     gate_db: Annotated[float, Field(gt=0.0)] | None = 40.0
     """Parts of the separated vocal this far below its loud parts are bleed and are faded out; null keeps them."""
 

@@ -34,7 +34,11 @@ class SeparatedLeakage(Instrument):
             raise UserError(f"{folder}: no such folder. It holds the yaml and the safetensors of a Demucs model.")
         files = find_separator(str(folder), folder)
         assert files is not None, "a folder is some model"
-        self._separator = open_separator(files, device, overlap=OVERLAP, rate_hz=MEASURED_RATE_HZ)
+        self._separator = open_separator(files, device, overlap=OVERLAP)
+        if self._separator.rate_hz != MEASURED_RATE_HZ:
+            raise UserError(
+                f"{folder}: separates at {self._separator.rate_hz} Hz; a model at {MEASURED_RATE_HZ} Hz is needed."
+            )
         self.identity = files.content_hash()
         self.about = {"name": files.name, "sha256": self.identity, "demucs": version("demucs")}
 

@@ -35,6 +35,7 @@ from prep.building.plan import Plan, plan_build
 from prep.building.reword import Changes, rewrite
 from prep.building.sample import make_samples
 from prep.building.segment_cache import SegmentCache
+from prep.building.separation import store_for, vocal_identity
 from prep.building.workers import Engine, run_jobs, torch_threads
 from prep.config import PrepConfig, SeparatorConfig
 from prep.encoding.encode import open_encoder, silence_latent
@@ -110,6 +111,7 @@ def build_shards(
         say_cost([hashed.song for hashed in plan.new], config, setup.base.spec)
         cache.save()
         with _interruptible(), explain_out_of_memory("encoding songs", *WAYS_OUT, kept=KEPT.capitalize):
+            setup = replace(setup, store=store_for([*plan.new, *plan.featureless], config, fingerprint))
             report = _Build(out, room, plan, setup, workers, engine, cache, prune).run()
         remember_manifest(room, out)
         sweep(room, keep=[CACHE_FILE, MANIFEST_FILE])
@@ -240,7 +242,8 @@ class _Build:
             rejections += [rejection_of(hashed.song.key, rejected)] if rejected else []
             identities[hashed.song.key] = self._identity(hashed)
             cached = self._segment_cache(hashed)
-            jobs += [] if rejected or cached.is_whole() else [SongJob(hashed, cached, cached.finished())]
+            if not (rejected or cached.is_whole()):
+                jobs.append(self._job(hashed, cached))
         for rejection in self._run(jobs):
             self.cache.remember_rejection(identities[rejection.key], rejection.reason, rejection.detail)
             rejections.append(rejection)
@@ -249,11 +252,15 @@ class _Build:
     def _measure(self) -> list[Rejection]:
         """Cache the features of songs that older shards hold without them, and say of which they cannot be had."""
         jobs = [
-            SongJob(hashed, cached, cached.finished(), features_alone=True)
+            replace(self._job(hashed, cached), features_alone=True)
             for hashed in self.plan.featureless
             if not (cached := self._features[hashed.song.key]).is_whole()
         ]
         return self._run(jobs, "features")
+
+    def _job(self, hashed: HashedSong, cached: SegmentCache) -> SongJob:
+        vocal = vocal_identity(hashed, self.setup.config, self.plan.fingerprint)
+        return SongJob(hashed, cached, cached.finished(), vocal_identity=vocal)
 
     def _run(self, jobs: Sequence[SongJob], name: str = "encode") -> list[Rejection]:
         if not jobs:

@@ -16,6 +16,7 @@ import torch
 from common.errors import UserError
 from common.files import whole_file
 from prep.building.jobs import EncodeSetup, SegmentResult, SongJob, encode_song
+from prep.building.separation import usable_store
 
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # else, under `uv run`, each worker builds its environment anew
 
@@ -29,11 +30,12 @@ class Delivery:
 
 
 class Encoder:
-    """One worker of the cluster, with networks that stay open."""
+    """One worker of the cluster, with networks that stay open; separated vocals are kept on its own machine."""
 
     def __init__(self, setup: EncodeSetup, device: str) -> None:
         torch.set_num_threads(setup.config.threads_per_worker)
-        self._encoder = setup.open(device)
+        here = replace(setup, store=usable_store() if setup.store else None)
+        self._encoder = here.open(device)
 
     def work(self, job: SongJob) -> Iterator[Delivery]:
         """Encode one song on this node's own disk."""

@@ -24,7 +24,7 @@ OPTIONAL_STEPS = {VOCAL_FEATURES: 1}
 """The same of steps that a setting of the same name asks for."""
 ARITHMETIC = {"cuda": "cuda without TF32"}
 """Devices that a fingerprint says more of than their name: builds of a version that left TF32 on are others."""
-NO_BYTES = {"text": {"prompt_cache_mib"}, "separator": {"command"}, "augment": {"semitones"}}
+NO_BYTES = {"text": {"prompt_cache_mib"}, "separator": {"command", "keep"}, "augment": {"semitones"}}
 """Settings that are in no fingerprint, as they change no bytes, stand among the networks or say which songs to make."""
 ROMANISER = "lyric_romaniser"
 """What stands in a fingerprint for the packages that romanise the language of its lyrics."""

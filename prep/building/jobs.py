@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,12 @@ import torch
 
 from common.bases import BaseOrigin
 from common.system import give_memory_back
-from models.separator import Separator, SeparatorFiles, open_separator
+from models.separator import SeparatorFiles, open_separator
 from prep.building.identity import HashedSong
 from prep.building.segment_cache import SegmentCache
 from prep.config import PrepConfig
 from prep.encoding.encode import EncodedSegment, SongEncoder, open_encoder
+from prep.encoding.separated import SongSeparator, VocalSeparator, VocalStore
 from prep.encoding.separator_command import CommandSeparator, SeparatorCommand
 from shards.rejection import Rejection, SongError
 from shards.schema import ARRAYS, LATENTS, SslName
@@ -33,6 +35,8 @@ class SongJob:
     """Segments that are there already."""
     features_alone: bool = False
     """Of its vocal only the features are wanted: shards hold the rest."""
+    vocal_identity: str | None = None
+    """Under which the vocal of a full song is kept."""
 
 
 @dataclass(frozen=True, order=True)
@@ -73,26 +77,30 @@ class EncodeSetup:
     """Networks for SSL features, and their folders."""
     base: BaseOrigin = field(default_factory=BaseOrigin)
     """As which base model the manifest names the checkpoint."""
+    store: VocalStore | None = None
+    """Where separated vocals are kept."""
 
     def open(self, device: str) -> SongEncoder:
         """The networks on one device; the separator only once a full song needs it."""
         give_memory_back()
         codec = open_encoder(self.checkpoint, self.config.encode, device)
         ssl = [self._open_ssl(name, folder, device) for name, folder in self.ssl]
-        return SongEncoder(self.config, codec, lambda: self._open_separator(torch.device(device)), ssl=ssl)
+        return SongEncoder(self.config, codec, self._separator(torch.device(device)), ssl=ssl)
 
     def _open_ssl(self, name: SslName, folder: Path, device: str) -> "SslEncoder":
         from prep.encoding.ssl import SslEncoder, open_ssl_network
 
         return SslEncoder(name, open_ssl_network(name, folder).to(torch.device(device)))
 
-    def _open_separator(self, device: torch.device) -> Separator | CommandSeparator | None:
+    def _separator(self, device: torch.device) -> SongSeparator | None:
         if self.separator is None:
             return None
-        if isinstance(self.separator, SeparatorCommand):
-            return CommandSeparator(self.separator, self.config.stems)
-        rate_hz = self.base.spec.latents.sample_rate_hz
-        return open_separator(self.separator, device, overlap=self.config.separator.overlap, rate_hz=rate_hz)
+        return SongSeparator(self.separator.name, partial(self._open_separator, self.separator, device), self.store)
+
+    def _open_separator(self, found: SeparatorFiles | SeparatorCommand, device: torch.device) -> VocalSeparator:
+        if isinstance(found, SeparatorCommand):
+            return CommandSeparator(found, self.config.stems)
+        return open_separator(found, device, overlap=self.config.separator.overlap)
 
 
 def encode_song(job: SongJob, encoder: SongEncoder) -> Iterator[SegmentResult]:
@@ -102,7 +110,7 @@ def encode_song(job: SongJob, encoder: SongEncoder) -> Iterator[SegmentResult]:
     """
     song = job.hashed.song
     try:
-        with encoder.prepare(song, job.cached.folder) as prepared:
+        with encoder.prepare(song, job.cached.folder, job.vocal_identity) as prepared:
             job.hashed.check_unchanged()
             numbers = range(len(prepared.segments))
             missing = [number for number in numbers if number not in job.finished]

@@ -1,7 +1,7 @@
 """Damaged shards made whole: from the songs, to the bytes that they had, or else without the samples that are lost."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -18,10 +18,12 @@ from prep.building.identity import HashedSong, hash_song, sound_changes, sound_i
 from prep.building.jobs import EncodeSetup, SongJob
 from prep.building.sample import make_samples
 from prep.building.segment_cache import SegmentCache
+from prep.building.separation import store_for, vocal_identity
 from prep.building.workers import run_jobs, torch_threads
 from prep.config import PrepConfig
 from prep.encoding.text import TextMaker, open_texts
 from prep.sources.scan import Scan, scan
+from shards.fingerprint import Fingerprint
 from shards.lock import build_folder, sweep
 from shards.manifest import MANIFEST_FILE, Manifest, ShardEntry
 from shards.reader import read_manifest, read_rejections
@@ -85,11 +87,11 @@ def rebuild_damaged(
         setup = _setup_of(out, manifest, found, checkpoint=checkpoint, devices=devices, ssl_folder=ssl_folder)
         songs = _songs_of(damaged, augmented(found, setup.config, manifest), raw, out)
         with torch_threads(setup.config.threads_per_worker), _writer(out, manifest) as writer:
-            caches = {
-                key: SegmentCache(room, sound_identity(hashed, manifest.fingerprint)) for key, hashed in songs.items()
-            }
+            fingerprint = manifest.fingerprint
+            caches = {key: SegmentCache(room, sound_identity(hashed, fingerprint)) for key, hashed in songs.items()}
             missing = [key for key, cached in caches.items() if not cached.is_whole()]
-            _encode([SongJob(songs[key], caches[key], caches[key].finished()) for key in missing], setup, workers)
+            setup = replace(setup, store=store_for([songs[key] for key in missing], setup.config, fingerprint))
+            _encode([_job(songs[key], caches[key], setup.config, fingerprint) for key in missing], setup, workers)
             texts = open_texts(setup.checkpoint, setup.config.text, setup.devices[0])
             for entry in damaged:
                 writer.rewrite(entry.name, _samples(entry, songs, caches, texts))
@@ -170,6 +172,10 @@ def _strange(name: str, what: str, raw: Path, out: Path) -> str:
         f"{name}, which {out / MANIFEST_FILE} names, {what} {raw}. Give the folder that it was built from; or make all "
         f"anew: prep build-shards {raw} {out} --rebuild"
     )
+
+
+def _job(hashed: HashedSong, cached: SegmentCache, config: PrepConfig, fingerprint: Fingerprint) -> SongJob:
+    return SongJob(hashed, cached, cached.finished(), vocal_identity=vocal_identity(hashed, config, fingerprint))
 
 
 def _encode(jobs: Sequence[SongJob], setup: EncodeSetup, workers: int | None) -> None:

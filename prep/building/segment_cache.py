@@ -1,8 +1,8 @@
 """Encoded segments that wait below .build until shards are packed: what a stopped build need not make again.
 
 A file holds one segment's sound. Its name is its number in the song and a hash over all that decided the song's sound,
-so it is of use to every build that would make the same, and to no other. Decoded and separated waves are not kept: a
-song that was stopped half way is read and separated again, and only the segments that are not there are encoded.
+so it is of use to every build that would make the same, and to no other. Decoded waves are not kept: a song that
+was stopped half way is read again, and only the segments that are not there are encoded.
 """
 
 from collections.abc import Iterator

@@ -7,25 +7,24 @@ N samples at the codec's rate, stereo [2, N]; C latent channels, H latent rows, 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
 from common.audio.decode import audio_stream
 from common.audio.disk_wave import BLOCK_SAMPLES, DiskWave
-from common.audio.wave import stereo_blocks_at, vocal_activity
+from common.audio.wave import resample_blocks, stereo_blocks_at, vocal_activity
 from common.errors import UserError
 from common.latents import LatentLayout
 from common.music.vocal_features import vocal_features
 from models.loading.checkpoint import open_codec
 from models.protocols import LatentCodec
-from models.separator import Separator
 from prep.config import EncodeConfig, PrepConfig
 from prep.encoding.gate import bleed_db, gate_levels, gate_opening, gated
-from prep.encoding.separator_command import CommandSeparator
+from prep.encoding.separated import SongSeparator
 from prep.encoding.shift import levelled_config, shifted_tracks
 from prep.sources.align import align, check_lengths
 from prep.sources.channels import DecodedFile, decoded_file
@@ -41,6 +40,12 @@ if TYPE_CHECKING:  # it imports transformers, which few builds need
 
 SILENCE_SECONDS = 10
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class NewWave(Protocol):
+    """Makes an empty wave: at the codec's rate, unless another is asked for."""
+
+    def __call__(self, rate_hz: int = ..., /) -> DiskWave: ...
 
 
 @dataclass(frozen=True)
@@ -72,39 +77,37 @@ class PreparedSong:
 
 
 class SongEncoder:
-    """The networks that a song's sound goes through; the separator is opened for the first full song."""
+    """The networks that a song's sound goes through; without a separator, full songs are rejected."""
 
     def __init__(
         self,
         config: PrepConfig,
         codec: LatentCodec,
-        open_separator: Callable[[], Separator | CommandSeparator | None],
+        separator: SongSeparator | None,
         *,
         ssl: Sequence["SslEncoder"] = (),
     ) -> None:
-        self._config, self._codec, self._open_separator, self._ssl = config, codec, open_separator, ssl
+        self._config, self._codec, self._separator, self._ssl = config, codec, separator, ssl
 
     @property
     def _rate_hz(self) -> int:
         return self._codec.layout.sample_rate_hz
 
-    @cached_property
-    def _separator(self) -> Separator | CommandSeparator | None:
-        return self._open_separator()
-
     @contextmanager
-    def prepare(self, song: SongFiles, scratch: Path | None = None) -> Generator[PreparedSong]:
+    def prepare(
+        self, song: SongFiles, scratch: Path | None = None, vocal_identity: str | None = None
+    ) -> Generator[PreparedSong]:
         """A song up to its encoding; its waves lie in `scratch` while the block runs, and its files are read no more.
 
-        Raises SongError where it cannot be used.
+        The vocal of a full song is kept under `vocal_identity`. Raises SongError where the song cannot be used.
         """
         with ExitStack() as waves:
             sound = SoundHash(song)
 
-            def new_wave() -> DiskWave:
-                return waves.enter_context(DiskWave(self._rate_hz, scratch))
+            def new_wave(rate_hz: int = self._rate_hz) -> DiskWave:
+                return waves.enter_context(DiskWave(rate_hz, scratch))
 
-            tracks = self.tracks(song, new_wave, sound)
+            tracks = self.tracks(song, new_wave, sound, vocal_identity)
             if song.semitones:
                 tracks = shifted_tracks(tracks, song.semitones, new_wave)
             planned = tuple(plan_segments(tracks, self._codec.layout, levelled_config(self._config, song)))
@@ -127,7 +130,9 @@ class SongEncoder:
         features = vocal_features(_levelled(tracks, "vocal", planned.span, planned.level), self._rate_hz)
         return EncodedSegment(_segment_audio(tracks, planned, self._codec.layout), {VOCAL_FEATURES: features.packed()})
 
-    def tracks(self, song: SongFiles, new_wave: Callable[[], DiskWave], sound: SoundHash) -> SongTracks:
+    def tracks(
+        self, song: SongFiles, new_wave: NewWave, sound: SoundHash, vocal_identity: str | None = None
+    ) -> SongTracks:
         """A song's parts, given or separated, at full length. Raises SongError where they cannot be had."""
         if not song.is_full:
             files = {part: self._part(song, part, new_wave, sound) for part in song.files}
@@ -139,11 +144,27 @@ class SongEncoder:
         file = self._decoded("mix", song.files["mix"], new_wave, sound)
         mix, config = file.wave, self._config
         spans(_levels(mix.blocks()), mix.samples, self._codec.layout, config.trim, config.segment)  # else why separate
-        vocal = new_wave().extend(self._separator.vocal(mix))
+        vocal = self._separated(song, mix, new_wave, vocal_identity)
         tracks = SongTracks({"vocal": vocal, "mix": mix}, mix.samples, "inst", separator=self._separator.name)
         return self._gated(replace(tracks, notes=file.notes), new_wave)
 
-    def _part(self, song: SongFiles, part: Part, new_wave: Callable[[], DiskWave], sound: SoundHash) -> DecodedFile:
+    def _separated(self, song: SongFiles, mix: DiskWave, new_wave: NewWave, identity: str | None) -> DiskWave:
+        """The vocal of a full song, at the mix's rate and of its length."""
+
+        def mix_at(rate_hz: int) -> DiskWave:
+            if rate_hz == mix.rate_hz:
+                return mix
+            at_rate, blocks = partial(new_wave, rate_hz), decoded(song.files["mix"], rate_hz)
+            return decoded_file("mix", blocks, self._config.silent_channel, at_rate).wave
+
+        assert self._separator is not None
+        vocal = self._separator.vocal(identity, mix.samples / mix.rate_hz, mix_at, new_wave)
+        if vocal.rate_hz == mix.rate_hz:
+            return vocal
+        with vocal:  # it is read no more afterwards
+            return new_wave().extend(_first(resample_blocks(vocal.blocks(), vocal.rate_hz, mix.rate_hz), mix.samples))
+
+    def _part(self, song: SongFiles, part: Part, new_wave: NewWave, sound: SoundHash) -> DecodedFile:
         """A given part, of one file or the sum of several."""
         if part != "inst" or not song.added:
             return self._decoded(part, song.files[part], new_wave, sound)
@@ -183,6 +204,13 @@ def decoded(path: Path, rate_hz: int, sound: SoundHash | None = None) -> Iterato
             yield from stereo_blocks_at(stream if sound is None else sound.hashed(path, stream), rate_hz)
     except UserError as error:
         raise SongError("unreadable", str(error)) from None
+
+
+def _first(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """So many samples of a clip in blocks [2, n]."""
+    for block in blocks:
+        yield block[:, :samples]
+        samples -= min(samples, block.shape[1])
 
 
 def summed(waves: Sequence[DiskWave]) -> Iterator[np.ndarray]:

@@ -58,6 +58,9 @@ class SeparatorCommand:
 class CommandSeparator:
     """A separator that starts a program for each song."""
 
+    rate_hz = 44_100
+    """Of the WAV file that the program is given, whatever the base model: what separators work at."""
+
     def __init__(self, command: SeparatorCommand, stems: StemsConfig) -> None:
         self.name, self._command, self._stems = command.name, command, stems
 

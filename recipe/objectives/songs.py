@@ -93,8 +93,7 @@ def _copy(stems: Path, out: Path, seed: int, names: Mapping[str, str]) -> None:
 def _open_separator(bundle: Path) -> Separator:
     files = find_separator("auto", bundle)
     assert files is not None
-    rate_hz = ACE_STEP_1.latents.sample_rate_hz
-    return open_separator(files, torch.device("cpu"), overlap=SeparatorConfig().overlap, rate_hz=rate_hz)
+    return open_separator(files, torch.device("cpu"), overlap=SeparatorConfig().overlap)
 
 
 def _write_bleeding(stems: Path, out: Path, seed: int, separator: Separator, *, other: int) -> None:

@@ -20,6 +20,7 @@ from prep.building.build import build_shards, equip
 from prep.building.workers import torch_threads
 from prep.config import PrepConfig, SegmentConfig, TextConfig
 from prep.encoding.encode import SongEncoder, encode_wave
+from prep.encoding.separated import SongSeparator
 from prep.sources.scan import Scan, scan
 from prep.sources.segment import SampleSpan
 from prep.sources.sound import SoundHash
@@ -81,9 +82,11 @@ def test_a_full_song_is_separated_into_parts_that_sum_to_it(tmp_path, song, conf
     (full,) = scan(tmp_path).songs
     files = find_separator("auto", TINY)
     assert files is not None
-    separator = open_separator(files, torch.device("cpu"), overlap=config.separator.overlap, rate_hz=44_100)
-    encoder = SongEncoder(config, open_codec(TINY, encoder=True, decoder=False), lambda: separator)
-    tracks = encoder.tracks(full, lambda: DiskWave(44_100), SoundHash(full))
+    separator = open_separator(files, torch.device("cpu"), overlap=config.separator.overlap)
+    encoder = SongEncoder(
+        config, open_codec(TINY, encoder=True, decoder=False), SongSeparator(files.name, lambda: separator)
+    )
+    tracks = encoder.tracks(full, lambda rate_hz=44_100: DiskWave(rate_hz), SoundHash(full))
     parts = tracks.piece(SampleSpan(0, tracks.samples))
     np.testing.assert_array_equal(parts.mix, read_audio(tmp_path / "full.wav").samples)
     np.testing.assert_array_equal(parts.inst, parts.mix - parts.vocal)

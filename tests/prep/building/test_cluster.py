@@ -8,6 +8,7 @@ import pytest
 
 from common.errors import UserError
 from prep.building.cluster import room_for_workers
+from prep.config import SeparatorConfig
 
 ray = pytest.importorskip("ray")
 
@@ -27,13 +28,13 @@ def cluster():
 
 
 @pytest.mark.slow
-def test_a_cluster_of_two_workers_gives_the_same_bytes(tmp_path, song, build, hashes, cluster):
+def test_a_cluster_of_two_workers_gives_the_same_bytes(tmp_path, song, build, config, hashes, cluster):
     for seed, key in enumerate("abc"):
         song(tmp_path / "raw", key, parts=("song",) if key == "b" else ("vocal", "inst"), seed=seed)
     song(tmp_path / "raw", "short", seconds=0.7, seed=7)
     report = build("ray", engine="ray", workers=2)
     assert os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0"
-    build("local")
+    build("local", config=config.model_copy(update={"separator": SeparatorConfig(keep=False)}))
     assert hashes(tmp_path / "ray") == hashes(tmp_path / "local")
     assert sorted({part.song for part in report.encoded}) == ["a", "b", "c"]
 

@@ -137,7 +137,7 @@ def test_a_song_is_cut_and_measured_at_the_rate_and_frames_of_the_codecs_base_mo
     song(tmp_path, "a", seconds=seconds)
     shape = OobleckConfig(downsampling_ratios=(40, 48), channel_multiples=(1, 1), sampling_rate=48_000)
     codec = OobleckCodec(shape, encoder=True, decoder=False).requires_grad_(False)
-    encoder = SongEncoder(config, codec, lambda: None)
+    encoder = SongEncoder(config, codec, None)
     with encoder.prepare(scan(tmp_path).songs[0]) as prepared:
         (segment,) = prepared.segments
         samples = segment.span.end - segment.span.start

@@ -40,7 +40,7 @@ def separate(disk_wave):
     """separate(mix) gives the vocal of a wave [2, N] by the tiny network, ungated."""
     files = find_separator("auto", TINY)
     assert files is not None
-    separator = open_separator(files, CPU, overlap=OVERLAP, rate_hz=44_100)
+    separator = open_separator(files, CPU, overlap=OVERLAP)
     return lambda mix: np.concatenate(list(separator.vocal(disk_wave(mix))), axis=1)
 
 
@@ -84,9 +84,7 @@ def test_a_bag_gives_the_weighted_mean_of_its_networks(folder, music, separate, 
     files = find_separator(str(folder), TINY)
     assert files is not None
     mix = music(1.0).mix - music(1.0).mix.mean()
-    found = np.concatenate(
-        list(open_separator(files, CPU, overlap=OVERLAP, rate_hz=44_100).vocal(disk_wave(mix))), axis=1
-    )
+    found = np.concatenate(list(open_separator(files, CPU, overlap=OVERLAP).vocal(disk_wave(mix))), axis=1)
     np.testing.assert_allclose(found, separate(mix) * 0.75, atol=1e-5)
 
 
@@ -127,7 +125,7 @@ def test_weights_that_do_not_fit_are_one_line(folder):
     files = find_separator(str(folder), TINY)
     assert files is not None
     with pytest.raises(UserError, match=rf"^{path}: its weights do not fit its own arguments \(.*\)\.$"):
-        open_separator(files, CPU, overlap=OVERLAP, rate_hz=44_100)
+        open_separator(files, CPU, overlap=OVERLAP)
 
 
 def test_pickles_are_refused(folder):
