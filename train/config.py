@@ -101,8 +101,6 @@ class LeadSheetConfig(Config):
     """Width."""
     dropout: Probability = 0.15
     """Chance that a sample is trained without its lead sheet."""
-    errors: Probability = 0.0
-    """Chance that a sample's lead sheet gets mistakes, as one that is inferred from a vocal has them."""
 
 
 class AccompanimentConfig(Config):

@@ -93,7 +93,6 @@ CHANGES: Mapping[str, Change] = {
     "lead_sheet_alone": Change(
         (*_LEAD_SHEET, "accompaniment.strength_range=[0,0]", "accompaniment.reference_strength=0")
     ),
-    "sheet_errors": Change(("accompaniment.lead_sheet.errors=0.5",)),
     "inferred": Change(lead_sheets="inferred"),
     "early_pressed": Change(sampler=("guidance=cfg", "guidance_scale=2", "guidance_interval=1", *_EARLY)),
 }
@@ -101,9 +100,8 @@ CHANGES: Mapping[str, Change] = {
 ones near noise alone; `latent_noise` hides more of a vocal's detail, and with it of what a separator left in it;
 `whole` trains with the whole vocal or none, `joint` drops all conditions at once; `ema_cold` is an average that begins
 at the first weights and stays near them. `lead_sheet` is trained and judged with the true lead sheet beside the vocal,
-`lead_sheet_alone` with it and without any vocal; what is exchanged is then vocal and lead sheet together.
-`sheet_errors` trains half of the clips with mistakes in their sheets. `inferred` judges with what the harmoniser makes
-of each vocal, as `infer generate` does."""
+`lead_sheet_alone` with it and without any vocal; what is exchanged is then vocal and lead sheet together. `inferred`
+judges with what the harmoniser makes of each vocal, as `infer generate` does."""
 
 
 def arm_of(name: str) -> Arm:

@@ -24,7 +24,6 @@ from models.flow.schedule import ON_THE_GRID, draw_high_timesteps, draw_timestep
 from shards.schema import SSL_WIDTHS, Sample, Target
 from train.config import TrainingConfig
 from train.data.plan import clip_frames, seed_of
-from train.data.sheet_errors import with_errors
 
 Features = tuple[tuple[Tensor | None, ...] | None, ...]
 """Per SSL network, per clip float16 [frames, width]; None for what the shards do not hold, empty without any."""
@@ -48,8 +47,6 @@ class Choice:
     keep_text: bool = True
     keep_lyrics: bool = True
     keep_lead_sheet: bool = True
-    sheet_errors: int | None = None
-    """Seed of the mistakes that its lead sheet gets; None leaves it as it is."""
     timestep: float = 0.0
     noise_seed: int = 0
 
@@ -204,7 +201,7 @@ class ClipMaker:
         if at_level < config.noise_share:
             timestep = draw_high_timesteps(1, shift=config.shift, generator=generator, levels=self.levels)
         keep = keep_any >= config.joint_dropout
-        keep_lead_sheet, at_errors = torch.rand(2, generator=generator).tolist()  # drawn last: the rest is as without
+        keep_lead_sheet = torch.rand(1, generator=generator).item()  # drawn last: the rest is as without lead sheets
         sheet = config.accompaniment.lead_sheet
         with_text, with_lyrics = keep and keep_text >= config.text_dropout, keep and keep_lyrics >= config.lyric_dropout
         return Choice(
@@ -215,9 +212,6 @@ class ClipMaker:
             keep_text=with_text,
             keep_lyrics=with_text if self.spec.has_learned_null else with_lyrics,
             keep_lead_sheet=keep and sheet is not None and keep_lead_sheet >= sheet.dropout,
-            sheet_errors=seed_of(config.seed, epoch, sample.meta.key, "lead sheet")
-            if sheet is not None and at_errors < sheet.errors
-            else None,
             timestep=timestep.item(),
             noise_seed=seed_of(config.seed, epoch, sample.meta.key, "noise"),
         )
@@ -237,7 +231,7 @@ class ClipMaker:
         if self.conditioning.lead_sheet is None:
             return None
         rate = self.latents.frames_per_second
-        found = [_sheet_frames(sample, one, rate) for sample, one in zip(samples, choices, strict=True)]
+        found = [_sheet_frames(sample, one.cut, rate) for sample, one in zip(samples, choices, strict=True)]
         return _stacked(found)
 
     def _sheet_strengths(self, samples: Sequence[Sample], choices: Sequence[Choice]) -> Tensor:
@@ -303,14 +297,12 @@ def _between(features: np.ndarray, cut: Cut, frames: int) -> Tensor:
     return torch.tensor(features[first:last])
 
 
-def _sheet_frames(sample: Sample, choice: Choice, frames_per_second: float) -> np.ndarray:
-    """What a sample's lead sheet says of the frames under its cut, float32 [T, S]."""
-    cut, sheet = choice.cut, sample.lead_sheet
-    if sheet is None:
+def _sheet_frames(sample: Sample, cut: Cut, frames_per_second: float) -> np.ndarray:
+    """What a sample's lead sheet says of the frames under a cut, float32 [T, S]."""
+    if sample.lead_sheet is None:
         return np.zeros((cut.frames, WIDTH), np.float32)
-    if choice.sheet_errors is not None:
-        sheet = with_errors(sheet, np.random.default_rng(choice.sheet_errors))
-    return lead_sheet_features(sheet, cut.start + cut.frames, frames_per_second)[cut.start :]
+    frames = lead_sheet_features(sample.lead_sheet, cut.start + cut.frames, frames_per_second)
+    return frames[cut.start :]
 
 
 def _moved(value: Any, device: torch.device) -> Any:

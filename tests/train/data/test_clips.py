@@ -254,18 +254,3 @@ def test_strength_range_one_to_one_trains_with_the_whole_vocal_or_none(maker, ma
     cut, sample = maker(accompaniment=whole), make_sample("song", 0, 4)
     drawn = [cut.batch([sample], epoch=epoch).source.strength.item() for epoch in range(200)]
     assert set(drawn) == {0.0, 1.0}
-
-
-def test_a_share_of_lead_sheets_gets_mistakes_and_the_rest_is_as_without(maker, make_sample):
-    sample = replace(make_sample("song", 0, 22), lead_sheet=sheet_of("Am", "F", "C"))
-    usual = maker(accompaniment={"lead_sheet": True})
-    cut = maker(accompaniment={"lead_sheet": {"errors": 0.4}})
-    before, after = ([one.batch([sample], epoch=epoch) for epoch in range(200)] for one in (usual, cut))
-    for one, other in zip(before, after, strict=True):
-        assert torch.equal(one.source.lead_sheet_strength, other.source.lead_sheet_strength)
-        assert torch.equal(one.timestep, other.timestep)
-    wrong = [
-        not torch.equal(one.source.lead_sheet, other.source.lead_sheet)
-        for one, other in zip(before, after, strict=True)
-    ]
-    assert 0.3 < np.mean(wrong) < 0.5
