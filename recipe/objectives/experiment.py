@@ -15,7 +15,7 @@ from torch import Tensor
 
 from common.bases import ACE_STEP_1
 from common.canonical import sha256_of
-from common.config import Config, check_config, load_config, read_json
+from common.config import Config, check_config, read_json
 from common.files import whole_file
 from common.progress import progress, say
 from infer.evaluate.measures.clip import Clip
@@ -43,12 +43,12 @@ from recipe.objectives.report import ObjectivesReport, Result, summarise
 from recipe.objectives.settings import (
     DEFAULT,
     UNTRAINED,
-    BandSampler,
     LeadSheets,
     ObjectivesSettings,
     SongSettings,
     Vocals,
     arm_of,
+    changed_sampler,
 )
 from recipe.objectives.songs import JudgedSongs, make_shards, true_bands, write_songs, write_variants
 from recipe.objectives.training import Pace, measure_pace, placed, train, training_config
@@ -188,7 +188,7 @@ class Experiment:
             parts=self.parts,
             songs=settings.songs,
             seed=seed,
-            sampler=None if system in ANCHORS else self._sampler(arm.sampler if arm else ()),
+            sampler=None if system in ANCHORS else changed_sampler(settings.sampler, arm.sampler if arm else ()),
             sdedit_strength=settings.sdedit_strength if system == "sdedit" else None,
             exchange=settings.exchange,
             judged_vocals="clean" if system in ANCHORS else settings.judged_vocals,
@@ -196,12 +196,6 @@ class Experiment:
             lead_sheets=arm.lead_sheets if arm else "true",
             training_vocals=arm.vocals if arm else "clean",
         )
-
-    def _sampler(self, changes: Sequence[str]) -> BandSampler:
-        """The sampler that all share, but for `changes`."""
-        names = {change.partition("=")[0] for change in changes}
-        changed = load_config(BandSampler, None, changes).model_dump(mode="json", include=names)
-        return check_config(BandSampler, self.settings.sampler.model_dump(mode="json") | changed, "sampler")
 
     def folder(self, unit: Unit) -> Path:
         return self.work / "units" / unit.name

@@ -1,12 +1,12 @@
 """What is compared, and with which effort."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
-from common.config import Config
+from common.config import Config, check_config, load_config
 from models.flow.sampler import SamplerSettings
 from prep.made_up.folder import HELD_OUT_SEED
 
@@ -165,6 +165,16 @@ class BandSampler(SamplerSettings):
     """As `infer generate` draws by default, in half as many steps."""
 
     steps: Annotated[int, Field(ge=1, le=1000)] = 30
+
+
+AnySampler = TypeVar("AnySampler", bound=SamplerSettings)
+
+
+def changed_sampler(sampler: AnySampler, changes: Sequence[str]) -> AnySampler:
+    """A sampler with some settings otherwise, such as "guidance=cfg". Raises UserError for what cannot be."""
+    names = {change.partition("=")[0] for change in changes}
+    changed = load_config(SamplerSettings, None, changes).model_dump(mode="json", include=names)
+    return check_config(type(sampler), sampler.model_dump(mode="json") | changed, "sampler")
 
 
 class ObjectivesSettings(Config):
