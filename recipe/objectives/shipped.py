@@ -19,8 +19,16 @@ from recipe.objectives.training import placed, train, training_config
 
 ARMS = {"controlnet": "controlnet+noise+lead_sheet", "image2image": "bridge_vp+lead_sheet"}
 """What is trained, by the name of its folder."""
-SAMPLER = ("guidance=cfg", "guidance_scale=2", "guidance_interval=1")
-"""What of its sampler was chosen on songs from 600000: bands nearer to true ones, at no loss of fit."""
+SAMPLER = (
+    "steps=30",
+    "guidance=cfg",
+    "guidance_scale=2",
+    "guidance_interval=1",
+    "vocal_guidance=cfg",
+    "vocal_guidance_scale=2.5",
+    "vocal_guidance_interval=[0.7,1]",
+)
+"""How bands are drawn, chosen on songs from 600000: docs/objectives.md#a-sampler-for-the-adapters-inside-backline."""
 SETTINGS = ObjectivesSettings(songs=SongSettings(training=160), training_steps=500)
 
 app = command_app("Makes the adapters of models/tiny/adapters/.")

@@ -4,19 +4,18 @@ from models.adapters.adapter import read_card
 from models.adapters.lora import LORA_FILE
 from models.adapters.shipped import SHIPPED
 from recipe.objectives.settings import SongSettings
-from recipe.objectives.shipped import SETTINGS, make_adapters
+from recipe.objectives.shipped import ARMS, SETTINGS, make_adapters
 
 
 def test_it_makes_an_adapter_of_the_shipped_kind_and_goes_on_where_it_was(tmp_path, capsys):
     songs = SongSettings(training=2, seconds=3.0)
     settings = SETTINGS.model_copy(update={"songs": songs, "training_steps": 1})
     make_adapters(tmp_path / "work", tmp_path / "out", settings)
+    for name in ARMS:
+        made, shipped = read_card(tmp_path / "out" / name), read_card(SHIPPED / name)
+        assert (made.conditioning, made.lora, made.sampler) == (shipped.conditioning, shipped.lora, shipped.sampler)
     made = tmp_path / "out" / "controlnet"
     weights = (made / LORA_FILE).read_bytes()
-    made_card, shipped = read_card(made), read_card(SHIPPED / "controlnet")
-    assert made_card.conditioning == shipped.conditioning
-    assert made_card.lora == shipped.lora
-    assert made_card.sampler == shipped.sampler
     (made / LORA_FILE).unlink()
     capsys.readouterr()
     make_adapters(tmp_path / "work", tmp_path / "out", settings)

@@ -23,7 +23,8 @@ def recommended_sampler(config: TrainingConfig, spec: BaseSpec, variant: str) ->
     """Sampler settings that an adapter recommends: those of its base, of its training, and what measured best in its
     mode."""
     accompaniment = config.accompaniment
-    early = accompaniment.mode == "controlnet" and accompaniment.output_type == "accompaniment"
+    follows_well = accompaniment.mode == "controlnet" or accompaniment.lead_sheet is not None
+    early = follows_well and accompaniment.output_type == "accompaniment"
     return trained_sampler(config, spec, variant).model_copy(update=EARLY_GUIDANCE if early else {})
 
 
