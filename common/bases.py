@@ -5,7 +5,7 @@ sampled. What of them is code (their networks) is in models/; everything else is
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Annotated, Literal
 
@@ -158,7 +158,9 @@ _PARTS_15 = PartNames(
 )
 
 _GUIDED_15 = Sampling(steps=50, shift=1.0, guidance_scale=7.0, guidance_interval=1.0, omega_scale=0.0)
+_DISTILLED_15 = Sampling(steps=8, shift=3.0, guidance_scale=1.0, guidance_interval=1.0, omega_scale=0.0)
 _LEVELS_15 = NoiseLevels(mean=-0.4)
+_LEVELS_DISTILLED_15 = NoiseLevels(only=(1.0, 0.9545, 0.9, 0.8333, 0.75, 0.6429, 0.5, 0.3))
 
 ACE_STEP_15 = BaseSpec(
     name="ace-step-1.5",
@@ -178,12 +180,18 @@ ACE_STEP_15 = BaseSpec(
     samplings={
         "base": _GUIDED_15,
         "sft": _GUIDED_15,
-        "turbo": Sampling(steps=8, shift=3.0, guidance_scale=1.0, guidance_interval=1.0, omega_scale=0.0),
+        "turbo": _DISTILLED_15,
+        "turbo-shift1": replace(_DISTILLED_15, shift=1.0),
+        "turbo-shift3": _DISTILLED_15,
+        "turbo-continuous": _DISTILLED_15,
     },
     noise_levels={
         "base": _LEVELS_15,
         "sft": _LEVELS_15,
-        "turbo": NoiseLevels(only=(1.0, 0.9545, 0.9, 0.8333, 0.75, 0.6429, 0.5, 0.3)),
+        "turbo": _LEVELS_DISTILLED_15,
+        "turbo-shift1": NoiseLevels(only=(1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)),
+        "turbo-shift3": _LEVELS_DISTILLED_15,
+        "turbo-continuous": _LEVELS_DISTILLED_15,
     },
     block_frames=2,
     longest_seconds=600.0,
@@ -198,9 +206,10 @@ ACE_STEP_15 = BaseSpec(
         "ACE-Step/acestep-v15-xl-turbo-diffusers",
     ),
 )
-"""ACE-Step 1.5: 25 latent frames a second. `shift` is that of the variants base and sft; turbo has its own, and
-guidance in its weights. The longest clip is as long as the latent of silence that comes with it. Folders are named by
-variant and layout, which models/loading/acestep15.py knows."""
+"""ACE-Step 1.5: 25 latent frames a second. `shift` is that of the variants base and sft; those that were distilled have
+their own (turbo-continuous takes any from 1 to 5), and guidance in their weights. The longest clip is as long as the
+latent of silence that comes with it. Folders are named by variant and layout, which models/loading/acestep15.py knows.
+"""
 
 BASES: Mapping[str, BaseSpec] = {spec.name: spec for spec in (ACE_STEP_1, ACE_STEP_15)}
 """Every base model by its name."""

@@ -57,7 +57,7 @@ class AceStep15Network(FlowNetwork):
 
     @property
     def variant_name(self) -> str:  # ty: ignore[incompatible-property-override]
-        """base, sft or turbo."""
+        """A name of ACE_STEP_15.samplings."""
         return self.variant.kind
 
     @property

@@ -164,7 +164,7 @@ class Variant:
     """Which checkpoint of the family it is, as far as its config says."""
 
     kind: str
-    """base, sft or turbo."""
+    """A name of ACE_STEP_15.samplings."""
     is_xl: bool
 
     @property
@@ -173,9 +173,15 @@ class Variant:
         return ACE_STEP_15.samplings[self.kind]
 
 
-def variant_of(config: Mapping[str, Any]) -> Variant:
-    """Of a config.json of the transformer, in either layout."""
+def variant_of(config: Mapping[str, Any], called: str = "") -> Variant:
+    """Of a config.json of the transformer, in either layout, in a folder or repository that is `called` so.
+
+    The name tells apart only what is distilled at several shifts, of which no setting of the networks speaks.
+    """
     version = str(config.get("model_version") or "")
     kinds = [kind for kind in ("turbo", "sft") if kind in version]
     kind = "turbo" if config.get("is_turbo") else (*kinds, "base")[0]
+    if kind == "turbo":
+        told = f"{version} {called}".replace("_", "-")
+        kind = next((finer for finer in ACE_STEP_15.samplings if finer.startswith("turbo-") and finer in told), kind)
     return Variant(kind, is_xl=config.get("hidden_size", STANDARD["hidden_size"]) >= XL["hidden_size"])

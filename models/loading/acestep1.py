@@ -26,6 +26,9 @@ PARTS = ACE_STEP_1.parts
 HALVES = ("encoder.", "decoder.")
 """Of the codec; a file may hold one alone."""
 
+TELLING = tuple(f"{part}/{CONFIG_FILE}" for part in ACE_STEP_1.files)
+"""Small files by which a repository is known."""
+
 
 def holds_part(folder: Path) -> bool:
     """Whether a folder holds any of its parts."""

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from common.bases import ACE_STEP_15, CONFIG_FILE, TOKENIZER_FILE
+from common.config import read_json
 from common.errors import UserError
 from common.texts.lyrics import LyricsContent
 from models.acestep15.names import diffusers_name, original_name
@@ -47,8 +48,10 @@ CODEC = "vae"
 """The codec's folder, in both layouts."""
 HALVES = ("encoder.", "decoder.")
 """Of the codec; a file may hold one alone."""
-TELLING = (SILENCE_FILE, f"{VARIANTS}/{CONFIG_FILE}", f"{DIFFUSERS_CONDITIONS}/{CONFIG_FILE}")
+TELLING = (CONFIG_FILE, SILENCE_FILE, f"{VARIANTS}/{CONFIG_FILE}", f"{DIFFUSERS_CONDITIONS}/{CONFIG_FILE}")
 """Small files by which a folder is known, whatever part is fetched."""
+MODEL_TYPE = "acestep"
+"""What the config.json of a variant calls itself in the original layout."""
 SILENCE = f"{DIFFUSERS_CONDITIONS}.silence_latent"
 ORIGINAL_STEM, TEXT_STEM, DIFFUSERS_STEM = "model", "model", "diffusion_pytorch_model"
 """Names of the files of weights, without what follows them."""
@@ -62,7 +65,10 @@ UNREAD = ("tokenizer.", "detokenizer.")
 def holds_part(folder: Path) -> bool:
     """Whether a folder holds any of its parts, in either layout."""
     told = (SILENCE_FILE, DIFFUSERS_CONDITIONS, *ACE_STEP_15.files)
-    return any((folder / name).exists() for name in told) or any(folder.glob(f"{VARIANTS}/{CONFIG_FILE}"))
+    if any((folder / name).exists() for name in told) or any(folder.glob(f"{VARIANTS}/{CONFIG_FILE}")):
+        return True
+    config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else None
+    return isinstance(config, dict) and config.get("model_type") == MODEL_TYPE
 
 
 def hub_patterns(part: str) -> tuple[str, ...]:
@@ -97,10 +103,11 @@ def codec_weights(folder: Path) -> Path:
 
 
 def variant(folder: Path) -> str:
-    """base, sft or turbo. Raises UserError for bad files, and where a folder holds several variants or none."""
-    is_diffusers = (folder / DIFFUSERS_CONDITIONS).is_dir()
-    room = folder / DIFFUSERS_TRANSFORMER if is_diffusers else _variant_folder(folder)
-    return variant_of(read_part_config(room.parent, room.name)).kind
+    """A name of ACE_STEP_15.samplings. Raises UserError for bad files, and unless a folder holds one variant."""
+    if (folder / DIFFUSERS_CONDITIONS).is_dir():
+        return variant_of(read_part_config(folder, DIFFUSERS_TRANSFORMER), _called(folder)).kind
+    room = _variant_folder(folder)
+    return variant_of(read_part_config(room.parent, room.name), _called(room)).kind
 
 
 def open_transformer(folder: Path, *, dtype: torch.dtype = torch.float32) -> "AceStep15Network":
@@ -193,13 +200,18 @@ def save_transformer(network: "FlowNetwork", base: Path, folder: Path) -> None:
     save_file(own, room / f"{ORIGINAL_STEM}.safetensors", metadata={"format": "pt"})
 
 
-def build_network(settings: NetworkSettings, config: dict[str, Any], path: Path) -> "AceStep15Network":
-    """The network without memory for its weights. Raises UserError, which names `path`, for settings that make none."""
+def build_network(
+    settings: NetworkSettings, config: dict[str, Any], path: Path, *, called: str = ""
+) -> "AceStep15Network":
+    """The network without memory for its weights, of a folder or repository that is `called` so.
+
+    Raises UserError, which names `path`, for settings that make none.
+    """
     from models.acestep15.network import AceStep15Network
 
     try:
         with shapes_alone():
-            return AceStep15Network(settings, variant_of(config))
+            return AceStep15Network(settings, variant_of(config, called))
     except (TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -208,7 +220,7 @@ def _open_diffusers(folder: Path, dtype: torch.dtype) -> "AceStep15Network":
     parts = (DIFFUSERS_TRANSFORMER, DIFFUSERS_CONDITIONS)
     transformer, conditions = (without_notes(read_part_config(folder, part)) for part in parts)
     path = folder / DIFFUSERS_TRANSFORMER / CONFIG_FILE
-    network = build_network(NetworkSettings(transformer, conditions), transformer, path)
+    network = build_network(NetworkSettings(transformer, conditions), transformer, path, called=_called(folder))
     weights: dict[str, Tensor] = {}
     for part in parts:
         shapes = shapes_of(network.get_submodule(part))
@@ -220,12 +232,17 @@ def _open_diffusers(folder: Path, dtype: torch.dtype) -> "AceStep15Network":
 def _open_original(folder: Path, dtype: torch.dtype) -> "AceStep15Network":
     config = without_notes(read_part_config(folder.parent, folder.name))
     path = folder / CONFIG_FILE
-    network = build_network(network_settings(config, str(path)), config, path)
+    network = build_network(network_settings(config, str(path)), config, path, called=_called(folder))
     shapes = shapes_of(network)
     silence = _read_silence(folder / SILENCE_FILE, shapes.pop(SILENCE)).to(dtype)
     path = _weights_file(folder, ORIGINAL_STEM)
     weights = read_weights(path, shapes, dtype=dtype, unread=UNREAD, name_of=diffusers_name)
     return filled(network, weights | {SILENCE: silence})
+
+
+def _called(folder: Path) -> str:
+    """Name of a variant's folder, or of the repository that it is the cache's folder of."""
+    return folder.parents[1].name if revision_of(folder) else folder.resolve().name
 
 
 def _variant_folder(folder: Path) -> Path:

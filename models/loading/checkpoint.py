@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.progress import say
 from common.texts.lyrics import LyricsContent
 from models.loading import acestep1, acestep15
-from models.loading.hub import HUB_ID, fetch, revision_of
+from models.loading.hub import HUB_ID, cached, fetch, revision_of
 from models.loading.weights import opened_weights
 
 if TYPE_CHECKING:  # train need not import what only prep and infer use
@@ -37,15 +37,35 @@ OPENERS = {ACE_STEP_1.name: acestep1, ACE_STEP_15.name: acestep15}
 def spec_of(name: str | Path) -> BaseSpec:
     """The base model of a checkpoint: a word of BUNDLES, a folder, or a Hugging Face id (or id@commit).
 
-    A folder is told by the parts that it holds; what cannot be told is taken for ACE-Step v1.
+    A folder is told by the parts that it holds, and where it holds none it is taken for one of ACE-Step v1. So is a
+    repository that others published: by its files in the cache, else small ones are fetched.
+    Raises UserError where a repository cannot be told, or not be had.
     """
     folder = bundle_of(name) or Path(name).expanduser()
-    if folder.is_dir():
-        held = [BASES[base] for base, opener in OPENERS.items() if opener.holds_part(folder)]
-    else:
-        matched = HUB_ID.fullmatch(str(name))
-        held = [spec for spec in BASES.values() if matched and matched[1] in (spec.published_id, *spec.variant_ids)]
-    return held[0] if held else ACE_STEP_1
+    matched = None if folder.is_dir() else HUB_ID.fullmatch(str(name))
+    if matched is None:
+        return _held_in(folder) or ACE_STEP_1
+    published = [spec for spec in BASES.values() if matched[1] in (spec.published_id, *spec.variant_ids)]
+    return published[0] if published else _spec_of_repository(str(name))
+
+
+def _held_in(folder: Path) -> BaseSpec | None:
+    """The base model of which a folder holds a part."""
+    return next((BASES[base] for base, opener in OPENERS.items() if opener.holds_part(folder)), None)
+
+
+def _spec_of_repository(name: str) -> BaseSpec:
+    telling = [pattern for opener in OPENERS.values() for pattern in opener.TELLING]
+    in_cache = cached(name, *telling)
+    found = None if in_cache is None else _held_in(in_cache)
+    found = found or _held_in(fetch(name, telling))
+    if found is None:
+        layouts = " or ".join(spec.published_id for spec in BASES.values())
+        raise UserError(
+            f"{name}: holds no network of {' or '.join(BASES)}, as far as its files are named. Give a repository or a "
+            f"folder in the layout of {layouts}."
+        )
+    return found
 
 
 def resolve_checkpoint(name: str | Path, parts: Sequence[str]) -> Path:
@@ -73,7 +93,10 @@ def resolve_checkpoint(name: str | Path, parts: Sequence[str]) -> Path:
 
 
 def _fetched(name: str, parts: Sequence[str]) -> Path:
-    """The cache's folder of a repository. What a variant's own has not comes from the first one of its base model."""
+    """The cache's folder of a repository.
+
+    Where variants are published without the parts that they share, what one lacks comes from the first repository.
+    """
     spec = spec_of(name)
     opener = OPENERS[spec.name]
 
@@ -82,7 +105,7 @@ def _fetched(name: str, parts: Sequence[str]) -> Path:
 
     folder = fetch(name, patterns(parts))
     shared = [part for part in parts if part in spec.parts.encoders and not part_files(folder, part)[0].is_file()]
-    if shared and name.partition("@")[0] in spec.variant_ids:
+    if shared and spec.variant_ids and name.partition("@")[0] != spec.published_id:
         fetch(spec.published_id, patterns(shared))
     return folder
 

@@ -37,13 +37,19 @@ def fetch(name: str, patterns: Sequence[str]) -> Path:
     return found
 
 
-def cached(name: str, pattern: str) -> Path | None:
-    """The cache's folder of a repository whose files of that `pattern` were fetched; None where they were not."""
+def cached(name: str, *patterns: str) -> Path | None:
+    """The cache's folder of "owner/name" or "owner/name@revision", whose files of these `patterns` were fetched; None
+    where they were not. No connection is made."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    repository, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(name, allow_patterns=[pattern], local_files_only=True))
+        return Path(
+            snapshot_download(
+                repository, revision=revision or None, allow_patterns=list(patterns), local_files_only=True
+            )
+        )
     except LocalEntryNotFoundError:
         return None
 

@@ -91,6 +91,27 @@ def test_variants_are_told_by_their_config(config, changes, kind):
     assert sampled == ((8, 3.0, 1.0) if kind == "turbo" else (50, 1.0, 7.0))
 
 
+@pytest.mark.parametrize(
+    ("called", "version", "kind", "shift"),
+    [
+        ("acestep-v15-turbo-shift1", "turbo", "turbo-shift1", 1.0),
+        ("models--ACE-Step--acestep-v15-turbo-shift3", "turbo", "turbo-shift3", 3.0),
+        ("mine", "turbo_shift1", "turbo-shift1", 1.0),
+        ("acestep-v15-turbo-continuous", "turbo", "turbo-continuous", 3.0),
+        ("acestep-v15-turbo", "turbo", "turbo", 3.0),
+        ("turbo-shift1", "sft", "sft", 1.0),
+    ],
+)
+def test_what_is_distilled_at_several_shifts_is_told_by_its_name(called, version, kind, shift):
+    """And its noise levels are the points of its own sampling grid."""
+    variant = variant_of(STANDARD | {"model_version": version}, called)
+    assert (variant.kind, variant.sampling.shift) == (kind, shift)
+    levels, steps = ACE_STEP_15.noise_levels[kind].only, variant.sampling.steps
+    if levels is not None:
+        even = [1 - step / steps for step in range(steps)]
+        assert levels == pytest.approx([shift * t / (1 + (shift - 1) * t) for t in even], abs=5e-5)
+
+
 def test_the_published_codec_has_the_names_and_shapes_of_diffusers_vae_and_the_published_count():
     published = {
         "encoder_hidden_size": 128, "downsampling_ratios": [2, 4, 4, 6, 10], "channel_multiples": [1, 2, 4, 8, 16],

@@ -21,7 +21,7 @@ from common.bases import ACE_STEP_1, ACE_STEP_15, BaseOrigin
 from common.errors import UserError
 from models.loading import hub
 from models.loading.acestep1 import open_vocoder
-from models.loading.checkpoint import BUNDLES, TINY, TINY15, part_hash, resolve_checkpoint, variant_of
+from models.loading.checkpoint import BUNDLES, TINY, TINY15, part_hash, resolve_checkpoint, spec_of, variant_of
 from models.loading.family import describe_base
 
 TRANSFORMER, CODEC, TEXT = ACE_STEP_1.parts.transformer, ACE_STEP_1.parts.codec, ACE_STEP_1.parts.text_encoder
@@ -168,31 +168,52 @@ def complaint(name: str = NAME, parts: tuple[str, ...] = (VOCODER,)) -> str:
 
 
 def test_only_the_parts_that_are_needed_are_fetched_once(server):
+    """And the small files that tell of which base model a repository is."""
     folder = resolve_checkpoint(NAME, [VOCODER])
     assert open_vocoder(folder)(torch.zeros(1, 128, 1)).shape == (1, 1, 512)
-    assert sorted(server.served) == [f"{VOCODER}/config.json", f"{VOCODER}/{WEIGHTS}"]
+    configs = [f"{part}/config.json" for part in ACE_STEP_1.files]
+    assert sorted(server.served) == sorted([*configs, f"{VOCODER}/{WEIGHTS}"])
     assert resolve_checkpoint(NAME, [VOCODER]) == folder
-    assert len(server.served) == 2
+    assert len(server.served) == 5
     assert folder.name == FIRST
 
 
-def test_a_variants_repository_gets_the_rest_from_the_first_one(server):
-    """A repository of a variant holds no codec and no text encoder; the first one holds turbo, and both."""
+@pytest.mark.parametrize("name", ["ACE-Step/acestep-v15-base", "someone/tuned"])
+def test_a_variants_repository_gets_the_rest_from_the_first_one(server, name, unplugged):
+    """One of a variant, or of a fine-tune, holds no codec and no text encoder; the first one holds turbo, and both."""
     base, rest = "a" * 40, "b" * 40
     held = {path.relative_to(TINY15).as_posix(): path.read_bytes() for path in TINY15.rglob("*") if path.is_file()}
     alone = {name.partition("/")[2]: data for name, data in held.items() if name.startswith("acestep-v15-base/")}
     server.commits |= {base: alone, rest: {name: data for name, data in held.items() if "v15-base" not in name}}
-    server.mains = {"ACE-Step/acestep-v15-base": base, ACE_STEP_15.published_id: rest}
+    server.mains = {name: base, ACE_STEP_15.published_id: rest}
     parts = ACE_STEP_15.parts
-    folder = resolve_checkpoint("ACE-Step/acestep-v15-base", [parts.codec])
+    assert spec_of(name) is ACE_STEP_15
+    folder = resolve_checkpoint(name, [parts.codec])
     assert (folder.name, "model.safetensors" in server.served) == (base, False)
-    assert resolve_checkpoint("ACE-Step/acestep-v15-base", [parts.transformer, *parts.encoders]) == folder
+    assert resolve_checkpoint(name, [parts.transformer, *parts.encoders]) == folder
     assert variant_of(folder) == "base"
     for part in ACE_STEP_15.files:
         assert part_hash(folder, part) == part_hash(BUNDLES["tiny15"], part)
     assert "acestep-v15-turbo/model.safetensors" not in server.served
     whole = resolve_checkpoint(ACE_STEP_15.published_id, [parts.transformer])
     assert (whole.name, variant_of(whole)) == (rest, "turbo")
+    unplugged()
+    assert spec_of(f"{name}@{base}") is spec_of(name) is ACE_STEP_15
+
+
+def test_a_fine_tune_with_nothing_but_its_transformer_is_told_by_its_config(server):
+    server.commits[FIRST] = {"config.json": b'{"model_type": "acestep"}', "model.safetensors": b""}
+    assert spec_of(NAME) is ACE_STEP_15
+    assert server.served == ["config.json"]
+
+
+def test_a_repository_of_no_base_model_is_one_line(server):
+    server.commits[FIRST] = {"config.json": b'{"model_type": "llama"}', "model.safetensors": b""}
+    assert complaint() == (
+        f"{NAME}: holds no network of ace-step-1 or ace-step-1.5, as far as its files are named. Give a repository or "
+        "a folder in the layout of ACE-Step/ACE-Step-v1-3.5B or ACE-Step/Ace-Step1.5."
+    )
+    assert server.served == ["config.json"]
 
 
 def test_parts_fetched_one_after_the_other_are_of_one_commit(server):
