@@ -29,6 +29,12 @@ NO_CONDITIONING = (
     "this file carries no vocal conditioning: other programs will play in the trained style, but ignore the vocal. "
     "Accompaniments for a vocal come from infer generate, with the adapter folder."
 )
+BY_SOURCE = (
+    "other programs hear a vocal with this only as the source of their task complete, at full strength and at the "
+    "vocal's own level; text2music plays in the trained style without one. Strength, level, lead sheet and sampler "
+    "come from infer generate, with the adapter folder."
+)
+"""Of an adapter that hears the vocal through the slot that the base itself has for a source."""
 DORA = (
     "this LoRA is DoRA, written for ComfyUI's formula; other programs compute DoRA otherwise, and diffusers leaves the "
     f"magnitudes of this file out: give them the adapter folder's {LORA_FILE}, or --format merged."
@@ -54,7 +60,7 @@ def export_comfyui(folder: Path, out: Path, checkpoint_dir: str | None = None) -
         written = load_file(partial)
         apply_plainly(transformer, {name: written[theirs] for name, theirs in names.items()})
         _compare(out, transformer, expected)
-    say(f"warning: {NO_CONDITIONING}")
+    _say_what_is_left_out(folder)
     if lora.use_dora:
         say(f"warning: {DORA}")
 
@@ -78,7 +84,12 @@ def export_peft(folder: Path, out: Path, checkpoint_dir: str | None = None) -> N
         (partial / PEFT_CONFIG).write_text(written + "\n", encoding="utf-8", newline="\n")
         load_style(transformer, find_style(partial, 1.0), name="exported")
         _compare(out, transformer, expected)
-    say(f"warning: {NO_CONDITIONING}")
+    _say_what_is_left_out(folder)
+
+
+def _say_what_is_left_out(folder: Path) -> None:
+    is_by_source = read_card(folder).conditioning.mode == "context"
+    say(f"warning: {BY_SOURCE if is_by_source else NO_CONDITIONING}")
 
 
 def _lora_of(folder: Path, base: Path) -> tuple[LoraCard, Tensor]:

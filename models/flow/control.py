@@ -174,6 +174,12 @@ def _check(dim: int, head_dim: int, injection_layers: Sequence[int], blocks: int
     check_layers(injection_layers, blocks)
 
 
+def spread_layers(count: int, blocks: int) -> str:
+    """So many of a base's blocks, or all where it has fewer, evenly from the first, as a setting has them."""
+    count = min(count, blocks)
+    return f"[{','.join(str(number * blocks // count) for number in range(count))}]"
+
+
 def check_layers(injection_layers: Sequence[int], blocks: int) -> None:
     """Raises UserError for a layer that is named twice or is none of a base's `blocks`."""
     if len(set(injection_layers)) < len(injection_layers):
@@ -181,5 +187,6 @@ def check_layers(injection_layers: Sequence[int], blocks: int) -> None:
     for layer in injection_layers:
         if not 0 <= layer < blocks:
             raise UserError(
-                f"injection_layers: this base has {blocks} blocks, 0 to {blocks - 1}; {layer} is none of them."
+                f"injection_layers: this base has {blocks} blocks, 0 to {blocks - 1}; {layer} is none of them. "
+                f"Use --set accompaniment.injection_layers={spread_layers(len(injection_layers), blocks)}."
             )

@@ -107,7 +107,10 @@ def test_layers_past_the_bases_last_block_are_refused(command, song_shards):
         "run", "--config", "controlnet_base", "--shards", "shards", "--set", "accompaniment.control_encoder_dim=128"
     )
     assert code == 2
-    assert err.splitlines()[-1] == ("error: injection_layers: this base has 6 blocks, 0 to 5; 6 is none of them.")
+    assert err.splitlines()[-1] == (
+        "error: injection_layers: this base has 6 blocks, 0 to 5; 6 is none of them. Use --set "
+        "accompaniment.injection_layers=[0,1,2,3,4]."
+    )
 
 
 def test_print_config_shows_what_would_run(command):

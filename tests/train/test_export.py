@@ -22,17 +22,21 @@ from train.export import export_comfyui, export_merged, export_peft, made_up_ans
 PART = "ace_step_transformer"
 
 
-def saved_adapter(folder, *, use_dora=False, base=TINY):
+PROJECTED = Conditioning()
+BY_SOURCE = Conditioning(mode="context", a_max=0.0, source_projection=False)
+
+
+def saved_adapter(folder, *, use_dora=False, base=TINY, conditioning=PROJECTED):
     """An adapter on every layer that may have one, whose every weight says something."""
-    transformer, conditioning = open_transformer(base), Conditioning()
+    transformer = open_transformer(base)
     names = [name for name, _ in transformer.named_modules()]
     target_modules = tuple(target for target in TARGET_MODULES if any(name.endswith(target) for name in names))
     channels, rows = transformer.spec.latents.channels, transformer.spec.latents.rows
     attach_lora(transformer, rank=4, alpha=6, target_modules=target_modules, use_dora=use_dora)
     conditioner = conditioning.make_conditioner(transformer)
-    assert conditioner is not None
+    conditioned = () if conditioner is None else conditioner.parameters()
     generator = torch.Generator().manual_seed(3)
-    for parameter in [*transformer.parameters(), *conditioner.parameters()]:
+    for parameter in [*transformer.parameters(), *conditioned]:
         if parameter.requires_grad:
             parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
     card = AdapterCard(
@@ -84,9 +88,10 @@ def test_a_merged_folder_is_a_checkpoint_and_an_adapter_for_it(tmp_path, use_dor
 
 
 @torch.no_grad()
-def test_an_adapter_of_ace_step_15_goes_out_in_the_layouts_of_its_tools(tmp_path):
+@pytest.mark.parametrize("conditioning", [PROJECTED, BY_SOURCE], ids=["image2image", "context"])
+def test_an_adapter_of_ace_step_15_goes_out_in_the_layouts_of_its_tools(tmp_path, capsys, conditioning):
     base = BUNDLES["tiny15"]
-    folder = saved_adapter(tmp_path / "adapter", base=base)
+    folder = saved_adapter(tmp_path / "adapter", base=base, conditioning=conditioning)
     theirs, _ = opened(folder, base)
     expected = made_up_answer(theirs)
     export_comfyui(folder, tmp_path / "band.safetensors", "tiny15")
@@ -99,6 +104,9 @@ def test_an_adapter_of_ace_step_15_goes_out_in_the_layouts_of_its_tools(tmp_path
     AceStepLoraLoaderMixin.load_lora_into_transformer(weights, network.transformer)
     assert (made_up_answer(network) - expected).abs().max() < 1e-4
     assert PeftConfig.from_pretrained(tmp_path / "peft").peft_type == "LORA"
+    warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    told = "hear a vocal with this only as the source of their task complete"
+    assert [told in line for line in warned] == 2 * [conditioning is BY_SOURCE]
     export_merged(folder, tmp_path / "merged", "tiny15")
     assert (made_up_answer(open_transformer(tmp_path / "merged")) - expected).abs().max() < 1e-4
 

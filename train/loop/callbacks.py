@@ -20,7 +20,7 @@ from train.loop.validation import Validation, listens
 
 Save = Callable[[AccompanimentModule, Path, Mapping[str, float]], None]
 """Writes an adapter folder: module, folder, latest validation figures."""
-HEADLINES = ("val/loss", "val/x0_gain", "val/gain_over_muted")
+HEADLINES = ("val/loss", "val/x0_gain", "val/gain_over_muted", "val/conditioning_gain")
 announce = rank_zero_only(say)
 
 

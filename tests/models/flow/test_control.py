@@ -207,7 +207,10 @@ def test_only_distances_in_time_count(source):
 def test_a_block_that_the_base_lacks_is_refused():
     with pytest.raises(UserError) as refused:
         encoder(layers=(0, 3))
-    assert str(refused.value) == "injection_layers: this base has 3 blocks, 0 to 2; 3 is none of them."
+    assert str(refused.value) == (
+        "injection_layers: this base has 3 blocks, 0 to 2; 3 is none of them. Use --set "
+        "accompaniment.injection_layers=[0,1]."
+    )
 
 
 def test_a_block_named_twice_is_refused():

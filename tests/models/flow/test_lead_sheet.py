@@ -116,4 +116,7 @@ def test_weights_follow_from_the_seed():
 def test_a_block_that_is_not_there_is_one_line():
     with pytest.raises(UserError) as refused:
         encoder(layers=(0, 3))
-    assert str(refused.value) == "injection_layers: this base has 3 blocks, 0 to 2; 3 is none of them."
+    assert str(refused.value) == (
+        "injection_layers: this base has 3 blocks, 0 to 2; 3 is none of them. Use --set "
+        "accompaniment.injection_layers=[0,1]."
+    )
