@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from common.config import Config
-from recipe.loop import Trained
+from train.fitting import Trained
 
 CARD_FILE = "CARD.md"
 

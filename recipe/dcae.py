@@ -20,7 +20,7 @@ from models.acestep1.codec.mel import log_mel
 from models.acestep1.sizes import TINY
 from models.loading.weights import network_config
 from recipe.corpus import AudioName, Corpus
-from recipe.loop import Draws, Trained, TrainingSettings, fit
+from train.fitting import Draws, Trained, TrainingSettings, fit
 
 LATENTS = ACE_STEP_1.latents
 

@@ -31,8 +31,8 @@ from models.loading.weights import without_notes
 from models.protocols import Conditions
 from recipe.convolutions import lay_channels_last
 from recipe.corpus import Corpus
-from recipe.loop import Draws, Trained, TrainingSettings, fit
 from recipe.tokenizer import make_tokenizer, world_texts
+from train.fitting import Draws, Trained, TrainingSettings, fit
 
 Target = Literal["inst", "mix"]
 TARGETS: Sequence[Target] = ("inst", "mix")

@@ -16,7 +16,7 @@ from common.bases import ACE_STEP_1
 from common.config import Config
 from models.acestep1.sizes import TINY_SEPARATOR
 from recipe.corpus import Corpus
-from recipe.loop import Draws, Trained, TrainingSettings, fit
+from train.fitting import Draws, Trained, TrainingSettings, fit
 
 LATENTS = ACE_STEP_1.latents
 

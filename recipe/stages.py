@@ -24,7 +24,6 @@ from recipe.card import CARD_FILE, write_card
 from recipe.corpus import Corpus, CorpusSettings, make_corpus
 from recipe.dcae import CodecSettings, new_codec, train_codec
 from recipe.flow import FlowSettings, LatentSongs, TextConditionedFlow, encode_songs, train_flow
-from recipe.loop import Trained
 from recipe.measure import (
     MeasureSettings,
     Numbers,
@@ -35,6 +34,7 @@ from recipe.measure import (
 )
 from recipe.separator import SeparatorSettings, new_separator, train_separator
 from recipe.vocoder import VocoderSettings, new_vocoder, train_vocoder
+from train.fitting import Trained
 
 PARTS = ACE_STEP_1.parts
 

@@ -24,7 +24,7 @@ from models.acestep1.sizes import TINY
 from models.loading.weights import network_config
 from recipe.corpus import Corpus
 from recipe.dcae import AUDIO_NAMES, decode, encode
-from recipe.loop import Draws, Trained, TrainingSettings, fit
+from train.fitting import Draws, Trained, TrainingSettings, fit
 
 LATENTS = ACE_STEP_1.latents
 

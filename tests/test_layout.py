@@ -39,7 +39,7 @@ WINGS = {
         "adapters",
     ),
     "prep": ("sources", "captions", "encoding", "building", "made_up", "reports"),
-    "train": ("data", "devices", "loop", "search"),
+    "train": ("data", "devices", "loop", "search", "harmony"),
     "infer": ("audio", "request", "band", "compare", "evaluate.measures", "evaluate", "benchmark", "tune", "studio"),
 }
 """Of each room, from the bottom up: a wing imports those before it, and the modules that lie beside the wings."""

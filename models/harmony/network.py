@@ -4,16 +4,19 @@ B clips, L half beats of the longest, D numbers each (half_beats.py), W width. I
 signature of the half beats, so that what it says is transposed with the vocal, exactly.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import Field
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from common.bases import CONFIG_FILE
+from common.canonical import sha256_of, sha256_of_file
 from common.config import Config
 from models.device import shapes_alone
 from models.harmony.chords import KEYS, NO_CHORD
@@ -21,6 +24,7 @@ from models.harmony.half_beats import WIDTH
 from models.loading.weights import filled, network_config, read_part_config, read_weights, shapes_of
 
 WEIGHTS_FILE = "model.safetensors"
+STORED = torch.float16
 
 
 class HarmonyShape(Config):
@@ -42,6 +46,7 @@ class HarmonyLogits:
 class HarmonyNetwork(nn.Module):
     def __init__(self, shape: HarmonyShape) -> None:
         super().__init__()
+        self.shape = shape
         self.inputs = nn.Linear(WIDTH, shape.width)
         self.blocks = nn.ModuleList(_Block(shape.width, dilation) for dilation in shape.dilations)
         self.norm = nn.LayerNorm(shape.width)
@@ -86,3 +91,17 @@ def open_harmony_network(folder: Path) -> HarmonyNetwork:
     with shapes_alone():
         network = HarmonyNetwork(shape)
     return filled(network, read_weights(folder / WEIGHTS_FILE, shapes_of(network)))
+
+
+def save_harmony_network(folder: Path, network: HarmonyNetwork) -> None:
+    """Write config.json and the weights, in half precision, into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.dumps(network.shape.model_dump(mode="json"), indent=2)
+    (folder / CONFIG_FILE).write_text(config + "\n", encoding="utf-8", newline="\n")
+    weights = {name: tensor.detach().cpu().to(STORED) for name, tensor in network.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE, {"format": "pt"})
+
+
+def harmony_network_hash(folder: Path) -> str:
+    """SHA-256 in hex over the config.json and the weights in a folder."""
+    return sha256_of([sha256_of_file(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE)])

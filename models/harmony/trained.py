@@ -14,6 +14,7 @@ from models.harmony.network import HarmonyNetwork, open_harmony_network
 from models.harmony.rules import log_chord_prior
 from models.loading.checkpoint import TINY
 
+SHIPPED_HARMONISER = TINY / "harmoniser"
 NEVER = -30.0
 """Log-likelihood of no chord, which the network does not know."""
 PRIOR_WEIGHT = 0.3
@@ -62,4 +63,4 @@ def open_harmoniser(folder: Path) -> TrainedHarmoniser:
 
 def shipped_harmoniser() -> TrainedHarmoniser:
     """The one inside Backline, trained on made-up songs by `python -m recipe.harmoniser`."""
-    return open_harmoniser(TINY / "harmoniser")
+    return open_harmoniser(SHIPPED_HARMONISER)

@@ -7,10 +7,10 @@ import torch
 import typer
 
 from common.command import command_app, example, run
-from models.harmony.network import HarmonyNetwork, HarmonyShape
-from models.loading.checkpoint import TINY
+from models.harmony.network import HarmonyNetwork, HarmonyShape, save_harmony_network
+from models.harmony.trained import SHIPPED_HARMONISER
 from recipe.harmoniser.examples import HarmoniserSettings
-from recipe.harmoniser.training import train_harmoniser, write_harmoniser
+from recipe.harmoniser.training import train_harmoniser
 
 app = command_app("Makes the harmony network of models/tiny/harmoniser/.")
 
@@ -18,13 +18,12 @@ app = command_app("Makes the harmony network of models/tiny/harmoniser/.")
 @app.command(epilog=example("python -m recipe.harmoniser --work recipe-work/harmoniser"))
 def main(
     work: Annotated[Path, typer.Option(help="Folder of the training; rerun to go on.")] = Path("harmoniser-work"),
-    out: Annotated[Path, typer.Option(help="Where config.json and the weights go.")] = TINY / "harmoniser",
+    out: Annotated[Path, typer.Option(help="Where config.json and the weights go.")] = SHIPPED_HARMONISER,
 ) -> None:
     torch.manual_seed(0)
-    shape = HarmonyShape()
-    network = HarmonyNetwork(shape)
+    network = HarmonyNetwork(HarmonyShape())
     train_harmoniser(work, network, HarmoniserSettings(), seed=0)
-    write_harmoniser(out, network, shape)
+    save_harmony_network(out, network)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from models.loading.checkpoint import part_hash
 from models.protocols import LatentDecoder
 from prep.made_up.render import song_key
 from recipe.convolutions import lay_channels_last
-from recipe.loop import claim, save_whole
 from recipe.objectives.band_measures import BandMeasures, measure_band
 from recipe.objectives.bands import (
     BandSource,
@@ -54,6 +53,7 @@ from recipe.objectives.songs import JudgedSongs, make_shards, true_bands, write_
 from recipe.objectives.training import Pace, measure_pace, placed, train, training_config
 from shards.reader import read_manifest, read_song
 from train.config import TrainingConfig
+from train.fitting import claim, save_whole
 
 ANCHORS = ("true", "codec")
 """The true accompaniments, and what codec and vocoder leave of them."""

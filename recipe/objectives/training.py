@@ -10,9 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from common.canonical import sha256_of
 from common.config import Config, check_config, load_config, read_json
 from common.files import whole_file
-from recipe.loop import claim
 from recipe.objectives.settings import ARMS, Arm, ObjectivesSettings
 from train.config import TrainingConfig
+from train.fitting import claim
 from train.loop.checkpoint import CHECKPOINTS, LAST, find_last
 from train.loop.fit import fit
 

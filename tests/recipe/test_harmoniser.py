@@ -9,7 +9,7 @@ from common.music.vocal_features import vocal_features
 from models.harmony.chords import transposed
 from models.harmony.half_beats import half_beats
 from models.harmony.harmoniser import Harmoniser
-from models.harmony.network import WEIGHTS_FILE, HarmonyNetwork, HarmonyShape
+from models.harmony.network import WEIGHTS_FILE, HarmonyNetwork, HarmonyShape, save_harmony_network
 from models.harmony.trained import open_harmoniser
 from models.loading.checkpoint import TINY
 from prep.made_up.melody import compose
@@ -24,8 +24,8 @@ from recipe.harmoniser.examples import (
     features_of_notes,
     true_beats,
 )
-from recipe.harmoniser.training import train_harmoniser, write_harmoniser
-from recipe.loop import TrainingSettings
+from recipe.harmoniser.training import train_harmoniser
+from train.fitting import TrainingSettings
 
 SHORT = HarmoniserSettings(
     training=TrainingSettings(steps=30, batch=1, learning_rate=3e-3, warmup_steps=2), seconds=(5.0,)
@@ -72,7 +72,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
         return network.state_dict()
 
     whole = trained(tmp_path / "whole")
-    monkeypatch.setattr("recipe.loop.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("train.fitting.SAVE_SECONDS", 0.0)
     drawn = []
 
     def stops(rng, settings):
@@ -110,6 +110,6 @@ def test_the_shipped_network_is_far_better_than_the_rules():
 
 
 def test_the_shipped_network_written_again_is_the_shipped_bytes(tmp_path):
-    write_harmoniser(tmp_path, open_harmoniser(TINY / "harmoniser").network, HarmonyShape())
+    save_harmony_network(tmp_path, open_harmoniser(TINY / "harmoniser").network)
     for name in ("config.json", WEIGHTS_FILE):
         assert (tmp_path / name).read_bytes() == (TINY / "harmoniser" / name).read_bytes()

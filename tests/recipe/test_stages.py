@@ -16,11 +16,11 @@ from recipe.bundle import write_codec, write_flow, write_separator, write_vocode
 from recipe.corpus import Corpus, CorpusSettings, make_corpus
 from recipe.dcae import CodecSettings, moment_penalty, new_codec, train_codec
 from recipe.flow import FlowSettings, LatentSongs, TextConditionedFlow, conditions, draw_prompt, train_flow, word_ids
-from recipe.loop import TrainingSettings
 from recipe.measure import MeasureSettings, si_sdr_db
 from recipe.separator import SeparatorSettings, error_db, new_separator
 from recipe.stages import STAGES, Recipe, RecipeSettings
 from recipe.vocoder import VocoderSettings, new_vocoder, spectral_losses
+from train.fitting import TrainingSettings
 
 LATENTS = ACE_STEP_1.latents
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from common.config import Config
 from common.errors import UserError
-from recipe import loop
-from recipe.loop import Draws, TrainingSettings, fit
+from train import fitting
+from train.fitting import Draws, TrainingSettings, fit
 
 SETTINGS = TrainingSettings(steps=60, batch=4, learning_rate=1e-2, warmup_steps=5)
 
@@ -46,7 +46,7 @@ def train(folder, dies_at=None, about=None):
 
 @pytest.fixture(autouse=True)
 def _saves_often(monkeypatch):
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(fitting, "SAVE_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize("dies_at", [3, 26, 40, 59])

@@ -1,4 +1,5 @@
-"""The training loop that every network of the bundle shares: seeded step by step, and resumed where it was.
+"""The training loop of small networks, the harmoniser's and those of the bundle: seeded step by step, and resumed
+where it was.
 
 What a step draws depends on the seed and its number alone, so that a run that was killed and started again goes
 through the same steps as one that was not.
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,15 +20,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from common.config import Config
+from common.config import Config, parse_json
 from common.errors import UserError
 from common.files import whole_file
 from common.progress import progress
 
-SETTINGS_FILE, STATE_FILE, LOSSES_FILE, RESULT_FILE = (
+SETTINGS_FILE, STATE_FILE, LOSSES_FILE, BEST_FILE, RESULT_FILE = (
     "settings.json",
     "state.safetensors",
     "losses.jsonl",
+    "best.safetensors",
     "weights.safetensors",
 )
 LOG_STEPS = 25
@@ -71,6 +73,10 @@ class Draws:
 
 Losses = Callable[[Draws], Mapping[str, Tensor]]
 """Draws a batch and gives named losses; their sum is what is made small."""
+Judge = Callable[[Mapping[str, Tensor]], float]
+"""What averaged weights are worth; more is better."""
+JUDGED = "judged"
+"""Beside the losses in a line of losses.jsonl."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,9 @@ class Trained:
     weights: Path
     """Averaged weights, float32."""
     steps: int
+    """Of the training."""
+    chosen_step: int
+    """Of the weights: the best one, where they were judged, else the last."""
     seconds: float
     losses: Mapping[str, float]
     """Mean over the last LOG_STEPS steps."""
@@ -97,14 +106,16 @@ def fit(
     *,
     about: Config,
     seed: int,
+    judge: Judge | None = None,
 ) -> Trained:
     """Train `network` in place and load the average of its weights, or load those of a finished run in `folder`.
 
+    With `judge` it is the best average of those before the first step and after every LOG_STEPS.
     `about` are the settings of the stage; UserError where the folder was begun with others.
     """
     claim(folder, about)
     if not finished(folder):
-        _Run(folder, network, losses, settings, seed).to_the_end()
+        _Run(folder, network, losses, settings, seed, judge).to_the_end()
     network.load_state_dict(load_file(folder / RESULT_FILE))
     network.requires_grad_(False).eval()
     return _report(folder)
@@ -121,16 +132,27 @@ def claim(folder: Path, about: Config) -> None:
 
 
 def _report(folder: Path) -> Trained:
-    lines = (folder / LOSSES_FILE).read_text(encoding="utf-8").splitlines()
-    last = json.loads(lines[-1])
-    return Trained(folder / RESULT_FILE, last.pop("step"), last.pop("seconds"), last)
+    rows = [_row(line) for line in (folder / LOSSES_FILE).read_text(encoding="utf-8").splitlines()]
+    last = rows[-1]
+    chosen = max(rows, key=lambda row: row[JUDGED]) if JUDGED in last else last
+    losses = {name: value for name, value in last.items() if name not in {"step", "seconds", JUDGED}}
+    return Trained(folder / RESULT_FILE, last["step"], chosen["step"], last["seconds"], losses)
 
 
 class _Run:
     """One network on its way through the steps."""
 
-    def __init__(self, folder: Path, network: nn.Module, losses: Losses, settings: TrainingSettings, seed: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        network: nn.Module,
+        losses: Losses,
+        settings: TrainingSettings,
+        seed: int,
+        judge: Judge | None,
+    ) -> None:
         self.folder, self.network, self.losses, self.settings, self.seed = folder, network, losses, settings, seed
+        self.judge, self.best = judge, -math.inf
         self.device = next(network.parameters()).device
         self.average = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         self.learning = {name: p for name, p in network.named_parameters() if p.requires_grad}
@@ -145,6 +167,8 @@ class _Run:
 
     def to_the_end(self) -> None:
         self._resume()
+        if self.judge is not None and self.best == -math.inf:
+            self._log({})
         self.network.train()
         with progress(self.settings.steps, self.folder.name, "steps", done=self.step) as done:
             while self.step < self.settings.steps:
@@ -157,7 +181,10 @@ class _Run:
                 self._log(means)
                 if time.monotonic() - self.saved_at >= SAVE_SECONDS:
                     self._save()
-        save_whole(self.average, self.folder / RESULT_FILE)
+        if self.judge is None:
+            save_whole(self.average, self.folder / RESULT_FILE)
+        else:
+            (self.folder / BEST_FILE).replace(self.folder / RESULT_FILE)
         (self.folder / STATE_FILE).unlink(missing_ok=True)
 
     def _advance(self) -> dict[str, Tensor]:
@@ -185,9 +212,19 @@ class _Run:
             self.average[name].lerp_(tensor, share)
 
     def _log(self, means: Mapping[str, float]) -> None:
-        line = {"step": self.step, "seconds": round(self.seconds, 1), **means}
+        line = {"step": self.step, "seconds": round(self.seconds, 1), **means, **self._judged()}
         with (self.folder / LOSSES_FILE).open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(line) + "\n")
+
+    def _judged(self) -> dict[str, float]:
+        """What the average is worth; the best so far is kept."""
+        if self.judge is None:
+            return {}
+        value = round(self.judge(self.average), 6)
+        if value > self.best:
+            self.best = value
+            save_whole(self.average, self.folder / BEST_FILE)
+        return {JUDGED: value}
 
     def _save(self) -> None:
         tensors = {f"average.{name}": tensor for name, tensor in self.average.items()}
@@ -208,7 +245,9 @@ class _Run:
             self._take(load_file(path))
         log = self.folder / LOSSES_FILE
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
-        log.write_text("".join(_before(lines, self.step)), encoding="utf-8", newline="\n")
+        kept = _before(lines, self.step)
+        log.write_text("".join(kept), encoding="utf-8", newline="\n")
+        self.best = max((_row(line).get(JUDGED, -math.inf) for line in kept), default=-math.inf)
 
     @torch.no_grad()
     def _take(self, tensors: Mapping[str, Tensor]) -> None:
@@ -222,7 +261,12 @@ class _Run:
 
 def _before(lines: Iterable[str], step: int) -> list[str]:
     """The whole lines of a log up to `step`; a line that a kill cut short is left out."""
-    return [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    return [line for line in lines if line.endswith("\n") and _row(line)["step"] <= step]
+
+
+def _row(line: str) -> dict[str, Any]:
+    """A line of losses.jsonl."""
+    return parse_json(line.encode(), LOSSES_FILE)
 
 
 def _means(rows: list[dict[str, Tensor]]) -> dict[str, float]:
