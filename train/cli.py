@@ -198,6 +198,36 @@ def search(
 
 @app.command(
     epilog=example(
+        "train harmoniser --shards shards/ --adapter adapter/",
+        "train harmoniser --shards shards/ --out my-harmoniser/ --init-from none",
+    )
+)
+def harmoniser(
+    shards: Annotated[str, typer.Option(help="Shards with lead sheets and vocal features.", metavar="DIR")],
+    adapter: Annotated[
+        Path | None, typer.Option(help="Adapter that is to use it: it goes into its folder.", metavar="DIR")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Or a folder of its own.", metavar="DIR")] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(help="Folder of a harmoniser to start from, or none [the one inside Backline].", metavar="DIR"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Everything random follows from it.", min=0)] = 0,
+) -> None:
+    """Train what tells key and chords of a vocal, on songs whose lead sheets are known.
+
+    Takes minutes on a CPU; stopped, it begins again. Shows what it makes of the songs that are held out beside chance,
+    the usual chords of the key, the rules, and what it started from. The songs held out also choose the step.
+    """
+    from train.harmony.run import described, harmoniser_of_shards
+
+    made = harmoniser_of_shards(shards, adapter=adapter, out=out, init_from=init_from, seed=seed)
+    typer.echo(described(made.training))
+    typer.echo(made.folder)
+
+
+@app.command(
+    epilog=example(
         "train export adapter/ band.safetensors --format comfyui", "train export adapter/ merged/ --format merged"
     )
 )

@@ -158,6 +158,13 @@ class Chord(Config):
         """Pitch classes that sound, without the bass where that is none of them."""
         return tuple((self.root + step) % 12 for step in QUALITIES[self.quality])
 
+    @property
+    def triad(self) -> int | None:
+        """Number of the triad in it: its root for major, 12 more for minor; None for others."""
+        steps = set(QUALITIES[self.quality])
+        minor = [number for number, quality in enumerate(("", "m")) if steps.issuperset(QUALITIES[quality])]
+        return self.root + 12 * minor[0] if minor else None
+
     def shifted(self, semitones: int) -> Self:
         """The chord so much higher."""
         moved = {"root": (self.root + semitones) % 12, "bass": (self.bass + semitones) % 12}

@@ -3,6 +3,7 @@
 pytorch_lora_weights.safetensors                             any LoRA loader reads it
 source_projection.safetensors | control_encoder.safetensors  how the network sees the vocal (one, or none)
 lead_sheet_encoder.safetensors                               how it sees a lead sheet, if it takes one
+harmoniser/                                                  infers lead sheets for it, if it has one of its own
 adapter.json                                                 written last
 """
 
@@ -39,6 +40,7 @@ CARD_FILE = "adapter.json"
 PROJECTION_FILE = "source_projection.safetensors"
 CONTROL_FILE = "control_encoder.safetensors"
 LEAD_SHEET_FILE = "lead_sheet_encoder.safetensors"
+HARMONISER_FOLDER = "harmoniser"
 
 
 class LoraCard(Config):
@@ -89,6 +91,8 @@ class AdapterCard(Config):
     """The same of the adapter that its training started from; absent where it started from nothing."""
     val_fraction: float | None = Field(default=None, exclude_if=lambda fraction: fraction is None)
     """Share of the songs that its training kept for validation; absent in adapters that do not say."""
+    harmoniser: str | None = Field(default=None, exclude_if=lambda digest: digest is None)
+    """Hash of the harmoniser in its folder; absent where it has none, and the one inside Backline is used."""
     epoch: int
     step: int
     """Optimiser steps behind it."""

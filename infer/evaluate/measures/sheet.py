@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.music.chord import Chord, Key
+from common.music.chord import Key
 from common.music.lead_sheet import LeadSheet
 from infer.evaluate.measures.clip import ANALYSIS_RATE_HZ, HOP_SAMPLES, Clip
-from infer.evaluate.measures.harmony import CHORD_FRAMES, TRIADS, estimate_key, find_chords
+from infer.evaluate.measures.harmony import CHORD_FRAMES, estimate_key, find_chords
 from infer.evaluate.measures.rhythm import OCTAVES, beat_f, tempo_is_right
 
 
@@ -52,19 +52,11 @@ def chords_of(sheet: LeadSheet, windows: int) -> np.ndarray:
     middles = window_middles(windows)
     chords = np.full(windows, -1)
     for segment in sheet.chord_segments():
-        chords[(segment.start <= middles) & (middles < segment.end)] = _number(segment.chord)
+        triad = None if segment.chord is None else segment.chord.triad
+        chords[(segment.start <= middles) & (middles < segment.end)] = -1 if triad is None else triad
     return chords
 
 
 def window_middles(windows: int) -> np.ndarray:
     """Seconds at the middle of each window that find_chords names a chord for: float64 [W]"""
     return (np.arange(windows) + 0.5) * CHORD_FRAMES * HOP_SAMPLES / ANALYSIS_RATE_HZ
-
-
-def _number(chord: Chord | None) -> int:
-    """Root of a chord, and 12 more where its triad is minor."""
-    if chord is None:
-        return -1
-    steps = {(note - chord.root) % 12 for note in chord.notes}
-    triads = [minor for minor, mode in enumerate(TRIADS) if steps.issuperset(TRIADS[mode])]
-    return chord.root + 12 * triads[0] if triads else -1
