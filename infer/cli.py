@@ -9,7 +9,7 @@ from common.command import command_app, example, run
 from common.errors import UserError
 from common.texts.lyrics import LyricsContent
 from infer.judging import app as judging
-from infer.options import Checkpoint, Device, Precision, memory_told
+from infer.options import Checkpoint, Device, Harmoniser, Precision, memory_told
 
 app = command_app("Make accompaniments for a vocal with a trained adapter.")
 
@@ -77,6 +77,7 @@ def generate(
     chords: Annotated[
         str | None, typer.Option(help='Its chords in bars, over and over: "| C | Am | F G |".', metavar="BARS")
     ] = None,
+    harmoniser: Harmoniser = None,
     ref_strength: Annotated[
         float | None, typer.Option(help="How much the vocal counts, 0 to 1 [the adapter's, else 0.5].")
     ] = None,
@@ -175,6 +176,7 @@ def generate(
                 tempo=tempo,
                 musical_key=musical_key,
                 chords=chords,
+                harmoniser=harmoniser,
                 ref_strength=ref_strength,
                 lora_weights=tuple(lora_weight or ()),
                 style_lora=style_lora,
@@ -218,18 +220,27 @@ def lead_sheet(
     out: Annotated[
         Path | None, typer.Option(help="Write it to this file instead; .lab holds its chords alone.", metavar="FILE")
     ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Adapter whose own harmoniser infers it, if it has one.", metavar="DIR")
+    ] = None,
+    harmoniser: Harmoniser = None,
 ) -> None:
     """Print tempo, key and chords that fit a vocal, bar by bar; "~62" says how sure one is, in per cent.
 
-    By a small network inside Backline, on a CPU within seconds. Bars have four beats, chords are major or minor.
+    By a small network inside Backline, or one that train harmoniser made, on a CPU within seconds. Bars have four
+    beats, chords are major or minor.
     """
     from common.audio.decode import AUDIO_SUFFIXES
     from common.music.notation import write_lead_sheet
     from infer.request.harmonise import infer_lead_sheet, save_lead_sheet
+    from models.adapters.adapter import read_card
+    from models.adapters.harmoniser import find_harmoniser
+    from models.adapters.shipped import adapter_folder
 
     if out is not None and (out.suffix.lower() in AUDIO_SUFFIXES or (out.exists() and out.samefile(vocal))):
         raise UserError(f"--out {out}: that is a recording, and a lead sheet is text. Name a file such as ballad.txt.")
-    sheet = infer_lead_sheet(vocal)
+    found = () if adapter is None else (adapter_folder(adapter),)
+    sheet = infer_lead_sheet(vocal, harmoniser or find_harmoniser(found, [read_card(folder) for folder in found]))
     if out is None:
         typer.echo(write_lead_sheet(sheet), nl=False)
     else:

@@ -1,6 +1,7 @@
 """What several commands of infer take, and what they say where memory does not suffice."""
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -12,6 +13,13 @@ Checkpoint = Annotated[
     typer.Option(help="Base model: a folder, a Hugging Face id, or tiny [the adapter's].", metavar="DIR"),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto is cuda where there is one, else cpu.")]
+Harmoniser = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder that `train harmoniser` wrote, to infer lead sheets [the adapter's own, else Backline's].",
+        metavar="DIR",
+    ),
+]
 Precision = Annotated[
     Literal["32", "bf16"] | None, typer.Option(help="Number format of the transformer [32 on a CPU, else bf16].")
 ]

@@ -200,6 +200,7 @@ def _record(plan: GenerationPlan, inputs: GenerationInputs, session: Session) ->
         adapters=tuple(map(partial(_adapter_record, session), selection.folders, selection.cards)),
         style=None if selection.style is None else _style_record(session, selection.style),
         lead_sheet=None if inputs.vocal.lead_sheet is None else write_lead_sheet(inputs.vocal.lead_sheet),
+        harmoniser=inputs.vocal.harmoniser,
         reference=None if inputs.reference is None else inputs.reference.record,
         again=_again_record(plan, inputs),
         checkpoint_dir=unicode_text(selection.checkpoint),

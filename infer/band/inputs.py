@@ -17,7 +17,7 @@ from infer.audio.mixdown import OUTPUT_RATE_HZ
 from infer.audio.reference import EncodedReference, read_reference
 from infer.band.earlier import EncodedTake, read_earlier
 from infer.band.session import Session
-from infer.request.harmonise import sheet_of_wave
+from infer.request.harmonise import harmoniser_record, sheet_of_wave
 from infer.request.lead_sheet import changed_sheet, lead_sheet_of_file, lead_sheet_of_shards, say_uncovered
 from infer.request.plan import GenerationPlan
 from infer.request.request import AdapterSelection
@@ -108,7 +108,9 @@ def _with_sheet(vocal: VocalInput, sheet: LeadSheet | None, plan: GenerationPlan
         return vocal
     counts = plan.settings.ref_strength > 0
     if sheet is None and vocal.wave is not None and counts:
-        sheet = sheet_of_wave(vocal.wave)
+        harmoniser = plan.selection.harmoniser
+        sheet = sheet_of_wave(vocal.wave, harmoniser)
+        vocal = replace(vocal, harmoniser=None if sheet is None else harmoniser_record(harmoniser))
     seconds = vocal.output_samples / OUTPUT_RATE_HZ
     sheet = changed_sheet(sheet, plan.request, seconds)
     if sheet is not None or counts:

@@ -4,43 +4,52 @@ from pathlib import Path
 
 from common.audio.disk_wave import DiskWave
 from common.audio.wave import Audio, read_audio
+from common.canonical import unicode_text
 from common.errors import UserError
 from common.files import whole_file
 from common.music.lead_sheet import LeadSheet
 from common.music.notation import write_lab, write_lead_sheet
 from common.progress import say
-from models.harmony.trained import shipped_harmoniser
+from infer.request.record import HarmoniserRecord
+from models.harmony.network import harmony_network_hash
+from models.harmony.trained import SHIPPED_HARMONISER, open_harmoniser
 
 
-def infer_lead_sheet(vocal: Path) -> LeadSheet:
+def infer_lead_sheet(vocal: Path, harmoniser: Path = SHIPPED_HARMONISER) -> LeadSheet:
     """Tempo, beats, key and chords for a vocal.
 
-    Raises UserError for a file that cannot be read, or in which nobody sings.
+    Raises UserError for a file that cannot be read, or in which nobody sings, and for a folder without a harmoniser.
     """
     audio = read_audio(vocal)
-    sheet = sung_lead_sheet(audio)
+    sheet = sung_lead_sheet(audio, harmoniser)
     if sheet is None:
         raise UserError(f"{vocal}: no pitch is sung in its {audio.seconds:.1f} s. Give a vocal alone, without a band.")
     return sheet
 
 
-def sung_lead_sheet(audio: Audio) -> LeadSheet | None:
+def sung_lead_sheet(audio: Audio, harmoniser: Path) -> LeadSheet | None:
     """The same of a vocal that is read; None where nothing is sung that has beats."""
-    sheet = shipped_harmoniser().lead_sheet(audio.samples, audio.rate_hz)
+    sheet = open_harmoniser(harmoniser).lead_sheet(audio.samples, audio.rate_hz)
     return sheet if sheet.bars else None
 
 
-def sheet_of_wave(vocal: DiskWave) -> LeadSheet | None:
+def sheet_of_wave(vocal: DiskWave, harmoniser: Path) -> LeadSheet | None:
     """The same of a vocal that is read, and say what it is; None where nothing is sung that has beats."""
-    sheet = shipped_harmoniser().lead_sheet(vocal.read(0, vocal.samples), vocal.rate_hz)
+    sheet = open_harmoniser(harmoniser).lead_sheet(vocal.read(0, vocal.samples), vocal.rate_hz)
     if not sheet.bars:
         return None
     key = "no key" if sheet.key is None else sheet.key.name
+    by = "" if harmoniser == SHIPPED_HARMONISER else f" by {harmoniser}"
     say(
-        f"lead sheet inferred from the vocal: {key}, {sheet.bpm:.0f} bpm, {len(sheet.bars)} bars. It lies beside the "
-        "result, to be edited and given back with --lead-sheet."
+        f"lead sheet inferred from the vocal{by}: {key}, {sheet.bpm:.0f} bpm, {len(sheet.bars)} bars. It lies beside "
+        "the result, to be edited and given back with --lead-sheet."
     )
     return sheet
+
+
+def harmoniser_record(harmoniser: Path) -> HarmoniserRecord:
+    """What a record says of a harmoniser."""
+    return HarmoniserRecord(folder=unicode_text(harmoniser.as_posix()), sha256=harmony_network_hash(harmoniser))
 
 
 def save_lead_sheet(sheet: LeadSheet, path: Path) -> None:

@@ -81,6 +81,13 @@ class AdapterRecord(Config):
     shards_fingerprint: str
 
 
+class HarmoniserRecord(Config):
+    """Which harmoniser."""
+
+    folder: str
+    sha256: str
+
+
 class ResultRecord(Config):
     """One result."""
 
@@ -115,6 +122,8 @@ class GenerationRecord(Config):
     style: StyleRecord | None = None
     lead_sheet: str | None = Field(default=None, exclude_if=lambda sheet: sheet is None)
     """The lead sheet that the band follows, as text; absent without one."""
+    harmoniser: HarmoniserRecord | None = Field(default=None, exclude_if=lambda harmoniser: harmoniser is None)
+    """What inferred that sheet from the vocal; absent where it was given."""
     reference: ReferenceRecord | None
     """The reference accompaniment that was blended in."""
     again: AgainRecord | None = Field(default=None, exclude_if=lambda again: again is None)

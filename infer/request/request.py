@@ -17,9 +17,11 @@ from infer.request.strength import is_guided
 from models.adapters.adapter import AdapterCard, base_of, check_adapter, read_card
 from models.adapters.bare import bare_card
 from models.adapters.combined import combine_cards
+from models.adapters.harmoniser import find_harmoniser
 from models.adapters.style import Style, find_style
 from models.device import chosen_device
 from models.flow.sampler import SamplerSettings
+from models.harmony.trained import SHIPPED_HARMONISER
 from models.loading.checkpoint import check_lyrics_language, part_hash, resolve_checkpoint, spec_of, variant_of
 from models.loading.family import check_one_base, check_one_family, choose_checkpoint
 
@@ -57,6 +59,7 @@ class GenerationRequest:
     tempo: float | None = None  # and what of it is to be another: beats a minute,
     musical_key: str | None = None  # a key as in "A minor",
     chords: str | None = None  # bars as in "| C | Am | F G |", over and over
+    harmoniser: Path | None = None  # what infers a sheet from the vocal, by default the adapter's own or Backline's
     settings: tuple[str, ...] = ()  # of the sampler, as --set names them: sampler.shift=2
     blend: Path | None = None
     mix_ratio: float | None = None
@@ -85,6 +88,7 @@ class AdapterSelection:
     card: AdapterCard  # that of their combination; of a single one, its own
     checkpoint: str  # the base they were trained on: a folder, a Hugging Face id, or tiny
     style: Style | None = None
+    harmoniser: Path = SHIPPED_HARMONISER  # what infers lead sheets for them
 
     @property
     def takes_lead_sheet(self) -> bool:
@@ -138,7 +142,9 @@ def select_adapters(request: GenerationRequest) -> AdapterSelection:
     weights = weights or tuple(card.lora_weight / len(cards) for card in cards)
     combined = combine_cards(folders, cards, weights)
     checkpoint = choose_checkpoint(request.checkpoint_dir, base_of(cards[0]), folders[0])
-    return _checked(request, AdapterSelection(folders, cards, weights, combined, checkpoint, _style(request)))
+    harmoniser = request.harmoniser or find_harmoniser(folders, cards)
+    selection = AdapterSelection(folders, cards, weights, combined, checkpoint, _style(request), harmoniser)
+    return _checked(request, selection)
 
 
 def _checked(request: GenerationRequest, selection: AdapterSelection) -> AdapterSelection:
@@ -160,6 +166,7 @@ def _checked(request: GenerationRequest, selection: AdapterSelection) -> Adapter
         "--tempo": request.tempo,
         "--musical-key": request.musical_key,
         "--chords": request.chords,
+        "--harmoniser": request.harmoniser,
     }
     for flag, value in asked.items():
         if value is not None and not selection.takes_lead_sheet:

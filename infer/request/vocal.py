@@ -22,7 +22,7 @@ from common.music.lead_sheet import LeadSheet
 from common.texts.naming import song_of_vocal
 from infer.audio.decoded import DecodedAudio, decode_file, encode
 from infer.audio.mixdown import output_samples
-from infer.request.record import VocalRecord
+from infer.request.record import HarmoniserRecord, VocalRecord
 from models.protocols import LatentCodec
 from shards.schema import Sample
 
@@ -39,6 +39,7 @@ class VocalInput:
     output_samples: int  # exact length of the results, at 48 kHz
     record: VocalRecord
     lead_sheet: LeadSheet | None = None  # what the band follows beside it
+    harmoniser: HarmoniserRecord | None = None  # what inferred that
 
 
 @contextmanager

@@ -37,12 +37,13 @@ from common.music.lead_sheet import LeadSheet
 from common.music.notation import write_lead_sheet
 from common.progress import say
 from infer.band.generate import GeneratedFiles
-from infer.request.harmonise import sung_lead_sheet
+from infer.request.harmonise import harmoniser_record, sung_lead_sheet
 from infer.request.lead_sheet import read_sheet
-from infer.request.record import GenerationRecord
+from infer.request.record import GenerationRecord, HarmoniserRecord
 from infer.request.text_inputs import NO_PROMPT
 from infer.studio.upload import cut_wave
 from infer.studio.voice import VoiceAnalysis, analyse_voice
+from models.harmony.trained import SHIPPED_HARMONISER
 
 SESSION_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 TAKE_NAME = re.compile(r"take-(\d{2,4})")
@@ -78,6 +79,8 @@ class SessionCard(Config):
     """Where in the recording the vocal begins."""
     voice: VoiceAnalysis
     """Of the vocal."""
+    harmoniser: HarmoniserRecord | None = Field(default=None, exclude_if=lambda harmoniser: harmoniser is None)
+    """What its first lead sheet was inferred by; absent where that was given."""
     prompt: str = ""
     """The latest."""
 
@@ -138,13 +141,13 @@ class StoredTake:
 
 
 class SessionFolders:
-    """All sessions of one folder, which this process alone writes to.
+    """All sessions of one folder, which this process alone writes to, and what infers their lead sheets.
 
     Raises UserError where the disk refuses, or another studio has the folder.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, harmoniser: Path = SHIPPED_HARMONISER) -> None:
+        self.root, self._harmoniser = root, harmoniser
         try:
             root.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(root / ".studio.lock", timeout=0)
@@ -195,9 +198,10 @@ class SessionFolders:
             created=time.strftime("%Y-%m-%d %H:%M:%S", now),
             start_seconds=start,
             voice=analyse_voice(vocal),
+            harmoniser=harmoniser_record(self._harmoniser) if sheet is None else None,
         )
         _write(folder / CARD, card.model_dump_json(indent=2))
-        sheet = sung_lead_sheet(read_audio(vocal)) if sheet is None else sheet
+        sheet = sung_lead_sheet(read_audio(vocal), self._harmoniser) if sheet is None else sheet
         if sheet is not None:
             _write(folder / LEAD_SHEET, write_lead_sheet(sheet))
         for path in (recording, vocal):

@@ -61,7 +61,7 @@ class OpenStudio:
         defaults = request.source.defaults()
         self._listening = _listen(request.host, request.port)
         try:
-            self._folders = SessionFolders(request.sessions_dir)
+            self._folders = SessionFolders(request.sessions_dir, request.source.harmoniser)
         except BaseException:
             self._listening.close()
             raise

@@ -18,6 +18,7 @@ from infer.request.request import GenerationRequest, Precision, resolve_settings
 from infer.request.text_inputs import NO_PROMPT
 from infer.studio.folders import LEAD_SHEET, SessionFolders, StudioSession
 from models.adapters.adapter import read_card
+from models.adapters.harmoniser import find_harmoniser
 
 MOST_TAKES = 6
 MOST_STEPS = 200
@@ -72,6 +73,11 @@ class BandSource:
     def takes_lead_sheet(self) -> bool:
         """Whether its bands follow one. Raises UserError for an adapter that cannot be read."""
         return any(read_card(folder).conditioning.lead_sheet is not None for folder in self.adapters)
+
+    @property
+    def harmoniser(self) -> Path:
+        """What infers lead sheets of recordings. Raises UserError for an adapter whose own cannot be read."""
+        return find_harmoniser(self.adapters, [read_card(folder) for folder in self.adapters])
 
     def request(self, order: TakeOrder, vocal: Path, folder: Path) -> GenerationRequest:
         """What `infer generate` would be asked for the first take.

@@ -25,7 +25,7 @@ from infer.request.text_inputs import TextInputs
 from infer.request.vocal import VocalInput, vocal_from_shards
 from infer.tune.space import Recommended
 from models.flow.conditioning import frames_first
-from models.harmony.trained import shipped_harmoniser
+from models.harmony.trained import open_harmoniser
 from models.protocols import LatentDecoder
 from shards.reader import read_song
 from shards.schema import Sample, Target
@@ -128,7 +128,7 @@ def read_tuned_song(plan: GenerationPlan, session: Session, decoder: LatentDecod
     vocal = vocal_from_shards(plan.request.shards, key, segments, decoder.layout.sample_rate_hz)
     sung = decoder.wave(vocal.latents, vocal.samples)
     if plan.selection.takes_lead_sheet:
-        sheet = shipped_harmoniser().lead_sheet(sung, decoder.layout.sample_rate_hz)
+        sheet = open_harmoniser(plan.selection.harmoniser).lead_sheet(sung, decoder.layout.sample_rate_hz)
         vocal = replace(vocal, lead_sheet=sheet if sheet.bars else None)
     target: Target = "inst" if plan.selection.card.output_type == "accompaniment" else "mix"
     true = _target(segments, target)

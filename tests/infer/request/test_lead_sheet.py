@@ -1,6 +1,7 @@
 """The lead sheet of a generation: which one counts, what is said and refused, and what lies beside the result."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from infer.cli import app
 from infer.request.plan import plan_generation
 from infer.request.request import GenerationRequest
 from models.adapters.conditioning import Conditioning, ControlShape, LeadSheetShape
+from models.harmony.network import HarmonyNetwork, HarmonyShape, harmony_network_hash, save_harmony_network
+from models.harmony.trained import SHIPPED_HARMONISER
 from shards.fingerprint import Fingerprint
 from shards.reader import read_song
 from shards.writer import ShardWriter
@@ -120,6 +123,39 @@ def test_without_any_the_vocal_tells_it_and_a_vocal_from_shards_cannot(
     capsys.readouterr()
     assert sheet_of(requested(adapter, tmp_path, shards=shards, key="ballad")) is None
     assert SILENT in capsys.readouterr().err
+
+
+def tritone_harmoniser(folder: Path) -> Path:
+    """One that hears a major chord six semitones above the scale that is sung, whatever that is."""
+    network = HarmonyNetwork(HarmonyShape(width=4, dilations=(1,)))
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights.zero_()
+        network.chords.bias[6] = network.keys.bias[6] = 9.0
+    save_harmony_network(folder, network)
+    return folder
+
+
+def test_an_adapters_own_harmoniser_tells_it_and_the_record_says_so(make_adapter, brief_vocal_file, tmp_path, capsys):
+    own = {"harmoniser": harmony_network_hash(tritone_harmoniser(tmp_path / "tritone"))}
+    adapter = make_adapter(CONTROL, **own)
+    shutil.copytree(tmp_path / "tritone", adapter / "harmoniser")
+    request = requested(adapter, tmp_path, vocal=brief_vocal_file, prompt="piano", infer_steps=1)
+    made = play(request)
+    record = json.loads(made.record.read_text())
+    assert record["harmoniser"] == {"folder": (adapter / "harmoniser").as_posix(), "sha256": own["harmoniser"]}
+    assert f"{INFERRED} by {adapter / 'harmoniser'}: " in capsys.readouterr().err
+    sheet = read_lead_sheet(record["lead_sheet"])
+    assert sheet.key is not None
+    assert {one.chord.triad for one in sheet.chord_segments() if one.chord} == {sheet.key.tonic}
+    shipped = sheet_of(replace(request, harmoniser=SHIPPED_HARMONISER))
+    assert {one.chord for one in shipped.chord_segments()}.isdisjoint(one.chord for one in sheet.chord_segments())
+    for flags in (["--adapter", adapter], ["--harmoniser", tmp_path / "tritone"]):
+        with pytest.raises(SystemExit):
+            run(app, ["lead-sheet", str(brief_vocal_file), *map(str, flags)])
+        assert read_lead_sheet(capsys.readouterr().out).key == sheet.key
+    told = play(replace(request, lead_sheet=made.lead_sheet, output_dir=tmp_path / "told"))
+    assert "harmoniser" not in json.loads(told.record.read_text())
 
 
 def test_a_vocal_that_does_not_count_tells_no_sheet(make_adapter, vocal_file, sheet_file, tmp_path, capsys):
