@@ -61,9 +61,11 @@ def stored(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().to(STORED) for name, tensor in weights.items()}
 
 
-def write_part(folder: Path, part: str, config: SettingsDict, weights: Mapping[str, Tensor]) -> None:
-    """A part's config.json and weights, in the dtype that they have."""
+def write_part(
+    folder: Path, part: str, config: SettingsDict, weights: Mapping[str, Tensor], file: str | None = None
+) -> None:
+    """A part's config.json and weights, in the dtype that they have; `file` is ACE-Step v1's where none is named."""
     room = folder / part
     room.mkdir(parents=True, exist_ok=True)
     (room / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n")
-    save_file(dict(weights), room / ACE_STEP_1.weights_file(part), {"format": "pt"})
+    save_file(dict(weights), room / (file or ACE_STEP_1.weights_file(part)), {"format": "pt"})

@@ -25,6 +25,7 @@ docs/objectives.md says what their bands do.
 
 def write_card(
     bundle: Path,
+    header: str,
     settings: Config,
     trained: Mapping[str, Trained],
     measured: Mapping[str, Mapping[str, float]],
@@ -32,7 +33,7 @@ def write_card(
     device: str,
 ) -> None:
     sections = [
-        HEADER,
+        header,
         "## Parts\n\n" + _table(("part", "bytes"), _sizes(bundle)),
         f"## Training\n\nDevice: {device}. Losses are means over the last steps.\n\n"
         + _table(("network", "steps", "hours", "losses"), [_training(name, run) for name, run in trained.items()]),

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+FEW = 4
+"""Channels of which a plain convolution over many frames is slow: its backward pass takes three times as long."""
+
 
 def lay_channels_last(network: nn.Module) -> None:
-    """Let a network's pointwise and grouped convolutions over time compute so from now on, where it is on a CPU.
+    """Let a network's convolutions over time that are pointwise, grouped or of FEW channels compute so from now on,
+    where it is on a CPU.
 
     Weights and their names stay. Kinds of convolution with a way of their own to compute keep it.
     """
@@ -21,8 +25,9 @@ def lay_channels_last(network: nn.Module) -> None:
         own_way = type(module).forward is not nn.Conv1d.forward
         if not isinstance(module, nn.Conv1d) or own_way or module.padding_mode != "zeros":
             continue
-        if module.groups > 1:
-            module.forward = partial(_grouped, module)
+        few = module.kernel_size != (1,) and max(module.in_channels, module.out_channels) <= FEW
+        if module.groups > 1 or few:
+            module.forward = partial(_as_image, module)
         elif module.kernel_size == (1,):
             module.forward = partial(_pointwise, module)
 
@@ -32,7 +37,7 @@ def _pointwise(module: nn.Conv1d, input: Tensor) -> Tensor:
     return functional.linear(input.mT, module.weight[..., 0], module.bias).mT
 
 
-def _grouped(module: nn.Conv1d, input: Tensor) -> Tensor:
+def _as_image(module: nn.Conv1d, input: Tensor) -> Tensor:
     """[B, C, F] -> [B, C', F'] as an image of one row."""
     assert not isinstance(module.padding, str)
     image = input.unsqueeze(2).contiguous(memory_format=torch.channels_last)

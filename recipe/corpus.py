@@ -31,6 +31,7 @@ FULL_SCALE = 2**15
 TARGET_LUFS = -14.0
 
 AudioName = Literal["vocal", "inst", "mix"]
+AUDIO_NAMES: Sequence[AudioName] = ("vocal", "inst", "mix")
 
 
 class CorpusSettings(Config):
@@ -93,6 +94,23 @@ class Corpus:
 def _floats(parts: np.ndarray) -> Stems:
     vocal, inst = parts.astype(np.float32) / FULL_SCALE
     return Stems(vocal, inst)
+
+
+def draw_wave(
+    corpus: Corpus,
+    samples: int,
+    *,
+    shares: tuple[float, float, float],
+    gain_db: tuple[float, float],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """A crop of a vocal, an accompaniment or a mix, each drawn as often as `shares` say, made louder by a drawn gain.
+
+    [2, N]
+    """
+    crop = corpus.crop(rng, samples)
+    what = AUDIO_NAMES[rng.choice(len(AUDIO_NAMES), p=shares)]
+    return crop.audio(what) * np.float32(10 ** (rng.uniform(*gain_db) / 20))
 
 
 def make_corpus(folder: Path, settings: CorpusSettings, *, workers: int) -> Corpus:

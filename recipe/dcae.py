@@ -3,7 +3,6 @@
 B clips, C latent channels (8), H latent rows (16), T latent frames, N samples, F = 8·T mel frames.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +18,10 @@ from models.acestep1.codec.codec import LATENT_SCALE, LATENT_SHIFT, Codec, Codec
 from models.acestep1.codec.mel import log_mel
 from models.acestep1.sizes import TINY
 from models.loading.weights import network_config
-from recipe.corpus import AudioName, Corpus
+from recipe.corpus import Corpus, draw_wave
 from train.fitting import Draws, Trained, TrainingSettings, fit
 
 LATENTS = ACE_STEP_1.latents
-
-AUDIO_NAMES: Sequence[AudioName] = ("vocal", "inst", "mix")
 
 
 class CodecSettings(Config):
@@ -46,10 +43,13 @@ def new_codec() -> Codec:
 
 
 def train_codec(folder: Path, codec: Codec, corpus: Corpus, settings: CodecSettings, *, seed: int) -> Trained:
-    device = next(codec.parameters()).device
+    device, samples = next(codec.parameters()).device, settings.frames * LATENTS.frame_samples
 
     def losses(draws: Draws) -> dict[str, Tensor]:
-        waves = [draw_wave(corpus, settings, draws.numpy) for _ in range(settings.training.batch)]
+        waves = [
+            draw_wave(corpus, samples, shares=settings.shares, gain_db=settings.gain_db, rng=draws.numpy)
+            for _ in range(settings.training.batch)
+        ]
         mel = normalise_mel(log_mel(torch.from_numpy(np.concatenate(waves)).to(device))).unflatten(0, (-1, 2))
         latents = encode(codec, mel)
         noise = torch.randn(latents.shape, generator=draws.torch, device=device)
@@ -61,13 +61,6 @@ def train_codec(folder: Path, codec: Codec, corpus: Corpus, settings: CodecSetti
         }
 
     return fit(folder, codec, losses, settings.training, about=settings, seed=seed)
-
-
-def draw_wave(corpus: Corpus, settings: CodecSettings, rng: np.random.Generator) -> np.ndarray:
-    """A crop of a vocal, an accompaniment or a mix, at a drawn level. [2, N]"""
-    crop = corpus.crop(rng, settings.frames * LATENTS.frame_samples)
-    what = AUDIO_NAMES[rng.choice(len(AUDIO_NAMES), p=settings.shares)]
-    return crop.audio(what) * np.float32(10 ** (rng.uniform(*settings.gain_db) / 20))
 
 
 def encode(codec: Codec, mel: Tensor) -> Tensor:

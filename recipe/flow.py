@@ -3,7 +3,7 @@
 B clips, C latent channels (8), H latent rows (16), T latent frames, S text tokens, L lyric tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +20,6 @@ from common.bases import ACE_STEP_1
 from common.config import Config
 from common.files import whole_file
 from common.progress import progress
-from models.acestep1.codec.codec import Codec
 from models.acestep1.sizes import TINY
 from models.acestep1.text.encoder import TextEncoder
 from models.acestep1.text.lyric_tokens import INSTRUMENTAL, encode_lyrics
@@ -30,7 +29,7 @@ from models.flow.schedule import TIMESTEPS, add_noise, clean_estimate, draw_time
 from models.loading.weights import without_notes
 from models.protocols import Conditions
 from recipe.convolutions import lay_channels_last
-from recipe.corpus import Corpus
+from recipe.corpus import AudioName, Corpus
 from recipe.tokenizer import make_tokenizer, world_texts
 from train.fitting import Draws, Trained, TrainingSettings, fit
 
@@ -42,16 +41,23 @@ FORGETTABLE = ("bpm", "key", "calm", "energetic")
 """Endings of tags that a prompt may lack."""
 
 
-class FlowSettings(Config):
+class ClipSettings(Config):
+    """What any base's transformer is shown."""
+
+    training: TrainingSettings
+    shortest_frames: Annotated[int, Field(ge=1)]
+    """Shortest crop; half of the steps see whole songs."""
+    text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    tag_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """How often each of a prompt's FORGETTABLE tags is left out, and of a key that stays its tonic."""
+
+
+class FlowSettings(ClipSettings):
     training: TrainingSettings = TrainingSettings(
         steps=9000, batch=16, learning_rate=1e-3, warmup_steps=500, average_decay=0.9995
     )
     shortest_frames: Annotated[int, Field(ge=1)] = 48
-    """Shortest crop; half of the steps see whole songs."""
-    text_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
     lyric_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    tag_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    """How often each of a prompt's FORGETTABLE tags is left out, and of a key that stays its tonic."""
     shift: float = ACE_STEP_1.shift
     """How far the timesteps are bent towards noise."""
 
@@ -98,18 +104,27 @@ def conditions(
 class LatentSongs:
     """The songs to train on, encoded."""
 
-    latents: np.ndarray  # float16 [songs, inst and mix, C, H, T]
+    latents: np.ndarray  # float16 [songs, parts, C, H, T], the first two of them TARGETS
     prompts: Sequence[str]
     lyrics: Sequence[str]
 
 
-def encode_songs(folder: Path, codec: Codec, corpus: Corpus) -> LatentSongs:
-    """Latents of every song to train on, one file each; files that are there stay."""
+@torch.no_grad()
+def encode_songs(
+    folder: Path, encode: Callable[[np.ndarray], Tensor], corpus: Corpus, parts: Sequence[AudioName] = TARGETS
+) -> LatentSongs:
+    """Latents of every song to train on, one file each; files that are there stay.
+
+    `encode` takes a wave of the corpus [2, N] and gives [C, H, T].
+    """
     seeds = corpus.train_seeds
     missing = [seed for seed in seeds if not _latents_path(folder, seed).is_file()]
     with progress(len(seeds), "latents", "songs", done=len(seeds) - len(missing)) as done:
         for seed in missing:
-            _encode_song(_latents_path(folder, seed), codec, corpus, seed)
+            song = corpus.song(seed)
+            latents = torch.stack([encode(song.audio(part)) for part in parts])
+            with whole_file(_latents_path(folder, seed)) as partial, partial.open("wb") as file:
+                np.save(file, latents.half().cpu().numpy())
             done.update()
     truths = [corpus.truth(seed) for seed in seeds]
     return LatentSongs(
@@ -121,14 +136,6 @@ def encode_songs(folder: Path, codec: Codec, corpus: Corpus) -> LatentSongs:
 
 def _latents_path(folder: Path, seed: int) -> Path:
     return folder / f"{seed:06d}.npy"
-
-
-@torch.no_grad()
-def _encode_song(path: Path, codec: Codec, corpus: Corpus, seed: int) -> None:
-    song, device = corpus.song(seed), next(codec.parameters()).device
-    both = torch.stack([codec.encode(torch.from_numpy(song.audio(target)).to(device)) for target in TARGETS])
-    with whole_file(path) as partial, partial.open("wb") as file:
-        np.save(file, both.half().cpu().numpy())
 
 
 def train_flow(
@@ -169,17 +176,39 @@ class FlowBatch:
 
 
 def draw_batch(songs: LatentSongs, settings: FlowSettings, rng: np.random.Generator) -> FlowBatch:
-    """Crops of one length: whole songs half of the time."""
+    """Clips of one length."""
+    clips = draw_clips(songs, settings, rng)
+    latents = torch.from_numpy(np.stack([clip.latents for clip in clips]))
+    return FlowBatch(latents, [clip.prompt for clip in clips], [word_ids(clip.lyrics) for clip in clips])
+
+
+@dataclass(frozen=True)
+class SongClip:
+    """A crop of a song, and what is asked for."""
+
+    parts: np.ndarray  # float32 [parts, C, H, T]
+    target: Target
+    prompt: str
+    lyrics: str
+
+    @property
+    def latents(self) -> np.ndarray:
+        """Those of the target. [C, H, T]"""
+        return self.parts[TARGETS.index(self.target)]
+
+
+def draw_clips(songs: LatentSongs, settings: ClipSettings, rng: np.random.Generator) -> list[SongClip]:
+    """A batch of crops of one length: whole songs half of the time."""
     whole = songs.latents.shape[-1]
     frames = whole if rng.random() < 0.5 else int(rng.integers(min(settings.shortest_frames, whole), whole + 1))
-    latents, prompts, lyrics = [], [], []
+    clips = []
     for _ in range(settings.training.batch):
-        song, target = int(rng.integers(len(songs.prompts))), int(rng.integers(len(TARGETS)))
+        song, target = int(rng.integers(len(songs.prompts))), TARGETS[int(rng.integers(len(TARGETS)))]
         start = int(rng.integers(whole - frames + 1))
-        latents.append(songs.latents[song, target, ..., start : start + frames].astype(np.float32))
-        prompts.append(draw_prompt(songs.prompts[song], TARGETS[target], settings.tag_dropout, rng))
-        lyrics.append(draw_lyrics(songs.lyrics[song], TARGETS[target], rng))
-    return FlowBatch(torch.from_numpy(np.stack(latents)), prompts, lyrics)
+        parts = songs.latents[song, ..., start : start + frames].astype(np.float32)
+        prompt = draw_prompt(songs.prompts[song], target, settings.tag_dropout, rng)
+        clips.append(SongClip(parts, target, prompt, draw_lyrics(songs.lyrics[song], target, rng)))
+    return clips
 
 
 def draw_prompt(prompt: str, target: Target, dropout: float, rng: np.random.Generator) -> str:
@@ -199,10 +228,9 @@ def tags_of(prompt: str, target: Target) -> list[str]:
     return [tag for tag in prompt.split(", ") if target == "mix" or not tag.endswith("vocal")]
 
 
-def draw_lyrics(lyrics: str, target: Target, rng: np.random.Generator) -> Tensor:
-    """Token ids of a song's sections; an accompaniment is as often just [instrumental]."""
-    text = INSTRUMENTAL if target == "inst" and rng.random() < 0.5 else lyrics
-    return word_ids(text)
+def draw_lyrics(lyrics: str, target: Target, rng: np.random.Generator) -> str:
+    """A song's sections; an accompaniment is as often just [instrumental]."""
+    return INSTRUMENTAL if target == "inst" and rng.random() < 0.5 else lyrics
 
 
 def word_ids(lyrics: str) -> Tensor:

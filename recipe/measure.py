@@ -14,12 +14,12 @@ from demucs.hf import load_safetensors_model
 from pydantic import Field
 from torch import Tensor
 
-from common.bases import ACE_STEP_1
+from common.bases import ACE_STEP_1, LatentLayout
 from common.config import Config
 from common.progress import progress
-from models.acestep1.codec.codec import Codec, decode_audio
+from models.acestep1.codec.codec import decode_audio
 from models.acestep1.codec.mel import HOP_SAMPLES, log_mel, magnitudes, mel_tables
-from models.acestep1.codec.vocoder import Vocoder, phased
+from models.acestep1.codec.vocoder import phased
 from models.flow.sampler import SamplerSettings, sample
 from models.loading.acestep1 import open_codec, open_text_encoder, open_transformer, open_vocoder
 from prep.made_up.truth import SongTruth
@@ -55,13 +55,18 @@ class MeasureSettings(Config):
     sampler: SamplerSettings = SamplerSettings()
 
 
-def measure_round_trip(bundle: Path, corpus: Corpus) -> Numbers:
-    """What codec and vocoder keep of a mix: estimates on the original against those on its round trip."""
-    codec, vocoder = open_codec(bundle, encoder=True, decoder=True), open_vocoder(bundle)
+RoundTrip = Callable[[np.ndarray], np.ndarray]
+"""A wave [2, N] through latents and back."""
+MakeSongs = Callable[[Sequence[SongTruth], Target], Sequence[np.ndarray]]
+"""Songs of one length from the prompts and sections of truths alone: waves [2, N]."""
+
+
+def measure_round_trip(round_trip: RoundTrip, corpus: Corpus) -> Numbers:
+    """What latents keep of a mix: estimates on the original against those on its round trip."""
 
     def compare(seed: int) -> Numbers:
         wave = corpus.song(seed).audio("mix")
-        again = round_trip(codec, vocoder, wave)
+        again = round_trip(wave)
         before, after = measure_music(wave), measure_music(again)
         return {
             "log-mel distance, nats": mel_distance(wave, again),
@@ -77,11 +82,16 @@ def measure_round_trip(bundle: Path, corpus: Corpus) -> Numbers:
     return _mean_over("round trip", corpus.judged_seeds, compare)
 
 
-@torch.no_grad()
-def round_trip(codec: Codec, vocoder: Vocoder, wave: np.ndarray) -> np.ndarray:
-    """A wave [2, N] encoded and decoded."""
-    latents = codec.encode(torch.from_numpy(wave))
-    return decode_audio(codec, vocoder, latents, samples=wave.shape[-1]).numpy()
+def round_trip_of(bundle: Path) -> RoundTrip:
+    """Through the bundle's codec and vocoder."""
+    codec, vocoder = open_codec(bundle, encoder=True, decoder=True), open_vocoder(bundle)
+
+    @torch.no_grad()
+    def round_trip(wave: np.ndarray) -> np.ndarray:
+        latents = codec.encode(torch.from_numpy(wave))
+        return decode_audio(codec, vocoder, latents, samples=wave.shape[-1]).numpy()
+
+    return round_trip
 
 
 def mel_distance(one: np.ndarray, other: np.ndarray) -> float:
@@ -143,21 +153,22 @@ def si_sdr_db(made: np.ndarray, true: np.ndarray) -> float:
     return float(10 * np.log10(np.sum(target**2) / np.sum((made - target) ** 2)))
 
 
-def measure_text2music(bundle: Path, corpus: Corpus, settings: MeasureSettings) -> dict[Target, Numbers]:
+def measure_text2music(
+    round_trip: RoundTrip, make: MakeSongs, corpus: Corpus, settings: MeasureSettings
+) -> dict[str, Numbers]:
     """How often the tags of a prompt are found in what it gives, per target.
 
     Beside each number the null, which is the same with the prompts exchanged, and the same of the true songs.
     """
-    codec, vocoder = open_codec(bundle, encoder=True, decoder=True), open_vocoder(bundle)
-    classifier = train_classifier(codec, vocoder, corpus, settings)
+    classifier = train_classifier(round_trip, corpus, settings)
     truths = [corpus.truth(seed) for seed in corpus.judged_seeds]
-    results: dict[Target, Numbers] = {}
+    results: dict[str, Numbers] = {}
     for target in TARGETS:
-        made = make_songs(bundle, codec, vocoder, truths, target, settings)
+        made = make_songs(make, truths, target, settings.batch)
         true = (corpus.song(seed).audio(target) for seed in corpus.judged_seeds)
         generated = [_measured(classifier, wave) for wave in made]
         originals = [_measured(classifier, wave) for wave in true]
-        results[target] = {
+        results[f"text2music, {target}"] = {
             **agreement(generated, truths, target),
             **{f"null: {name}": value for name, value in agreement(generated, truths[1:] + truths[:1], target).items()},
             **{f"true songs: {name}": value for name, value in agreement(originals, truths, target).items()},
@@ -165,52 +176,52 @@ def measure_text2music(bundle: Path, corpus: Corpus, settings: MeasureSettings) 
     return results
 
 
-def train_classifier(codec: Codec, vocoder: Vocoder, corpus: Corpus, settings: MeasureSettings) -> InstrumentClassifier:
-    """Learnt from training songs as codec and vocoder let them sound, mixes and accompaniments in turn."""
+def train_classifier(round_trip: RoundTrip, corpus: Corpus, settings: MeasureSettings) -> InstrumentClassifier:
+    """Learnt from training songs as they sound after `round_trip`, mixes and accompaniments in turn."""
     rows, sounds = [], []
     with progress(settings.ear_songs, "classifier", "songs") as done:
         for seed in corpus.train_seeds[: settings.ear_songs]:
             target = TARGETS[seed % len(TARGETS)]
-            rows.append(features(round_trip(codec, vocoder, corpus.song(seed).audio(target))))
+            rows.append(features(round_trip(corpus.song(seed).audio(target))))
             sounds.append(sounds_in(corpus.truth(seed), vocal=target == "mix"))
             done.update()
     return fit_classifier(np.stack(rows), np.stack(sounds), ridge=settings.ear_ridge)
 
 
-@torch.no_grad()
-def make_songs(
-    bundle: Path, codec: Codec, vocoder: Vocoder, truths: Sequence[SongTruth], target: Target, settings: MeasureSettings
-) -> list[np.ndarray]:
-    """One song per truth, from its prompt and sections alone: waves [2, N]."""
-    transformer, text_encoder = open_transformer(bundle), open_text_encoder(bundle)
-    frames = LATENTS.frames_of(round(truths[0].seconds * LATENTS.sample_rate_hz))
-    waves = []
+def make_songs(make: MakeSongs, truths: Sequence[SongTruth], target: Target, batch: int) -> list[np.ndarray]:
+    """One song per truth, `batch` at once: waves [2, N]."""
+    waves: list[np.ndarray] = []
     with progress(len(truths), f"text to {target}", "songs") as done:
-        for start in range(0, len(truths), settings.batch):
-            batch = truths[start : start + settings.batch]
-            prompts = [", ".join(tags_of(truth.prompt, target)) for truth in batch]
-            lyrics = [word_ids(truth.lyrics) for truth in batch]
-            conditional, unconditional = (
-                conditions(
-                    transformer,
-                    text_encoder,
-                    prompts,
-                    lyrics,
-                    text_kept=torch.full((len(batch),), kept),
-                    lyric_kept=torch.full((len(batch),), kept),
-                )
-                for kept in (True, False)
-            )
-            noise = torch.stack([_noise(truth.seed, frames) for truth in batch])
-            latents = sample(transformer, conditional, unconditional, noise, settings.sampler)
-            waves += [decode_audio(codec, vocoder, song).numpy() for song in latents]
-            done.update(len(batch))
+        for start in range(0, len(truths), batch):
+            waves += make(truths[start : start + batch], target)
+            done.update(len(truths[start : start + batch]))
     return waves
 
 
-def _noise(seed: int, frames: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(LATENTS.channels, LATENTS.rows, frames, generator=generator)
+def text2music_of(bundle: Path, sampler: SamplerSettings) -> MakeSongs:
+    """By the bundle's networks."""
+    codec, vocoder = open_codec(bundle, encoder=False, decoder=True), open_vocoder(bundle)
+    transformer, text_encoder = open_transformer(bundle), open_text_encoder(bundle)
+
+    @torch.no_grad()
+    def make(truths: Sequence[SongTruth], target: Target) -> list[np.ndarray]:
+        prompts = [", ".join(tags_of(truth.prompt, target)) for truth in truths]
+        lyrics = [word_ids(truth.lyrics) for truth in truths]
+        conditional, unconditional = (
+            conditions(transformer, text_encoder, prompts, lyrics, text_kept=kept, lyric_kept=kept)
+            for kept in (torch.full((len(truths),), kept) for kept in (True, False))
+        )
+        latents = sample(transformer, conditional, unconditional, draw_noise(truths, LATENTS), sampler)
+        return [decode_audio(codec, vocoder, song).numpy() for song in latents]
+
+    return make
+
+
+def draw_noise(truths: Sequence[SongTruth], layout: LatentLayout) -> Tensor:
+    """Noise for songs of one length, each song's own. [B, C, H, T]"""
+    frames = layout.frames_of(round(truths[0].seconds * layout.sample_rate_hz))
+    generators = (torch.Generator().manual_seed(truth.seed) for truth in truths)
+    return torch.stack([torch.randn(layout.channels, layout.rows, frames, generator=own) for own in generators])
 
 
 def _measured(classifier: InstrumentClassifier, wave: np.ndarray) -> tuple[MusicMeasures, np.ndarray]:

@@ -20,7 +20,7 @@ from models.acestep1.codec.vocoder import Vocoder
 from models.device import default_device
 from models.loading.checkpoint import part_hash
 from recipe.bundle import write_codec, write_flow, write_separator, write_vocoder
-from recipe.card import CARD_FILE, write_card
+from recipe.card import CARD_FILE, HEADER, write_card
 from recipe.corpus import Corpus, CorpusSettings, make_corpus
 from recipe.dcae import CodecSettings, new_codec, train_codec
 from recipe.flow import FlowSettings, LatentSongs, TextConditionedFlow, encode_songs, train_flow
@@ -31,6 +31,8 @@ from recipe.measure import (
     measure_separation,
     measure_text2music,
     measure_vocoder,
+    round_trip_of,
+    text2music_of,
 )
 from recipe.separator import SeparatorSettings, new_separator, train_separator
 from recipe.vocoder import VocoderSettings, new_vocoder, train_vocoder
@@ -68,15 +70,59 @@ class RecipeSettings(Config):
     measure: MeasureSettings = MeasureSettings()
 
 
-class Recipe:
-    """The stages over one work folder. A stage that needs a network of an earlier one reads it, or first trains it."""
+class Stages:
+    """Stages over one work folder, whose networks, measures and bundle are kept there and go on from what there is."""
 
-    def __init__(self, work: Path, settings: RecipeSettings, *, out: Path, workers: int) -> None:
-        self.work, self.settings, self.out, self.workers = work, settings, out, workers
+    def __init__(self, work: Path, *, seed: int, out: Path) -> None:
+        self.work, self.seed, self.out = work, seed, out
         self.device = default_device()
-        self.corpus = Corpus(work / "corpus", settings.corpus)
         self.bundle = work / "bundle"
         self.trained: dict[str, Trained] = {}
+
+    def new(self, make: Callable[[], AnyModule]) -> AnyModule:
+        """A network whose first weights depend on the seed alone."""
+        torch.manual_seed(self.seed)
+        return make().to(self.device)
+
+    def note(
+        self,
+        name: str,
+        parts: Sequence[str],
+        measure: Callable[[], Mapping[str, Numbers]],
+        *,
+        variant: str = "",
+    ) -> None:
+        """Measure and write down, unless that was done of these very parts of the bundle or of its folder `variant`."""
+        hashes = {part: part_hash(self.bundle / variant, part) for part in parts}
+        if self._noted(name).get("parts") == hashes:
+            return
+        text = json.dumps({"parts": hashes, "measured": measure()}, indent=1) + "\n"
+        with whole_file(self._note_path(name)) as partial:
+            partial.write_text(text, encoding="utf-8", newline="\n")
+
+    def measured(self, *names: str) -> dict[str, Numbers]:
+        """What was noted under these names."""
+        return {key: numbers for name in names for key, numbers in self._noted(name).get("measured", {}).items()}
+
+    def publish(self) -> None:
+        shutil.copytree(self.bundle, self.out, dirs_exist_ok=True)
+        say((self.out / CARD_FILE).read_text(encoding="utf-8"))
+
+    def _noted(self, name: str) -> dict[str, dict[str, Numbers]]:
+        path = self._note_path(name)
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def _note_path(self, name: str) -> Path:
+        return self.work / "measured" / f"{name}.json"
+
+
+class Recipe(Stages):
+    """The stages in turn. A stage that needs a network of an earlier one reads it, or first trains it."""
+
+    def __init__(self, work: Path, settings: RecipeSettings, *, out: Path, workers: int) -> None:
+        super().__init__(work, seed=settings.seed, out=out)
+        self.settings, self.workers = settings, workers
+        self.corpus = Corpus(work / "corpus", settings.corpus)
 
     def run(self, stage: Stage) -> None:
         say(f"stage {stage}")
@@ -91,20 +137,20 @@ class Recipe:
             "flow": lambda: self.flow,
             "text2music": self._measure_text2music,
             "card": self._write_card,
-            "publish": self._publish,
+            "publish": self.publish,
         }
         steps[stage]()
 
     @cached_property
     def codec(self) -> Codec:
-        codec, settings = self._new(new_codec), self.settings.codec
+        codec, settings = self.new(new_codec), self.settings.codec
         self.trained["codec"] = train_codec(self.work / "codec", codec, self.corpus, settings, seed=self.settings.seed)
         write_codec(self.bundle, codec)
         return codec
 
     @cached_property
     def vocoder(self) -> Vocoder:
-        vocoder, folder = self._new(new_vocoder), self.work / "vocoder"
+        vocoder, folder = self.new(new_vocoder), self.work / "vocoder"
         self.trained["vocoder"] = train_vocoder(
             folder, vocoder, self.codec, self.corpus, self.settings.vocoder, seed=self.settings.seed
         )
@@ -113,7 +159,7 @@ class Recipe:
 
     @cached_property
     def separator(self) -> HTDemucs:
-        separator, folder = self._new(new_separator), self.work / "separator"
+        separator, folder = self.new(new_separator), self.work / "separator"
         self.trained["separator"] = train_separator(
             folder, separator, self.corpus, self.settings.separator, seed=self.settings.seed
         )
@@ -122,63 +168,37 @@ class Recipe:
 
     @cached_property
     def latents(self) -> LatentSongs:
-        return encode_songs(self.work / "latents", self.codec, self.corpus)
+        codec = self.codec
+        return encode_songs(
+            self.work / "latents", lambda wave: codec.encode(torch.from_numpy(wave).to(self.device)), self.corpus
+        )
 
     @cached_property
     def flow(self) -> TextConditionedFlow:
-        flow, folder = self._new(TextConditionedFlow), self.work / "flow"
+        flow, folder = self.new(TextConditionedFlow), self.work / "flow"
         self.trained["flow"] = train_flow(folder, flow, self.latents, self.settings.flow, seed=self.settings.seed)
         write_flow(self.bundle, flow)
         return flow
 
-    def _new(self, make: Callable[[], AnyModule]) -> AnyModule:
-        """A network whose first weights depend on the seed alone."""
-        torch.manual_seed(self.settings.seed)
-        return make().to(self.device)
-
     def _measure_round_trip(self) -> None:
         _ = self.codec, self.vocoder
         parts: Sequence[str] = (PARTS.codec, PARTS.vocoder)
-        self._note("round trip", parts, lambda: {"round trip": measure_round_trip(self.bundle, self.corpus)})
-        self._note("vocoder", parts, lambda: {"vocoder": measure_vocoder(self.bundle, self.corpus)})
+        round_trip = round_trip_of(self.bundle)
+        self.note("round trip", parts, lambda: {"round trip": measure_round_trip(round_trip, self.corpus)})
+        self.note("vocoder", parts, lambda: {"vocoder": measure_vocoder(self.bundle, self.corpus)})
 
     def _measure_separation(self) -> None:
         _ = self.separator
-        self._note("separation", ("demucs",), lambda: {"separation": measure_separation(self.bundle, self.corpus)})
+        self.note("separation", ("demucs",), lambda: {"separation": measure_separation(self.bundle, self.corpus)})
 
     def _measure_text2music(self) -> None:
         _ = self.codec, self.vocoder, self.flow
         parts: Sequence[str] = (PARTS.codec, PARTS.vocoder, PARTS.transformer, PARTS.text_encoder)
-
-        def measure() -> dict[str, Numbers]:
-            found = measure_text2music(self.bundle, self.corpus, self.settings.measure)
-            return {f"text2music, {target}": numbers for target, numbers in found.items()}
-
-        self._note("text2music", parts, measure)
-
-    def _note(self, name: str, parts: Sequence[str], measure: Callable[[], Mapping[str, Numbers]]) -> None:
-        """Measure and write down, unless that was done of these very parts of the bundle."""
-        hashes = {part: part_hash(self.bundle, part) for part in parts}
-        if self._noted(name).get("parts") == hashes:
-            return
-        text = json.dumps({"parts": hashes, "measured": measure()}, indent=1) + "\n"
-        with whole_file(self._note_path(name)) as partial:
-            partial.write_text(text, encoding="utf-8", newline="\n")
-
-    def _noted(self, name: str) -> dict[str, dict[str, Numbers]]:
-        path = self._note_path(name)
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-    def _note_path(self, name: str) -> Path:
-        return self.work / "measured" / f"{name}.json"
+        settings = self.settings.measure
+        make, round_trip = text2music_of(self.bundle, settings.sampler), round_trip_of(self.bundle)
+        self.note("text2music", parts, lambda: measure_text2music(round_trip, make, self.corpus, settings))
 
     def _write_card(self) -> None:
         _ = self.codec, self.vocoder, self.separator, self.flow
-        measured: dict[str, Numbers] = {}
-        for name in ("round trip", "vocoder", "separation", "text2music"):
-            measured |= self._noted(name).get("measured", {})
-        write_card(self.bundle, self.settings, self.trained, measured, device=str(self.device))
-
-    def _publish(self) -> None:
-        shutil.copytree(self.bundle, self.out, dirs_exist_ok=True)
-        say((self.out / CARD_FILE).read_text(encoding="utf-8"))
+        measured = self.measured("round trip", "vocoder", "separation", "text2music")
+        write_card(self.bundle, HEADER, self.settings, self.trained, measured, device=str(self.device))

@@ -22,8 +22,8 @@ from models.acestep1.codec.mel import log_mel, magnitudes, mel_tables
 from models.acestep1.codec.vocoder import GriffinLimConfig, GriffinLimHead, Vocoder
 from models.acestep1.sizes import TINY
 from models.loading.weights import network_config
-from recipe.corpus import Corpus
-from recipe.dcae import AUDIO_NAMES, decode, encode
+from recipe.corpus import AUDIO_NAMES, Corpus
+from recipe.dcae import decode, encode
 from train.fitting import Draws, Trained, TrainingSettings, fit
 
 LATENTS = ACE_STEP_1.latents

@@ -9,6 +9,7 @@ from demucs.htdemucs import HTDemucs
 from common.bases import TOKENIZER_FILE
 from models.acestep1.sizes import TINY as SIZES
 from models.acestep1.sizes import TINY_SEPARATOR
+from models.flow.sampler import SamplerSettings
 from models.loading.acestep1 import open_codec, open_vocoder
 from models.loading.checkpoint import TINY, open_text_encoder, open_transformer
 from models.pretrained import open_tokenizer
@@ -17,7 +18,13 @@ from prep.made_up.world import draw_world
 from recipe.bundle import SEPARATOR, stored, write_codec, write_part, write_separator, write_vocoder
 from recipe.corpus import Corpus, CorpusSettings, make_corpus
 from recipe.flow import mode_alone
-from recipe.measure import MeasureSettings, make_songs, measure_round_trip, measure_separation
+from recipe.measure import (
+    make_songs,
+    measure_round_trip,
+    measure_separation,
+    round_trip_of,
+    text2music_of,
+)
 from recipe.music_measures import measure_music, signature
 from recipe.tokenizer import make_tokenizer, world_texts
 
@@ -72,7 +79,7 @@ def test_every_tag_of_a_song_is_a_token_of_its_own():
 
 @pytest.mark.slow
 def test_codec_and_vocoder_keep_key_and_beat(corpus):
-    found = measure_round_trip(TINY, corpus)
+    found = measure_round_trip(round_trip_of(TINY), corpus)
     assert found["same key signature"] >= 5 / 6
     assert found["beat F"] >= 0.85
 
@@ -83,12 +90,11 @@ def test_the_separator_finds_the_singer(tmp_path):
 
 @pytest.mark.slow
 def test_a_song_has_the_key_of_its_prompt(corpus):
-    codec, vocoder = open_codec(TINY, encoder=False, decoder=True), open_vocoder(TINY)
     truths = [corpus.truth(seed) for seed in corpus.judged_seeds]
     asked = [signature(truth.full_key) for truth in truths]
     measured = [
         signature(measure_music(wave).key)
-        for wave in make_songs(TINY, codec, vocoder, truths, "inst", MeasureSettings())
+        for wave in make_songs(text2music_of(TINY, SamplerSettings()), truths, "inst", batch=16)
     ]
     assert sum(one == other for one, other in zip(asked, measured, strict=True)) >= 4
     assert sum(one == other for one, other in zip(asked[1:] + asked[:1], measured, strict=True)) <= 2

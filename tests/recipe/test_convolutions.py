@@ -12,6 +12,8 @@ KINDS = {
     "pointwise, without bias": lambda: nn.Conv1d(6, 8, 1, bias=False),
     "depthwise": lambda: nn.Conv1d(6, 6, 7, padding=3, groups=6),
     "grouped, strided and dilated": lambda: nn.Conv1d(6, 8, 5, stride=2, padding=6, dilation=3, groups=2),
+    "of few channels, strided and dilated": lambda: nn.Conv1d(2, 4, 7, stride=3, padding=6, dilation=2),
+    "of few channels with weight norm": lambda: nn.utils.weight_norm(nn.Conv1d(3, 2, 5, padding=2)),
     "of many taps": lambda: nn.Conv1d(6, 8, 5, padding=2),
     "of padding that copies": lambda: nn.Conv1d(6, 8, 7, padding=3, padding_mode="replicate"),
 }
@@ -23,7 +25,7 @@ def test_values_and_gradients_are_those_of_the_plain_layer(kind: str) -> None:
     plain, laid = KINDS[kind](), KINDS[kind]()
     laid.load_state_dict(plain.state_dict())
     lay_channels_last(laid)
-    signal = torch.randn(3, 6, 40)
+    signal = torch.randn(3, plain.in_channels, 40)
     for ours, theirs in zip(value_and_gradients(laid, signal), value_and_gradients(plain, signal), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
