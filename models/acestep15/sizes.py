@@ -62,12 +62,17 @@ TINY_TRANSFORMER: SettingsDict = STANDARD | {
     "hidden_size": 128,
     "intermediate_size": 256,
     "num_attention_heads": 4,
-    "num_hidden_layers": 4,
+    "num_hidden_layers": 6,
     "num_key_value_heads": 2,
     "num_lyric_encoder_hidden_layers": 1,
     "num_timbre_encoder_hidden_layers": 1,
 }
-TINY_VAE: SettingsDict = VAE | {"decoder_channels": 8, "encoder_channels": 8}
+TINY_VAE: SettingsDict = VAE | {
+    "channel_multiples": [32, 48, 128],
+    "decoder_channels": 2,
+    "downsampling_ratios": [60, 4, 8],
+    "encoder_channels": 2,
+}
 TINY_TEXT_ENCODER: SettingsDict = {
     "architectures": ["Qwen3Model"],
     "head_dim": 32,

@@ -1,4 +1,4 @@
-"""`python -m recipe.tiny15` makes models/tiny15/."""
+"""`python -m recipe.tiny15` makes models/tiny15/: `random` what ships, `trained` what is to take its place."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,15 +6,36 @@ from typing import Annotated
 import typer
 
 from common.command import command_app, example, run
+from common.errors import UserError
 from models.loading.checkpoint import TINY15
-from recipe.tiny15.networks import write_bundle
 
-app = command_app("Makes the small networks of models/tiny15/, with random weights.")
+app = command_app("Makes the tiny bundle of ACE-Step 1.5.")
 
 
-@app.command(epilog=example("python -m recipe.tiny15 --out models/tiny15"))
-def main(out: Annotated[Path, typer.Option(help="Where the bundle goes.")] = TINY15) -> None:
+@app.command(epilog=example("python -m recipe.tiny15 random --out models/tiny15"))
+def random(out: Annotated[Path, typer.Option(help="Where the bundle goes.")] = TINY15) -> None:
+    """Draw all weights from one seed."""
+    from recipe.tiny15.networks import write_bundle
+
     write_bundle(out)
+
+
+@app.command(epilog=example("python -m recipe.tiny15 trained --out bundle15"))
+def trained(
+    out: Annotated[Path, typer.Option(help="Where the finished bundle goes.")],
+    work: Annotated[Path, typer.Option(help="Folder of the stages' states; rerun to go on.")] = Path("recipe-work-15"),
+    workers: Annotated[int, typer.Option(help="Processes that render songs.")] = 2,
+    only: Annotated[str, typer.Option(help="One stage alone; those before it must be done.")] = "",
+) -> None:
+    """Train all networks on made-up songs, in stages that resume where they were, and measure them for CARD.md."""
+    from recipe.tiny15.stages import STAGES, Tiny15Recipe, Tiny15Settings
+
+    if only not in ("", *STAGES):
+        raise UserError(f"--only {only}: the stages are {', '.join(STAGES)}.")
+    recipe = Tiny15Recipe(work, Tiny15Settings(), out=out, workers=workers)
+    for stage in STAGES:
+        if only in ("", stage):
+            recipe.run(stage)
 
 
 if __name__ == "__main__":

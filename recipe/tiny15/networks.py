@@ -1,49 +1,42 @@
-"""The parts of models/tiny15/ in the original layout: both variants share all weights and differ in config.json."""
+"""models/tiny15/ with random weights, in the original layout; both variants have the same."""
 
 import json
 from collections.abc import Mapping
-from itertools import chain
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 
 from common.bases import ACE_STEP_15, CONFIG_FILE, TOKENIZER_FILE
 from common.config import SettingsDict
 from models.acestep15.codec import OobleckCodec, OobleckConfig
 from models.acestep15.names import original_name
-from models.acestep15.prompts import END, INSTRUMENTAL, TRACKS, complete, lyrics_prompt, text_prompt
 from models.acestep15.sizes import TINY_TEXT_ENCODER, TINY_TRANSFORMER, TINY_VAE, network_settings
 from models.acestep15.text import build_text_network
 from models.loading.acestep15 import CODEC, SILENCE, SILENCE_FILE, build_network
 from models.loading.weights import network_config, shapes_of
 from recipe.random_weights import random_weights
-from recipe.tokenizer import world_texts
+from recipe.tiny15.bundle import VARIANTS
+from recipe.tiny15.tokenizer import make_prompt_tokenizer
 
 CARD_FILE = "CARD.md"
 CARD = """# The tiny bundle of ACE-Step 1.5
 
-Random weights: for tests, not music. Nothing here was trained; `python -m recipe.tiny15` draws all weights from one
-seed. What comes out depends on all that it should depend on (the words, the source, the noise), and is noise.
+Random weights: for tests, not music. Nothing here was trained; `python -m recipe.tiny15 random` draws all weights from
+one seed. What comes out depends on all that it should depend on (the words, the source, the noise), and is noise.
 
 The original layout: a folder for the variants base and turbo, whose weights are the same, the VAE and the text encoder.
-diffusers' own classes open all of it but the VAE's encoder, which begins at 8 channels and ends at 128: diffusers' has
+diffusers' own classes open all of it but the VAE's encoder, which begins at 2 channels and ends at 128: diffusers' has
 one setting for both. Latents of music at usual levels have a deviation near 1, those of silence are constant, and
 numbers are stored in 8 bits.
 """
 SEED = 15
 STORED = torch.float8_e4m3fn
 """Random numbers need no precision."""
-VARIANTS: Mapping[str, SettingsDict] = {
-    "acestep-v15-base": {"is_turbo": False, "model_version": "base"},
-    "acestep-v15-turbo": {"is_turbo": True, "model_version": "turbo"},
-}
-"""Folders, and the settings in which they differ."""
 SILENCE_RANGE = 0.5
 """Latents of silence are the bias of the encoder's last layer, drawn from this far to either side of zero."""
-GAINS = {"encoder.conv2.weight_g": 1 / 32, "decoder.conv2.weight_g": 1 / 512}
+GAINS = {"encoder.conv2.weight_g": 1 / 4, "decoder.conv2.weight_g": 1 / 128}
 """By which latents of music have a deviation near 1, and sound made of such latents is near -20 dBFS."""
 
 
@@ -85,28 +78,6 @@ def write_text_encoder(folder: Path) -> None:
     _write_part(folder / part, TINY_TEXT_ENCODER, _drawn(shapes_of(network)), ACE_STEP_15.weights_file(part))
     tokenizer = make_prompt_tokenizer(TINY_TEXT_ENCODER["vocab_size"]).to_str(pretty=True)
     (folder / part / TOKENIZER_FILE).write_text(tokenizer + "\n", encoding="utf-8", newline="\n")
-
-
-def make_prompt_tokenizer(vocabulary_size: int) -> Tokenizer:
-    """Byte-level BPE, learnt from tags and the lines of the templates; it ends every text and encodes any."""
-    tokenizer = Tokenizer(models.BPE())
-    parts = (pre_tokenizers.Split(Regex(r",\s*"), "removed"), pre_tokenizers.Split(Regex(r"(?<=: )|\n+"), "isolated"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [*parts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.TemplateProcessing(f"$A {END}", special_tokens=[(END, 0)])
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=[END],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    templates = [text_prompt([], seconds=seconds) for seconds in range(1, 61)]
-    asked = [complete(tracks) for tracks in chain([()], ([track] for track in TRACKS))]
-    lyrics = [lyrics_prompt(INSTRUMENTAL)] * len(templates)
-    tokenizer.train_from_iterator([*templates, *lyrics, *asked, *world_texts()], trainer)
-    return tokenizer
 
 
 def _drawn(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
