@@ -78,8 +78,8 @@ def train_run(
 
     Prints the newest adapter's folder, then the best one's, and says how to tune its sampler. best.json beside them
     names the best: the highest val/x0_gain of those that listen to the vocal (val/gain_over_muted and
-    val/conditioning_gain above 0 with 95 % confidence). Ctrl-C saves first; --resume goes on as if nothing had
-    happened.
+    val/conditioning_gain above 0 with 95 % confidence). Where validation holds separated vocals and eight songs or more
+    with given ones, the given ones decide. Ctrl-C saves first; --resume goes on as if nothing had happened.
     """
     if resume and resume_from:
         raise UserError("--resume and --resume-from both say where to go on. Leave one out.")
@@ -113,7 +113,7 @@ def train_run(
         folder = outcome.adapter
         if outcome.best is not None:
             best, folder = outcome.best, outcome.adapter.with_name(outcome.best.adapter)
-            typer.echo(f"best at step {best.step}, val/x0_gain {best.figures['val/x0_gain']:.4f}: {folder}")
+            typer.echo(f"best at step {best.step}, {best.decided_by} {best.gain:.4f}: {folder}")
         elif outcome.figures:
             typer.echo(f"no best yet: no validation was sure that it listens to the vocal ({SURE})")
         if outcome.figures and Path(resolved.dataset_path).is_dir():

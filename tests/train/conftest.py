@@ -1,6 +1,6 @@
 """Shards of made-up latents, written by the real writer, and configs small enough for seconds on a CPU."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,7 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
         base: BaseOrigin | None = TINY_BASE,
         lead_sheets: Mapping[str, LeadSheet] | None = None,
         folder: str = "shards",
+        separated: Collection[str] = (),
     ) -> Path:
         fingerprint = Fingerprint(settings={"text": {"lyrics_language": "ja"}}, networks={}, steps={})
         out = tmp_path / folder
@@ -112,6 +113,10 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
             for song, lengths in songs.items():
                 sheet = (lead_sheets or {}).get(song)
                 samples = [made_sample(song, n, frames, targets, features) for n, frames in enumerate(lengths)]
+                if song in separated:
+                    samples = [
+                        replace(one, meta=one.meta.model_copy(update={"separator": "htdemucs"})) for one in samples
+                    ]
                 writer.add([replace(sample, lead_sheet=sheet) for sample in samples])
         return out
 

@@ -16,7 +16,7 @@ from common.progress import Progress, progress, say
 from train.devices.ranks import RankLauncher
 from train.loop.checkpoint import Best, save_best, save_last
 from train.loop.module import AccompanimentModule
-from train.loop.validation import Validation, listens
+from train.loop.validation import Validation, listens, of_kind
 
 Save = Callable[[AccompanimentModule, Path, Mapping[str, float]], None]
 """Writes an adapter folder: module, folder, latest validation figures."""
@@ -111,6 +111,12 @@ class Milestones(StepCallback):
         self.best: Best | None = None
         self._save, self._validation, self._interruption = save, validation, interruption
         self._highest, self._without_gain = float("-inf"), 0
+        self._deciding = validation.deciding if validation else None
+        self._gain = of_kind("val/x0_gain", self._deciding)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._validation and (line := self._validation.described_choice()):
+            announce(line)
 
     def after_step(self, trainer: Trainer, module: AccompanimentModule, outputs: Mapping[str, Any]) -> None:
         config = module.config
@@ -129,21 +135,21 @@ class Milestones(StepCallback):
         trainer.should_stop = stop
 
     def _validate(self, trainer: Trainer, module: AccompanimentModule, validation: Validation) -> bool:
-        """Validate; whether this is the best x0_gain so far among those that listen to the vocal at 95 %."""
+        """Validate; whether this is the best gain so far among those that listen to the vocal at 95 %."""
         with module.inference_state():
             own = validation(module).named()
         self.figures = trainer.strategy.broadcast(own)  # GPUs may round differently, and all must decide alike
         for logger in trainer.loggers:
             logger.log_metrics(self.figures, step=self._step)
         announce(f"step {self._step}: " + ", ".join(f"{name} {self.figures[name]:.4f}" for name in HEADLINES))
-        gain = self.figures["val/x0_gain"]
+        gain = self.figures[self._gain]
         self._without_gain = 0 if gain > self._highest else self._without_gain + 1
         self._highest = max(self._highest, gain)
         patience = module.config.early_stop_patience
         if patience and self._without_gain >= patience:
-            announce(f"step {self._step}: {patience} validations without a better val/x0_gain; stopping early")
+            announce(f"step {self._step}: {patience} validations without a better {self._gain}; stopping early")
             trainer.should_stop = True
-        return listens(self.figures) and (self.best is None or gain > self.best.figures["val/x0_gain"])
+        return listens(self.figures, self._deciding) and (self.best is None or gain > self.best.gain)
 
     def _write_adapter(self, trainer: Trainer, module: AccompanimentModule) -> None:
         self.adapter = self.folder / f"epoch={module.data_epoch}-step={self._step}_lora"
@@ -152,7 +158,7 @@ class Milestones(StepCallback):
                 self._save(module, self.adapter, self.figures)
 
     def _record_best(self, trainer: Trainer) -> None:
-        self.best = Best(adapter=self.adapter.name, step=self._step, figures=self.figures)
+        self.best = Best(adapter=self.adapter.name, step=self._step, figures=self.figures, decided_by=self._gain)
         if trainer.is_global_zero:
             save_best(self.folder, self.best)
 
@@ -163,10 +169,14 @@ class Milestones(StepCallback):
             "best": best,
             "highest": self._highest,
             "without_gain": self._without_gain,
+            "decided_by": self._gain,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.figures = state_dict["figures"]
+        if state_dict.get("decided_by", "val/x0_gain") != self._gain:
+            announce(f"{self._gain} decides now: the best adapter is chosen anew from here on")
+            return
         self.best = Best(**state_dict["best"]) if state_dict["best"] else None
         self._highest, self._without_gain = state_dict["highest"], state_dict["without_gain"]
 

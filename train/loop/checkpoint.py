@@ -12,6 +12,7 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 from lightning.pytorch import Trainer
+from pydantic import Field
 
 from common.config import Config, leaves
 from common.errors import UserError
@@ -47,7 +48,7 @@ ONCE: Mapping[str, Any] = {
 
 
 class Best(Config):
-    """best.json: the adapter with the highest val/x0_gain of those that listen to the vocal beyond doubt."""
+    """best.json: the adapter with the highest gain over the base of those that listen to the vocal beyond doubt."""
 
     adapter: str
     """Name of its folder, beside this file."""
@@ -55,6 +56,12 @@ class Best(Config):
     """Optimiser steps behind it."""
     figures: dict[str, float]
     """Its validation."""
+    decided_by: str = Field(default="val/x0_gain", exclude_if=lambda name: name == "val/x0_gain")
+    """The figure that is the highest; best.json leaves it out where it is of all vocals."""
+
+    @property
+    def gain(self) -> float:
+        return self.figures[self.decided_by]
 
 
 def save_best(folder: Path, best: Best) -> None:

@@ -31,14 +31,18 @@ in four times."""
 FEWEST_OF_A_KIND = 2
 """Clips with clean vocals, with separated ones, or with a copy at another pitch, for which gains are told: an interval
 needs two."""
+SEPARATED, GIVEN = "separated", "clean"
+"""The kinds of vocals: taken out of a mix, and given as stems."""
+FEWEST_DECIDING_SONGS = 8
+"""With given vocals, beside others with separated ones, for the given ones alone to decide which adapter is best."""
 GAINS = ("x0_gain", "gain_over_muted", "gain_over_shifted", "conditioning_gain")
 TRANSPOSED = "gain_over_transposed"
 """Of the clips whose song the shards hold at other pitches, too."""
 LEAD_SHEET_GAINS = ("gain_over_no_lead_sheet", "lead_sheet_gain")
 """Of a model that takes a lead sheet, with the vocal as it is: over the sheet left out, and over another song's."""
-LISTENING = ("val/gain_over_muted_low", "val/conditioning_gain_low")
-"""Above 0 where a model listens: the vocal is of use, and it is this vocal. That some vocal is there, whichever, is
-enough to learn a gain over a muted one."""
+LISTENING = ("val/gain_over_muted", "val/conditioning_gain")
+"""Whose intervals lie above 0 where a model listens: the vocal is of use, and it is this vocal. That some vocal is
+there, whichever, is enough to learn a gain over a muted one."""
 CONFIDENCE = 0.95
 """Of the intervals."""
 
@@ -86,7 +90,7 @@ class Figures:
             named |= {f"val/{name}_at_{level:g}": value for level, value in by_level}
         for kind, gains in self.gains_of.items():
             for name, found in gains.items():
-                named |= _interval(f"{name}_{kind}", found)
+                named |= _interval(of_kind(name, kind), found)
         return named
 
 
@@ -94,9 +98,15 @@ def _interval(name: str, found: GainInterval) -> dict[str, float]:
     return {f"val/{name}": found.value, f"val/{name}_low": found.low, f"val/{name}_high": found.high}
 
 
-def listens(figures: Mapping[str, float]) -> bool:
-    """Whether a validation, by the names of its figures, leaves no doubt that the model listens to the vocal."""
-    return all(figures.get(name, 0.0) > 0 for name in LISTENING)
+def listens(figures: Mapping[str, float], kind: str | None = None) -> bool:
+    """Whether a validation, by the names of its figures, leaves no doubt that the model listens to the vocal, or to
+    the vocals of one kind."""
+    return all(figures.get(f"{of_kind(name, kind)}_low", 0.0) > 0 for name in LISTENING)
+
+
+def of_kind(name: str, kind: str | None) -> str:
+    """Name of a figure, such as val/x0_gain, of the vocals of one kind; of all vocals for None."""
+    return f"{name}_{kind}" if kind else name
 
 
 class Validation:
@@ -115,7 +125,7 @@ class Validation:
         `reuse_base_of` was of the same base and clips.
         """
         seed = maker.config.seed
-        draws = -(-FEWEST_CLIPS // len(samples))
+        self._draws = draws = -(-FEWEST_CLIPS // len(samples))
         songs = [sample for _, sample in sorted(samples.items())]
         chosen = [(song, draw, _choose(song, maker, draw, draws)) for draw in range(draws) for song in songs]
         self.clips = [_clip(song, maker, draw, choice) for song, draw, choice in chosen]
@@ -129,10 +139,29 @@ class Validation:
         partners = derangement(len(songs), seeded(seed, "derangement"))
         self.partners = [draw * len(songs) + partner for draw in range(draws) for partner in partners]
         separated = torch.tensor([song.meta.is_separated for song in songs] * draws)
-        kinds = {"clean": ~separated, "separated": separated}
+        kinds = {GIVEN: ~separated, SEPARATED: separated}
         self.kinds = kinds if all(chosen.sum() >= FEWEST_OF_A_KIND for chosen in kinds.values()) else {}
+        self._given_songs = sum(not song.meta.is_separated for song in songs)
         self.levels = noise_levels(maker.conditioning, maker.config.accompaniment.default_strength)
         self._base: ClipLosses | None = reuse_base_of._base if reuse_base_of else None
+
+    @property
+    def deciding(self) -> str | None:
+        """The kind of vocals by whose figures the best adapter is chosen; None is all."""
+        return GIVEN if self.kinds and self._given_songs >= FEWEST_DECIDING_SONGS else None
+
+    def described_choice(self) -> str | None:
+        """One line on what decides where songs of both kinds are validated on."""
+        if not self.kinds:
+            return None
+        given, songs = self._given_songs, len(self.clips) // self._draws
+        line = f"validation: {given} songs have given vocals, {songs - given} separated ones; "
+        if self.deciding:
+            return f"{line}{of_kind('val/x0_gain', GIVEN)}, of the given ones, decides which adapter is best"
+        return (
+            f"{line}all decide which adapter is best, though separated ones say little about a voice recorded alone: "
+            f"{FEWEST_DECIDING_SONGS} given ones would decide"
+        )
 
     @torch.no_grad()
     def __call__(self, module: AccompanimentModule) -> Figures:

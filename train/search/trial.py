@@ -160,7 +160,7 @@ class TrialObjective:
         trial.set_user_attr(FIGURES, figures)
         seconds = {"training": callback.training_seconds, "validation": callback.validation_seconds}
         trial.set_user_attr(SECONDS, seconds)
-        for name in LISTENING:
+        for name in (f"{gain}_low" for gain in LISTENING):
             trial.set_constraint(name, math.ulp(0.0) - figures[name])  # at most 0 if and only if the figure is above
         logger.log_hyperparams(trial.params, {name.replace("val/", "trial/"): figures[name] for name in HEADLINES})
         logger.finalize("success")

@@ -5,6 +5,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train.loop.callbacks
 from models.adapters.adapter import read_card
+from shards.held_out import validation_songs
 from train.loop.checkpoint import BEST, find_last
 from train.loop.fit import fit
 from train.loop.validation import listens
@@ -41,6 +42,25 @@ def test_the_best_that_listens_is_kept_and_named_also_after_a_resume(learnable):
     assert outcome.best.model_dump() == named
     card = read_card(outcome.folder / "checkpoints" / named["adapter"])
     assert (card.step, card.validation) == (named["step"], named["figures"])
+
+
+def test_given_vocals_decide_where_there_are_eight_songs_of_them(make_shards, learnable, tiny_config, capsys):
+    """All but two of the songs that are validated on have given vocals."""
+    songs = {f"song{number}": [12] for number in range(20)}
+    kept = sorted(validation_songs(list(songs), 0.5))
+    shards = make_shards(songs, separated=kept[:2])
+    outcome = fit(learnable(max_steps=6, val_fraction=0.5, dataset_path=str(shards), val_every_n_steps=6))
+    given = len(kept) - 2
+    assert given >= 8
+    assert (
+        f"validation: {given} songs have given vocals, 2 separated ones; val/x0_gain_clean, of the given ones, decides "
+        "which adapter is best"
+    ) in capsys.readouterr().err.splitlines()
+    named = best_of(outcome)
+    assert outcome.best is not None
+    assert named["decided_by"] == "val/x0_gain_clean"
+    assert outcome.best.gain == named["figures"]["val/x0_gain_clean"] != named["figures"]["val/x0_gain"]
+    assert listens(named["figures"], "clean")
 
 
 def test_a_model_that_does_not_listen_is_never_the_best(song_shards, tiny_config):

@@ -130,8 +130,23 @@ def test_clean_and_separated_songs_are_told_apart_where_both_are_there(tiny_conf
         assert named[f"val/x0_gain_{kind}_low"] < named[f"val/x0_gain_{kind}"] < named[f"val/x0_gain_{kind}_high"]
     low, high = sorted(named[f"val/x0_gain_{kind}"] for kind in ("clean", "separated"))
     assert low < named["val/x0_gain"] < high
-    only_one = Validation(of_kind(samples, {"s0"}), maker)(module).named()
-    assert "val/x0_gain_clean" not in only_one, "one song has no interval"
+    few = Validation(of_kind(samples, {"s0"}), maker)
+    assert "val/x0_gain_clean" not in few(module).named(), "one song has no interval"
+    assert (few.deciding, few.described_choice()) == (None, None)
+
+
+@pytest.mark.parametrize(("given", "deciding"), [(7, None), (8, "clean")])
+def test_given_vocals_decide_from_eight_songs_on(tiny_config, tmp_path, make_sample, given, deciding):
+    config = tiny_config(tmp_path)
+    maker = ClipMaker(config, conditioning_of(config), STATISTICS, ACE_STEP_1)
+    samples = {f"s{n}": make_sample(f"s{n}", 0, 9) for n in range(given + 2)}
+    validation = Validation(of_kind(samples, {"s0", "s1"}), maker)
+    assert validation.deciding == deciding
+    line = validation.described_choice()
+    assert line is not None
+    assert line.startswith(f"validation: {given} songs have given vocals, 2 separated ones; ")
+    assert ("8 given ones would decide" in line) == (deciding is None)
+    assert Validation(samples, maker).described_choice() is None
 
 
 @pytest.mark.parametrize(("muted", "exchanged", "sure"), [(0.1, 0.1, True), (0.1, -0.1, False), (0.0, 0.1, False)])
@@ -139,6 +154,8 @@ def test_a_model_listens_where_the_vocal_is_of_use_and_no_other_is_as_good(muted
     figures = {"val/gain_over_muted_low": muted, "val/conditioning_gain_low": exchanged, "val/x0_gain": 1.0}
     assert listens(figures) == sure
     assert not listens({})
+    assert not listens(figures, "clean")
+    assert listens({name.replace("_low", "_clean_low"): value for name, value in figures.items()}, "clean") == sure
 
 
 def test_few_songs_are_cut_several_times_with_noise_of_their_own(asked):
