@@ -67,7 +67,7 @@ class Instrument:
 class Measures(Instrument):
     """The measures of `infer evaluate`, which need no weights."""
 
-    name, identity = "measures", "1"
+    name, identity = "measures", "2"
 
     def __init__(self) -> None:
         self.about = {name: version(name) for name in ("librosa", "mir-eval", "numpy")}

@@ -18,7 +18,7 @@ from infer.compare.ratings import Interval, bootstrap_mean
 from infer.evaluate.items import EvaluationItem, read_items, records_of
 from infer.evaluate.measures.clip import Clip
 from infer.evaluate.measures.diversity import distance_db, mean_distance_db
-from infer.evaluate.measures.harmony import estimate_key, measure_harmony, transposition_fits
+from infer.evaluate.measures.harmony import estimate_key, key_lead, measure_harmony, transposition_fits
 from infer.evaluate.measures.leakage import measure_leakage
 from infer.evaluate.measures.rhythm import measure_rhythm
 from infer.evaluate.measures.sanity import faults, measure_sanity
@@ -51,6 +51,8 @@ class ClipReport:
     key: str
     keys: dict[str, str | None]
     """Musical key of the vocal and of each system's first band."""
+    key_lead: float | None
+    """How surely the vocal is in its key: the correlation of the best less that of the second best."""
     faults: tuple[str, ...]
     """What is wrong with the bands that were made."""
     values: dict[str, Values]
@@ -217,6 +219,7 @@ def measure_item(loaded: LoadedItem) -> ClipReport:
         key=loaded.item.key,
         keys={"vocal": estimate_key(loaded.vocal)}
         | {system: estimate_key(loaded.bands[system][0]) for system in ("result", "true") if system in loaded.bands},
+        key_lead=key_lead(loaded.vocal.upper_chroma),
         faults=tuple(sorted({fault for each in found for fault in each})),
         values=values,
         fits={

@@ -35,6 +35,9 @@ class Measure:
 MEASURES = (
     Measure("harmony.z", "harmony: z of the right transposition", "higher, chance 0"),
     Measure("harmony.rank", "harmony: rank of it among 12", "lower, chance 6.5"),
+    Measure("harmony.melody_z", "harmony: z by the sung pitches", "higher, chance 0"),
+    Measure("harmony.melody_rank", "harmony: rank by them among 12", "lower, chance 6.5"),
+    Measure("harmony.tuning_cents", "harmony: cents from the vocal's tuning", "lower, chance 25", digits=0),
     Measure("harmony.key_score", "harmony: key against the vocal's (MIREX)", "higher"),
     Measure("leakage.fine", "leakage: fine structure above null", "lower, clean below 0.05", 3),
     Measure("leakage.projection_db", "leakage: vocal filtered, share of energy, dB", "lower", 1),
@@ -205,13 +208,14 @@ def _set_rows(evaluation: Evaluation) -> list[TableCells]:
 
 
 def _clip_rows(clips: Sequence[ClipReport]) -> list[TableCells]:
-    rows: list[TableCells] = [("vocal", "its key", "band's key", "harmony z", "leakage fine", "beat F", "faults")]
+    rows: list[TableCells] = [("vocal", "its key", "by", "band's key", "harmony z", "leakage fine", "beat F", "faults")]
     for clip in clips:
         values = clip.values["result"]
         figures = (values.get(name) for name in ("harmony.z", "leakage.fine", "rhythm.beat_f"))
         texts = ("-" if figure is None else f"{figure:.2f}" for figure in figures)
-        keys = (clip.keys[system] or "none" for system in ("vocal", "result"))
-        rows.append((clip.key, *keys, *texts, ", ".join(clip.faults) or "none"))
+        sure = "-" if clip.key_lead is None else f"{clip.key_lead:.2f}"
+        vocal, band = (clip.keys[system] or "none" for system in ("vocal", "result"))
+        rows.append((clip.key, vocal, sure, band, *texts, ", ".join(clip.faults) or "none"))
     return rows
 
 

@@ -10,6 +10,7 @@ import librosa
 import numpy as np
 
 from common.audio.wave import resample
+from common.music.vocal_features import VocalFeatures, vocal_features
 from infer.audio.pictures import MEASURED_RATE_HZ
 
 ANALYSIS_RATE_HZ = 22_050
@@ -83,6 +84,16 @@ class Clip:
                 tuning=None,
             )
         )
+
+    @cached_property
+    def sung(self) -> VocalFeatures:
+        """Pitches of a voice alone."""
+        return vocal_features(self.wave, MEASURED_RATE_HZ)
+
+    @cached_property
+    def tuning_cents(self) -> float | None:
+        """How far its notes lie above those of 440 Hz, from -50 to 50; None in silence."""
+        return 100 * float(librosa.estimate_tuning(y=self.mono, sr=ANALYSIS_RATE_HZ)) if self.mono.any() else None
 
     @cached_property
     def log_mel(self) -> np.ndarray:

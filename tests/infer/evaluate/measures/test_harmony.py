@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from common.music.chord import TONICS
+from common.music.key import MAJOR_PROFILE
 from infer.evaluate.measures.clip import Clip
 from infer.evaluate.measures.harmony import (
     estimate_key,
+    key_lead,
     key_of,
     key_score,
     measure_harmony,
@@ -64,9 +66,47 @@ def test_keys_are_scored_as_at_mirex():
     assert scores == [1.0, 0.5, 0.3, 0.2, 0.0, 0.0]
 
 
+def test_sung_pitches_tell_the_true_band_from_others_better_than_all_that_sounds(songs, shuffled):
+    true, other = (
+        [measure_harmony(song.vocal, band) for song, band in zip(songs, bands, strict=True)]
+        for bands in ([s.band for s in songs], shuffled)
+    )
+    by_all, by_melody = (
+        np.mean([getattr(a, name) - getattr(b, name) for a, b in zip(true, other, strict=True)])
+        for name in ("z", "melody_z")
+    )
+    assert by_melody > by_all > 0
+    assert np.mean([found.melody_rank for found in true]) < 2.0
+
+
+def test_a_band_out_of_tune_keeps_its_harmony_and_is_told_by_its_tuning(songs):
+    """Resampled by 40 cents: longer by 2 %, which is cut."""
+    vocal, band = songs[0].vocal, songs[0].band
+    places = np.arange(band.wave.shape[1]) * 2 ** (-40 / 1200)
+    lower = Clip(np.stack([np.interp(places, np.arange(len(side)), side) for side in band.wave]).astype(np.float32))
+    apart, right = (measure_harmony(vocal, one) for one in (lower, band))
+    assert right.tuning_cents is not None
+    assert apart.tuning_cents is not None
+    assert right.tuning_cents < 15
+    assert 30 < apart.tuning_cents <= 50
+    assert apart.melody_rank == right.melody_rank
+
+
+def test_a_key_leads_by_more_where_a_chroma_is_its_profile():
+    certain, unsure = np.zeros((12, 1)), np.zeros((12, 1))
+    certain[:, 0] = MAJOR_PROFILE
+    unsure[[0, 7], 0] = 1.0  # major or minor
+    leads = key_lead(certain), key_lead(unsure)
+    assert leads[0] is not None
+    assert leads[1] is not None
+    assert leads[0] > 2 * leads[1] >= 0
+    assert key_lead(np.zeros((12, 4))) is None
+
+
 def test_silence_is_at_chance(songs):
     harmony = measure_harmony(songs[0].vocal, Clip(np.zeros_like(songs[0].vocal.wave)))
     assert (harmony.rank, harmony.z, harmony.key_score) == (CHANCE_RANK, 0.0, 0.0)
+    assert (harmony.melody_rank, harmony.melody_z, harmony.tuning_cents) == (CHANCE_RANK, 0.0, None)
 
 
 def test_rank_and_z_of_known_numbers():
