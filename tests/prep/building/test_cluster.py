@@ -28,13 +28,15 @@ def cluster():
 
 
 @pytest.mark.slow
-def test_a_cluster_of_two_workers_gives_the_same_bytes(tmp_path, song, build, config, hashes, cluster):
+@pytest.mark.parametrize("checkpoint", ["tiny", "tiny15"])
+def test_a_cluster_of_two_workers_gives_the_same_bytes(tmp_path, song, build, config, hashes, cluster, checkpoint):
     for seed, key in enumerate("abc"):
         song(tmp_path / "raw", key, parts=("song",) if key == "b" else ("vocal", "inst"), seed=seed)
     song(tmp_path / "raw", "short", seconds=0.7, seed=7)
-    report = build("ray", engine="ray", workers=2)
+    report = build("ray", engine="ray", workers=2, checkpoint=checkpoint)
     assert os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0"
-    build("local", config=config.model_copy(update={"separator": SeparatorConfig(keep=False)}))
+    alone = config.model_copy(update={"separator": SeparatorConfig(keep=False)})
+    build("local", config=alone, checkpoint=checkpoint)
     assert hashes(tmp_path / "ray") == hashes(tmp_path / "local")
     assert sorted({part.song for part in report.encoded}) == ["a", "b", "c"]
 

@@ -78,15 +78,19 @@ def kill_amid_work(process, folder):
     assert process.end()[0] == -signal.SIGKILL
 
 
-def test_songs_that_were_encoded_before_a_kill_are_not_encoded_again(tmp_path, song, build, encoded_songs, hashes):
+@pytest.mark.parametrize("checkpoint", ["tiny", "tiny15"])
+def test_songs_that_were_encoded_before_a_kill_are_not_encoded_again(
+    tmp_path, song, build, encoded_songs, hashes, checkpoint
+):
     for seed in range(3):
         song(tmp_path / "raw", f"s{seed}", parts=("vocal", "mix"), seed=seed, seconds=2.5)
-    process = PrepProcess("build-shards", "raw", "shards", "--checkpoint-dir", "tiny", "--workers", "1", cwd=tmp_path)
+    flags = ["--checkpoint-dir", checkpoint, "--workers", "1"]
+    process = PrepProcess("build-shards", "raw", "shards", *flags, cwd=tmp_path)
     kill_amid_work(process, tmp_path / "shards")
     assert not (tmp_path / "shards" / "manifest.json").exists()
-    build()
+    build(checkpoint=checkpoint)
     assert 0 < len(encoded_songs) < 3
-    build("whole")
+    build("whole", checkpoint=checkpoint)
     assert hashes(tmp_path / "shards") == hashes(tmp_path / "whole")
 
 
@@ -152,12 +156,12 @@ def kill_after(process, folder, seconds):
     return process.end()[0] == -signal.SIGKILL
 
 
-def kill_at_random(tmp_path, build, config, hashes, *, kills):
+def kill_at_random(tmp_path, build, config, hashes, *, kills, checkpoint="tiny"):
     """Kill new builds and rewritten ones, over and over, and finish each; most must have been killed."""
     text = config.text.model_copy(update={"seed": 1})
     settings = config.model_copy(update={"shard_samples": 2, "text": text})
-    flags = ["--workers", "1", "--set", "shard_samples=2", "--set", "text.seed=1"]
-    whole = PrepProcess("build-shards", "raw", "whole", "--checkpoint-dir", "tiny", *flags, cwd=tmp_path)
+    flags = ["--checkpoint-dir", checkpoint, "--workers", "1", "--set", "shard_samples=2", "--set", "text.seed=1"]
+    whole = PrepProcess("build-shards", "raw", "whole", *flags, cwd=tmp_path)
     wait_for_work(whole, tmp_path / "whole")
     begun = time.monotonic()
     code, errors = whole.end()
@@ -167,11 +171,11 @@ def kill_at_random(tmp_path, build, config, hashes, *, kills):
     for number in range(kills):
         out = f"killed{number}"
         if number % 2:  # an older build, whose texts are to be made anew
-            build(out, config=settings.model_copy(update={"text": config.text}))
-        process = PrepProcess("build-shards", "raw", out, "--checkpoint-dir", "tiny", *flags, cwd=tmp_path)
+            build(out, config=settings.model_copy(update={"text": config.text}), checkpoint=checkpoint)
+        process = PrepProcess("build-shards", "raw", out, *flags, cwd=tmp_path)
         moment = (number + generator.random()) / kills * work_seconds
         killed += kill_after(process, tmp_path / out, moment)
-        build(out, config=settings)
+        build(out, config=settings, checkpoint=checkpoint)
         assert hashes(tmp_path / out) == hashes(tmp_path / "whole")
     assert killed >= kills / 2
 
@@ -182,8 +186,9 @@ def test_builds_killed_at_random_end_as_one_that_was_not(tmp_path, songs, build,
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_builds_killed_at_20_random_moments_end_as_one_that_was_not(tmp_path, songs, build, config, hashes):
-    kill_at_random(tmp_path, build, config, hashes, kills=20)
+@pytest.mark.parametrize("checkpoint", ["tiny", "tiny15"])
+def test_builds_killed_at_20_random_moments_end_as_one_that_was_not(tmp_path, songs, build, config, hashes, checkpoint):
+    kill_at_random(tmp_path, build, config, hashes, kills=20, checkpoint=checkpoint)
 
 
 def test_rewriting_texts_stopped_at_any_file_ends_as_a_build_that_was_not(
