@@ -132,7 +132,7 @@ def sample(
 
     What is longer than the network takes at once goes through it in `windows`, at every step: their velocities are
     cross-faded, so that they walk from one noise to one song together (by default those of plan_windows). Frames that
-    are `kept` end as they are given.
+    are `kept` end as they are given, and stand in the slot for a source where the base has one.
     """
     spec = transformer.spec
     windows = windows or plan_windows(noise.shape[-1], longest=spec.longest_frames)
@@ -147,6 +147,7 @@ def sample(
             objective=objective,
             source=source and source.cut(window.frames),
             conditioner=conditioner,
+            kept=kept and kept.cut(window.frames),
         )
         for window in windows
     ]
@@ -247,8 +248,10 @@ class GuidedVelocity:
         objective: Objective = TEXT2MUSIC,
         source: VocalSource | None = None,
         conditioner: Conditioner | None = None,
+        kept: KeptLatents | None = None,
     ) -> None:
         self._transformer = transformer
+        self._kept = kept if transformer.spec.has_source_slot else None
         self._conditions, self._null = transformer.prepare(conditions), transformer.prepare(null)
         self._settings, self._eps = settings, eps
         self._objective, self._source, self._conditioner = objective, source, conditioner
@@ -286,6 +289,8 @@ class GuidedVelocity:
     ) -> Tensor:
         source = self._source if vocal or self._source is None else self._source.muted()
         conditions = self._objective.conditioned(conditions, source, self._transformer)
+        if self._kept is not None:
+            conditions = self._kept.in_slot(conditions, self._transformer)
         shown = self._objective.network_input(state, sigma, source, self._eps)
         output = self._transformer.decode(shown, _timestep(state, sigma), conditions, injections=injections).sample
         return self._objective.velocity(state, output.to(state.dtype), sigma)

@@ -11,7 +11,8 @@ from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDiagonalGau
 from common.bases import ACE_STEP_15
 from common.errors import UserError
 from models.flow.alternatives import SourceSlot
-from models.flow.conditioning import VocalSource
+from models.flow.conditioning import TEXT2MUSIC, VocalSource
+from models.flow.kept import KeptLatents
 from models.flow.sampler import SamplerSettings, sample
 from models.flow.windows import LatentWindow
 from models.loading.checkpoint import is_whole, open_transformer, part_files, part_hash, spec_of
@@ -121,6 +122,42 @@ def test_silence_in_the_source_slot_is_text2music_and_a_kept_frame_is_told(netwo
     by_context = [network.decode(latents, timestep, one).sample for one in (plain, silent, kept)]
     assert torch.equal(by_context[0], by_context[1])
     assert not torch.allclose(by_context[0], by_context[2])
+
+
+@EACH_VARIANT
+@pytest.mark.parametrize("sung", [False, True])
+def test_kept_frames_are_in_the_slot_as_the_pipeline_repaints(pipeline, networks, sung, monkeypatch):
+    """Its slot is compared, not its latents: the pipeline puts nothing back between steps."""
+    monkeypatch.setattr(OobleckDiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+    network, anew = networks[0], slice(4, 9)
+    wave = torch.randn(2, FRAMES * 1920, generator=torch.Generator().manual_seed(4)) * 0.1
+    noise = torch.randn(1, FRAMES, 64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        take = pipeline.vae.encode(wave[None]).latent_dist.mode().unsqueeze(2)
+    kept, source = KeptLatents(take, anew), vocal_of(take.flip(3), strength=1.0) if sung else None
+    shown = []
+    monkeypatch.setattr(
+        pipeline.transformer,
+        "forward",
+        lambda *args, forward=pipeline.transformer.forward, **named: (
+            shown.append(named["context_latents"]) or forward(*args, **named)
+        ),
+    )
+    pipeline(
+        "the band plays", audio_duration=FRAMES / 25, num_inference_steps=STEPS, latents=noise, output_type="latent",
+        task_type="repaint", src_audio=wave, repainting_start=anew.start / 25, repainting_end=anew.stop / 25,
+    )  # fmt: skip
+    words = network.condition(torch.ones(1, 2, 24), torch.ones(1, 2), torch.ones(1, 2, 24), torch.ones(1, 2))
+    expected, objective = shown[0][:1].transpose(1, 2).unsqueeze(2), SourceSlot() if sung else TEXT2MUSIC
+    context = kept.in_slot(objective.conditioned(words, source, network), network).context
+    if source is not None and source.latents is not None:
+        expected = expected.clone()
+        expected[:, :64, :, anew] = source.latents[..., anew]
+    torch.testing.assert_close(context, expected)
+    made = latents_of(network, pipeline, noise, source, None, kept=kept)
+    untold = latents_of(network, pipeline, noise, source, None)
+    assert torch.equal(made[:, : anew.start], take.squeeze(2).transpose(1, 2)[:, : anew.start])
+    assert not close(made[:, anew], untold[:, anew])
 
 
 def test_an_injection_changes_its_block_alone_and_only_once(networks):

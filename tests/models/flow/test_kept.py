@@ -50,3 +50,14 @@ def test_what_is_made_anew_fits_what_is_kept():
     song = drawn(1)
     kept = KeptLatents(torch.where(OUTSIDE, song, torch.nan), ANEW)
     torch.testing.assert_close(made("heun", kept, lambda *_: velocity(song, drawn(2))), song)
+
+
+@pytest.mark.parametrize(
+    ("frames", "anew"),
+    [(slice(0, 3), slice(3, 3)), (slice(2, 6), slice(2, 4)), (slice(5, 9), slice(0, 2)), (slice(8, 10), slice(0, 0))],
+)
+def test_a_window_keeps_what_lies_in_it(frames, anew):
+    latents = torch.arange(10.0)[None, None, None]
+    cut = KeptLatents(latents, slice(4, 7)).cut(frames)
+    assert cut.anew == anew
+    assert torch.equal(cut.latents, latents[..., frames])
