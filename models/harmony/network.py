@@ -18,6 +18,7 @@ from torch.nn import functional
 from common.bases import CONFIG_FILE
 from common.canonical import sha256_of, sha256_of_file
 from common.config import Config
+from common.errors import UserError
 from models.device import shapes_alone
 from models.harmony.chords import KEYS, NO_CHORD
 from models.harmony.half_beats import WIDTH
@@ -86,6 +87,11 @@ def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
 
 def open_harmony_network(folder: Path) -> HarmonyNetwork:
     """The network of config.json and model.safetensors in a folder. Raises UserError for what does not fit."""
+    if not (folder / CONFIG_FILE).is_file():
+        raise UserError(
+            f"{folder}: no {CONFIG_FILE} inside, so that it is no harmoniser. Give a folder that `train harmoniser` "
+            "wrote, such as adapter/harmoniser."
+        )
     config = read_part_config(folder.parent, folder.name)
     shape = network_config(HarmonyShape, config, str(folder / CONFIG_FILE))
     with shapes_alone():

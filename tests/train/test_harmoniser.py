@@ -137,7 +137,10 @@ def test_what_was_made_of_a_held_out_song_is_held_out_with_it(song_of, written):
             {"features": False},
             "9 of 12 songs have features of the vocal; it takes 10. Run prep build-shards again with",
         ),
-        ({"sheet": False}, "9 of 12 songs have them and a lead sheet; it takes 10. Run prep lead-sheets on the folder"),
+        (
+            {"sheet": False},
+            "9 of 12 songs have features of the vocal and a lead sheet; it takes 10. Run prep lead-sheets on",
+        ),
     ],
 )
 def test_what_cannot_teach_is_refused_in_one_line(tmp_path, song_of, written, lacks, complaint):
@@ -156,6 +159,7 @@ def test_places_that_cannot_take_it_are_refused(tmp_path, song_of, written):
         ({"out": tmp_path / "music"}, f"{tmp_path / 'music'}: holds song.wav, which is no part of a harmoniser."),
         ({"out": None}, "the harmoniser goes into an adapter's folder (--adapter) or its own (--out)."),
         ({"out": None, "adapter": tmp_path / "music"}, f"{tmp_path / 'music'}: no adapter.json inside."),
+        ({"out": tmp_path / "own", "init_from": str(SHIPPED)}, f"{SHIPPED}: no config.json inside, so that it is no"),
     ):
         with pytest.raises(UserError) as raised:
             trained(shards, **options)

@@ -8,7 +8,7 @@ from common.errors import UserError
 from common.files import check_writable
 from common.table import in_columns
 from models.adapters.adapter import HARMONISER_FOLDER, AdapterCard, read_card, rewrite_card
-from models.harmony.network import WEIGHTS_FILE, harmony_network_hash
+from models.harmony.network import WEIGHTS_FILE, harmony_network_hash, open_harmony_network
 from models.harmony.trained import SHIPPED_HARMONISER
 from shards.location import location_of
 from train.harmony.songs import read_sung_songs
@@ -46,8 +46,10 @@ def harmoniser_of_shards(
     _check_free(folder)
     kept = None if card is None else card.val_fraction
     share = max(HELD_OUT_SHARE, kept or 0.0)
-    songs = read_sung_songs(location_of(shards), share)
     start = None if init_from == NOTHING else SHIPPED_HARMONISER if init_from is None else Path(init_from)
+    if start is not None:
+        open_harmony_network(start)  # refused before the beats of all songs are sought
+    songs = read_sung_songs(location_of(shards), share)
     made = train_harmony(songs, folder, start=start, seed=seed)
     if adapter is not None and card is not None:
         rewrite_card(adapter, card.model_copy(update={"harmoniser": harmony_network_hash(folder)}))

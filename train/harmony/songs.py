@@ -152,7 +152,7 @@ def _check(place: ShardLocation, manifest: Manifest) -> None:
         (features, "features of the vocal", "Run prep build-shards again with --set vocal_features=true."),
         (
             [song for song in features if song.lead_sheet],
-            "them and a lead sheet",
+            "features of the vocal and a lead sheet",
             "Run prep lead-sheets on the folder of songs, or write KEY_lead_sheet.txt, and prep build-shards again.",
         ),
     ):
