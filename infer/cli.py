@@ -239,6 +239,8 @@ def lead_sheet(
 
     if out is not None and (out.suffix.lower() in AUDIO_SUFFIXES or (out.exists() and out.samefile(vocal))):
         raise UserError(f"--out {out}: that is a recording, and a lead sheet is text. Name a file such as ballad.txt.")
+    if adapter is not None and harmoniser is not None:
+        raise UserError("--adapter and --harmoniser both name what infers it. Leave one out.")
     found = () if adapter is None else (adapter_folder(adapter),)
     sheet = infer_lead_sheet(vocal, harmoniser or find_harmoniser(found, [read_card(folder) for folder in found]))
     if out is None:

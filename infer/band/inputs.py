@@ -20,6 +20,7 @@ from infer.band.session import Session
 from infer.request.harmonise import harmoniser_record, sheet_of_wave
 from infer.request.lead_sheet import changed_sheet, lead_sheet_of_file, lead_sheet_of_shards, say_uncovered
 from infer.request.plan import GenerationPlan
+from infer.request.record import HarmoniserRecord
 from infer.request.request import AdapterSelection
 from infer.request.text_inputs import (
     NO_PROMPT,
@@ -111,11 +112,29 @@ def _with_sheet(vocal: VocalInput, sheet: LeadSheet | None, plan: GenerationPlan
         harmoniser = plan.selection.harmoniser
         sheet = sheet_of_wave(vocal.wave, harmoniser)
         vocal = replace(vocal, harmoniser=None if sheet is None else harmoniser_record(harmoniser))
+    else:
+        _say_idle_harmoniser(plan, sheet, counts=counts)
+        vocal = replace(vocal, harmoniser=_harmoniser_of_earlier(plan))
     seconds = vocal.output_samples / OUTPUT_RATE_HZ
     sheet = changed_sheet(sheet, plan.request, seconds)
     if sheet is not None or counts:
         say_uncovered(sheet, seconds)
     return replace(vocal, lead_sheet=sheet)
+
+
+def _harmoniser_of_earlier(plan: GenerationPlan) -> HarmoniserRecord | None:
+    """What inferred the sheet that the rest of the take follows."""
+    return None if plan.earlier is None or _sheet_of_earlier(plan) is None else plan.earlier.record.harmoniser
+
+
+def _say_idle_harmoniser(plan: GenerationPlan, sheet: LeadSheet | None, *, counts: bool) -> None:
+    if plan.request.harmoniser is None:
+        return
+    if sheet is not None:
+        why = "there is a lead sheet already"
+    else:
+        why = "the vocal comes from shards" if counts else "at strength 0 the vocal tells no lead sheet"
+    say(f"--harmoniser {plan.request.harmoniser}: infers nothing; {why}.")
 
 
 def check_shards(plan: GenerationPlan, shards: Path) -> None:

@@ -21,6 +21,7 @@ from models.adapters.harmoniser import find_harmoniser
 from models.adapters.style import Style, find_style
 from models.device import chosen_device
 from models.flow.sampler import SamplerSettings
+from models.harmony.network import open_harmony_network
 from models.harmony.trained import SHIPPED_HARMONISER
 from models.loading.checkpoint import check_lyrics_language, part_hash, resolve_checkpoint, spec_of, variant_of
 from models.loading.family import check_one_base, check_one_family, choose_checkpoint
@@ -130,7 +131,7 @@ def select_adapters(request: GenerationRequest) -> AdapterSelection:
     """The adapters and their weights: as given, else those that their cards recommend, shared out among them.
 
     Raises UserError for a folder that is no adapter, weights that do not match, adapters that do not go together, and
-    a lead sheet that they do not take; without any, for a strength or where no base is named.
+    a lead sheet that they do not take, and no harmoniser; without any, for a strength or where no base is named.
     """
     folders, weights = request.adapters, request.lora_weights
     cards = tuple(read_card(folder) for folder in folders)
@@ -144,7 +145,10 @@ def select_adapters(request: GenerationRequest) -> AdapterSelection:
     checkpoint = choose_checkpoint(request.checkpoint_dir, base_of(cards[0]), folders[0])
     harmoniser = request.harmoniser or find_harmoniser(folders, cards)
     selection = AdapterSelection(folders, cards, weights, combined, checkpoint, _style(request), harmoniser)
-    return _checked(request, selection)
+    checked = _checked(request, selection)
+    if request.harmoniser is not None:
+        open_harmony_network(request.harmoniser)  # refused before anything is encoded
+    return checked
 
 
 def _checked(request: GenerationRequest, selection: AdapterSelection) -> AdapterSelection:

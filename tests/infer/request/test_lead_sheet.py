@@ -156,6 +156,22 @@ def test_an_adapters_own_harmoniser_tells_it_and_the_record_says_so(make_adapter
         assert read_lead_sheet(capsys.readouterr().out).key == sheet.key
     told = play(replace(request, lead_sheet=made.lead_sheet, output_dir=tmp_path / "told"))
     assert "harmoniser" not in json.loads(told.record.read_text())
+    region = {"again": made.record, "again_from": 0.2, "again_to": 0.8}
+    again = play(replace(request, adapters=(), vocal=None, prompt=None, output_dir=tmp_path / "again", **region))
+    assert json.loads(again.record.read_text())["harmoniser"] == record["harmoniser"]
+
+
+def test_a_harmoniser_that_infers_nothing_says_so_and_one_that_is_none_is_refused(
+    make_adapter, brief_vocal_file, sheet_file, tmp_path, capsys
+):
+    request = requested(make_adapter(CONTROL), tmp_path, vocal=brief_vocal_file, prompt="piano", infer_steps=1)
+    played = replace(request, lead_sheet=sheet_file, harmoniser=SHIPPED_HARMONISER)
+    assert sheet_of(played) == read_lead_sheet(TEXT)
+    assert (
+        f"--harmoniser {SHIPPED_HARMONISER}: infers nothing; there is a lead sheet already." in capsys.readouterr().err
+    )
+    with pytest.raises(UserError, match=r"music: no config\.json inside, so that it is no harmoniser\. Give a folder"):
+        plan_generation(replace(request, harmoniser=tmp_path / "music"))
 
 
 def test_a_vocal_that_does_not_count_tells_no_sheet(make_adapter, vocal_file, sheet_file, tmp_path, capsys):
