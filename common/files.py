@@ -37,10 +37,16 @@ def whole_file(path: Path, *, partial: Path | None = None) -> Generator[Path]:
 
 
 def cache_folder() -> Path:
-    """Where Backline keeps what can be made again: BACKLINE_CACHE, by default ~/.cache/backline."""
-    if own := os.environ.get("BACKLINE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "backline"
+    """Where Backline keeps what can be made again: BACKLINE_CACHE, by default ~/.cache/backline.
+
+    Raises UserError where neither tells, since there is no home folder.
+    """
+    try:
+        if own := os.environ.get("BACKLINE_CACHE"):
+            return Path(own).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "backline"
+    except RuntimeError:
+        raise UserError("there is no home folder to keep a cache in. Name a folder in BACKLINE_CACHE.") from None
 
 
 def check_writable(folder: Path, *, needed_bytes: int = 0) -> None:

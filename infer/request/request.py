@@ -130,8 +130,8 @@ def check_sources(request: GenerationRequest) -> None:
 def select_adapters(request: GenerationRequest) -> AdapterSelection:
     """The adapters and their weights: as given, else those that their cards recommend, shared out among them.
 
-    Raises UserError for a folder that is no adapter, weights that do not match, adapters that do not go together, and
-    a lead sheet that they do not take, and no harmoniser; without any, for a strength or where no base is named.
+    Raises UserError for a folder that is no adapter or no harmoniser, weights that do not match, adapters that do not
+    go together, and a lead sheet that they do not take; without any, for a strength or where no base is named.
     """
     folders, weights = request.adapters, request.lora_weights
     cards = tuple(read_card(folder) for folder in folders)

@@ -51,7 +51,10 @@ def store_for(songs: Sequence[HashedSong], config: PrepConfig, fingerprint: Fing
     """Where the vocals of songs that are to be encoded are kept, and say what that takes; None where none are."""
     if not config.separator.keep:
         return None
-    store, new = vocal_store(), dict[str, float]()
+    try:
+        store, new = vocal_store(), dict[str, float]()
+    except UserError as error:
+        return _not_kept(error)
     for hashed in songs:
         identity = vocal_identity(hashed, config, fingerprint)
         if identity is not None and not store.path(identity).is_file():
@@ -61,11 +64,14 @@ def store_for(songs: Sequence[HashedSong], config: PrepConfig, fingerprint: Fing
         try:
             check_writable(store.folder, needed_bytes=round(size))
         except UserError as error:
-            say(f"separated vocals are not kept, and a build with another base model will separate again: {error}")
-            return None
+            return _not_kept(error)
         say(
             f"{len(new)} separated vocals will be kept in {store.folder} ({size / 1e9:.2g} GB), so that a build with "
             "another base model need not separate again. Remove them when there is none to come; "
             "--set separator.keep=false keeps none."
         )
     return store
+
+
+def _not_kept(error: UserError) -> None:
+    say(f"separated vocals are not kept, and a build with another base model will separate again: {error}")

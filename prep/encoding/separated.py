@@ -16,6 +16,7 @@ from common.audio.decode import audio_stream
 from common.audio.disk_wave import SAMPLE_BYTES, DiskWave
 from common.audio.wave import write_audio_blocks
 from common.errors import UserError
+from common.progress import say
 
 WAVE_BYTES_PER_SECOND = 2 * SAMPLE_BYTES * 44_100
 """Of a vocal that is kept, at the usual rate of separators."""
@@ -101,7 +102,8 @@ class SongSeparator:
     ) -> DiskWave:
         """The vocal of a song of so many seconds, at the separator's rate.
 
-        `mix_at` gives the mix at a rate, `new_wave` an empty wave of one. A vocal without an `identity` is not kept.
+        `mix_at` gives the mix at a rate, `new_wave` an empty wave of one. A vocal without an `identity` is not kept;
+        once the disk refuses one, none is, which is said.
         Raises SongError where the separator cannot give it.
         """
         if identity is None or self._store is None:
@@ -109,8 +111,16 @@ class SongSeparator:
         kept = self._store.read(identity, seconds, new_wave)
         if kept is None:
             kept = self._separate(mix_at, new_wave)
-            self._store.write(identity, kept)
+            self._keep(identity, kept)
         return kept
+
+    def _keep(self, identity: str, vocal: DiskWave) -> None:
+        assert self._store is not None
+        try:
+            self._store.write(identity, vocal)
+        except UserError as error:
+            self._store = None
+            say(f"separated vocals are not kept from here on: {error}")
 
     def _separate(self, mix_at: Callable[[int], DiskWave], new_wave: Callable[[int], DiskWave]) -> DiskWave:
         rate_hz = self._separator.rate_hz

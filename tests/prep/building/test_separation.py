@@ -1,5 +1,7 @@
 """A full song is separated once, for every base model and every pitch; what is kept changes no bytes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -155,3 +157,27 @@ def test_where_nothing_can_be_kept_the_build_says_so_and_goes_on(tmp_path, song,
         "separated vocals are not kept, and a build with another base model will separate again: "
         f"{tmp_path}/file/separated: cannot be written ({tmp_path}/file is a file, not a folder). Name another folder."
     ) in capsys.readouterr().err
+
+
+def test_a_disk_that_refuses_a_vocal_costs_no_song_and_is_said_once(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    separator = SongSeparator("everything", Everything, VocalStore(tmp_path / "file"))
+    wave = np.random.default_rng(0).normal(0, 0.1, (2, 4410)).astype(np.float32)
+    for identity in ("a", "b"):
+        vocal = separator.vocal(identity, 0.1, lambda rate_hz: DiskWave(rate_hz).extend([wave]), DiskWave)
+        np.testing.assert_array_equal(vocal.read(0, vocal.samples), wave)
+    assert capsys.readouterr().err.count("separated vocals are not kept from here on: ") == 1
+
+
+def test_without_a_home_folder_nothing_is_kept_and_that_is_said(tmp_path, song, build, monkeypatch, capsys):
+    def homeless(path):
+        if path.parts[:1] == ("~",):
+            raise RuntimeError("Could not determine home directory.")
+        return path
+
+    monkeypatch.delenv("BACKLINE_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    song(tmp_path / "raw", "full", parts=("song",))
+    assert build().kept == 1
+    assert "there is no home folder to keep a cache in. Name a folder in BACKLINE_CACHE." in capsys.readouterr().err
