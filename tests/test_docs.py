@@ -385,14 +385,15 @@ def _found(argument: str) -> str:
 def project(tmp_path_factory, few_clips, few_rounds) -> Path:
     """A folder where Backline was used: raw/ songs, shards/, adapter/, outputs/, vocals, a test set, ratings."""
     folder = tmp_path_factory.mktemp("project")
-    make_songs(folder / "raw", songs=3, seconds=3, seed=1)
+    make_songs(folder / "raw", songs=3, seconds=3, seed=1, lead_sheets=True)
     shutil.copytree(folder / "raw", folder / "my-songs")
     for name in ("me.wav", "ballad_vocal.wav"):
         shutil.copy(folder / "raw" / "song-000001_vocal.flac", folder / name)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
-        assert work(shlex.split("prep build-shards raw/ shards/ --checkpoint-dir tiny")) == 0
-        assert work(shlex.split("train run --config tiny_image2image --shards shards/")) == 0
+        assert work(shlex.split("prep build-shards raw/ shards/ --checkpoint-dir tiny --set vocal_features=true")) == 0
+        train = "train run --config tiny_image2image --shards shards/ --set accompaniment.lead_sheet=true"
+        assert work(shlex.split(train)) == 0
         (adapter,) = folder.glob("exps/**/epoch=*_lora")
         shutil.copytree(adapter, folder / "adapter")
         made = "infer generate --vocal raw/song-000001_vocal.flac --adapter adapter/"
@@ -474,6 +475,7 @@ def examples_to_run() -> list[str]:
 def test_the_example_of_a_help_runs(example, project, tmp_path, monkeypatch):
     shutil.copytree(project, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setattr("train.harmony.songs.FEWEST_SONGS", 3)
     assert work(shlex.split(example)) == 0
 
 
