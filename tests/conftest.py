@@ -353,12 +353,21 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
     return limited
 
 
+_TESTS = count()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is kept for all builds of a machine is kept for those of these tests alone."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("BACKLINE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_a_test(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds what another kept, so that each separates by itself, in any order."""
+    monkeypatch.setenv("BACKLINE_CACHE", str(tmp_path_factory.getbasetemp() / f"cache-of-test-{next(_TESTS)}"))
 
 
 @pytest.fixture(autouse=True)
