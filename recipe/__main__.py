@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from common.command import command_app, example, run
-from common.errors import UserError
 from models.loading.checkpoint import TINY
 
 app = command_app("Makes the tiny bundle: songs, networks trained on them, and CARD.md with what they can do.")
@@ -19,14 +18,9 @@ def main(
     workers: Annotated[int, typer.Option(help="Processes that render songs.")] = 2,
     only: Annotated[str, typer.Option(help="One stage alone; those before it must be done.")] = "",
 ) -> None:
-    from recipe.stages import STAGES, Recipe, RecipeSettings
+    from recipe.stages import Recipe, RecipeSettings
 
-    if only not in ("", *STAGES):
-        raise UserError(f"--only {only}: the stages are {', '.join(STAGES)}.")
-    recipe = Recipe(work, RecipeSettings(), out=out, workers=workers)
-    for stage in STAGES:
-        if only in ("", stage):
-            recipe.run(stage)
+    Recipe(work, RecipeSettings(), out=out, workers=workers).run_all(only)
 
 
 if __name__ == "__main__":

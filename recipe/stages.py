@@ -13,6 +13,7 @@ from torch import nn
 
 from common.bases import ACE_STEP_1
 from common.config import Config
+from common.errors import UserError
 from common.files import whole_file
 from common.progress import say
 from models.acestep1.codec.codec import Codec
@@ -73,11 +74,35 @@ class RecipeSettings(Config):
 class Stages:
     """Stages over one work folder, whose networks, measures and bundle are kept there and go on from what there is."""
 
-    def __init__(self, work: Path, *, seed: int, out: Path) -> None:
-        self.work, self.seed, self.out = work, seed, out
+    stages: Sequence[str]
+    """In order."""
+
+    def __init__(self, work: Path, corpus: CorpusSettings, *, seed: int, out: Path, workers: int) -> None:
+        self.work, self.seed, self.out, self.workers = work, seed, out, workers
+        self.corpus = Corpus(work / "corpus", corpus)
         self.device = default_device()
         self.bundle = work / "bundle"
         self.trained: dict[str, Trained] = {}
+
+    @property
+    def steps(self) -> Mapping[str, Callable[[], object]]:
+        """What each stage does."""
+        raise NotImplementedError
+
+    def run(self, stage: str) -> None:
+        say(f"stage {stage}")
+        self.steps[stage]()
+
+    def run_all(self, only: str = "") -> None:
+        """All stages in turn, or `only` one. Raises UserError for one that there is not."""
+        if only not in ("", *self.stages):
+            raise UserError(f"--only {only}: the stages are {', '.join(self.stages)}.")
+        for stage in self.stages:
+            if only in ("", stage):
+                self.run(stage)
+
+    def make_corpus(self) -> None:
+        make_corpus(self.corpus.folder, self.corpus.settings, workers=self.workers)
 
     def new(self, make: Callable[[], AnyModule]) -> AnyModule:
         """A network whose first weights depend on the seed alone."""
@@ -119,15 +144,16 @@ class Stages:
 class Recipe(Stages):
     """The stages in turn. A stage that needs a network of an earlier one reads it, or first trains it."""
 
-    def __init__(self, work: Path, settings: RecipeSettings, *, out: Path, workers: int) -> None:
-        super().__init__(work, seed=settings.seed, out=out)
-        self.settings, self.workers = settings, workers
-        self.corpus = Corpus(work / "corpus", settings.corpus)
+    stages = STAGES
 
-    def run(self, stage: Stage) -> None:
-        say(f"stage {stage}")
-        steps: Mapping[Stage, Callable[[], object]] = {
-            "corpus": lambda: make_corpus(self.corpus.folder, self.settings.corpus, workers=self.workers),
+    def __init__(self, work: Path, settings: RecipeSettings, *, out: Path, workers: int) -> None:
+        super().__init__(work, settings.corpus, seed=settings.seed, out=out, workers=workers)
+        self.settings = settings
+
+    @property
+    def steps(self) -> Mapping[str, Callable[[], object]]:
+        return {
+            "corpus": self.make_corpus,
             "codec": lambda: self.codec,
             "vocoder": lambda: self.vocoder,
             "round-trip": self._measure_round_trip,
@@ -139,7 +165,6 @@ class Recipe(Stages):
             "card": self._write_card,
             "publish": self.publish,
         }
-        steps[stage]()
 
     @cached_property
     def codec(self) -> Codec:

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from common.command import command_app, example, run
-from common.errors import UserError
 from models.loading.checkpoint import TINY15
 
 app = command_app("Makes the tiny bundle of ACE-Step 1.5.")
@@ -28,14 +27,9 @@ def trained(
     only: Annotated[str, typer.Option(help="One stage alone; those before it must be done.")] = "",
 ) -> None:
     """Train all networks on made-up songs, in stages that resume where they were, and measure them for CARD.md."""
-    from recipe.tiny15.stages import STAGES, Tiny15Recipe, Tiny15Settings
+    from recipe.tiny15.stages import Tiny15Recipe, Tiny15Settings
 
-    if only not in ("", *STAGES):
-        raise UserError(f"--only {only}: the stages are {', '.join(STAGES)}.")
-    recipe = Tiny15Recipe(work, Tiny15Settings(), out=out, workers=workers)
-    for stage in STAGES:
-        if only in ("", stage):
-            recipe.run(stage)
+    Tiny15Recipe(work, Tiny15Settings(), out=out, workers=workers).run_all(only)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,10 @@ import torch
 
 from common.bases import ACE_STEP_15
 from common.config import Config
-from common.progress import say
 from models.acestep15.codec import OobleckCodec
 from models.flow.sampler import SamplerSettings
 from recipe.card import write_card
-from recipe.corpus import Corpus, CorpusSettings, make_corpus
+from recipe.corpus import CorpusSettings
 from recipe.flow import LatentSongs, encode_songs
 from recipe.measure import MeasureSettings, measure_round_trip, measure_text2music
 from recipe.stages import Stages
@@ -44,16 +43,17 @@ class Tiny15Settings(Config):
 class Tiny15Recipe(Stages):
     """The stages in turn. A stage that needs a network of an earlier one reads it, or first trains it."""
 
-    def __init__(self, work: Path, settings: Tiny15Settings, *, out: Path, workers: int) -> None:
-        super().__init__(work, seed=settings.seed, out=out)
-        self.device = torch.device("cpu")
-        self.settings, self.workers = settings, workers
-        self.corpus = Corpus(work / "corpus", settings.corpus)
+    stages = STAGES
 
-    def run(self, stage: Stage) -> None:
-        say(f"stage {stage}")
-        steps: Mapping[Stage, Callable[[], object]] = {
-            "corpus": lambda: make_corpus(self.corpus.folder, self.settings.corpus, workers=self.workers),
+    def __init__(self, work: Path, settings: Tiny15Settings, *, out: Path, workers: int) -> None:
+        super().__init__(work, settings.corpus, seed=settings.seed, out=out, workers=workers)
+        self.device = torch.device("cpu")
+        self.settings = settings
+
+    @property
+    def steps(self) -> Mapping[str, Callable[[], object]]:
+        return {
+            "corpus": self.make_corpus,
             "vae": lambda: self.vae,
             "round-trip": self._measure_round_trip,
             "latents": lambda: self.latents,
@@ -62,7 +62,6 @@ class Tiny15Recipe(Stages):
             "card": self._write_card,
             "publish": self.publish,
         }
-        steps[stage]()
 
     @cached_property
     def vae(self) -> OobleckCodec:
