@@ -1,6 +1,6 @@
 """Bands for the judged songs, drawn in batches as latents, and the gains of an adapter on these songs.
 
-B songs, N all judged songs, C latent channels (8), H latent rows (16), T latent frames.
+B songs, N all judged songs, C latent channels, H latent rows, T latent frames.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,22 +11,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from common.bases import ACE_STEP_1
+from common.audio.wave import resample
+from common.bases import BaseSpec
 from common.latents import LatentStatistics
 from common.progress import progress
+from infer.audio.pictures import MEASURED_RATE_HZ
 from infer.evaluate.measures.clip import Clip
 from infer.evaluate.measures.sets import frechet_distance
-from models.acestep1.transformer.transformer import ACEStepTransformer2DModel
 from models.adapters.adapter import Adapter, open_adapter, read_card
 from models.flow.conditioning import frames_first
 from models.flow.sampler import SamplerSettings, draw_noise, sample
 from models.flow.sdedit import sdedit
-from models.loading.acestep1 import open_transformer
-from models.loading.checkpoint import TINY, part_hash
-from models.protocols import Conditions, LatentDecoder
+from models.loading.checkpoint import TINY, open_transformer, part_hash
+from models.protocols import Conditions, FlowNetwork, LatentDecoder
 from recipe.objectives.settings import ObjectivesSettings, arm_of
 from recipe.objectives.songs import JudgedSongs
 from recipe.objectives.training import training_config
+from shards.schema import Sample
 from train.config import TrainingConfig
 from train.data.clips import Batch, Choice, ClipMaker, Cut
 from train.data.plan import seeded
@@ -47,7 +48,7 @@ class SongBatch:
     batch: Batch
     vocal: Tensor  # [B, C, H, T] as the codec made them
 
-    def conditions(self, transformer: ACEStepTransformer2DModel) -> tuple[Conditions, Conditions]:
+    def conditions(self, transformer: FlowNetwork) -> tuple[Conditions, Conditions]:
         """Conditional and unconditional."""
         silent = {name: torch.zeros_like(getattr(self.batch, name)) for name in ("text", "lyric_ids", "lyric_mask")}
         return encode(transformer, self.batch), encode(transformer, replace(self.batch, **silent))
@@ -62,12 +63,13 @@ def song_batches(
     vocals: Sequence[int],
     config: TrainingConfig,
     statistics: LatentStatistics,
+    spec: BaseSpec,
     *,
     seed: int,
     size: int,
 ) -> Iterator[SongBatch]:
     """All judged songs, `size` at a time: song k with the vocal of song vocals[k], and noise that `seed` decides."""
-    maker = ClipMaker(config, conditioning_of(config), statistics, ACE_STEP_1)
+    maker = ClipMaker(config, conditioning_of(config), statistics, spec)
     frames = judged.samples[0].meta.frames
     whole = Choice(Cut(0, frames, tag_order=0), config.accompaniment.default_strength)
     for start in range(0, len(vocals), size):
@@ -82,19 +84,19 @@ def song_batches(
         yield SongBatch(batch, sung.vocal.float())
 
 
-def plain(transformer: ACEStepTransformer2DModel, sampler: SamplerSettings) -> BandSource:
+def plain(transformer: FlowNetwork, sampler: SamplerSettings) -> BandSource:
     """Text2music, without any vocal."""
     return lambda songs: sample(transformer, *songs.conditions(transformer), songs.batch.noise, sampler)
 
 
-def edited(transformer: ACEStepTransformer2DModel, sampler: SamplerSettings, strength: float) -> BandSource:
+def edited(transformer: FlowNetwork, sampler: SamplerSettings, strength: float) -> BandSource:
     """The baseline that needs no training."""
     return lambda songs: sdedit(
         transformer, *songs.conditions(transformer), songs.batch.noise, sampler, vocal=songs.vocal, strength=strength
     )
 
 
-def adapted(transformer: ACEStepTransformer2DModel, adapter: Adapter, sampler: SamplerSettings) -> BandSource:
+def adapted(transformer: FlowNetwork, adapter: Adapter, sampler: SamplerSettings) -> BandSource:
     """With an adapter, which is open in the transformer."""
     return lambda songs: sample(
         transformer,
@@ -136,14 +138,20 @@ def bands_of(
     if follow == "nothing":
         source = plain(transformer, settings.sampler)
     else:
-        base = part_hash(TINY, ACE_STEP_1.parts.transformer)
+        base = part_hash(TINY, transformer.spec.parts.transformer)
         adapter = open_adapter(folder, transformer, weight=1.0, base_fingerprint=base)
         source = adapted(transformer, adapter, card.sampler.model_copy(update={"steps": settings.sampler.steps}))
     config = training_config(arm_of(ARM_OF_MODE[card.conditioning.mode]), settings, steps=1, seed=0)
     singers = judged.others if follow == "another's" else range(len(judged.samples))
-    batches = song_batches(judged, singers, config, card.statistics, seed=seed, size=settings.batch)
+    batches = song_batches(judged, singers, config, card.statistics, transformer.spec, seed=seed, size=settings.batch)
     drawn = draw_all(source, batches, len(singers), what=f"drawing after {follow}, seed {seed}")
-    return [Clip(decoder.wave(band, song.meta.samples)) for band, song in zip(drawn, judged.samples, strict=True)]
+    return [clip_of(band, decoder, song) for band, song in zip(drawn, judged.samples, strict=True)]
+
+
+def clip_of(band: Tensor, decoder: LatentDecoder, song: Sample) -> Clip:
+    """A song's band [C, H, T] as sound, as long as the song."""
+    wave = decoder.wave(band, song.meta.samples)
+    return Clip(resample(wave, decoder.layout.sample_rate_hz, MEASURED_RATE_HZ))
 
 
 def distance(made: Tensor, true: Tensor) -> float:
@@ -152,11 +160,11 @@ def distance(made: Tensor, true: Tensor) -> float:
 
 
 def measure_gains(
-    transformer: ACEStepTransformer2DModel, adapter: Adapter, judged: JudgedSongs, config: TrainingConfig
+    transformer: FlowNetwork, adapter: Adapter, judged: JudgedSongs, config: TrainingConfig
 ) -> dict[str, float]:
     """val/x0_gain, val/conditioning_gain and the like, on the judged songs."""
     asked = config.model_copy(update={"seed": JUDGING_SEED})
-    maker = ClipMaker(asked, conditioning_of(asked), adapter.card.statistics, ACE_STEP_1)
+    maker = ClipMaker(asked, conditioning_of(asked), adapter.card.statistics, transformer.spec)
     validation = Validation({song.meta.song: song for song in judged.samples}, maker)
     module = AccompanimentModule(
         asked, transformer, adapter.conditioner, base_fingerprint=adapter.card.base_fingerprint

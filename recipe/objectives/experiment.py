@@ -1,7 +1,7 @@
 """The comparison from songs to report. Each system with each seed is a unit, with a folder and a result of its own.
 
 What is finished in the work folder is only read, so that a run that was stopped goes on where it was.
-N judged songs, C latent channels (8), H latent rows (16), T latent frames.
+N judged songs, C latent channels, H latent rows, T latent frames.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 from pydantic import Field
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from common.bases import ACE_STEP_1
 from common.canonical import sha256_of
 from common.config import Config, check_config, read_json
 from common.files import whole_file
@@ -21,8 +20,7 @@ from common.progress import progress, say
 from infer.evaluate.measures.clip import Clip
 from models.adapters.adapter import open_adapter
 from models.flow.sampler import SamplerSettings
-from models.loading.acestep1 import open_decoder, open_transformer
-from models.loading.checkpoint import part_hash
+from models.loading.checkpoint import open_decoder, open_transformer, part_hash, spec_of, variant_of
 from models.protocols import LatentDecoder
 from prep.made_up.render import song_key
 from recipe.convolutions import lay_channels_last
@@ -31,6 +29,7 @@ from recipe.objectives.bands import (
     BandSource,
     SongBatch,
     adapted,
+    clip_of,
     distance,
     draw_all,
     edited,
@@ -87,7 +86,8 @@ class Experiment:
 
     def __init__(self, bundle: Path, work: Path, settings: ObjectivesSettings) -> None:
         self.bundle, self.work, self.settings = bundle, work, settings
-        self.parts = {str(part): part_hash(bundle, part) for part in ACE_STEP_1.files}
+        self.spec = spec_of(bundle)
+        self.parts = {str(part): part_hash(bundle, part) for part in self.spec.files}
 
     def run(self) -> ObjectivesReport:
         """Every unit that is not finished, seed by seed, then the report over all."""
@@ -165,14 +165,22 @@ class Experiment:
 
     @cached_property
     def pace(self) -> Pace:
-        base, shards = self.parts[ACE_STEP_1.parts.transformer], self._shards("training")
+        base, shards = self.parts[self.spec.parts.transformer], self._shards("training")
         return measure_pace(self.work, self.bundle, self.settings, shards=shards, base=base)
 
     @cached_property
     def decoder(self) -> LatentDecoder:
         decoder = open_decoder(self.bundle, torch.device("cpu"))
-        lay_channels_last(decoder.vocoder)
+        for network in vars(decoder).values():
+            if isinstance(network, nn.Module):
+                lay_channels_last(network)
         return decoder
+
+    @cached_property
+    def sampler(self) -> SamplerSettings:
+        """As upstream samples the bundle, but for its steps and what else the settings say."""
+        upstream, wanted = SamplerSettings.of(self.spec.samplings[variant_of(self.bundle)]), self.settings.sampler
+        return upstream.model_copy(update={"steps": wanted.steps} | wanted.model_dump(exclude_unset=True))
 
     def _steps(self, system: str) -> int | None:
         if system in (*ANCHORS, *UNTRAINED):
@@ -188,7 +196,7 @@ class Experiment:
             parts=self.parts,
             songs=settings.songs,
             seed=seed,
-            sampler=None if system in ANCHORS else changed_sampler(settings.sampler, arm.sampler if arm else ()),
+            sampler=None if system in ANCHORS else changed_sampler(self.sampler, arm.sampler if arm else ()),
             sdedit_strength=settings.sdedit_strength if system == "sdedit" else None,
             exchange=settings.exchange,
             judged_vocals="clean" if system in ANCHORS else settings.judged_vocals,
@@ -234,7 +242,7 @@ class Experiment:
         config = placed(unit.training, shards=shards, logs=self.trainings(unit))
         folder, transformer = train(config, self.bundle), open_transformer(self.bundle)
         adapter = open_adapter(
-            folder, transformer, weight=1.0, base_fingerprint=self.parts[ACE_STEP_1.parts.transformer]
+            folder, transformer, weight=1.0, base_fingerprint=self.parts[self.spec.parts.transformer]
         )
         gains = measure_gains(transformer, adapter, self._judged(unit), config)
         own, exchanged = self._both(unit, adapted(transformer, adapter, unit.sampler))
@@ -277,15 +285,16 @@ class Experiment:
         config = unit.training or training_config(arm_of(DEFAULT), self.settings, steps=1, seed=unit.seed)
         statistics = read_manifest(self._shards("training", unit.training_vocals)).statistics
         assert statistics is not None
-        return song_batches(self._judged(unit), vocals, config, statistics, seed=unit.seed, size=self.settings.batch)
+        return song_batches(
+            self._judged(unit), vocals, config, statistics, self.spec, seed=unit.seed, size=self.settings.batch
+        )
 
     def _measure(self, latents: Tensor, *, what: str) -> tuple[BandMeasures, ...]:
         """How the bands of all judged songs fit. latents [N, C, H, T]"""
         fits = []
         with progress(len(latents), f"measuring {what}", "bands") as done:
             for number, band in enumerate(latents):
-                wave = self.decoder.wave(band, self.judged.samples[number].meta.samples)
-                fits.append(self._fit(number, Clip(wave)))
+                fits.append(self._fit(number, clip_of(band, self.decoder, self.judged.samples[number])))
                 done.update()
         return tuple(fits)
 

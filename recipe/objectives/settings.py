@@ -43,6 +43,7 @@ def _image2image(*settings: str) -> Arm:
 ARMS: Mapping[str, Arm] = {
     "bridge_vp": _image2image("a_max=0.3"),
     "controlnet": Arm("tiny_controlnet"),
+    "context": Arm("tiny_context"),
     "bridge_vp-0": _image2image("a_max=0"),
     "bridge_vp-0.5": _image2image("a_max=0.5"),
     "bridge_vp-0.7": _image2image("a_max=0.7"),
@@ -162,7 +163,7 @@ class SongSettings(Config):
 
 
 class BandSampler(SamplerSettings):
-    """As `infer generate` draws by default, in half as many steps."""
+    """As upstream samples the base in 30 steps, but for what is set here."""
 
     steps: Annotated[int, Field(ge=1, le=1000)] = 30
 
@@ -181,8 +182,8 @@ class ObjectivesSettings(Config):
     """Everything that the comparison depends on, but the bundle."""
 
     songs: SongSettings = SongSettings()
-    arms: tuple[str, ...] = tuple(ARMS)
-    """Which of ARMS are trained, as they are or with some of CHANGES."""
+    arms: tuple[str, ...] = tuple(arm for arm in ARMS if arm != "context")
+    """Which of ARMS are trained, as they are or with some of CHANGES; `context` is for a base with a source slot."""
     compared_with: str = DEFAULT
     """The arm that the others are compared with, song by song."""
     untrained: tuple[Literal["text2music", "sdedit"], ...] = UNTRAINED

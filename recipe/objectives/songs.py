@@ -1,6 +1,6 @@
 """Songs to train on and songs to judge with, as files and as shards. Their prompts say who plays, not in which key.
 
-M audio samples at 22.05 kHz; N songs, C latent channels (8), H latent rows (16), T latent frames.
+M audio samples at 22.05 kHz; N songs, C latent channels, H latent rows, T latent frames.
 """
 
 import shutil
@@ -18,6 +18,7 @@ from common.bases import ACE_STEP_1
 from common.files import whole_file
 from common.music.lead_sheet import LeadSheet
 from common.progress import progress
+from infer.audio.pictures import MEASURED_RATE_HZ
 from infer.evaluate.measures.clip import ANALYSIS_RATE_HZ, Clip
 from models.acestep1.text.lyric_tokens import INSTRUMENTAL
 from models.harmony.trained import shipped_harmoniser
@@ -164,4 +165,4 @@ class JudgedSongs:
 
     def _clip(self, number: int, part: str) -> Clip:
         path = self.folder / f"{song_key(self.truths[number].seed)}_{part}.flac"
-        return Clip(stereo_at(read_audio(path), ACE_STEP_1.latents.sample_rate_hz))
+        return Clip(stereo_at(read_audio(path), MEASURED_RATE_HZ))

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback
 from safetensors.torch import load_file
 
+from common.bases import ACE_STEP_15
 from common.config import load_config
 from common.errors import UserError
 from common.music.chord import TONICS
@@ -21,7 +22,8 @@ from infer.request.record import GenerationSettings
 from infer.request.request import Runtime
 from infer.request.text_inputs import TextInputs, cached_lyrics, cached_prompt
 from infer.request.vocal import vocal_from_shards
-from models.loading.checkpoint import TINY
+from models.flow.sampler import SamplerSettings
+from models.loading.checkpoint import BUNDLES, TINY
 from prep.made_up.folder import HELD_OUT_SEED
 from prep.made_up.melody import compose
 from prep.made_up.render import render_song, song_key
@@ -442,3 +444,13 @@ def test_an_unknown_arm_is_refused():
     assert str(error.value).startswith(
         "defaults: arms: controlnet+loud: there is no change 'loud'; choose from 'noise', "
     )
+
+
+def test_a_base_with_a_source_slot_is_compared_by_its_own_sampler(tmp_path):
+    songs = SongSettings(training=2, judged=2, seconds=3.0)
+    wanted = {"songs": songs, "arms": ("context",), "untrained": (), "compared_with": "context", "training_steps": 1}
+    compared = Experiment(BUNDLES["tiny15"], tmp_path, TOY.model_copy(update=wanted | {"exchange": False}))
+    report = compared.run()
+    assert {*report.systems} == {*ANCHORS, "context"}
+    drawn = compared.unit("context", 0).sampler
+    assert drawn == SamplerSettings.of(ACE_STEP_15.samplings["base"]).model_copy(update={"steps": TOY.sampler.steps})
