@@ -1,7 +1,7 @@
 """`python -m recipe.objectives.edits` asks whether the adapter in the box follows a lead sheet that somebody edits.
 
 Bands are drawn for the true sheet and for each edit of it, from one noise, and all are held against the edit: the
-bands of the unedited sheet are the null.
+bands of the unedited sheet are the null. The ceiling is the true band against its own sheet, both as fast as the edit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +13,12 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from common.audio.wave import resample
 from common.command import command_app, example, run
 from common.files import whole_file
 from common.music.edits import at_tempo
 from common.music.lead_sheet import BeatChord, LeadSheet
+from infer.audio.pictures import MEASURED_RATE_HZ
 from infer.compare.ratings import bootstrap_mean
 from infer.evaluate.measures.clip import Clip
 from infer.evaluate.measures.harmony import find_chords
@@ -44,6 +46,8 @@ class Edit:
 
     edited: Callable[[LeadSheet], LeadSheet]
     measures: Mapping[str, Callable[[LeadSheet, Clip], float]]
+    times: float = 1.0
+    """How many times as fast it is."""
 
 
 def another_chord(sheet: LeadSheet) -> LeadSheet:
@@ -59,6 +63,13 @@ def at_times_the_tempo(times: float, sheet: LeadSheet) -> LeadSheet:
     """So many times as many beats under the same chords."""
     assert sheet.bpm is not None
     return at_tempo(sheet, times * sheet.bpm, float(sheet.starts[-1]))
+
+
+def faster(sheet: LeadSheet, band: Clip, times: float) -> tuple[LeadSheet, Clip]:
+    """A band that plays so many times as fast, and higher with it, and its sheet."""
+    bars = [bar.model_copy(update={"bpm": times * bar.bpm}) for bar in sheet.bars]
+    wave = resample(band.wave, round(times * MEASURED_RATE_HZ), MEASURED_RATE_HZ)
+    return sheet.model_copy(update={"offset": sheet.offset / times, "bars": tuple(bars)}), Clip(wave)
 
 
 def third_bar_has_its_chord(sheet: LeadSheet, band: Clip) -> float:
@@ -90,7 +101,9 @@ EDITS: Mapping[str, Edit] = {
     ),
     **{
         f"{times:g} times the tempo": Edit(
-            partial(at_times_the_tempo, times), {"tempo within 4 %": has_its_tempo, "beats F": keeps_its_beats}
+            partial(at_times_the_tempo, times),
+            {"tempo within 4 %": has_its_tempo, "beats F": keeps_its_beats},
+            times,
         )
         for times in TEMPOS
     },
@@ -108,6 +121,8 @@ class Followed:
     unedited: float
     """Of the bands of the unedited sheets: the null."""
     difference: Number
+    true: float
+    """Of the true bands: the ceiling."""
 
 
 @app.command(epilog=example("python -m recipe.objectives.edits --out edits.md"))
@@ -122,9 +137,12 @@ def main(
 ) -> None:
     settings = ObjectivesSettings(songs=SongSettings(training=2, judged=songs, seconds=seconds))
     found = measure_edits(Experiment(TINY, work, settings), adapter)
-    rows = [(one.edit, one.measure, f"{one.edited:.2f}", f"{one.unedited:.2f}", f"{one.difference}") for one in found]
+    rows = [
+        (one.edit, one.measure, f"{one.edited:.2f}", f"{one.unedited:.2f}", f"{one.difference}", f"{one.true:.2f}")
+        for one in found
+    ]
     with whole_file(out) as written:
-        head = ("edit", "measure", "edited", "not edited", "difference")
+        head = ("edit", "measure", "edited", "not edited", "difference", "true band")
         written.write_text(markdown_table(head, rows), encoding="utf-8", newline="\n")
     typer.echo(out)
 
@@ -139,13 +157,21 @@ def measure_edits(experiment: Experiment, adapter: Path) -> list[Followed]:
     for name, edit in EDITS.items():
         changed = [edit.edited(sheet) for sheet in sheets]
         edited = bands(experiment, adapter, changed)
+        true_bands = [faster(sheet, experiment.judged.band(number), edit.times) for number, sheet in enumerate(sheets)]
         for measure, follows in edit.measures.items():
             own, null = (
                 [follows(sheet, band) for sheet, band in zip(changed, made, strict=True)] for made in (edited, unedited)
             )
             difference = bootstrap_mean([one - other for one, other in zip(own, null, strict=True)])
             found.append(
-                Followed(name, measure, float(np.mean(own)), float(np.mean(null)), difference=Number.of(difference))
+                Followed(
+                    edit=name,
+                    measure=measure,
+                    edited=float(np.mean(own)),
+                    unedited=float(np.mean(null)),
+                    difference=Number.of(difference),
+                    true=float(np.mean([follows(sheet, band) for sheet, band in true_bands])),
+                )
             )
     return found
 

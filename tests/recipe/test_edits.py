@@ -11,6 +11,8 @@ from recipe.objectives.edits import (
     EDITS,
     another_chord,
     at_times_the_tempo,
+    faster,
+    keeps_its_beats,
     has_its_signature,
     has_its_tempo,
     third_bar_has_its_chord,
@@ -67,6 +69,14 @@ def test_no_octave_of_a_tempo_is_forgiven():
     slow = read_lead_sheet("key: C major\nbpm: 90\n| C | F | G | C |", "sheet")
     fast = at_times_the_tempo(2, slow)
     assert (has_its_tempo(slow, played(slow)), has_its_tempo(fast, played(slow))) == (1, 0)
+
+
+def test_a_faster_band_still_plays_its_own_sheet():
+    late = SHEET.model_copy(update={"offset": 0.5})
+    sheet, band = faster(late, played(late), 1.25)
+    np.testing.assert_allclose(sheet.beat_times(), late.beat_times() / 1.25)
+    assert (has_its_tempo(sheet, band), has_its_tempo(late, band)) == (1, 0)
+    assert keeps_its_beats(sheet, band) > 0.9 > keeps_its_beats(late, band)
 
 
 def test_a_sheet_is_followed_in_part():
