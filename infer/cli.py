@@ -275,7 +275,11 @@ def tune(
     """
     from infer.tune.tune import TuneRequest, told
     from infer.tune.tune import tune as find_settings
+    from models.adapters.shipped import adapter_folder
 
+    inside = adapter_folder(adapter)
+    if inside != adapter:
+        raise UserError(f"--adapter {adapter}: that one is Backline's own. Copy {inside} and tune the copy.")
     with memory_told(precision):
         outcome = find_settings(
             TuneRequest(

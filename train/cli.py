@@ -249,10 +249,11 @@ def export(
     layout with the LoRA in its weights, its path for the vocal and adapter.json; with the base's other parts beside
     it, OUT is both --checkpoint-dir and --adapter of infer generate.
     """
+    from models.adapters.shipped import adapter_folder
     from train.export import export_comfyui, export_merged, export_peft
 
     write = {"comfyui": export_comfyui, "peft": export_peft, "merged": export_merged}[format]
-    write(adapter, out, checkpoint_dir)
+    write(adapter_folder(adapter), out, checkpoint_dir)
     typer.echo(out)
 
 

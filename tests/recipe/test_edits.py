@@ -12,9 +12,9 @@ from recipe.objectives.edits import (
     another_chord,
     at_times_the_tempo,
     faster,
-    keeps_its_beats,
     has_its_signature,
     has_its_tempo,
+    keeps_its_beats,
     third_bar_has_its_chord,
 )
 

@@ -192,6 +192,7 @@ def test_the_command_names_what_it_wrote_and_what_it_will_not_do(tmp_path, capsy
         ),
     ]:
         assert export(*arguments) == (2, f"error: {message}")
+    assert export("image2image", "inside.safetensors", "--format", "comfyui")[0] == 0
     transformer = open_transformer(Path("merged"))
     with pytest.raises(UserError) as caught:
         open_adapter(Path("merged"), transformer, weight=0.5, base_fingerprint=part_hash(Path("merged"), PART))

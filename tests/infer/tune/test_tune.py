@@ -94,6 +94,14 @@ def test_songs_that_were_trained_on_are_not_taken_unasked(adapter, songs):
             choose_songs(request, card.model_copy(update={"val_fraction": fraction}), manifest)
 
 
+def test_the_adapters_inside_backline_keep_their_settings(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        run(app, ["tune", "--adapter", "controlnet", "--shards", "shards"])
+    assert stopped.value.code == 2
+    assert f"is Backline's own. Copy {SHIPPED / 'controlnet'} and tune the copy." in capsys.readouterr().err
+
+
 def test_what_lacks_the_target_is_refused(adapter, shards):
     with pytest.raises(UserError, match="holds no target, bands are measured against inst"):
         choose_songs(TuneRequest(adapter=adapter, shards=shards), read_card(adapter), read_manifest(shards))
