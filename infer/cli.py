@@ -90,7 +90,7 @@ def generate(
         typer.Option(help="A LoRA for ACE-Step v1 by others, file or folder, beside the adapter.", metavar="FILE"),
     ] = None,
     style_weight: Annotated[float | None, typer.Option(help="Weight of its update, 0 to 16 [1].")] = None,
-    infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [the adapter's, else 60].")] = None,
+    infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [the adapter's, else the base's].")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(

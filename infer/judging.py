@@ -31,9 +31,9 @@ def compare(
     ],
     more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
     guidance_scale: Annotated[
-        float | None, typer.Option(help="How much the prompt counts [each adapter's, else 15].")
+        float | None, typer.Option(help="How much the prompt counts [each adapter's, else the base's].")
     ] = None,
-    infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [each adapter's, else 60].")] = None,
+    infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [each adapter's, else the base's].")] = None,
     seed: Annotated[int, typer.Option(help="Seed of every band.")] = 0,
     output_dir: Annotated[Path, typer.Option(help="Folder the results go to.", metavar="DIR")] = Path("comparison"),
     checkpoint_dir: Checkpoint = None,
@@ -171,7 +171,7 @@ def benchmark(
         Path | None,
         typer.Option(help="Folder of a Demucs model (yaml and safetensors), for leakage by it.", metavar="DIR"),
     ] = None,
-    infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [each adapter's, else 60].")] = None,
+    infer_steps: Annotated[int | None, typer.Option(help="Sampling steps [each adapter's, else the base's].")] = None,
     output_dir: Annotated[Path, typer.Option(help="Folder the results go to.", metavar="DIR")] = Path("benchmark"),
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     checkpoint_dir: Checkpoint = None,
