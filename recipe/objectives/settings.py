@@ -72,6 +72,17 @@ class Change:
 
 _EARLY = ("vocal_guidance_scale=2.5", "vocal_guidance_interval=[0.7,1]")
 
+INSIDE = (
+    "guidance=cfg",
+    "guidance_scale=2",
+    "guidance_interval=1",
+    "vocal_guidance=cfg",
+    "vocal_guidance_scale=1.75",
+    "vocal_guidance_interval=[0.7,1]",
+)
+"""How the adapters inside Backline are sampled, chosen on songs from 600000:
+docs/objectives.md#a-sampler-for-the-adapters-inside-backline."""
+
 _LEAD_SHEET = ("accompaniment.lead_sheet.dim=128",)
 
 CHANGES: Mapping[str, Change] = {
@@ -95,14 +106,15 @@ CHANGES: Mapping[str, Change] = {
         (*_LEAD_SHEET, "accompaniment.strength_range=[0,0]", "accompaniment.reference_strength=0")
     ),
     "inferred": Change(lead_sheets="inferred"),
-    "early_pressed": Change(sampler=("guidance=cfg", "guidance_scale=2", "guidance_interval=1", *_EARLY)),
+    "as_inside": Change(sampler=INSIDE),
 }
 """controlnet+noise+ema is the arm controlnet with two of them. `pressed` guides over the vocal in every step, `early`
 ones near noise alone; `latent_noise` hides more of a vocal's detail, and with it of what a separator left in it;
 `whole` trains with the whole vocal or none, `joint` drops all conditions at once; `ema_cold` is an average that begins
 at the first weights and stays near them. `lead_sheet` is trained and judged with the true lead sheet beside the vocal,
 `lead_sheet_alone` with it and without any vocal; what is exchanged is then vocal and lead sheet together. `inferred`
-judges with what the harmoniser makes of each vocal, as `infer generate` does."""
+judges with what the harmoniser makes of each vocal, as `infer generate` does. `as_inside` draws as the adapters inside
+Backline recommend."""
 
 
 def arm_of(name: str) -> Arm:

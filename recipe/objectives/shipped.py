@@ -13,22 +13,12 @@ from common.command import command_app, example, run
 from models.adapters.adapter import read_card, rewrite_card, whole_folder
 from models.adapters.shipped import SHIPPED
 from models.loading.checkpoint import TINY
-from recipe.objectives.settings import ObjectivesSettings, SongSettings, arm_of, changed_sampler
+from recipe.objectives.settings import INSIDE, ObjectivesSettings, SongSettings, arm_of, changed_sampler
 from recipe.objectives.songs import make_shards, write_songs
 from recipe.objectives.training import placed, train, training_config
 
 ARMS = {"controlnet": "controlnet+noise+lead_sheet", "image2image": "bridge_vp+lead_sheet"}
 """What is trained, by the name of its folder."""
-SAMPLER = (
-    "steps=30",
-    "guidance=cfg",
-    "guidance_scale=2",
-    "guidance_interval=1",
-    "vocal_guidance=cfg",
-    "vocal_guidance_scale=2.5",
-    "vocal_guidance_interval=[0.7,1]",
-)
-"""How bands are drawn, chosen on songs from 600000: docs/objectives.md#a-sampler-for-the-adapters-inside-backline."""
 SETTINGS = ObjectivesSettings(songs=SongSettings(training=160), training_steps=500)
 
 app = command_app("Makes the adapters of models/tiny/adapters/.")
@@ -56,7 +46,7 @@ def make_adapters(work: Path, out: Path, settings: ObjectivesSettings) -> None:
         with whole_folder(out / name) as folder:
             shutil.copytree(made, folder, dirs_exist_ok=True)
             card = read_card(folder)
-            sampler = changed_sampler(card.sampler, SAMPLER)
+            sampler = changed_sampler(card.sampler, (f"steps={settings.sampler.steps}", *INSIDE))
             rewrite_card(folder, card.model_copy(update={"sampler": sampler}))
 
 
