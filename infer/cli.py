@@ -224,6 +224,9 @@ def lead_sheet(
         Path | None, typer.Option(help="Adapter whose own harmoniser infers it, if it has one.", metavar="DIR")
     ] = None,
     harmoniser: Harmoniser = None,
+    draw: Annotated[
+        int | None, typer.Option(min=0, help="Draw key and chords as likely as they are, by this seed [the likeliest].")
+    ] = None,
 ) -> None:
     """Print tempo, key and chords that fit a vocal, bar by bar; "~62" says how sure one is, in per cent.
 
@@ -242,7 +245,8 @@ def lead_sheet(
     if adapter is not None and harmoniser is not None:
         raise UserError("--adapter and --harmoniser both name what infers it. Leave one out.")
     found = () if adapter is None else (adapter_folder(adapter),)
-    sheet = infer_lead_sheet(vocal, harmoniser or find_harmoniser(found, [read_card(folder) for folder in found]))
+    folder = harmoniser or find_harmoniser(found, [read_card(one) for one in found])
+    sheet = infer_lead_sheet(vocal, folder, draw=draw)
     if out is None:
         typer.echo(write_lead_sheet(sheet), nl=False)
     else:

@@ -15,21 +15,23 @@ from models.harmony.network import harmony_network_hash
 from models.harmony.trained import SHIPPED_HARMONISER, open_harmoniser
 
 
-def infer_lead_sheet(vocal: Path, harmoniser: Path = SHIPPED_HARMONISER) -> LeadSheet:
-    """Tempo, beats, key and chords for a vocal.
+def infer_lead_sheet(vocal: Path, harmoniser: Path = SHIPPED_HARMONISER, *, draw: int | None = None) -> LeadSheet:
+    """Tempo, beats, key and chords for a vocal: the likeliest, or key and chords as they are drawn by a seed.
 
     Raises UserError for a file that cannot be read, or in which nobody sings, and for a folder without a harmoniser.
     """
     audio = read_audio(vocal)
-    sheet = sung_lead_sheet(audio, harmoniser)
+    sheet = sung_lead_sheet(audio, harmoniser, draw=draw)
     if sheet is None:
         raise UserError(f"{vocal}: no pitch is sung in its {audio.seconds:.1f} s. Give a vocal alone, without a band.")
     return sheet
 
 
-def sung_lead_sheet(audio: Audio, harmoniser: Path) -> LeadSheet | None:
+def sung_lead_sheet(audio: Audio, harmoniser: Path, *, draw: int | None = None) -> LeadSheet | None:
     """The same of a vocal that is read; None where nothing is sung that has beats."""
-    sheet = open_harmoniser(harmoniser).lead_sheet(audio.samples, audio.rate_hz)
+    temperature = 0.0 if draw is None else 1.0
+    infer = open_harmoniser(harmoniser).lead_sheet
+    sheet = infer(audio.samples, audio.rate_hz, temperature=temperature, seed=draw or 0)
     return sheet if sheet.bars else None
 
 

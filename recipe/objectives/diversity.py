@@ -51,25 +51,29 @@ def main(
 
 
 def measure_diversity(experiment: Experiment, folders: Sequence[Path]) -> list[tuple[str, str, str]]:
-    """A row for text2music, each adapter, and the true bands of two songs."""
-    judged = experiment.judged.with_inferred_sheets()
-    plain = _distances(experiment, judged, folders[0], "nothing")
+    """A row for text2music, two for each adapter (one lead sheet for all bands of a vocal, and one drawn for each), and
+    one for the true bands of two songs."""
+    judged = experiment.judged
+    likeliest = [judged.with_inferred_sheets()] * BANDS
+    drawn = [judged.with_inferred_sheets(temperature=1.0, seed=seed) for seed in range(BANDS)]
+    plain = _distances(experiment, likeliest, folders[0], "nothing")
     true = [judged.band(number) for number in range(len(judged.truths))]
     found = {
         "text2music": plain,
-        **{folder.name: _distances(experiment, judged, folder, "own") for folder in folders},
+        **{f"{folder.name}, one sheet": _distances(experiment, likeliest, folder, "own") for folder in folders},
+        **{f"{folder.name}, a sheet for each": _distances(experiment, drawn, folder, "own") for folder in folders},
         "true, of two songs": [distance_db(band, true[other]) for band, other in zip(true, judged.others, strict=True)],
     }
     return [(name, f"{np.mean(values):.2f}", _ratio(values, plain)) for name, values in found.items()]
 
 
 def _distances(
-    experiment: Experiment, judged: JudgedSongs, folder: Path, follow: Literal["own", "nothing"]
+    experiment: Experiment, judged: Sequence[JudgedSongs], folder: Path, follow: Literal["own", "nothing"]
 ) -> list[float]:
-    """In dB, of each song's bands."""
+    """In dB, of each song's bands, one for each of its lead sheets."""
     made = [
-        bands_of(folder, judged, experiment.decoder, experiment.settings, follow=follow, seed=seed)
-        for seed in range(BANDS)
+        bands_of(folder, songs, experiment.decoder, experiment.settings, follow=follow, seed=seed)
+        for seed, songs in enumerate(judged)
     ]
     return [mean_distance_db(bands) for bands in zip(*made, strict=True)]
 

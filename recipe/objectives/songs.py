@@ -146,14 +146,18 @@ class JudgedSongs:
             others=tuple(derangement(len(seeds), seeded("objectives", "derangement"))),
         )
 
-    def with_inferred_sheets(self) -> "JudgedSongs":
+    def with_inferred_sheets(self, *, temperature: float = 0.0, seed: int = 0) -> "JudgedSongs":
         """The same songs with the lead sheets that the harmoniser infers from their vocals."""
-        samples = [replace(one, lead_sheet=self.inferred_sheet(number)) for number, one in enumerate(self.samples)]
+        sheets = (
+            self.inferred_sheet(number, temperature=temperature, seed=seed) for number in range(len(self.samples))
+        )
+        samples = [replace(one, lead_sheet=sheet) for one, sheet in zip(self.samples, sheets, strict=True)]
         return replace(self, samples=tuple(samples))
 
-    def inferred_sheet(self, number: int) -> LeadSheet:
+    def inferred_sheet(self, number: int, *, temperature: float = 0.0, seed: int = 0) -> LeadSheet:
         """What the shipped harmoniser makes of a song's vocal."""
-        return shipped_harmoniser().lead_sheet(self.vocal(number), ANALYSIS_RATE_HZ)
+        vocal = self.vocal(number)
+        return shipped_harmoniser().lead_sheet(vocal, ANALYSIS_RATE_HZ, temperature=temperature, seed=seed)
 
     def vocal(self, number: int) -> np.ndarray:
         """float32 [M] at ANALYSIS_RATE_HZ."""

@@ -27,6 +27,13 @@ def test_what_is_printed_is_the_sheet_of_the_vocal(capsys, vocal_file):
     assert all(one.chord is not None and 9 in one.chord.notes for one in sheet.chord_segments())  # an A is sung
 
 
+def test_drawn_chords_are_the_seeds_own_on_the_same_beats(capsys, vocal_file):
+    drawn = [outcome(capsys, vocal_file, "--draw", seed)[1] for seed in (0, *range(12))]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) > 1
+    assert {read_lead_sheet(sheet).bpm for sheet in drawn} == {infer_lead_sheet(vocal_file).bpm}
+
+
 def test_out_takes_text_or_lab(capsys, vocal_file, tmp_path):
     text, lab = tmp_path / "ballad_lead_sheet.txt", tmp_path / "ballad_chords.lab"
     assert outcome(capsys, vocal_file, "--out", text) == (0, f"{text}\n", "")
