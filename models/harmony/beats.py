@@ -16,8 +16,10 @@ TYPICAL_BPM, TEMPO_OCTAVES = 108.0, 0.3
 """Prior of the tempo: the middle and the standard deviation of a bell over its logarithm."""
 LOOSE_FRAMES, TIGHTNESS = 3, 300.0
 """Most by which the time between two beats differs from the tempo's; log-probability lost per squared log ratio."""
-SMOOTHED_BEATS = 4
-"""Beats on either side through which a line is laid to place a beat."""
+NEAR_FRAMES = 4
+"""A beat lies in the middle of the log-odds so many frames around it."""
+SMOOTHED_BEATS, SMOOTHED_DEVIATION = 8, 4.0
+"""Beats on either side through which a line is laid to place a beat; the bell by which near ones count more."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def track_beats(beat: np.ndarray, downbeat: np.ndarray, rate_hz: float) -> BeatT
     The first lies less than a beat after the start, the last less than one before the end.
     """
     frames, places = _likeliest_beats(beat, downbeat, 60 * rate_hz / TEMPI_BPM)
-    return BeatTrack(_on_lines(frames / rate_hz), places, float(expit(beat[frames]).mean()))
+    return BeatTrack(_on_lines(frames, beat) / rate_hz, places, float(expit(beat[frames]).mean()))
 
 
 def _likeliest_beats(beat: np.ndarray, downbeat: np.ndarray, periods: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -98,10 +100,15 @@ def _traced(totals: np.ndarray, since: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return frames, places
 
 
-def _on_lines(seconds: np.ndarray) -> np.ndarray:
-    """Each beat on the line through those around it, which lie on whole frames."""
-    placed = np.empty(len(seconds))
-    for number in range(len(seconds)):
-        around = np.arange(max(0, number - SMOOTHED_BEATS), min(len(seconds), number + SMOOTHED_BEATS + 1))
-        placed[number] = np.polyval(np.polyfit(around, seconds[around], min(1, len(around) - 1)), number)
+def _on_lines(frames: np.ndarray, beat: np.ndarray) -> np.ndarray:
+    """Each beat on the line through those around it, in frames and parts of them; the surer ones count more."""
+    near = np.clip(frames[:, None] + np.arange(-NEAR_FRAMES, NEAR_FRAMES + 1), 0, len(beat) - 1)
+    weights = beat[near] - beat.min() + 1e-9
+    middles, sureness = np.average(near, axis=1, weights=weights), weights.sum(axis=1)
+    placed = np.empty(len(frames))
+    for number in range(len(frames)):
+        around = np.arange(max(0, number - SMOOTHED_BEATS), min(len(frames), number + SMOOTHED_BEATS + 1))
+        apart = around - number
+        counts = np.sqrt(sureness[around]) * np.exp(-((apart / SMOOTHED_DEVIATION) ** 2) / 4)  # squared by polyfit
+        placed[number] = np.polyval(np.polyfit(apart, middles[around], min(1, len(around) - 1), w=counts), 0)
     return placed
