@@ -107,6 +107,7 @@ CHANGES: Mapping[str, Change] = {
     ),
     "inferred": Change(lead_sheets="inferred"),
     "as_inside": Change(sampler=INSIDE),
+    "turbo": Change(sampler=("steps=8", "shift=3", "guidance_scale=1")),
 }
 """controlnet+noise+ema is the arm controlnet with two of them. `pressed` guides over the vocal in every step, `early`
 ones near noise alone; `latent_noise` hides more of a vocal's detail, and with it of what a separator left in it;
@@ -114,7 +115,7 @@ ones near noise alone; `latent_noise` hides more of a vocal's detail, and with i
 at the first weights and stays near them. `lead_sheet` is trained and judged with the true lead sheet beside the vocal,
 `lead_sheet_alone` with it and without any vocal; what is exchanged is then vocal and lead sheet together. `inferred`
 judges with what the harmoniser makes of each vocal, as `infer generate` does. `as_inside` draws as the adapters inside
-Backline recommend."""
+Backline recommend, `turbo` as upstream samples that variant of ACE-Step 1.5."""
 
 
 def arm_of(name: str) -> Arm:
