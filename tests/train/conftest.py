@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.bases import ACE_STEP_1, BaseOrigin
+from common.bases import ACE_STEP_1, ACE_STEP_15, BaseOrigin
 from common.music.lead_sheet import LeadSheet
 from shards.fingerprint import Fingerprint
 from shards.schema import PartLevels, Sample, SegmentMeta, SslName, Target, sample_key
@@ -118,6 +118,49 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
                         replace(one, meta=one.meta.model_copy(update={"separator": "htdemucs"})) for one in samples
                     ]
                 writer.add([replace(sample, lead_sheet=sheet) for sample in samples])
+        return out
+
+    return make
+
+
+@pytest.fixture
+def make_source_song() -> Callable[..., Sample]:
+    """make_source_song("song", 25) is a segment of a base with a slot for a source: random latents of 25 frames."""
+
+    def make(song: str, frames: int, segment: int = 0) -> Sample:
+        like = made_sample(song, segment, 24)
+        random = np.random.default_rng([*song.encode(), segment, frames])
+
+        def drawn(*shape: int) -> np.ndarray:
+            return random.standard_normal(shape).astype(np.float16)
+
+        layout = ACE_STEP_15.latents
+        sizes = {"samples": frames * layout.frame_samples, "seconds": frames / layout.frames_per_second}
+        meta = like.meta.model_copy(update={"frames": frames, **sizes})
+        width, latents = 1024, (layout.channels, layout.rows, frames)
+        arrays = {
+            "vocal": drawn(*latents), "inst": drawn(*latents), "activity": np.ones(frames, np.float16),
+            "text": like.text_mask[..., None] * drawn(2, 5, width), "text_mask": like.text_mask,
+            "lyrics": drawn(6, width), "lyrics_structure": drawn(4, width), "lyrics_instrumental": drawn(3, width),
+        }  # fmt: skip
+        return Sample.of(meta, arrays)
+
+    return make
+
+
+@pytest.fixture
+def make_source_shards(tmp_path: Path, make_source_song) -> Callable[..., Path]:
+    """make_source_shards({"song": [frames of each segment]}) writes tmp_path/source_shards and returns it."""
+
+    def make(songs: dict[str, list[int]]) -> Path:
+        fingerprint, out = Fingerprint(settings={}, networks={}, steps={}), tmp_path / "source_shards"
+        base = BaseOrigin(model=ACE_STEP_15.name, family="tiny15", checkpoint="tiny15")
+        silence = np.full((64, 1), 0.1)
+        with ShardWriter(
+            out, fingerprint=fingerprint, targets=("inst",), base=base, silence=silence, shard_samples=4
+        ) as writer:
+            for song, lengths in songs.items():
+                writer.add([make_source_song(song, frames, number) for number, frames in enumerate(lengths)])
         return out
 
     return make

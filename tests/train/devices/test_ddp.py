@@ -35,10 +35,23 @@ if __name__ == "__main__":
 """
 
 
+@pytest.fixture(params=["image2image", "context"])
+def mode(request) -> str:
+    """That of ACE-Step v1, or that of 1.5."""
+    return request.param
+
+
 @pytest.fixture
-def train_run(song_shards, tiny_config, tmp_path):
+def song_shards(mode, make_shards, make_source_shards) -> Path:
+    """Eleven segments of nine songs, of three lengths, in four shards, of the base of the mode."""
+    make = make_source_shards if mode == "context" else make_shards
+    return make({f"song{number}": [24, 17] if number < 2 else [24 + 5 * (number % 2)] for number in range(9)})
+
+
+@pytest.fixture
+def train_run(song_shards, mode, tiny_config, tmp_path):
     """train_run("--devices", "2", ...) with a small config in a process of its own, which notes what it was handed."""
-    config = tiny_config(song_shards, batch_size=1, val_fraction=0.0, checkpoint_every_n_steps=100)
+    config = tiny_config(song_shards, mode, batch_size=1, val_fraction=0.0, checkpoint_every_n_steps=100)
     (tmp_path / "config.json").write_text(config.model_dump_json())
     (tmp_path / "notes").mkdir()
     script = tmp_path / "run.py"

@@ -5,20 +5,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from common.bases import ACE_STEP_1, ACE_STEP_15, BaseOrigin
+from common.bases import ACE_STEP_1, ACE_STEP_15
 from common.errors import UserError
 from common.latents import LatentStatistics
 from models.adapters.adapter import read_card
 from models.flow.conditioning import TEXT2MUSIC
 from models.flow.schedule import velocity
 from models.loading.checkpoint import TINY15, open_transformer
-from shards.fingerprint import Fingerprint
-from shards.schema import Sample
-from shards.writer import ShardWriter
 from train.config import TrainingConfig
 from train.data.clips import Batch, ClipMaker
 from train.data.other_vocals import fitted, shifted
@@ -31,33 +27,6 @@ LATENTS, WIDTH = ACE_STEP_15.latents, 1024
 STATISTICS = LatentStatistics(silence=((0.1,),) * 64, mean=(0.0,) * 64, std=(2.0,) * 64)
 OPENED: list[str] = []
 """Files that were opened, once something listens."""
-
-
-@pytest.fixture
-def song(make_sample):
-    """song("name", frames) is a segment of random latents."""
-
-    def make(name: str, frames: int) -> Sample:
-        like, random = make_sample(name, 0, 24), np.random.default_rng([*name.encode(), frames])
-
-        def drawn(*shape: int) -> np.ndarray:
-            return random.standard_normal(shape).astype(np.float16)
-
-        meta = like.meta.model_copy(
-            update={
-                "frames": frames,
-                "samples": frames * LATENTS.frame_samples,
-                "seconds": frames / LATENTS.frames_per_second,
-            }
-        )
-        arrays = {
-            "vocal": drawn(64, 1, frames), "inst": drawn(64, 1, frames), "activity": np.ones(frames, np.float16),
-            "text": like.text_mask[..., None] * drawn(2, 5, WIDTH), "text_mask": like.text_mask,
-            "lyrics": drawn(6, WIDTH), "lyrics_structure": drawn(4, WIDTH), "lyrics_instrumental": drawn(3, WIDTH),
-        }  # fmt: skip
-        return Sample.of(meta, arrays)
-
-    return make
 
 
 @pytest.fixture
@@ -77,9 +46,9 @@ def network():
     return open_transformer(BASE)
 
 
-def test_strength_0_is_text2music_bit_for_bit(maker, song, network):
+def test_strength_0_is_text2music_bit_for_bit(maker, make_source_song, network):
     made = maker()
-    batch = made.batch([song("a", 30)], epoch=0)
+    batch = made.batch([make_source_song("a", 30)], epoch=0)
     conditions = encode(network, batch)
     objective = made.conditioning.make_objective()
 
@@ -93,8 +62,8 @@ def test_strength_0_is_text2music_bit_for_bit(maker, song, network):
         assert not torch.equal(latents(replace(batch.source, strength=torch.ones(1)), objective), plain)
 
 
-def test_the_slot_holds_the_vocal_and_moves_with_it(maker, song):
-    sample = song("a", 25)
+def test_the_slot_holds_the_vocal_and_moves_with_it(maker, make_source_song):
+    sample = make_source_song("a", 25)
     clip = maker().without_noise(maker().cut([sample], epoch=0))
     vocal = torch.from_numpy(sample.vocal).float()
     assert torch.equal(clip.source.latents[0], vocal)
@@ -110,8 +79,8 @@ def test_the_slot_holds_the_vocal_and_moves_with_it(maker, song):
     assert maker("controlnet").batch([sample], epoch=0).source.latents is None
 
 
-def test_words_are_left_out_together_and_become_the_null_condition(maker, song, network):
-    sample = song("a", 25)
+def test_words_are_left_out_together_and_become_the_null_condition(maker, make_source_song, network):
+    sample = make_source_song("a", 25)
     dropped = maker(text_dropout=1.0, lyric_dropout=0.0).batch([sample], epoch=0)
     kept = maker(text_dropout=0.0, lyric_dropout=1.0).batch([sample], epoch=0)
     rows = torch.from_numpy(sample.reduced_lyrics["instrumental"]).float()
@@ -124,9 +93,9 @@ def test_words_are_left_out_together_and_become_the_null_condition(maker, song, 
         assert not torch.equal(encode(network, kept).states[:, 0], null[:, 0])
 
 
-def test_the_loss_is_that_of_velocities(maker, song, network):
+def test_the_loss_is_that_of_velocities(maker, make_source_song, network):
     made = maker()
-    batch = made.batch([song("a", 25), song("bb", 25)], epoch=0)
+    batch = made.batch([make_source_song("a", 25), make_source_song("bb", 25)], epoch=0)
     with torch.no_grad():
         found = estimate(network, batch, encode(network, batch), objective=TEXT2MUSIC, conditioner=None)
     sigma = (batch.timestep / 1000)[:, None, None, None]
@@ -137,12 +106,12 @@ def test_the_loss_is_that_of_velocities(maker, song, network):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_clips_loss_and_gradient_do_not_depend_on_its_batch(maker, song, checkpointing):
+def test_a_clips_loss_and_gradient_do_not_depend_on_its_batch(maker, make_source_song, checkpointing):
     """Prompts of 5 and of 3 tokens, which one batch pads."""
     network, made = open_transformer(BASE), maker(lora={"r": 2})
     if checkpointing:
         network.enable_gradient_checkpointing()
-    songs = [song(name, 25) for name in ("a", "bb", "ccc", "dddd")]
+    songs = [make_source_song(name, 25) for name in ("a", "bb", "ccc", "dddd")]
     data = Data(None, Split((), ()), made, None, None)  # ty: ignore[invalid-argument-type]
     with adapters_on(network, made.config, "b", data) as module:
         for weight in module.trained.values():
@@ -167,12 +136,12 @@ def learned(module: AccompanimentModule, batches: list[Batch]) -> tuple[torch.Te
 
 
 @pytest.mark.parametrize("mode", ["context", "controlnet", "image2image"])
-def test_what_is_trained_reaches_the_loss_in_each_mode(maker, song, network, mode):
+def test_what_is_trained_reaches_the_loss_in_each_mode(maker, make_source_song, network, mode):
     made = maker(mode, lora={"r": 2, "target_modules": ["to_q", "down_proj"]})
     data = Data(None, Split((), ()), made, None, None)  # ty: ignore[invalid-argument-type]
     with adapters_on(network, made.config, "b", data) as module:
         assert isinstance(module, AccompanimentModule)
-        batch = made.batch([song("a", 25), song("bb", 25)], epoch=1)
+        batch = made.batch([make_source_song("a", 25), make_source_song("bb", 25)], epoch=1)
         module.losses(batch).total.backward()
         moved = [name for name, weight in module.trained.items() if weight.grad is not None and weight.grad.any()]
         assert any("down_proj.lora_B" in name for name in moved)
@@ -190,15 +159,8 @@ def test_a_mode_that_is_left_open_is_the_bases_own():
         TrainingConfig(accompaniment={"mode": "context"}).on(ACE_STEP_1)
 
 
-def test_a_run_opens_no_codec_and_no_text_encoder(song, tiny_config, tmp_path, few_clips):
-    base = BaseOrigin(model=ACE_STEP_15.name, family="tiny15", checkpoint="tiny15")
-    fingerprint = Fingerprint(settings={}, networks={}, steps={})
-    folder = tmp_path / "shards"
-    with ShardWriter(
-        folder, fingerprint=fingerprint, targets=("inst",), base=base, silence=np.full((64, 1), 0.1)
-    ) as writer:
-        for number in range(5):
-            writer.add([song(f"song{number}", 25)])
+def test_a_run_opens_no_codec_and_no_text_encoder(make_source_shards, tiny_config, few_clips):
+    folder = make_source_shards({f"song{number}": [25] for number in range(5)})
     config = tiny_config(
         folder, "context", crop_seconds=1.0, max_steps=2, accumulate_grad_batches=1, val_fraction=0.4,
         lora={"r": 2, "target_modules": ["to_q", "to_v"]},
