@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from common.bases import ACE_STEP_15, TOKENIZER_FILE
@@ -57,5 +58,7 @@ def write_text_encoder(folder: Path, text: QwenTextEncoder) -> None:
     part = PARTS.text_encoder
     weights = stored(text.network.state_dict())
     write_part(folder, part, TINY_TEXT_ENCODER, weights, ACE_STEP_15.weights_file(part))
-    tokenizer = text.tokenizer.to_str(pretty=True)
-    (folder / part / TOKENIZER_FILE).write_text(tokenizer + "\n", encoding="utf-8", newline="\n")
+    tokenizer = Tokenizer.from_str(text.tokenizer.to_str())
+    tokenizer.no_truncation()  # which stays from what was embedded last
+    written = tokenizer.to_str(pretty=True) + "\n"
+    (folder / part / TOKENIZER_FILE).write_text(written, encoding="utf-8", newline="\n")
