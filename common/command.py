@@ -11,6 +11,11 @@ from typer.main import get_command
 from common.errors import UserError
 from common.memory import explain_out_of_memory
 
+WAITING = "OMP_WAIT_POLICY"
+PATIENT = {WAITING: "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+"""Threads of one operation sleep soon where they wait for each other. Awake, as is usual, they wait for a whole turn of
+whatever else the core is given to: with one of two cores taken, a band took ten times as long as with neither."""
+
 
 def command_app(summary: str) -> typer.Typer:
     """A Typer app with Backline's conventions; `summary` tops its help."""
@@ -37,6 +42,8 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if WAITING not in os.environ:
+        os.environ.update(PATIENT)  # before torch is imported, which reads it then
     _print_anything()
     sys.exit(_outcome(lambda: get_command(app).main([dashed(a) for a in given], standalone_mode=False)))
 

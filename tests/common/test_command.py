@@ -1,7 +1,9 @@
+import os
+
 import pytest
 import typer
 
-from common.command import command_app, dashed, example, run
+from common.command import PATIENT, WAITING, command_app, dashed, example, run
 from common.errors import UserError
 
 
@@ -42,6 +44,18 @@ def test_a_users_mistake_is_one_line_and_code_2(capsys):
     assert (code, out) == (2, "")
     assert err.startswith("error: No such option: --loud")
     assert err.count("\n") == 1
+
+
+def test_threads_wait_patiently_unless_they_are_told_to_wait_otherwise(capsys, monkeypatch):
+    for name in PATIENT:
+        monkeypatch.delenv(name, raising=False)
+    outcome(capsys, "note")
+    assert PATIENT.items() <= os.environ.items()
+    for name in PATIENT:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(WAITING, "ACTIVE")
+    outcome(capsys, "note")
+    assert {name: os.environ.get(name) for name in PATIENT} == {WAITING: "ACTIVE", "GOMP_SPINCOUNT": None}
 
 
 def test_help_ends_with_the_example(capsys):
