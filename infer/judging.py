@@ -47,13 +47,12 @@ def compare(
     """
     from infer.compare.compare import Comparison
     from infer.compare.compare import compare as make
-    from models.adapters.shipped import adapter_folder
 
     with memory_told(precision):
         page = make(
             Comparison(
                 test_set=test_set,
-                adapters=tuple(adapter_folder(path) for path in (*adapters, *(more or ()))),
+                adapters=(*adapters, *(more or ())),
                 output_dir=output_dir,
                 guidance_scale=guidance_scale,
                 infer_steps=infer_steps,
@@ -189,13 +188,12 @@ def benchmark(
     from infer.benchmark.benchmark import benchmark as measure
     from infer.benchmark.report import as_json as json_of
     from infer.benchmark.report import as_text, write_report
-    from models.adapters.shipped import adapter_folder
 
     with memory_told(precision):
         found = measure(
             BenchmarkRequest(
                 dataset=dataset,
-                adapters=tuple(adapter_folder(path) for path in adapter or ()),
+                adapters=tuple(adapter or ()),
                 systems=tuple(system or ()),
                 output_dir=output_dir,
                 excerpt_seconds=None if whole_songs else excerpt_seconds,

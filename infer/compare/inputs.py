@@ -12,6 +12,7 @@ from common.config import Config, check_config, read_json
 from common.errors import UserError
 from common.texts.naming import song_of_vocal, text_beside
 from models.adapters.adapter import AdapterCard, read_card
+from models.adapters.shipped import adapter_folder
 
 MOST_MODELS = 24
 """As many as the page has letters for."""
@@ -67,11 +68,12 @@ def read_test_set(path: Path) -> list[TestSample]:
     return items
 
 
-def read_models(paths: Sequence[Path], sha256: Callable[[Path], str]) -> list[Model]:
-    """Adapters under the names that `model_names` gives them; `sha256` hashes a file.
+def read_models(given: Sequence[Path], sha256: Callable[[Path], str]) -> list[Model]:
+    """Adapters, or those inside Backline by name, under the names of `model_names`; `sha256` hashes a file.
 
     Raises UserError where two share a name, or one cannot be read.
     """
+    paths = [adapter_folder(path) for path in given]
     if len(paths) > MOST_MODELS:
         raise UserError(f"{len(paths)} adapters: the page has letters for {MOST_MODELS}. Compare fewer at once.")
     models: list[Model] = []
