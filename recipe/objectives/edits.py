@@ -153,11 +153,12 @@ def measure_edits(experiment: Experiment, adapter: Path) -> list[Followed]:
     true = [sample.lead_sheet for sample in experiment.judged.samples]
     sheets = [sheet for sheet in true if sheet is not None]
     assert len(sheets) == len(true)
+    played = [experiment.judged.band(number) for number in range(len(sheets))]
     unedited, found = bands(experiment, adapter, sheets), []
     for name, edit in EDITS.items():
         changed = [edit.edited(sheet) for sheet in sheets]
         edited = bands(experiment, adapter, changed)
-        true_bands = [faster(sheet, experiment.judged.band(number), edit.times) for number, sheet in enumerate(sheets)]
+        true_bands = [faster(sheet, band, edit.times) for sheet, band in zip(sheets, played, strict=True)]
         for measure, follows in edit.measures.items():
             own, null = (
                 [follows(sheet, band) for sheet, band in zip(changed, made, strict=True)] for made in (edited, unedited)

@@ -72,10 +72,10 @@ class Change:
 
 _EARLY = ("vocal_guidance_scale=2.5", "vocal_guidance_interval=[0.7,1]")
 
+_PRESSED = ("guidance=cfg", "guidance_scale=2", "guidance_interval=1")
+
 INSIDE = (
-    "guidance=cfg",
-    "guidance_scale=2",
-    "guidance_interval=1",
+    *_PRESSED,
     "vocal_guidance=cfg",
     "vocal_guidance_scale=1.75",
     "vocal_guidance_interval=[0.7,1]",
@@ -97,7 +97,7 @@ CHANGES: Mapping[str, Change] = {
     "separated_bleed": Change(vocals="separated_bleed"),
     "latent_noise": Change(("accompaniment.latent_noise=0.4",)),
     "pressed": Change(
-        sampler=("guidance=cfg", "guidance_scale=2", "guidance_interval=1", "vocal_guidance_scale=2.5"),
+        sampler=(*_PRESSED, "vocal_guidance_scale=2.5"),
     ),
     "early": Change(sampler=(*_EARLY, "vocal_guidance=cfg")),
     "early_apg": Change(sampler=(*_EARLY, "vocal_guidance=apg_by_length")),
