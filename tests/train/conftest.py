@@ -137,7 +137,7 @@ def make_source_song() -> Callable[..., Sample]:
         layout = ACE_STEP_15.latents
         sizes = {"samples": frames * layout.frame_samples, "seconds": frames / layout.frames_per_second}
         meta = like.meta.model_copy(update={"frames": frames, **sizes})
-        width, latents = 1024, (layout.channels, layout.rows, frames)
+        width, latents = ACE_STEP_15.text_width, (layout.channels, layout.rows, frames)
         arrays = {
             "vocal": drawn(*latents), "inst": drawn(*latents), "activity": np.ones(frames, np.float16),
             "text": like.text_mask[..., None] * drawn(2, 5, width), "text_mask": like.text_mask,
@@ -167,9 +167,15 @@ def make_source_shards(tmp_path: Path, make_source_song) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def song_shards(make_shards: Callable[..., Path]) -> Path:
-    """Eleven segments of nine songs, of three lengths, in four shards."""
-    return make_shards({f"song{number}": [24, 17] if number < 2 else [24 + 5 * (number % 2)] for number in range(9)})
+def song_lengths() -> dict[str, list[int]]:
+    """Frames of eleven segments of nine songs, of three lengths: four shards."""
+    return {f"song{number}": [24, 17] if number < 2 else [24 + 5 * (number % 2)] for number in range(9)}
+
+
+@pytest.fixture
+def song_shards(make_shards: Callable[..., Path], song_lengths: dict[str, list[int]]) -> Path:
+    """Those songs as shards of ACE-Step v1."""
+    return make_shards(song_lengths)
 
 
 @pytest.fixture

@@ -42,10 +42,10 @@ def mode(request) -> str:
 
 
 @pytest.fixture
-def song_shards(mode, make_shards, make_source_shards) -> Path:
-    """Eleven segments of nine songs, of three lengths, in four shards, of the base of the mode."""
+def song_shards(mode, make_shards, make_source_shards, song_lengths) -> Path:
+    """Those of the base of the mode."""
     make = make_source_shards if mode == "context" else make_shards
-    return make({f"song{number}": [24, 17] if number < 2 else [24 + 5 * (number % 2)] for number in range(9)})
+    return make(song_lengths)
 
 
 @pytest.fixture
