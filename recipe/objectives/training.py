@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from common.canonical import sha256_of
 from common.config import Config, check_config, load_config, read_json
 from common.files import whole_file
+from models.loading.checkpoint import spec_of
 from recipe.objectives.settings import ARMS, Arm, ObjectivesSettings
 from train.config import TrainingConfig
 from train.fitting import claim
@@ -18,7 +19,7 @@ from train.loop.fit import fit
 
 PACE_FILE = "pace.json"
 TIMED = ("bridge_vp", "controlnet")
-"""Arms that are timed, one of each mode."""
+"""Arms that are timed, one of each mode, beside that of a slot for a source."""
 ROUNDS = 2
 
 
@@ -74,7 +75,7 @@ def measure_pace(folder: Path, bundle: Path, settings: ObjectivesSettings, *, sh
     The arms of a mode do the same work but for one matrix product in a step. Modes are timed in turn, and each by its
     fastest round, so that what else the machine does weighs on none of them alone.
     """
-    arms = [ARMS[name] for name in TIMED]
+    arms = [ARMS[name] for name in (*TIMED, *(("context",) if spec_of(bundle).has_source_slot else ()))]
     trainings = {arm.config: training_config(arm, settings, steps=settings.timed_steps, seed=0) for arm in arms}
     timed = Timed(base=base, trainings=trainings)
     room = folder / f"pace-{sha256_of(timed.model_dump(mode='json'))[:8]}"

@@ -446,11 +446,12 @@ def test_an_unknown_arm_is_refused():
     )
 
 
-def test_a_base_with_a_source_slot_is_compared_by_its_own_sampler(tmp_path):
+def test_a_base_with_a_source_slot_is_compared_by_its_own_sampler_and_costs(tmp_path):
     songs = SongSettings(training=2, judged=2, seconds=3.0)
-    wanted = {"songs": songs, "arms": ("context",), "untrained": (), "compared_with": "context", "training_steps": 1}
-    compared = Experiment(BUNDLES["tiny15"], tmp_path, TOY.model_copy(update=wanted | {"exchange": False}))
+    wanted = {"songs": songs, "arms": ("context",), "untrained": (), "compared_with": "context", "exchange": False}
+    compared = Experiment(BUNDLES["tiny15"], tmp_path, TOY.model_copy(update=wanted | {"training_seconds": 0.1}))
     report = compared.run()
+    assert set(report.step_seconds) == {"tiny_image2image", "tiny_controlnet", "tiny_context"}
     assert {*report.systems} == {*ANCHORS, "context"}
     drawn = compared.unit("context", 0).sampler
     assert drawn == SamplerSettings.of(ACE_STEP_15.samplings["base"]).model_copy(update={"steps": TOY.sampler.steps})
