@@ -5,6 +5,9 @@ import pytest
 from common.bases import ACE_STEP_1
 from common.config import CONFIGS, load_config, read_json
 from common.errors import UserError
+from models.acestep1.sizes import PUBLISHED, TINY
+from models.acestep15.sizes import STANDARD, TINY_TRANSFORMER, XL
+from models.flow.control import check_layers
 from train.config import TARGET_MODULES, AccompanimentConfig, LoRAConfig, TrainingConfig
 from train.search.config import OptunaConfig
 
@@ -180,3 +183,15 @@ def test_shipped_files_hold_only_what_differs():
     assert {"image2image_base", "controlnet_base", "tiny_image2image", "tiny_controlnet"} < set(names)
     for name in names:
         assert repeated(read_json(CONFIGS / f"{name}.json"), defaults) == []
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.json") if "lora" in read_json(path)))
+def test_every_shipped_config_names_blocks_that_its_bases_have(name):
+    """Whatever it uses them for as it is: a lead sheet needs them in every mode."""
+    sizes = (
+        (TINY.transformer["num_layers"], TINY_TRANSFORMER["num_hidden_layers"])
+        if name.startswith("tiny")
+        else (PUBLISHED.transformer["num_layers"], STANDARD["num_hidden_layers"], XL["num_hidden_layers"])
+    )
+    for blocks in sizes:
+        check_layers(load_config(TrainingConfig, name).accompaniment.injection_layers, blocks)
