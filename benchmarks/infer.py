@@ -172,7 +172,7 @@ def write_base(folder: Path) -> Path:
     transformer = folder / PARTS.transformer
     transformer.mkdir()
     (transformer / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8", newline="\n")
-    save_file(random_weights(shapes, seed=1, gains={}), transformer / ACE_STEP_1.weights_file(PARTS.transformer))
+    save_file(random_weights(shapes, seed=1), transformer / ACE_STEP_1.weights_file(PARTS.transformer))
     return folder
 
 

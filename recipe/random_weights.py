@@ -20,16 +20,14 @@ TRANSPOSED = (".ups.", "conv_tr", "conv_t1.", "proj_out_conv.")
 """In names of kernels of shape [inputs, outputs, taps]."""
 
 
-def random_weights(
-    shapes: Mapping[str, tuple[int, ...]], *, seed: int, gains: Mapping[str, float]
-) -> dict[str, Tensor]:
-    """float32 weights for `shapes`; those named in `gains` are multiplied by that.
+def random_weights(shapes: Mapping[str, tuple[int, ...]], *, seed: int) -> dict[str, Tensor]:
+    """float32 weights for `shapes`.
 
     Matrices and kernels are uniform with variance 1 / inputs, embeddings with variance 1. Uniform numbers and
     products of them are exact in IEEE arithmetic, which normal ones (made with logarithms) are not.
     """
     generator = torch.Generator().manual_seed(seed)
-    return {name: gains.get(name, 1.0) * _weight(name, shape, generator) for name, shape in shapes.items()}
+    return {name: _weight(name, shape, generator) for name, shape in shapes.items()}
 
 
 def _weight(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

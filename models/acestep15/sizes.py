@@ -58,12 +58,16 @@ VAE: SettingsDict = {
 """Of every variant."""
 
 TINY_TRANSFORMER: SettingsDict = STANDARD | {
+    "encoder_hidden_size": 64,
+    "encoder_intermediate_size": 128,
+    "encoder_num_attention_heads": 2,
+    "encoder_num_key_value_heads": 1,
     "head_dim": 32,
-    "hidden_size": 128,
+    "hidden_size": 160,
     "intermediate_size": 256,
-    "num_attention_heads": 4,
+    "num_attention_heads": 5,
     "num_hidden_layers": 6,
-    "num_key_value_heads": 2,
+    "num_key_value_heads": 1,
     "num_lyric_encoder_hidden_layers": 1,
     "num_timbre_encoder_hidden_layers": 1,
 }

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # train need not import what only prep and infer use
 TINY = Path(__file__).resolve().parents[1] / "tiny"
 """The bundle of ACE-Step v1 that ships with Backline."""
 TINY15 = TINY.with_name("tiny15")
-"""The bundle of ACE-Step 1.5: random weights."""
+"""The bundle of ACE-Step 1.5."""
 BUNDLES: Mapping[str, Path] = dict(
     zip(BUNDLED, (TINY, TINY15 / "acestep-v15-base", TINY15 / "acestep-v15-turbo"), strict=True)
 )
@@ -181,8 +181,7 @@ def bundle_of(name: str | Path) -> Path | None:
 
 @cache
 def _say_what_it_is(bundle: str) -> None:
-    told = {TINY: "the small bundle inside Backline, for trying and testing, not for music."}
-    say(f'checkpoint "{bundle}": {told.get(BUNDLES[bundle], "random weights, for tests, not for music.")}')
+    say(f'checkpoint "{bundle}": a small bundle inside Backline, for trying and testing, not for music.')
 
 
 def separator_folder(folder: Path) -> Path:

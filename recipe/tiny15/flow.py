@@ -1,12 +1,12 @@
 """The transformer, its condition encoder and the text encoder, trained together on flow matching.
 
-Text to music, as upstream trains it, with the words left out of some clips; and some mixes are made of a source, which
-is one of their parts, so that the slot for a source means something before an adapter is trained.
+Text to music, as upstream trains it, with the words left out of some clips; and some clips are made of a source, so
+that the slot for it means something before an adapter is trained.
 
 B clips, C latent channels (64), T latent frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,11 +23,11 @@ from models.acestep15.network import AceStep15Network
 from models.acestep15.prompts import TEXT2MUSIC, complete, lyrics_of, lyrics_prompt, text_prompt
 from models.acestep15.sizes import TINY_TEXT_ENCODER, TINY_TRANSFORMER, network_settings, variant_of
 from models.acestep15.text import QwenTextEncoder
-from models.flow.schedule import TIMESTEPS, add_noise, draw_timesteps, velocity
+from models.flow.schedule import TIMESTEPS, add_noise, clean_estimate, draw_timesteps
 from models.loading.weights import without_notes
 from models.protocols import Conditions
 from recipe.corpus import AudioName
-from recipe.flow import TARGETS, ClipSettings, LatentSongs, SongClip, draw_clips
+from recipe.flow import TARGETS, ClipSettings, LatentSongs, SongClip, Target, draw_clips
 from recipe.tiny15.tokenizer import make_prompt_tokenizer
 from train.fitting import Draws, Trained, TrainingSettings, fit
 
@@ -37,17 +37,22 @@ ENCODED: Sequence[AudioName] = (*TARGETS, "vocal")
 """What is encoded of each song."""
 UNUSED = "condition_encoder.timbre_encoder.special_token"
 """A weight that every checkpoint holds and that diffusers' network does not touch."""
-SOURCES = tuple(ENCODED.index(part) for part in ("vocal", "inst"))
-"""Parts of a mix that it is completed from."""
+SOURCES: Mapping[Target, Sequence[int]] = {
+    "mix": tuple(ENCODED.index(part) for part in ("vocal", "inst")),
+    "inst": (ENCODED.index("vocal"),),
+}
+"""Parts that each target is made from."""
 
 
 class PromptedFlowSettings(ClipSettings):
     training: TrainingSettings = TrainingSettings(
-        steps=6000, batch=8, learning_rate=1e-3, warmup_steps=200, average_decay=0.999
+        steps=8000, batch=8, learning_rate=1e-3, warmup_steps=300, average_decay=0.999
     )
     shortest_frames: Annotated[int, Field(ge=1)] = 100
-    source_share: Annotated[float, Field(ge=0, le=1)] = 0.6
-    """Share of the mixes that get one of their parts as the source, and are asked for by the words of that task."""
+    mix_source_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the mixes that get their vocal or their accompaniment as the source, and the words of that task."""
+    inst_source_share: Annotated[float, Field(ge=0, le=1)] = 0.15
+    """Share of the accompaniments that get the vocal so."""
 
 
 class PromptedFlow(nn.Module):
@@ -61,10 +66,24 @@ class PromptedFlow(nn.Module):
         self.network = AceStep15Network(network_settings(TINY_TRANSFORMER, "tiny"), variant_of(TINY_TRANSFORMER))
         self.network.condition_encoder.silence_latent.copy_(silence)
         tokenizer = make_prompt_tokenizer(TINY_TEXT_ENCODER["vocab_size"])
-        self.text = QwenTextEncoder(Qwen3Model(Qwen3Config(**without_notes(TINY_TEXT_ENCODER))), tokenizer)
+        words = Qwen3Model(Qwen3Config(**without_notes(TINY_TEXT_ENCODER)))
+        nn.init.normal_(words.embed_tokens.weight)  # from 0.02 all words would drift the same way, and be one
+        self.text = QwenTextEncoder(words, tokenizer)
         self.network.get_parameter(UNUSED).requires_grad_(False)
-        for name in ("weight", "bias"):
-            nn.init.zeros_(self.network.transformer.get_parameter(f"proj_out_conv.{name}"))
+        pass_the_state(self.network)
+
+
+@torch.no_grad()
+def pass_the_state(network: AceStep15Network) -> None:
+    """Let the transformer begin by giving back the noisy latents that it gets, with a way of its own for each number of
+    a token: most of a velocity is the noise, and layers hardly wider than a token would learn little but that.
+    """
+    ways_in, ways_out = (network.transformer.get_parameter(f"proj_{way}_conv.weight") for way in ("in", "out"))
+    state = ways_in[:, -LATENTS.channels :]  # [I, C, frames of a token], behind source and mask
+    ways = nn.init.orthogonal_(torch.empty(len(state), state[0].numel())).view_as(state)
+    state.copy_(ways)
+    ways_out.copy_(ways)
+    nn.init.zeros_(network.transformer.get_parameter("proj_out_conv.bias"))
 
 
 def conditions(
@@ -85,7 +104,7 @@ def train_prompted_flow(
     def losses(draws: Draws) -> dict[str, Tensor]:
         rng = draws.numpy
         clips = draw_clips(songs, settings, rng)
-        sources = [draw_source(clip, settings.source_share, rng) for clip in clips]
+        sources = [draw_source(clip, settings, rng) for clip in clips]
         prompts = [
             worded(clip.prompt, clip.latents.shape[-1], completes=source is not None)
             for clip, source in zip(clips, sources, strict=True)
@@ -100,7 +119,7 @@ def train_prompted_flow(
         timestep = draw_timesteps(batch, shift=ACE_STEP_15.shift, generator=draws.torch, levels=levels)
         state = add_noise(clean, noise, timestep / TIMESTEPS)
         made = network.decode(state, timestep, network.with_source(words, source)).sample
-        return {"flow": functional.mse_loss(made, velocity(clean, noise))}
+        return {"flow": functional.mse_loss(clean_estimate(state, made, timestep / TIMESTEPS), clean)}
 
     return fit(folder, flow, losses, settings.training, about=settings, seed=seed)
 
@@ -111,11 +130,10 @@ def worded(prompt: str, frames: int, *, completes: bool = False) -> str:
     return text_prompt(tags_of(prompt), seconds=frames / LATENTS.frames_per_second, instruction=instruction)
 
 
-def draw_source(clip: SongClip, share: float, rng: np.random.Generator) -> np.ndarray | None:
+def draw_source(clip: SongClip, settings: PromptedFlowSettings, rng: np.random.Generator) -> np.ndarray | None:
     """Latents of what is to be completed, or None for text to music. [C, H, T]"""
-    if clip.target != "mix" or rng.random() >= share:
-        return None
-    return clip.parts[rng.choice(SOURCES)]
+    share = settings.mix_source_share if clip.target == "mix" else settings.inst_source_share
+    return clip.parts[rng.choice(SOURCES[clip.target])] if rng.random() < share else None
 
 
 def hear_silence_once(network: AceStep15Network) -> None:

@@ -34,7 +34,7 @@ class Tiny15Settings(Config):
     """Everything that the bundle depends on."""
 
     seed: int = 20250607
-    corpus: CorpusSettings = CorpusSettings(songs=400, crop_songs=400)
+    corpus: CorpusSettings = CorpusSettings(songs=952, crop_songs=400)
     vae: VaeSettings = VaeSettings()
     flow: PromptedFlowSettings = PromptedFlowSettings()
     measure: MeasureSettings = MeasureSettings(sampler=SamplerSettings.of(ACE_STEP_15.samplings["base"]))

@@ -62,7 +62,8 @@ def train_vae(folder: Path, vae: OobleckCodec, corpus: Corpus, settings: VaeSett
     lay_channels_last(vae)
     _leave_out_full_rate(vae)
     rng = np.random.default_rng(seed)
-    heard = torch.cat([_waves(corpus, settings, rng) for _ in range(LEVEL_BATCHES)])
+    as_it_is = settings.model_copy(update={"gain_db": (0.0, 0.0)})
+    heard = torch.cat([_waves(corpus, as_it_is, rng) for _ in range(LEVEL_BATCHES)])
     _level(vae, heard)
 
     def losses(draws: Draws) -> dict[str, Tensor]:
@@ -147,8 +148,8 @@ def _leave_out_full_rate(vae: OobleckCodec) -> None:
 
 @torch.no_grad()
 def _level(vae: OobleckCodec, waves: Tensor) -> None:
-    """Let each latent channel have a deviation of 1: its scale moves from the encoder to the decoder."""
-    deviations = encode(vae, waves).std((0, 2))
+    """Let each latent channel have a mean square of 1: its scale moves from the encoder to the decoder."""
+    deviations = encode(vae, waves).square().mean((0, 2)).sqrt()
     for name in ("encoder.conv2.weight_g", "encoder.conv2.bias"):
         scaled = vae.get_parameter(name)[: LATENTS.channels]
         scaled /= deviations.reshape(-1, *(1,) * (scaled.ndim - 1))

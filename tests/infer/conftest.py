@@ -264,7 +264,7 @@ def deep_base(decoder_only) -> Path:
 
 def write_network(folder: Path, config: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], weights: str) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(config))
-    save_file(random_weights(shapes, seed=1, gains={}), folder / weights)
+    save_file(random_weights(shapes, seed=1), folder / weights)
 
 
 @pytest.fixture

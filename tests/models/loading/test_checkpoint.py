@@ -75,8 +75,8 @@ for bundle in ("tiny", "tiny", "tiny15-turbo"):
     )
     assert result.stdout.splitlines() == [str(BUNDLES[bundle]) for bundle in ("tiny", "tiny", "tiny15-turbo")]
     assert result.stderr.splitlines() == [
-        'checkpoint "tiny": the small bundle inside Backline, for trying and testing, not for music.',
-        'checkpoint "tiny15-turbo": random weights, for tests, not for music.',
+        'checkpoint "tiny": a small bundle inside Backline, for trying and testing, not for music.',
+        'checkpoint "tiny15-turbo": a small bundle inside Backline, for trying and testing, not for music.',
     ]
 
 
