@@ -96,9 +96,7 @@ CHANGES: Mapping[str, Change] = {
     "half_separated": Change(vocals="half_separated"),
     "separated_bleed": Change(vocals="separated_bleed"),
     "latent_noise": Change(("accompaniment.latent_noise=0.4",)),
-    "pressed": Change(
-        sampler=(*_PRESSED, "vocal_guidance_scale=2.5"),
-    ),
+    "pressed": Change(sampler=(*_PRESSED, "vocal_guidance_scale=2.5")),
     "early": Change(sampler=(*_EARLY, "vocal_guidance=cfg")),
     "early_apg": Change(sampler=(*_EARLY, "vocal_guidance=apg_by_length")),
     "lead_sheet": Change(_LEAD_SHEET),

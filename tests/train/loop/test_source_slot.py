@@ -23,7 +23,7 @@ from train.loop.module import AccompanimentModule, conditioning_of, encode, esti
 from train.loop.preparation import Data, Split, adapters_on
 
 BASE = TINY15 / "acestep-v15-base"
-LATENTS, WIDTH = ACE_STEP_15.latents, 1024
+LATENTS, WIDTH = ACE_STEP_15.latents, ACE_STEP_15.text_width
 STATISTICS = LatentStatistics(silence=((0.1,),) * 64, mean=(0.0,) * 64, std=(2.0,) * 64)
 OPENED: list[str] = []
 """Files that were opened, once something listens."""
