@@ -46,7 +46,7 @@ def test_sound_keeps_its_low_notes_and_silence_is_the_bundles_own():
     tones = torch.sin(2 * torch.pi * torch.tensor([110.0, 164.8, 277.2])[:, None] * seconds)
     wave = 0.05 * tones.sum(0).expand(2, -1)
     latents = codec.encode(wave)
-    assert 0.5 < latents.std() < 4
+    assert 0.5 < latents.std() < 2
     within = slice(24_000, -24_000)
     missed = (codec.decode(latents) - wave)[:, within]
     assert missed.square().mean() < 0.1 * wave[:, within].square().mean()
@@ -54,7 +54,7 @@ def test_sound_keeps_its_low_notes_and_silence_is_the_bundles_own():
     assert codec.decode(network.silence(25)[0]).abs().max() < 0.02
 
 
-@pytest.mark.parametrize("timestep", [999.0, 500.0])
+@pytest.mark.parametrize("timestep", [999.0, 500.0, 50.0])
 @torch.no_grad()
 def test_the_answer_depends_on_words_source_and_noise(timestep):
     network, text = open_transformer(BASE), open_text_encoder(BASE)
@@ -68,10 +68,10 @@ def test_the_answer_depends_on_words_source_and_noise(timestep):
     latents, other = torch.randn(2, 1, 64, 1, 50, generator=torch.Generator().manual_seed(0))
     asked = conditions_of("piano, A minor key")
     made = answer(latents, asked)
-    assert 0.5 < made.std() < 4
+    assert 0.5 < made.std() < 1.5
     for changed in (
         answer(other, asked),
         answer(latents, conditions_of("drums, 140bpm")),
         answer(latents, network.with_source(asked, other)),
     ):
-        assert (changed - made).std() > 0.01
+        assert (changed - made).std() > 0.1
